@@ -19,6 +19,9 @@ from typing import Any, Literal
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
+HANGING_SECONDS = 240.0
+"""A build that takes longer says where it stands, and fails."""
+
 
 @dataclass(frozen=True)
 class Death:
@@ -58,6 +61,8 @@ class Nursery:
                 "BESTIARY_DATA": str(data),
                 "OMP_NUM_THREADS": "1",
                 "TOKENIZERS_PARALLELISM": "false",
+                # A thread of pyarrow's allocator would not survive a fork, its locks would.
+                "JE_ARROW_MALLOC_CONF": "background_thread:false",
                 "PYTHONPATH": os.pathsep.join([str(CHECKOUT / "src"), str(CHECKOUT)]),
             },
         )
@@ -170,8 +175,11 @@ def _bear(args: list[str], death: Death) -> dict[str, Any]:
 
 def _live(args: list[str], death: Death, count: int) -> None:
     """The child: runs the command line, counts its renames, and dies where it was told to."""
+    import faulthandler
+
     from bestiary.cli import main as bestiary
 
+    faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True, file=2)
     rename, done = os.rename, 0
 
     def rename_or_die(*names: Any, **options: Any) -> None:
