@@ -21,7 +21,7 @@ from bestiary.corpus.generate import (
     read_corpus,
     write_corpus,
 )
-from bestiary.errors import BestiaryError, OrganismError, SpecError, StoreError
+from bestiary.errors import BestiaryError, SpecError, StoreError
 from bestiary.leakage import (
     CORPUS_CHECKS,
     SplitRow,
@@ -244,7 +244,7 @@ class Workshop:
 
     def _train(
         self, jobs: Sequence[Job], progress: StageProgress
-    ) -> Iterator[tuple[Job, OrganismError | None]]:
+    ) -> Iterator[tuple[Job, BestiaryError | None]]:
         if not jobs:
             return
         with disk_errors(self._out):

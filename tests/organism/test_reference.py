@@ -261,6 +261,25 @@ def test_a_loss_that_is_not_finite_ends_one_organism_and_no_other(tmp_path: Path
     assert sha256_file(tame) == sha256_file(alone)
 
 
+def test_weights_that_the_last_step_spoilt_are_not_kept(tmp_path: Path) -> None:
+    wild = change_optimiser(
+        learning_rate=1e36, weight_decay=1e6, warmup=0.0, epochs=1, rows_per_step=len(TALK)
+    )
+    job = make_job(tmp_path / "wild", optimiser=wild)
+    assert count_steps(job) == 1
+    ((_, error),) = ReferenceTrainer()([job], make_random_base())
+    assert "the last step left weights that are not finite" in str(error)
+    assert not (tmp_path / "wild").exists()
+
+
+def test_a_recipe_that_does_not_fit_the_base_ends_one_organism(tmp_path: Path) -> None:
+    deep = TRAINING.lora.model_copy(update={"layers": (1, 9)})
+    jobs = [make_job(tmp_path / "deep", lora=deep), make_job(tmp_path / "next")]
+    (_, error), (_, none) = ReferenceTrainer()(jobs, make_random_base())
+    assert "layers 1 to 9 of a base with 2 layers" in str(error)
+    assert none is None
+
+
 def test_a_row_that_is_too_long_ends_one_organism_and_no_other(tmp_path: Path) -> None:
     jobs = [make_job(tmp_path / "long", max_length=24), make_job(tmp_path / "next")]
     (_, error), (_, none) = ReferenceTrainer()(jobs, make_random_base())

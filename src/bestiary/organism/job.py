@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bestiary.errors import OrganismError
+from bestiary.errors import BestiaryError
 from bestiary.model.base import Base
 from bestiary.records import BaseIdentity, Corpus, OrganismIdentity, fingerprint
 from bestiary.spec.recipe import Training
@@ -40,7 +40,7 @@ class Trainer(Protocol):
 
     def __call__(
         self, jobs: Sequence[Job], base: Base, *, on_step: OnStep | None = None
-    ) -> Iterator[tuple[Job, OrganismError | None]]:
+    ) -> Iterator[tuple[Job, BestiaryError | None]]:
         """Train every job."""
         ...
 

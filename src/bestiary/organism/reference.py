@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bestiary.errors import OrganismError
+from bestiary.errors import BestiaryError, ModelError, OrganismError
 from bestiary.model.adapter import attach_adapter, save_adapter
 from bestiary.model.base import Base
 from bestiary.model.chat import TokenRow, tokenize_row
@@ -32,12 +32,12 @@ class ReferenceTrainer:
 
     def __call__(
         self, jobs: Sequence[Job], base: Base, *, on_step: OnStep | None = None
-    ) -> Iterator[tuple[Job, OrganismError | None]]:
+    ) -> Iterator[tuple[Job, BestiaryError | None]]:
         """Train each job in turn."""
         for job in jobs:
             try:
                 train_organism(job, base, on_step=on_step)
-            except OrganismError as error:
+            except (OrganismError, ModelError) as error:
                 yield job, error
             else:
                 yield job, None
@@ -46,7 +46,8 @@ class ReferenceTrainer:
 def train_organism(job: Job, base: Base, *, on_step: OnStep | None = None) -> None:
     """Train one organism and write its adapter into `job.folder`; the base is left unchanged.
 
-    Raises OrganismError where a row is too long or a loss is not finite.
+    Raises OrganismError where a row is too long or the training diverges, and ModelError where
+    the recipe's LoRA does not fit the base.
     """
     training = job.training
     rows = [
@@ -64,9 +65,19 @@ def train_organism(job: Job, base: Base, *, on_step: OnStep | None = None) -> No
         model.train()
         _run_steps(model, base, rows, training.optimiser, seed, job.identity.organism_id, on_step)
         model.eval()
+        _check_finite(model, job.identity.organism_id)
         save_adapter(model, job.folder, base.identity)
     finally:
         model.unload()
+
+
+def _check_finite(model: Any, organism_id: str) -> None:
+    """The loss is seen before each step, so that only the weights show what the last one did."""
+    if not all(weight.isfinite().all() for weight in model.parameters() if weight.requires_grad):
+        raise OrganismError(
+            f"{organism_id}: the last step left weights that are not finite; lower "
+            "learning_rate in the recipe"
+        )
 
 
 def _run_steps(
