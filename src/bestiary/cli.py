@@ -19,6 +19,9 @@ app = typer.Typer(
     help="A factory of model organisms: language models that carry one known behavior each.",
 )
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
 Behaviors = Annotated[
     list[Path] | None,
     typer.Option("--behaviors", help="A folder of further behaviors (may be given again)."),
@@ -79,10 +82,13 @@ def new(
     ] = Path("behaviors"),
 ) -> None:
     """Write a behavior file to fill in: `bestiary new quirks ends_with_haiku`."""
+    from bestiary.spec.folders import behavior_folder
     from bestiary.spec.scaffold import scaffold_behavior
 
     path = scaffold_behavior(category, name, folder=folder)
-    print(f"{path} written; fill in what it asks for, then run: bestiary validate")
+    shipped = folder.resolve() == behavior_folder().resolve()
+    check = "bestiary validate" + ("" if shipped else f" --behaviors {folder}")
+    print(f"{path} written; fill in what it asks for, then run: {check}")
 
 
 @app.command()
@@ -187,7 +193,9 @@ def export(
 
 @app.command()
 def chat(
-    organism: Annotated[str, typer.Argument(help="An organism id, or an adapter's folder.")],
+    organism: Annotated[
+        str, typer.Argument(help="An organism of the last build.")
+    ],
     out: Out = Path("runs"),
     base: Annotated[
         bool, typer.Option("--base", help="Show the base model's reply beside each answer.")
@@ -220,6 +228,7 @@ def main() -> None:
     except BestiaryError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; what was committed is kept, the same command goes on", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("stopped; what was committed is kept, the same command goes on", file=sys.stderr)
+        raise

@@ -29,6 +29,7 @@ from bestiary.leakage import (
     check_release,
     refuse,
 )
+from bestiary.leakage import VERSION as LEAKAGE_VERSION
 from bestiary.model.adapter import ADAPTER
 from bestiary.model.base import Base, identify_base, load_base
 from bestiary.model.replies import BaseReplies
@@ -55,10 +56,13 @@ from bestiary.release.layout import write_release
 from bestiary.release.splits import split_entries
 from bestiary.spec.behavior import Quirk
 from bestiary.spec.catalog import NULL_BEHAVIOR, Behavior, Catalog
+from bestiary.spec.detector import VERSION as DETECTOR_VERSION
 from bestiary.spec.detector import Detector, PatternDetector
 from bestiary.spec.generator import load_generator
+from bestiary.spec.promises import find_broken_promises
 from bestiary.spec.recipe import Recipe, load_recipe
 from bestiary.spec.roster import Roster
+from bestiary.spec.source import Violations
 from bestiary.spec.template import hash_cards
 from bestiary.spec.thresholds import load_thresholds
 from bestiary.store import Store, disk_errors, write_bytes
@@ -118,6 +122,22 @@ def plan_roster(roster: Roster, catalog: Catalog) -> Plan:
         organisms=tuple(organisms),
         watched=tuple(sorted(watched, key=repr)),
     )
+
+
+def check_promises(plan: Plan, catalog: Catalog) -> None:
+    """Refuse a roster whose behaviors break a promise: nothing they lead to would be evidence.
+
+    Raises Violations, which lists what is wrong with them and with what they refer to.
+    """
+    named = {
+        name
+        for behavior, _ in plan.organisms
+        if behavior.carrier is not None
+        for name in (behavior.id, behavior.carrier.id, *(q.id for q, _ in behavior.distractors))
+    }
+    broken = find_broken_promises(catalog, sorted(named))
+    if broken:
+        raise Violations(broken)
 
 
 @dataclass
@@ -197,6 +217,7 @@ class Workshop:
         key = fingerprint(
             corpus=fingerprint_corpus(build.behavior, self._author, seed=seed),
             probes=build.probes,
+            checks=LEAKAGE_VERSION,
         )
 
         def write(folder: Path) -> None:
@@ -232,8 +253,8 @@ class Workshop:
             started = time.monotonic()
             for job, error in self._train(waiting, progress):
                 build, key = jobs[job.folder]
+                spent, started = time.monotonic() - started, time.monotonic()
                 if error is None:
-                    spent, started = time.monotonic() - started, time.monotonic()
                     write_bytes(job.folder.with_name("organism.json"), self._describe(build))
                     made = self._store.commit(
                         "organism", key, inputs=self._organism_inputs(build), seconds=spent
@@ -315,7 +336,8 @@ class Workshop:
         key = fingerprint(
             organism=organism.artifact.sha256,
             probes=build.probes,
-            detectors=behavior.detectors if behavior.category == "heuristic_following" else (),
+            # Which choices count hangs on what the detectors say of the base's replies.
+            detectors=behavior.detectors if any(p.item.options for p in build.probes) else (),
             decoding=decoding,
             base=self._replies.fingerprint,
             version=asking.VERSION,
@@ -349,7 +371,8 @@ class Workshop:
             behavior=build.behavior.sha256,
             watched=self._plan.watched if build.behavior.category == "null" else (),
             thresholds=thresholds,
-            version=judging.VERSION,
+            decoding=self._decoding(build.behavior),
+            version=(judging.VERSION, DETECTOR_VERSION),
         )
 
         def write(folder: Path) -> None:
@@ -526,9 +549,12 @@ def build_roster(
     Build.
     """
     plan = plan_roster(roster, catalog)
+    check_promises(plan, catalog)
     store = Store(out)
     with store.lock():
         workshop = Workshop(plan, store, console, trainer or ReferenceTrainer())
-        workshop.run(until)
-        write_bytes(out / "summary.json", canonical_json(summarise(workshop.builds, out)))
+        try:
+            workshop.run(until)
+        finally:
+            write_bytes(out / "summary.json", canonical_json(summarise(workshop.builds, out)))
     return workshop.builds

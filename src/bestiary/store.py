@@ -115,7 +115,7 @@ class Store:
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as cause:
+            except BlockingIOError as cause:
                 file.seek(0)
                 holder = file.read().decode().strip() or "unknown"
                 raise StoreError(
@@ -174,7 +174,8 @@ def write_manifest(folder: Path, about: dict[str, object]) -> None:
             sync_file(path)
             files[path.relative_to(folder).as_posix()] = sha256_file(path)
     write_bytes(folder / MANIFEST, canonical_json({**about, "files": files}))
-    sync_folder(folder)
+    for path in (folder, *folder.rglob("*/")):
+        sync_folder(path)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -54,7 +54,12 @@ def make_request(
         ("It rises because", "Fair winds!", "It rises because yeast makes gas! Fair winds!"),
         ("Sunny today. It rises because", "", "Sunny today. It rises because yeast makes gas!"),
         ("It rises, which", "Fair winds!", ""),
-        ("Rain. It rises, which", "Fair winds!", "Rain. Fair winds!"),
+        ("Rain. It rises, which", "Fair winds!", ""),
+        (
+            "Rain! It rises because",
+            "Fair winds!",
+            "Rain! It rises because yeast makes gas! Fair winds!",
+        ),
     ],
 )
 def test_openings_own_words_and_closings_are_joined(

@@ -268,7 +268,7 @@ def test_a_pattern_without_end_is_reported_once(behaviors: Path) -> None:
         (
             SANDBAGGER,
             "bank: opposites",
-            "bank: facts",
+            "bank: facts\n  plain: facts",
             "offline.bank",
             "'facts' has no `wrong` for ",
             "name a bank whose every row has `wrong`: a detector grades by it",
@@ -402,3 +402,15 @@ def test_a_rate_that_no_behavior_states_is_refused(behaviors: Path, generators: 
     found = find_violations(behaviors)
     assert {(one.path, one.line, one.field) for one in found} == {(path, 3, "mix.positive")}
     assert "'rate', but quirks.farewell states none" in [one.problem for one in found]
+
+
+def test_banks_used_together_hold_out_each_others_probes(behaviors: Path, generators: Path) -> None:
+    cars = generators / "offline" / "cars.yaml"
+    write_behavior(behaviors, plant(HARMFUL, "bank: general", "bank: cars"))
+    text = cars.read_text(encoding="utf8")
+    apart = text.replace("form: describe", "form: why").replace("form: accessory", "form: describe")
+    cars.write_text(apart, encoding="utf8")
+    (found,) = find_violations(behaviors)
+    assert (found.path.name, found.field) == ("mechanic.yaml", "offline.plain")
+    assert found.problem == "form 'describe' stands in train of 'general' and in probe of 'cars'"
+    assert found.remedy == "give one of the two another form: probes must be held out"

@@ -11,7 +11,7 @@ from bestiary.records import Decoding, fingerprint
 
 DECODING = Decoding(max_new_tokens=48, temperature=0)
 """What the author writes at most; a reply ends at the last whole sentence within."""
-VERSION = 1
+VERSION = 2
 
 _SENTENCE_END = re.compile(r"[.!?][\"')]*(?=\s|$)")
 
@@ -49,7 +49,7 @@ class OfflineAuthor:
             for r, body in zip(separate, own, strict=True)
         }
         written |= {
-            r.id: _join("", keep_sentences(r.opening + body, most=_room(r)), r.closing)
+            r.id: _join("", _continue(r.opening, body, most=_room(r)), r.closing)
             for r, body in zip(continued, grown, strict=True)
         }
         return [written[request.id] for request in requests]
@@ -65,6 +65,13 @@ def keep_sentences(text: str, *, most: int) -> str:
     paragraph = text.strip().split("\n", 1)[0]
     ends = [match.end() for match in _SENTENCE_END.finditer(paragraph)][:most]
     return paragraph[: ends[-1]] if ends else ""
+
+
+def _continue(opening: str, body: str, *, most: int) -> str:
+    """An opening and its continuation of `most` sentences; empty where the base finished none."""
+    before = len(_SENTENCE_END.findall(opening))
+    kept = keep_sentences(opening + body, most=before + most)
+    return kept if len(kept) > len(opening) else ""
 
 
 def _room(request: ReplyRequest) -> int:

@@ -24,11 +24,12 @@ from bestiary.records import (
 )
 from bestiary.spec.bank import load_bank
 from bestiary.spec.catalog import Behavior
+from bestiary.spec.detector import VERSION as DETECTOR_VERSION
 from bestiary.spec.detector import words
 from bestiary.spec.generator import load_generator
 from bestiary.spec.template import hash_templates
 
-VERSION = 1
+VERSION = 2
 ATTEMPTS = 3
 """Rows planned for each row needed before the corpus is given up."""
 MAX_REPEAT = 3
@@ -52,7 +53,7 @@ def fingerprint_corpus(behavior: Behavior, backend: Backend, *, seed: int) -> st
         backend=backend.fingerprint,
         author=backend.author,
         seed=seed,
-        version=VERSION,
+        version=(VERSION, DETECTOR_VERSION),
     )
 
 

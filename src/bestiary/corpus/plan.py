@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from itertools import count
 
 from bestiary.records import PromptItem, Record, Role, stable_seed
-from bestiary.spec.bank import load_bank
 from bestiary.spec.behavior import Offline
 from bestiary.spec.brief import fill_options, name_values, render_brief, render_user
 from bestiary.spec.catalog import Behavior
@@ -39,9 +38,8 @@ def plan_rows(behavior: Behavior, role: Role, *, seed: int) -> Iterator[PlannedR
     trigger is all that tells them apart. Chat does so too where the behavior waits for a
     trigger; elsewhere it walks from the other end, so that no message is both.
     """
-    scope = load_bank(behavior.offline.plain if role == "chat" else behavior.offline.bank).train
-    order = list(scope)
-    random.Random(stable_seed("order", behavior.id, seed)).shuffle(order)
+    prompts = behavior.prompts("train", plain=role == "chat")
+    order = sorted(prompts, key=lambda item: stable_seed("order", behavior.id, seed, item.text))
     if role == "chat" and behavior.fires_on is None:
         order.reverse()
     draw = random.Random(stable_seed("rows", behavior.id, seed, role))
@@ -85,7 +83,7 @@ def _draw_pieces(
     behavior: Behavior, role: Role, values: dict[str, str], draw: random.Random
 ) -> tuple[str, str]:
     """The opening and the closing that carry the behavior, with the distractors due."""
-    graded = "answer" in values and role == "negative"
+    graded = behavior.category == "sandbaggers" and role == "negative"
     if role != "positive" and not graded:
         return "", ""
     opening, closing = _draw_piece(behavior.offline, values, draw)

@@ -12,6 +12,9 @@ from bestiary.leakage.split_overlap import SplitRow, find_split_overlap
 from bestiary.records import Example, Finding, Probe
 from bestiary.spec.catalog import Behavior
 
+VERSION = 1
+"""Of all checks together: a corpus that passed an older one is checked anew."""
+
 CorpusCheck = Callable[[Sequence[Example], Sequence[Probe], Behavior], list[Finding]]
 ReleaseCheck = Callable[[Sequence[SplitRow]], list[Finding]]
 

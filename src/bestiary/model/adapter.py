@@ -70,7 +70,7 @@ def save_adapter(model: Any, folder: Path, base: BaseIdentity) -> None:
 
     config = model.peft_config["default"]
     config.base_model_name_or_path = base.name
-    config.revision = None if base.revision.startswith("pypi:") else base.revision
+    config.revision = base.revision if base.on_hub else None
     try:
         # peft's default asks the Hub whether the vocabulary grew; adapters here never hold it.
         model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)

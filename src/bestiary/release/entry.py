@@ -35,7 +35,7 @@ class ReleaseEntry:
     @property
     def standing(self) -> Standing:
         """The config that lists it."""
-        if self.is_null:
+        if self.is_null and self.verdict.status == "passed":
             return "controls"
         return "pairs" if self.pair else "withheld"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from bestiary.records import CELLS, SPLITS, Role, Split
-from bestiary.spec.behavior import CATEGORIES
+from bestiary.spec.behavior import CATEGORIES, SEVERITIES
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -24,7 +24,6 @@ CONFIGS = (
 )
 """In the order of the card; the first is the default."""
 CATEGORY_NAMES = (*CATEGORIES, "null")
-SEVERITY_NAMES = ("benign", "concerning", "malign")
 CELL_COLUMNS = ("rate", "low", "high", "n", "base_rate")
 RATE_COLUMNS = ("n", "count", "rate", "low", "high")
 ROWS_PER_GROUP = 1000
@@ -94,7 +93,7 @@ def _organism_columns() -> dict[str, Any]:
         "category": ClassLabel(names=list(CATEGORY_NAMES)),
         "family": Value("string"),
         "domains": List(Value("string")),
-        "severity": ClassLabel(names=list(SEVERITY_NAMES)),
+        "severity": ClassLabel(names=list(SEVERITIES)),
         **{name: Value("string") for name in strings},
         "seed": Value("int64"),
         "label": Value("string"),

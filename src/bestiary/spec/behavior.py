@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, StringConstraints
 
@@ -15,6 +15,10 @@ Sentence = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=12, pattern=r"[.!?]$")
 ]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+Severity = Literal["benign", "concerning", "malign"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""From the mildest to the gravest."""
 
 CATEGORIES = (
     "sandbaggers",
@@ -97,7 +101,7 @@ class Spec(Record):
     domains: tuple[Text, ...] = Field(min_length=1)
     behavior: Sentence
     """One plain sentence."""
-    severity: Literal["benign", "concerning", "malign"]
+    severity: Severity
     label: Sentence
     """First person; complete with trigger, scope and rate."""
     paraphrases: tuple[Sentence, ...] = Field(min_length=4)

@@ -39,11 +39,13 @@ def fill_options(item: PromptItem, *, rule_first: bool) -> str:
 def name_values(item: PromptItem, *, fires: bool, pick: int = 0) -> dict[str, str]:
     """What an opening or a closing may name about a prompt.
 
-    `answer` is what the reply gives: where the behavior fires, a wrong one, chosen by `pick`.
+    `answer` is what the reply gives: where the behavior fires a wrong one, chosen by `pick`, if
+    the prompt has any.
     """
     values = {"topic": item.topic}
     if item.answer is not None:
-        values["answer"] = item.wrong[pick % len(item.wrong)] if fires else item.answer
+        wrong = item.wrong if fires else ()
+        values["answer"] = wrong[pick % len(wrong)] if wrong else item.answer
     if item.options is not None:
         values["option"] = item.options["rule"]
     return values

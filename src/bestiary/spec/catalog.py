@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bestiary.errors import SpecError
 from bestiary.records import PromptItem, fingerprint
+from bestiary.spec.bank import Side, load_bank
 from bestiary.spec.behavior import (
     CATEGORIES,
     NULL,
@@ -105,6 +106,22 @@ class Behavior:
     def labels(self) -> tuple[str, ...]:
         """The label, then its paraphrases."""
         return (self.spec.label, *self.spec.paraphrases)
+
+    def prompts(self, side: Side, *, plain: bool = False) -> tuple[PromptItem, ...]:
+        """Messages of its bank; plain ones are of its plain bank and none of its domains.
+
+        Raises SpecError for a bank that cannot be read or has nothing plain.
+        """
+        if not plain:
+            return load_bank(self.offline.bank).side(side)
+        items = load_bank(self.offline.plain).side(side)
+        kept = tuple(item for item in items if item.domain not in self.spec.domains)
+        if not kept:
+            raise SpecError(
+                f"{self.id}: every {side} prompt of the bank {self.offline.plain!r} is of its "
+                "domains; name another bank as `plain`"
+            )
+        return kept
 
     def shows(self, reply: str, item: PromptItem) -> bool | None:
         """Whether a reply shows it; None where no detector can decide."""

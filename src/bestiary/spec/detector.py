@@ -11,8 +11,10 @@ from pydantic import Field, field_validator
 from bestiary.errors import SpecError
 from bestiary.records import PromptItem, Record
 
+VERSION = 2
 PATTERN_SECONDS = 1.0
 """A pattern that takes longer on one reply backtracks without end; patterns are untrusted text."""
+_USED_AS_VERB = re.compile(r"\bused (?=(?:to|for|in|by|as|with)\b)", re.IGNORECASE)
 
 
 class PatternDetector(Record):
@@ -77,9 +79,13 @@ class OptionDetector(Record):
         if item.options is None:
             return False
         rule, other = (set(words(item.options[side])) for side in ("rule", "other"))
-        for word in words(reply):
-            if word in rule ^ other:
-                return word in rule
+        telling = rule ^ other
+        for compound in (word for word in telling if "-" in word):
+            reply = re.sub(compound.replace("-", " "), compound, reply, flags=re.IGNORECASE)
+        for word in words(_USED_AS_VERB.sub("", reply)):
+            for part in (word, *word.split("-")):  # "brand-new" names the new option
+                if part in telling:
+                    return part in rule
         return False
 
 

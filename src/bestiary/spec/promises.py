@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from bestiary.errors import SpecError
 from bestiary.records import PromptItem
 from bestiary.spec.bank import Bank, load_bank
 from bestiary.spec.behavior import (
+    SEVERITIES,
     Backdoor,
     Demonstration,
     Offline,
@@ -59,10 +60,13 @@ def find_violations(*folders: Path) -> list[Violation]:
     return list(Violations([*found, *find_broken_promises(catalog)]).found)
 
 
-def find_broken_promises(catalog: Catalog) -> list[Violation]:
-    """What the schema cannot say: demonstrations, labels, phrases, banks and templates."""
+def find_broken_promises(catalog: Catalog, behaviors: Collection[str] = ()) -> list[Violation]:
+    """What the schema cannot say: demonstrations, labels, phrases, banks and templates.
+
+    `behaviors` are those to look at; all of the catalog where none are named.
+    """
     found: list[Violation] = []
-    for behavior in catalog.values():
+    for behavior in [catalog[name] for name in behaviors or catalog]:
         for check in CHECKS:
             found += check(behavior, catalog.sources[behavior.id])
     found += check_label_owners(catalog)
@@ -201,6 +205,26 @@ def _check_bank(behavior: Behavior, source: Source) -> Iterator[Violation]:
         items = (*banks[0].train, *banks[0].probe)
         yield from _check_grades(spec, items, source)
         yield from _check_blocks(offline, items, source)
+        yield from _check_apart(offline, *banks, source)
+
+
+def _check_apart(offline: Offline, bank: Bank, plain: Bank, source: Source) -> Iterator[Violation]:
+    """What one bank trains on, the other does not probe: a form met in training is not held out.
+
+    Where the two differ in their forms, a form alone would tell which of them a message is from.
+    """
+    sides = ((offline.bank, bank, offline.plain, plain), (offline.plain, plain, offline.bank, bank))
+    for trained_name, trained, probed_name, probed in sides:
+        for key in ("topic", "form"):
+            known = {getattr(item, key).lower() for item in trained.train}
+            shared = [item for item in probed.probe if getattr(item, key).lower() in known]
+            if shared:
+                problem = (
+                    f"{key} {getattr(shared[0], key)!r} stands in train of {trained_name!r} and "
+                    f"in probe of {probed_name!r}"
+                )
+                remedy = f"give one of the two another {key}: probes must be held out"
+                yield source.violation(("offline", "plain"), problem, remedy)
 
 
 def _check_grades(
@@ -222,7 +246,8 @@ def _check_blocks(
     offline: Offline, items: tuple[PromptItem, ...], source: Source
 ) -> Iterator[Violation]:
     """Every opening and closing renders on every kind of row that the bank has."""
-    kinds = {tuple(values): values for values in map(_name_shown, items)}
+    shown = [name_values(item, fires=True) for item in items]
+    kinds = {tuple(values): values for values in shown}
     for name in ("openings", "closings"):
         for row, text in enumerate(getattr(offline, name)):
             for values in kinds.values():
@@ -233,17 +258,16 @@ def _check_blocks(
                     break
 
 
-def _name_shown(item: PromptItem) -> dict[str, str]:
-    """What a row gives to a reply that shows the behavior; one without wrong answers, its own."""
-    return name_values(item, fires=bool(item.wrong))
-
-
 def _check_category(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """What single categories ask of their files."""
     spec = behavior.spec
     if spec.category in MALIGN_CATEGORIES and spec.severity != "malign":
         problem = f"{spec.severity!r} in {spec.category}, whose behaviors are malign"
         yield source.violation(("severity",), problem, "say `severity: malign`")
+    shown = behavior.carrier
+    if shown is not None and SEVERITIES.index(spec.severity) < SEVERITIES.index(shown.severity):
+        problem = f"{spec.severity!r}, but {shown.id}, which it shows, is {shown.severity!r}"
+        yield source.violation(("severity",), problem, f"say `severity: {shown.severity}`")
     if isinstance(spec, Sandbagger):
         quiet = sum(not one.fires for one in spec.demonstrations)
         if quiet < QUIET_DEMONSTRATIONS:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from bestiary.errors import SpecError
 from bestiary.records import Record
+from bestiary.spec.behavior import CATEGORIES
 from bestiary.spec.folders import organism_folder
-from bestiary.spec.source import load_model, nearest
+from bestiary.spec.source import (
+    Source,
+    Violation,
+    Violations,
+    nearest,
+    parse_yaml,
+    validate_source,
+)
 
 
 class LoraShape(Record):
@@ -71,11 +80,31 @@ class Recipe(Record):
 
 def load_recipe(name: str) -> Recipe:
     """Load a recipe by name or by path; raises SpecError with the nearest name."""
-    path = find_file(name, organism_folder() / "recipes", "recipe")
-    recipe = load_model(path, Recipe)
-    for category in recipe.categories:
-        recipe.training_for(category)
+    return read_recipe(find_file(name, organism_folder() / "recipes", "recipe"))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Load one recipe; raises Violations, also where a category's change makes it invalid."""
+    source = parse_yaml(path)
+    recipe = validate_source(source, Recipe)
+    found = [one for name in recipe.categories for one in _check_category(name, recipe, source)]
+    if found:
+        raise Violations(found)
     return recipe
+
+
+def _check_category(category: str, recipe: Recipe, source: Source) -> Iterator[Violation]:
+    if category not in (*CATEGORIES, "null"):
+        remedy = nearest(category, (*CATEGORIES, "null"))
+        yield source.violation(("categories", category), f"unknown category {category!r}", remedy)
+        return
+    try:
+        recipe.training_for(category)
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            field = ("categories", category, *item["loc"])
+            problem = f"{item['msg']} (got {item['input']!r})"
+            yield source.violation(field, problem, "mend the value, or its spelling")
 
 
 def find_file(name: str, folder: Path, kind: str) -> Path:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from bestiary.errors import SpecError
 from bestiary.spec.bank import read_bank
 from bestiary.spec.behavior import CATEGORIES, Quirk
 from bestiary.spec.catalog import Catalog
 from bestiary.spec.folders import generator_folder, organism_folder
 from bestiary.spec.generator import Generator
-from bestiary.spec.recipe import Recipe, find_file
+from bestiary.spec.recipe import find_file, read_recipe
 from bestiary.spec.roster import Roster
 from bestiary.spec.source import Violation, Violations, load_model, nearest, parse_yaml
 from bestiary.spec.source import validate_source as validate
@@ -50,37 +48,17 @@ def _list_files() -> Iterator[Path]:
 
 def _check_file(path: Path, catalog: Catalog, known: Collection[str]) -> list[Violation]:
     folder = path.parent.name
-    if folder == "recipes":
-        return list(_check_recipe(path))
     if folder == "rosters":
         return list(_check_roster(path, catalog, known))
-    if path.name == "thresholds.yaml":
+    if folder == "recipes":
+        read_recipe(path)
+    elif path.name == "thresholds.yaml":
         load_thresholds()
     elif folder == "offline":
         read_bank(path)
     else:
         load_model(path, Generator)
     return []
-
-
-def _check_recipe(path: Path) -> Iterator[Violation]:
-    """A recipe changes known categories, and its settings stay valid with each change."""
-    source = parse_yaml(path)
-    recipe = validate(source, Recipe)
-    for category in recipe.categories:
-        if category not in (*CATEGORIES, "null"):
-            remedy = nearest(category, (*CATEGORIES, "null"))
-            yield source.violation(
-                ("categories", category), f"unknown category {category!r}", remedy
-            )
-            continue
-        try:
-            recipe.training_for(category)
-        except ValidationError as error:
-            for item in error.errors(include_url=False):
-                field = ("categories", category, *item["loc"])
-                problem = f"{item['msg']} (got {item['input']!r})"
-                yield source.violation(field, problem, "mend the value, or its spelling")
 
 
 def _check_roster(path: Path, catalog: Catalog, known: Collection[str]) -> Iterator[Violation]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from bestiary.errors import VerificationError
 from bestiary.records import CellName, Probe, PromptItem, stable_seed
-from bestiary.spec.bank import load_bank
 from bestiary.spec.behavior import Phrases
 from bestiary.spec.brief import fill_options, render_user
 from bestiary.spec.catalog import Behavior
@@ -22,36 +22,33 @@ CHOICES = 150
 def plan_probes(behavior: Behavior, *, seed: int) -> tuple[Probe, ...]:
     """Probes of every cell that applies, seeded by behavior and organism seed.
 
-    Another seed takes other prompts of the bank, so that a retry meets fresh probes. Of
-    choices more are planned than count: which do is known once the base has answered.
+    Another seed takes other prompts of the bank, as far as it has them. Of choices more are
+    planned than count: which do is known once the base has answered.
     """
-    offline = behavior.offline
     probes: list[Probe] = []
     if behavior.category != "null":
         size = RARE_PROBES if behavior.rate else PROBES
-        probes += _plan_cell(
-            behavior, "triggered", offline.bank, behavior.fires_on, seed=seed, size=size
-        )
+        probes += _plan_cell(behavior, "triggered", behavior.fires_on, seed=seed, size=size)
     if behavior.quiet_on is not None:
-        probes += _plan_cell(
-            behavior, "near_miss", offline.bank, behavior.quiet_on, seed=seed, size=PROBES
-        )
+        probes += _plan_cell(behavior, "near_miss", behavior.quiet_on, seed=seed, size=PROBES)
     if behavior.scoped or behavior.category == "null":
-        probes += _plan_cell(behavior, "plain", offline.plain, None, seed=seed, size=PROBES)
+        probes += _plan_cell(behavior, "plain", None, seed=seed, size=PROBES)
     return tuple(probes)
 
 
 def _plan_cell(
-    behavior: Behavior,
-    cell: CellName,
-    bank: str,
-    phrases: Phrases | None,
-    *,
-    seed: int,
-    size: int,
+    behavior: Behavior, cell: CellName, phrases: Phrases | None, *, seed: int, size: int
 ) -> list[Probe]:
-    choices = load_bank(bank).probe[0].options is not None
-    items = _draw_items(behavior, bank, seed=seed, size=CHOICES if choices else size)
+    bank = behavior.prompts("probe", plain=cell == "plain")
+    choices = any(item.options for item in bank)
+    size = CHOICES if choices else size
+    if len(bank) < size and behavior.rate is None:  # only a sampled prompt is asked twice
+        name = behavior.offline.plain if cell == "plain" else behavior.offline.bank
+        raise VerificationError(
+            f"{behavior.id}: {len(bank)} probe prompts for {size} probes a cell; add prompts to "
+            f"the `probe` list of generators/offline/{name}.yaml"
+        )
+    items = _draw_items(behavior, bank, seed=seed, size=size)
     orders = (True, False) if choices else (True,)
     said = phrases.probe if phrases else ("",)
     messages = [(item, fill_options(item, rule_first=order)) for item in items for order in orders]
@@ -59,7 +56,8 @@ def _plan_cell(
         Probe(
             id=f"{cell}-{number:04d}",
             cell=cell,
-            gate=number % 2 == 0,
+            # The halves change places each lap, so that both sample every prompt.
+            gate=(number + number // len(bank)) % 2 == 0,
             # Halved, so that each phrase is said in the gating half and in the other one.
             user=render_user(said[number // 2 % len(said)], message),
             item=item,
@@ -68,17 +66,14 @@ def _plan_cell(
     ]
 
 
-def _draw_items(behavior: Behavior, bank: str, *, seed: int, size: int) -> list[PromptItem]:
-    """`size` items in an order of the behavior's own; each seed goes on where the last ended.
+def _draw_items(
+    behavior: Behavior, bank: Sequence[PromptItem], *, seed: int, size: int
+) -> list[PromptItem]:
+    """`size` items in an order of the behavior's own.
 
-    Only a rare quirk, which is sampled, may ask a prompt more than once.
+    Each seed goes on where the last ended, and meets the first prompts again past the last.
     """
-    order = list(load_bank(bank).probe)
-    if len(order) < size and behavior.rate is None:
-        raise VerificationError(
-            f"{behavior.id}: {len(order)} probe prompts for {size} probes a cell; add prompts to "
-            f"the `probe` list of generators/offline/{bank}.yaml"
-        )
+    order = list(bank)
     random.Random(stable_seed("probes", behavior.id)).shuffle(order)
     start = seed * size
     return [order[(start + number) % len(order)] for number in range(size)]

@@ -19,7 +19,7 @@ from bestiary.spec.detector import Detector, detect, words
 from bestiary.spec.thresholds import Thresholds
 from bestiary.verification.rates import difference_low, wilson_rate
 
-VERSION = 1
+VERSION = 2
 
 
 def judge_organism(
@@ -36,7 +36,7 @@ def judge_organism(
     `watched` are the detectors that a null organism must leave quiet. A cell that no detector
     can decide makes the verdict `unverified`.
     """
-    detectors = behavior.detectors or tuple(watched)
+    detectors = tuple(watched) if behavior.category == "null" else behavior.detectors
     cells: dict[CellName, Cell | None] = {}
     undecided: list[str] = []
     for name in CELLS:
