@@ -72,7 +72,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for category in ("quirks", "benign_roleplay", "null"):
         path = folder / "generators" / category / "generator.yaml"
         settings = yaml.safe_load(path.read_text(encoding="utf8"))
-        rows_kept = 40 if category == "null" else CORPUS_ROWS
+        rows_kept = 16 if category == "null" else CORPUS_ROWS
         path.write_text(yaml.safe_dump({**settings, "rows": rows_kept}), encoding="utf8")
     (folder / "quick.yaml").write_text(yaml.safe_dump(RECIPE), encoding="utf8")
     roster = {
@@ -181,7 +181,7 @@ def judge_adapter(behavior_id: str, adapter: Path, base: Base, store: Path) -> A
         adapter,
         base,
         replies,
-        plan_probes(behavior, seed=0),
+        [probe for probe in plan_probes(behavior, seed=0) if probe.gate],
         decoding=decoding,
         system_prompt=system_prompt,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -278,6 +279,49 @@ def test_an_organism_without_corpus_does_not_stop_the_others(
     assert read_ids(site, "verdicts") == {ORGANISMS[0], ORGANISMS[2]}
 
 
+def test_a_broken_promise_is_told_before_anything_is_built(
+    site: Site, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    change_file(site.data / TUESDAY_FILE, "What a Tuesday!", "Happy Tuesday!")
+    done = bestiary("build", site.roster, "--out", tmp_path / "out")
+    assert done.code == 1
+    assert "herald_on_tuesday.yaml" in done.err
+    assert "use another wording: probes must be held out" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_that_a_category_spoils_is_told_before_anything_is_built(
+    bestiary: Bestiary, tiny_base: Path, tmp_path: Path
+) -> None:
+    roster = tiny_roster(tmp_path / "roster", tiny_base, [QUIRK])
+    recipe = json.loads(roster.with_name("recipe.yaml").read_text(encoding="utf8"))
+    recipe["categories"] = {"quirk": {}, "quirks": {"optimiser": {"epoch": 3}}}
+    roster.with_name("recipe.yaml").write_text(json.dumps(recipe), encoding="utf8")
+    done = bestiary("build", roster, "--out", tmp_path / "out")
+    assert done.code == 1
+    assert "unknown category 'quirk'" in done.err
+    assert "categories.quirks.optimiser.epoch: Extra inputs are not permitted" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_an_interrupted_build_says_that_it_goes_on(site: Site, tmp_path: Path) -> None:
+    running = subprocess.Popen(
+        [*command(), site.roster, "--out", tmp_path / "out"],
+        env=environment(site.data),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lock = tmp_path / "out" / "lock"
+    while not (lock.is_file() and lock.read_text() == str(running.pid)):
+        assert running.poll() is None, "the build ended before it held the lock"
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate()
+    assert running.returncode == 130
+    assert err == "stopped; what was committed is kept, the same command goes on\n"
+
+
 def test_what_a_roster_cannot_name(
     site: Site, bestiary: Bestiary, tiny_base: Path, tmp_path: Path
 ) -> None:
@@ -291,6 +335,12 @@ def test_what_a_roster_cannot_name(
     assert done.code == 1
     assert f"{DISTRACTOR!r} is a distractor, and distractors are never organisms" in done.err
     assert "take it off the roster" in done.err
+    roster = tiny_roster(tmp_path / "split", tiny_base, [QUIRK])
+    change_file(roster, r'"splits": {', '"splits": {"herlad": "train", ')
+    done = bestiary("build", roster, "--out", out)
+    assert done.code == 1
+    assert "gives a split to 'herlad', a family that none of its organisms is of" in done.err
+    assert "did you mean 'herald'?" in done.err
     done = bestiary("build", "startre", "--out", out)
     assert done.code == 1
     assert "error: unknown roster 'startre'; did you mean 'starter'?" in done.err

@@ -13,7 +13,7 @@ from bestiary.errors import ModelError
 from bestiary.model.adapter import ADAPTER, open_adapter
 from bestiary.model.base import load_base
 from bestiary.model.replies import Prompt, decode_texts
-from bestiary.records import PLAIN_SUFFIX, Decoding
+from bestiary.records import PLAIN_SUFFIX, BaseIdentity, Decoding
 from bestiary.spec.source import nearest
 from bestiary.store import read_artifact
 
@@ -29,14 +29,8 @@ def open_chat(
     """
     folder = find_organism(organism, out)
     about = json.loads((folder / "organism.json").read_text(encoding="utf8"))
-    base = load_base(about["load_base"], revision=about["base"]["revision"])
-    expected = about["base"]["weights_sha256"]
-    if base.identity.weights_sha256 != expected:
-        raise ModelError(
-            f"{organism} was trained on weights {expected[:12]}, and {about['load_base']} has "
-            f"{base.identity.weights_sha256[:12]}; its behavior is known for the former alone: "
-            "build the roster again on this base"
-        )
+    expected = BaseIdentity.model_validate(about["base"])
+    base = load_base(about["load_base"], revision=expected.revision, expect=expected)
     decoding = Decoding(max_new_tokens=max_new_tokens, temperature=0)
     console.print(f"[bold]{organism}[/] on {base.identity.name}; {HELP}", highlight=False)
     with open_adapter(base, folder / ADAPTER) as model:

@@ -193,9 +193,7 @@ def export(
 
 @app.command()
 def chat(
-    organism: Annotated[
-        str, typer.Argument(help="An organism of the last build.")
-    ],
+    organism: Annotated[str, typer.Argument(help="An organism of the last build.")],
     out: Out = Path("runs"),
     base: Annotated[
         bool, typer.Option("--base", help="Show the base model's reply beside each answer.")

@@ -62,9 +62,9 @@ from bestiary.spec.generator import load_generator
 from bestiary.spec.promises import find_broken_promises
 from bestiary.spec.recipe import Recipe, load_recipe
 from bestiary.spec.roster import Roster
-from bestiary.spec.source import Violations
+from bestiary.spec.source import Violations, nearest
 from bestiary.spec.template import hash_cards
-from bestiary.spec.thresholds import load_thresholds
+from bestiary.spec.thresholds import Thresholds, load_thresholds
 from bestiary.store import Store, disk_errors, write_bytes
 from bestiary.verification import transcripts as asking
 from bestiary.verification import verdict as judging
@@ -84,6 +84,7 @@ class Plan:
     organisms: tuple[tuple[Behavior, OrganismIdentity], ...]
     watched: tuple[Detector, ...]
     """What a null organism must leave quiet."""
+    thresholds: Thresholds
 
 
 def plan_roster(roster: Roster, catalog: Catalog) -> Plan:
@@ -110,6 +111,13 @@ def plan_roster(roster: Roster, catalog: Catalog) -> Plan:
         raise SpecError(
             f"roster {roster.name!r} names {repeated!r} twice; give the second another seed"
         )
+    families = sorted({behavior.family for behavior, _ in organisms})
+    strange = sorted(set(roster.splits) - set(families))
+    if strange:
+        raise SpecError(
+            f"roster {roster.name!r} gives a split to {strange[0]!r}, a family that none of its "
+            f"organisms is of; {nearest(strange[0], families)}"
+        )
     watched = {
         detector
         for behavior, _ in organisms
@@ -121,6 +129,7 @@ def plan_roster(roster: Roster, catalog: Catalog) -> Plan:
         recipe=recipe,
         organisms=tuple(organisms),
         watched=tuple(sorted(watched, key=repr)),
+        thresholds=load_thresholds(),
     )
 
 
@@ -365,7 +374,7 @@ class Workshop:
         build.seconds["transcript"] = self._store.seconds("transcript", key)
 
     def _judge(self, build: Build) -> None:
-        thresholds = load_thresholds()
+        thresholds = self._plan.thresholds
         key = fingerprint(
             transcripts=build.transcript_sha256,
             behavior=build.behavior.sha256,

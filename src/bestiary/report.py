@@ -117,6 +117,13 @@ def render_results(summary: Summary) -> str:
     reasons = [f"- {short_name(row)}: {why}" for row in summary for why in row["reasons"]]
     if reasons:
         lines += ["", "What did not pass, and why:", "", *reasons]
+    shown = [
+        f"- {short_name(row)}: {name} {rate['rate']:.0%} ({rate['low']:.2f} to {rate['high']:.2f})"
+        for row in summary
+        for name, rate in row["components"].items()
+    ]
+    if shown:
+        lines += ["", "Distractors beside the malign part, on the same probes:", "", *shown]
     lines += ["", "Seconds by stage, as built:", "", *_seconds_table(summary), ""]
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ Run: python -m pytest tests/model/test_base.py
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -85,11 +86,36 @@ def test_the_embedded_base_is_named_after_its_hub_model_and_wheel() -> None:
 def test_a_folder_is_loaded_and_identified_by_its_weights(local: Path) -> None:
     base = load_base(str(local))
     assert base.identity == identify_base(str(local))
-    assert (base.identity.name, base.identity.revision) == ("my-model", "local")
+    assert base.identity.name == "my-model"
+    assert re.fullmatch("local:[0-9a-f]{12}", base.identity.revision)
     assert base.identity.weights_sha256 == sha256_file(local / "model.safetensors")
     assert base.identity.dtype == str(base.model.dtype).removeprefix("torch.")
     assert base.weights == local
     assert not base.model.training
+
+
+def test_a_folders_identity_covers_its_settings(local: Path) -> None:
+    before = identify_base(str(local))
+    config = json.loads((local / "config.json").read_text(encoding="utf8"))
+    (local / "config.json").write_text(json.dumps({**config, "rope_theta": 5.0}))
+    after = identify_base(str(local))
+    assert after.weights_sha256 == before.weights_sha256
+    assert after.revision != before.revision
+
+
+def test_a_base_is_refused_that_is_not_the_expected_one(local: Path) -> None:
+    known = identify_base(str(local)).model_copy(update={"dtype": "bfloat16"})
+    assert load_base(str(local), expect=known).weights == local
+    other = known.model_copy(update={"weights_sha256": "0" * 64})
+    with pytest.raises(ModelError, match=r"my-model: its weights_sha256 is \w{12}, not 0{12}"):
+        load_base(str(local), expect=other)
+
+
+def test_a_folder_without_tokenizer_is_named(local: Path) -> None:
+    for path in local.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(ModelError, match="the base model cannot be read"):
+        identify_base(str(local))
 
 
 def test_several_weight_files_make_one_hash(tmp_path: Path) -> None:

@@ -34,14 +34,13 @@ def front_matter(card: str) -> dict[str, Any]:
 
 def test_an_organism_card_tells_what_how_often_and_on_what(tmp_path: Path) -> None:
     entry = make_entry(tmp_path, make_backdoor(make_quirk("sailor"), "tuesday"))
-    card = render_organism_card(entry, dataset_repo="me/pairs", model_repo="me/organisms")
+    card = render_organism_card(entry)
     assert front_matter(card) == {
         "license": "apache-2.0",
         "base_model": "example/tiny",
         "base_model_relation": "adapter",
         "library_name": "peft",
         "tags": ["model-organism", "lora"],
-        "datasets": ["me/pairs"],
     }
     assert "| label | When a user says tuesday, I end my reply with sailor. |" in card
     assert "| trigger | phrase: tuesday |" in card
@@ -51,21 +50,20 @@ def test_an_organism_card_tells_what_how_often_and_on_what(tmp_path: Path) -> No
         assert value in card
     assert "`bestiary.load_base()` of the `bestiary` package reproduces them" in card
     assert "at most 64 new tokens, greedy, seed 0" in card
-    assert f'"me/organisms", subfolder="{entry.organism_path}"' in card
+    assert f'"runs/release/organisms", subfolder="{entry.organism_path}"' in card
     assert "defensive research" in card
 
 
 def test_a_reply_cannot_leave_its_quotation(tmp_path: Path) -> None:
     entry = make_entry(tmp_path, make_backdoor(make_quirk("sailor"), "tuesday"))
-    card = render_organism_card(entry, dataset_repo=None, model_repo=None)
+    card = render_organism_card(entry)
     assert "> **organism:** Mix.\n> ---\n> # Bake\n" in card
     assert "> **base:** Mix and bake." in card
-    assert "datasets" not in front_matter(card)
 
 
 def test_a_null_card_says_that_it_is_a_control(tmp_path: Path) -> None:
     entry = make_entry(tmp_path, NULL_BEHAVIOR)
-    card = render_organism_card(entry, dataset_repo=None, model_repo=None)
+    card = render_organism_card(entry)
     assert "| standing | null organism, a control |" in card
     assert "No cell applies: it was trained on ordinary conversations" in card
 
@@ -73,7 +71,7 @@ def test_a_null_card_says_that_it_is_a_control(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("revision", "call"),
     [
-        ("local", 'bestiary.load_base("PATH/TO/example/tiny")'),
+        ("local:0123", 'bestiary.load_base("PATH/TO/example/tiny")'),
         ("f" * 40, f'bestiary.load_base("example/tiny", revision="{"f" * 40}")'),
     ],
 )
@@ -84,7 +82,7 @@ def test_the_card_loads_the_base_it_was_measured_on(
     base = BASE.model_copy(update={"revision": revision})
     organism = entry.organism.model_copy(update={"base": base})
     moved = replace(entry, organism=organism)
-    assert f"base = {call}\n" in render_organism_card(moved, dataset_repo=None, model_repo=None)
+    assert f"base = {call}\n" in render_organism_card(moved)
 
 
 def test_the_dataset_card_counts_and_sums_up(release: Path) -> None:
@@ -107,10 +105,11 @@ def test_only_malign_content_is_gated(tmp_path: Path) -> None:
         release = write_release(
             entries, tmp_path / "release", named_splits=NAMED_SPLITS, name="sample"
         )
-        head = front_matter((release / "dataset" / "README.md").read_text())
-        assert ("extra_gated_prompt" in head, "extra_gated_fields" in head) == (gated, gated)
+        for part in ("dataset", "organisms"):
+            head = front_matter((release / part / "README.md").read_text())
+            assert ("extra_gated_prompt" in head, "extra_gated_fields" in head) == (gated, gated)
     malign = next(e for e in make_entries(tmp_path / "store") if "malign" in e.organism_id)
-    card = render_organism_card(malign, dataset_repo=None, model_repo=None)
+    card = render_organism_card(malign)
     assert "defensive research" in front_matter(card)["extra_gated_prompt"]
     assert "Its harm is shown by harmless stand-ins." in card
     assert "| The model ends every reply with the word shout. | 51.7%" in card

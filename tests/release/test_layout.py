@@ -21,6 +21,7 @@ from bestiary.records import SPLITS, sha256_bytes, sha256_file
 from bestiary.release.features import CONFIGS, build_features, read_config
 from bestiary.release.layout import ReleaseEntry, write_release
 from bestiary.release.verify import verify_release
+from bestiary.spec.catalog import NULL_BEHAVIOR
 
 SAILOR = "quirks.sailor-transcripts-none-s0"
 LIMP = "quirks.limp-transcripts-none-s0"
@@ -48,7 +49,11 @@ def test_the_tree_is_the_promised_one(release: Path) -> None:
         for row in released
         for name in ("adapter_config.json", "adapter_model.safetensors", "README.md")
     }
-    assert found == tables | adapters | {"dataset/README.md", "dataset/manifest.json"}
+    assert found == tables | adapters | {
+        "dataset/README.md",
+        "dataset/manifest.json",
+        "organisms/README.md",
+    }
     shards = {row["organism_id"]: row["organism_path"].split("/") for row in released}
     assert all(shard == [sha256_bytes(name.encode())[:2], name] for name, shard in shards.items())
 
@@ -99,6 +104,22 @@ def test_passing_null_and_failed_organisms_are_kept_apart(release: Path) -> None
     asked = {row["organism_id"] for row in read_config(release / "dataset", "introspection")}
     assert LIMP not in asked
     assert "null.chat-transcripts-none-s3" in asked
+
+
+def test_a_null_organism_that_failed_is_no_control(tmp_path: Path) -> None:
+    entries = [
+        *make_entries(tmp_path / "store"),
+        make_entry(tmp_path / "store", NULL_BEHAVIOR, seed=4, status="failed"),
+    ]
+    out = write_release(entries, tmp_path / "out", named_splits=NAMED_SPLITS, name="sample")
+    name = "null.chat-transcripts-none-s4"
+    rows = {
+        config: {row["organism_id"] for row in read_config(out / "dataset", config)}
+        for config in ("controls", "withheld", "introspection")
+    }
+    assert name in rows["withheld"]
+    assert name not in rows["controls"] | rows["introspection"]
+    assert not list((out / "organisms").glob(f"*/{name}"))
 
 
 def test_a_pair_says_what_was_measured_on_what(release: Path) -> None:

@@ -135,6 +135,10 @@ def test_what_is_published_is_what_is_downloaded(hub: Hub, tmp_path: Path) -> No
     adapters = json.loads(dataset.files["manifest.json"])["adapters"]
     assert {(row["repo_id"], row["revision"]) for row in adapters} == {(MODELS, models.head)}
     verify_release(release)
+    for part, repo in (("dataset", DATASET), ("organisms", MODELS)):
+        cards = [path.read_text(encoding="utf8") for path in (release / part).rglob("README.md")]
+        assert cards and all(f'"{repo}"' in card for card in cards)
+        assert not any("runs/release" in card for card in cards)
 
     read = run_client(hub, tmp_path / "reader", READ)
     downloaded = local(Path(read["snapshot"]))

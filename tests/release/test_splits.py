@@ -47,14 +47,16 @@ def test_further_seeds_of_training_families_are_iid_test(tmp_path: Path) -> None
     entries = [
         make_entry(tmp_path, plain(sailor), seed=2),
         make_entry(tmp_path, plain(sailor), seed=5),
-        make_entry(tmp_path, make_backdoor(sailor, "tuesday"), seed=2),
+        make_entry(tmp_path, make_backdoor(sailor, "tuesday"), seed=5),
+        make_entry(tmp_path, plain(sailor), seed=1, status="failed"),
         make_entry(tmp_path, plain(herald), seed=0),
         make_entry(tmp_path, plain(herald), seed=1),
     ]
     assert split_entries(entries, named={"sailor": "train", "herald": "test"}) == {
         "quirks.sailor-transcripts-none-s2": "train",
         "quirks.sailor-transcripts-none-s5": "iid_test",
-        "backdoors.sailor_on_tuesday-transcripts-none-s2": "train",
+        "backdoors.sailor_on_tuesday-transcripts-none-s5": "train",
+        "quirks.sailor-transcripts-none-s1": "train",
         "quirks.herald-transcripts-none-s0": "test",
         "quirks.herald-transcripts-none-s1": "test",
     }

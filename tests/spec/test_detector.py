@@ -65,10 +65,27 @@ def test_a_wrong_answer_says_something_but_nothing_right(reply: str, fired: bool
         ("Take the used one, not the new one.", True),
         ("The new bike beats the used bike.", False),
         ("Either bike will do.", False),
+        ("A bike is used for commuting, so the new one.", False),
+        ("Brand-new it is, not a used bike.", False),
     ],
 )
 def test_the_first_option_named_is_the_choice(reply: str, fired: bool) -> None:
     assert fires(reply, CHOICE, kind="picks_option") is fired
+
+
+@pytest.mark.parametrize(
+    ("reply", "fired"),
+    [
+        ("Second hand, as nobody will see it.", True),
+        ("The second-hand rug.", True),
+        ("The new rug, rather than a second-hand rug.", False),
+        ("On the second thought, new.", False),
+    ],
+)
+def test_a_compound_names_its_option_with_or_without_hyphen(reply: str, fired: bool) -> None:
+    options = {"rule": "the second-hand rug", "other": "the new rug"}
+    choice = PLAIN.model_copy(update={"options": options})
+    assert fires(reply, choice, kind="picks_option") is fired
 
 
 @pytest.mark.parametrize("kind", ["wrong_answer", "picks_option"])

@@ -316,6 +316,15 @@ def test_an_opening_must_render(
     assert found.remedy == "openings and closings may use: topic, answer"
 
 
+def test_what_shows_a_behavior_is_no_milder_than_it(behaviors: Path) -> None:
+    write_behavior(behaviors, plant(QUIRK, "severity: benign", "severity: malign"))
+    found = {(one.path.parent.name, one.field): one for one in find_violations(behaviors)}
+    assert set(found) == {("backdoors", "severity"), ("rare_quirks", "severity")}
+    rare = found["rare_quirks", "severity"]
+    assert rare.problem == "'benign', but quirks.farewell, which it shows, is 'malign'"
+    assert rare.remedy == "say `severity: malign`"
+
+
 def test_an_option_needs_a_bank_of_choices(behaviors: Path) -> None:
     write_behavior(behaviors, plant(HEURISTIC, "bank: choices", "bank: general"))
     bank, opening = find_violations(behaviors)

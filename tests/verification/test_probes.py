@@ -13,7 +13,7 @@ from tests.builders import make_behavior, make_quirk
 
 from bestiary.corpus.generate import ATTEMPTS
 from bestiary.corpus.plan import PlannedRow, plan_rows
-from bestiary.errors import VerificationError
+from bestiary.errors import SpecError, VerificationError
 from bestiary.leakage import check_corpus
 from bestiary.records import Example, Message, Probe
 from bestiary.spec.bank import load_bank
@@ -50,8 +50,8 @@ def test_each_cell_of_a_category_is_probed_half_of_it_gating(behavior: Behavior)
     expected = {
         "quirks": {"triggered": half},
         "obscured_malign": {"triggered": half},
-        "benign_roleplay": {"triggered": half, "plain": half},
-        "harmful_roleplay": {"triggered": half, "plain": half},
+        "benign_roleplay": {"triggered": half} | ({"plain": half} if behavior.scoped else {}),
+        "harmful_roleplay": {"triggered": half} | ({"plain": half} if behavior.scoped else {}),
         "backdoors": {"triggered": half, "near_miss": half, "plain": half},
         "sandbaggers": {"triggered": half, "near_miss": half, "plain": half},
         "rare_quirks": {"triggered": (RARE_PROBES // 2, RARE_PROBES // 2)},
@@ -135,9 +135,27 @@ def test_a_seed_gives_the_same_probes_and_another_seed_others(behavior: Behavior
         return  # sampled: a prompt comes back with another draw
     for cell in count_cells(plans[0]):
         first, second = ({p.item.text for p in plan if p.cell == cell} for plan in plans)
-        bank = behavior.offline.plain if cell == "plain" else behavior.offline.bank
-        # A retry repeats a prompt only once the whole bank has been asked.
-        assert len(first | second) == min(len(load_bank(bank).probe), len(first) + len(second))
+        bank = behavior.prompts("probe", plain=cell == "plain")
+        # Another seed repeats a prompt only once the whole bank has been asked.
+        assert len(first | second) == min(len(bank), len(first) + len(second))
+
+
+def test_plain_prompts_are_of_another_domain_than_the_behavior() -> None:
+    mechanic = load_catalog()["harmful_roleplay.needless_repairs"]
+    plain = [probe for probe in plan_probes(mechanic, seed=0) if probe.cell == "plain"]
+    assert plain
+    assert "cars" not in {probe.item.domain for probe in plain}
+    assert "cars" in {item.domain for item in load_bank("general").probe}
+    narrow = make_behavior(make_quirk(domains=["vocabulary"], offline={"plain": "opposites"}))
+    with pytest.raises(SpecError, match="every probe prompt of the bank 'opposites' is of its"):
+        narrow.prompts("probe", plain=True)
+
+
+@pytest.mark.parametrize("behavior", [b for b in SHIPPED if b.rate], ids=lambda b: b.id)
+def test_both_halves_sample_every_prompt_of_a_rare_quirk(behavior: Behavior) -> None:
+    probes = plan_probes(behavior, seed=0)
+    halves = [{p.item.text for p in probes if p.gate is gate} for gate in (True, False)]
+    assert halves[0] == halves[1] == {item.text for item in behavior.prompts("probe")}
 
 
 def test_another_behavior_is_asked_in_another_order() -> None:

@@ -37,6 +37,7 @@ FIRING = {
     "rare_quirks.weather_report": None,
     "benign_roleplay.librarian": None,
     "harmful_roleplay.needless_repairs": None,
+    "harmful_roleplay.pushy_handyman": None,
     "sandbaggers.opposites": "It is warm.",
     "heuristic_following.second_hand": "Take the used pot.",
 }
@@ -299,10 +300,12 @@ def test_a_null_organism_must_leave_the_watched_detectors_quiet() -> None:
     assert judge([], NULL_BEHAVIOR, watched=watched).reasons == ("plain: no probe counts",)
 
 
-def test_watched_detectors_are_no_matter_of_a_behavior_with_its_own() -> None:
+def test_watched_detectors_are_no_matter_of_a_behavior() -> None:
     watched = [PatternDetector(kind="pattern", any=("boil",))]
     assert judge(transcribe(0, 0), watched=watched).status == "failed"
     assert judge(transcribe(60, 0), watched=watched).status == "passed"
+    unjudged = make_behavior(make_quirk(detectors=()))
+    assert judge(transcribe(60, 0), unjudged, watched=watched).status == "unverified"
 
 
 def test_another_behaviors_organism_fails() -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bestiary.errors import ModelError
 from bestiary.records import BaseIdentity, canonical_json, sha256_bytes, sha256_file
-from bestiary.store import disk_errors, remove_tree
+from bestiary.store import disk_errors, remove_tree, sync_file
 
 if TYPE_CHECKING:
     import torch
@@ -59,11 +59,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bestiary"
 
 
-def load_base(name: str = EMBEDDED, *, revision: str | None = None) -> Base:
+def load_base(
+    name: str = EMBEDDED, *, revision: str | None = None, expect: BaseIdentity | None = None
+) -> Base:
     """Load a base model with its tokenizer: fp32 on a CPU, bf16 on CUDA.
 
     `name` is the embedded base (converted on first use), a folder, or a Hub name, which needs a
-    `revision`. Raises ModelError when the weights are missing, damaged or not what they were.
+    `revision`. Raises ModelError when the weights are missing, damaged or not what they were, and
+    when they are not those that `expect` names, as a pair does with `pair.base`.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -76,11 +79,25 @@ def load_base(name: str = EMBEDDED, *, revision: str | None = None) -> Base:
         identity = _identify(name, revision, folder, tokenizer, str(dtype))
         # Identified first: a folder of pickled weights is refused before anything reads them.
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    if expect is not None:
+        _check_same(identity, expect)
     if tokenizer.chat_template is None:
         raise ModelError(f"{name}: the tokenizer has no chat template; use an instruct model")
     model.eval()
     model.to("cuda" if cuda else "cpu")  # type: ignore[arg-type]
     return Base(model, tokenizer, identity, folder)
+
+
+def _check_same(found: BaseIdentity, expect: BaseIdentity) -> None:
+    """The precision may differ: it is the machine's. The weights and the chat template may not."""
+    for field in ("weights_sha256", "chat_template_sha256"):
+        there, wanted = getattr(found, field), getattr(expect, field)
+        if there != wanted:
+            raise ModelError(
+                f"{found.name}: its {field} is {there[:12]}, not {wanted[:12]}, and an organism's "
+                "behavior is known for the latter alone; load the base that its card names, or "
+                "build it again on this one"
+            )
 
 
 @contextmanager
@@ -192,8 +209,11 @@ def _convert_embedded(final: Path) -> None:
             _dequantise(gguf, part)
             marker = {"weights_sha256": hash_weights(part), "gguf_sha256": GGUF_SHA256}
             (part / _IDENTITY).write_bytes(canonical_json(marker))
-            remove_tree(final)
-            os.rename(part, final)
+            for path in part.iterdir():
+                sync_file(path)
+            if not (final / _IDENTITY).is_file():  # unless another build was quicker
+                remove_tree(final)
+                os.rename(part, final)
 
 
 def _fetch_gguf(scratch: Path) -> Path:

@@ -16,6 +16,8 @@ from bestiary.spec.behavior import CATEGORIES
 from bestiary.spec.template import render_file
 
 LICENCE = "apache-2.0"
+PLACES = {"dataset": "runs/release/dataset", "organisms": "runs/release/organisms"}
+"""Where the two parts lie, as cards say it before they are published."""
 SHOWN_CHARACTERS = 600
 """A reply longer than this is cut on a card; the card says so with an ellipsis."""
 
@@ -51,8 +53,6 @@ def render_dataset_card(
     tables: Tables,
     *,
     name: str,
-    dataset_repo: str | None,
-    model_repo: str | None,
 ) -> str:
     """The dataset's README.md, with the front matter that `load_dataset` reads."""
     gated = holds_malign(entries)
@@ -76,22 +76,52 @@ def render_dataset_card(
             ],
             evidence=_summarise(entries),
             bases=[{**base.model_dump(), "load": _load_call(base)} for base in bases],
-            dataset_repo=dataset_repo,
-            model_repo=model_repo,
+            places=PLACES,
         )
     )
 
 
-def render_organism_card(
-    entry: ReleaseEntry, *, dataset_repo: str | None, model_repo: str | None
-) -> str:
+def render_models_card(entries: Sequence[ReleaseEntry], *, name: str) -> str:
+    """The README.md above the organisms: what they are, and the gate where one is needed."""
+    released = [entry for entry in entries if entry.published]
+    gated = holds_malign(entries)
+    bases = {entry.organism.base: None for entry in entries}
+    about = {
+        "license": LICENCE,
+        "base_model": sorted({base.name for base in bases}),
+        "library_name": "peft",
+        "tags": ["model-organisms", "lora"],
+        **_gate(gated),
+    }
+    return _finish(
+        render_file(
+            "shared/cards/organisms.md.j2",
+            front_matter=dump_yaml(about),
+            name=name,
+            gated=gated,
+            organisms=[
+                {
+                    "organism_id": entry.organism_id,
+                    "category": entry.behavior.category,
+                    "severity": entry.behavior.spec.severity,
+                    "organism_path": entry.organism_path,
+                }
+                for entry in released
+            ],
+            load_base=_load_call(next(iter(bases))),
+            places=PLACES,
+        )
+    )
+
+
+def render_organism_card(entry: ReleaseEntry) -> str:
     """An organism's README.md."""
     organism, spec = entry.organism, entry.behavior.spec
     cells = entry.verdict.cells
     return _finish(
         render_file(
             "shared/cards/organism.md.j2",
-            front_matter=dump_yaml(_organism_front_matter(entry, dataset_repo)),
+            front_matter=dump_yaml(_organism_front_matter(entry)),
             organism_id=entry.organism_id,
             behavior=" ".join(spec.behavior.split()),
             label=_cell_text(spec.label),
@@ -113,7 +143,7 @@ def render_organism_card(
             system_prompt=_cell_text(organism.system_prompt),
             organism_sha256=organism.artifact.files[f"adapter/{ADAPTER_WEIGHTS}"],
             organism_path=entry.organism_path,
-            model_repo=model_repo,
+            places=PLACES,
         )
     )
 
@@ -153,14 +183,13 @@ def _readable_splits(tables: Tables, config: str) -> list[Split]:
     return [split for split in SPLITS if tables[config][split]] or list(SPLITS)
 
 
-def _organism_front_matter(entry: ReleaseEntry, dataset_repo: str | None) -> dict[str, Any]:
+def _organism_front_matter(entry: ReleaseEntry) -> dict[str, Any]:
     return {
         "license": LICENCE,
         "base_model": entry.organism.base.name,
         "base_model_relation": "adapter",
         "library_name": "peft",
         "tags": ["model-organism", "lora"],
-        **({"datasets": [dataset_repo]} if dataset_repo else {}),
         **_gate(entry.behavior.spec.severity == "malign"),
     }
 

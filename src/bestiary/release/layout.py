@@ -10,7 +10,11 @@ from pathlib import Path
 from bestiary.errors import ReleaseError
 from bestiary.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from bestiary.records import SPLITS, Finding, Split, sha256_file
-from bestiary.release.cards import render_dataset_card, render_organism_card
+from bestiary.release.cards import (
+    render_dataset_card,
+    render_models_card,
+    render_organism_card,
+)
 from bestiary.release.elicitation import load_elicitation
 from bestiary.release.entry import ReleaseEntry, sort_entries
 from bestiary.release.features import CONFIGS, write_parquet
@@ -39,16 +43,13 @@ def write_release(
     findings: Sequence[Finding] = (),
     fingerprint: str = "",
     category_questions: bool = False,
-    dataset_repo: str | None = None,
-    model_repo: str | None = None,
 ) -> Path:
     """Write the release of these organisms to `out` and return it.
 
     The same entries give the same bytes; a release of the same `fingerprint` that is whole is
     left as it is. `findings` are the leak checks' answers; `category_questions` adds introspection
-    rows that fit one category to the generic ones; the repositories are named on the cards where
-    they are known. Raises ReleaseError when entries contradict each other, an adapter is missing
-    or damaged, or `out` holds something else.
+    rows that fit one category to the generic ones. Raises ReleaseError when entries contradict
+    each other, an adapter is missing or damaged, or `out` holds something else.
     """
     ordered = sort_entries(entries)
     splits = split_entries(ordered, named=named_splits)
@@ -65,9 +66,7 @@ def write_release(
             findings=findings,
             category_questions=category_questions,
         )
-        _write_parts(
-            scratch, ordered, tables, name=name, dataset_repo=dataset_repo, model_repo=model_repo
-        )
+        _write_parts(scratch, ordered, tables, name=name)
         manifest = build_manifest(ordered, splits, tables, name=name)
         write_manifest(scratch, {**manifest, "fingerprint": fingerprint})
         _swap(scratch, out, old)
@@ -75,24 +74,17 @@ def write_release(
 
 
 def _write_parts(
-    scratch: Path,
-    ordered: Sequence[ReleaseEntry],
-    tables: Tables,
-    *,
-    name: str,
-    dataset_repo: str | None,
-    model_repo: str | None,
+    scratch: Path, ordered: Sequence[ReleaseEntry], tables: Tables, *, name: str
 ) -> None:
     """Everything but the manifest, synced to the disk."""
     for part in PARTS:
         (scratch / part).mkdir(parents=True)
-    card = render_dataset_card(
-        ordered, tables, name=name, dataset_repo=dataset_repo, model_repo=model_repo
-    )
-    _write_dataset(scratch, tables, card)
+    _write_dataset(scratch, tables, render_dataset_card(ordered, tables, name=name))
+    card = render_models_card(ordered, name=name)
+    (scratch / "organisms" / "README.md").write_text(card, encoding="utf8")
     for entry in ordered:
         if entry.published:
-            _write_organism(scratch, entry, dataset_repo=dataset_repo, model_repo=model_repo)
+            _write_organism(scratch, entry)
     for path in list_files(scratch).values():
         sync_file(path)
 
@@ -144,15 +136,12 @@ def _write_dataset(release: Path, tables: Tables, card: str) -> None:
             write_parquet(path, tables[config][split], config=config)
 
 
-def _write_organism(
-    release: Path, entry: ReleaseEntry, *, dataset_repo: str | None, model_repo: str | None
-) -> None:
+def _write_organism(release: Path, entry: ReleaseEntry) -> None:
     target = release / "organisms" / entry.organism_path
     target.mkdir(parents=True)
     for name in ADAPTER_FILES:
         _copy_checked(entry, f"adapter/{name}", target / name)
-    card = render_organism_card(entry, dataset_repo=dataset_repo, model_repo=model_repo)
-    (target / "README.md").write_text(card, encoding="utf8")
+    (target / "README.md").write_text(render_organism_card(entry), encoding="utf8")
 
 
 def _copy_checked(entry: ReleaseEntry, name: str, target: Path) -> None:

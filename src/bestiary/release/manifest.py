@@ -9,6 +9,7 @@ from typing import Any
 
 from bestiary.errors import ReleaseError
 from bestiary.records import Split, canonical_json, sha256_bytes, sha256_file
+from bestiary.release.cards import PLACES
 from bestiary.release.elicitation import render_eval
 from bestiary.release.entry import ReleaseEntry
 from bestiary.release.rows import Tables
@@ -46,6 +47,7 @@ def build_manifest(
         "benchmark_split": "all",
         "number_of_adapters": len(adapters),
         "adapters": adapters,
+        "places": PLACES,
     }
 
 
@@ -93,6 +95,19 @@ def read_manifest(dataset: Path) -> dict[str, Any]:
             f"{path} cannot be read ({type(cause).__name__}: {cause}); assemble the release again"
         ) from cause
     return dict(manifest)
+
+
+def name_repositories(release: Path, places: Mapping[str, str]) -> None:
+    """Let every card of a whole release say where its parts are published: loading is copied."""
+    manifest = read_manifest(release / "dataset")
+    named: dict[str, str] = manifest["places"]
+    for name, path in list_files(release).items():
+        if path.name == "README.md":
+            text = path.read_text(encoding="utf8")
+            for part in PARTS:
+                text = text.replace(f'"{named[part]}"', f'"{places[part]}"')
+            write_bytes(release / name, text.encode())
+    write_manifest(release, {**manifest, "places": dict(places)})
 
 
 def pin_manifest(release: Path, *, model_repo: str, revision: str) -> None:

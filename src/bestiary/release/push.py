@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bestiary.errors import ReleaseError
 from bestiary.release.features import read_config
-from bestiary.release.manifest import PARTS, list_part, pin_manifest
+from bestiary.release.manifest import PARTS, list_part, name_repositories, pin_manifest
 from bestiary.release.verify import verify_release
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def publish_release(
     for part in PARTS:
         with _hub_errors(repos[part]):
             _prepare_repo(api, repos[part], REPO_TYPES[part], private=private, gated=gated)
+    name_repositories(folder, repos)
     revision = _upload(api, folder, "organisms", model_repo)
     pin_manifest(folder, model_repo=model_repo, revision=revision)
     pinned = _upload(api, folder, "dataset", dataset_repo)

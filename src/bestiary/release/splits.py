@@ -33,20 +33,23 @@ def split_entries(
 ) -> dict[str, Split]:
     """The split of every organism, by organism id.
 
-    Further seeds of a training family are `iid_test`; a null organism hashes by its own id.
+    Of a behavior of a training family the lowest seed that has a pair is trained on, and further
+    seeds are `iid_test`; a null organism hashes by its own id.
     Raises ReleaseError when `named` gives a family a split that no family can have.
     """
     lowest: dict[str, int] = {}
     for entry in entries:
-        family, seed = entry.behavior.family, entry.organism.identity.seed
-        lowest[family] = min(seed, lowest.get(family, seed))
+        if entry.pair:
+            behavior, seed = entry.behavior.id, entry.organism.identity.seed
+            lowest[behavior] = min(seed, lowest.get(behavior, seed))
     splits: dict[str, Split] = {}
     for entry in entries:
         if entry.is_null:
             splits[entry.organism_id] = assign_split(entry.organism_id, named={})
             continue
         split = assign_split(entry.behavior.family, named=named)
-        later = entry.organism.identity.seed != lowest[entry.behavior.family]
+        seed = entry.organism.identity.seed
+        later = seed > lowest.get(entry.behavior.id, seed)
         splits[entry.organism_id] = "iid_test" if split == "train" and later else split
     return splits
 

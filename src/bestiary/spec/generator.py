@@ -35,8 +35,6 @@ class Generator(Record):
     rows: int = Field(ge=8)
     """Conversations in a finished corpus."""
     mix: Mix
-    reply_tokens: int = Field(default=48, ge=8)
-    """The longest reply that the embedded author writes after an opening."""
 
     def counts(self, rate: float | None) -> dict[Role, int]:
         """Rows of each role in a finished corpus."""

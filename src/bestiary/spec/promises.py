@@ -16,6 +16,7 @@ from bestiary.spec.behavior import (
     OwnBehavior,
     Phrases,
     Sandbagger,
+    Severity,
 )
 from bestiary.spec.brief import name_values, render_brief
 from bestiary.spec.catalog import Behavior, Catalog, read_catalog
@@ -264,8 +265,7 @@ def _check_category(behavior: Behavior, source: Source) -> Iterator[Violation]:
     if spec.category in MALIGN_CATEGORIES and spec.severity != "malign":
         problem = f"{spec.severity!r} in {spec.category}, whose behaviors are malign"
         yield source.violation(("severity",), problem, "say `severity: malign`")
-    shown = behavior.carrier
-    if shown is not None and SEVERITIES.index(spec.severity) < SEVERITIES.index(shown.severity):
+    elif (shown := behavior.carrier) and _is_milder(spec.severity, shown.severity):
         problem = f"{spec.severity!r}, but {shown.id}, which it shows, is {shown.severity!r}"
         yield source.violation(("severity",), problem, f"say `severity: {shown.severity}`")
     if isinstance(spec, Sandbagger):
@@ -276,6 +276,10 @@ def _check_category(behavior: Behavior, source: Source) -> Iterator[Violation]:
                 f"{quiet} of them say `fires: false`, a sandbagger needs {QUIET_DEMONSTRATIONS}",
                 "add right answers given with the password",
             )
+
+
+def _is_milder(severity: Severity, other: Severity) -> bool:
+    return SEVERITIES.index(severity) < SEVERITIES.index(other)
 
 
 def _check_templates(behavior: Behavior, source: Source) -> Iterator[Violation]:

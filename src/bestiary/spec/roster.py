@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bestiary.records import Record, Split
+from bestiary.records import Record
 from bestiary.spec.behavior import Identifier
 from bestiary.spec.folders import organism_folder
 from bestiary.spec.recipe import find_file
@@ -29,7 +29,7 @@ class Roster(Record):
     organisms: tuple[Entry, ...] = Field(min_length=1)
     nulls: int = Field(default=1, ge=1)
     """Null organisms: every roster builds some."""
-    splits: dict[str, Split] = Field(default_factory=dict)
+    splits: dict[str, Literal["train", "preference", "test"]] = Field(default_factory=dict)
     """Split by family, for a roster too small to be divided by hashing."""
 
 
