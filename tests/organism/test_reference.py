@@ -26,7 +26,7 @@ from bestiary.organism.reference import (
     ReferenceTrainer,
     batch_loss,
     learning_rate_factor,
-    pad_rows,
+    pack_rows,
     plan_batches,
     train_organism,
 )
@@ -86,6 +86,23 @@ def make_rows(base: Base) -> list[TokenRow]:
     ]
 
 
+def pad(rows: list[TokenRow]) -> dict[str, torch.Tensor]:
+    """The rows as transformers takes them: padded at the right, with its own labels."""
+    size = max(len(row.tokens) for row in rows)
+    filled = [[*row.tokens, *[7] * (size - len(row.tokens))] for row in rows]
+    mask = [[1] * len(row.tokens) + [0] * (size - len(row.tokens)) for row in rows]
+    labels = [
+        [t if use else -100 for t, use in zip(row.tokens, row.supervised, strict=True)]
+        + [-100] * (size - len(row.tokens))
+        for row in rows
+    ]
+    return {
+        "input_ids": torch.tensor(filled),
+        "attention_mask": torch.tensor(mask),
+        "labels": torch.tensor(labels),
+    }
+
+
 def gradients_of(model: Any) -> dict[str, torch.Tensor]:
     return {
         name: weight.grad.clone()
@@ -104,17 +121,19 @@ def wander(model: Any) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3"])
-def test_loss_and_gradients_equal_those_of_transformers(architecture: Architecture) -> None:
+@pytest.mark.parametrize("chosen", [slice(None), slice(1, 2), slice(0, 6, 5)])
+def test_loss_and_gradients_equal_those_of_transformers(
+    architecture: Architecture, chosen: slice
+) -> None:
     base = make_random_base(architecture)
-    rows = make_rows(base)
+    rows = make_rows(base)[chosen]
     model = attach_adapter(base, TRAINING.lora, seed=0)
     wander(model)
     loss = batch_loss(model, base, rows)
     loss.backward()
     ours = gradients_of(model)
     model.zero_grad()
-    tokens, mask, labels = pad_rows(rows, fill=7)  # another filling must not matter
-    expected = model(input_ids=tokens, attention_mask=mask, labels=labels).loss
+    expected = model(**pad(rows)).loss
     expected.backward()
     theirs = gradients_of(model)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
@@ -126,16 +145,23 @@ def test_loss_and_gradients_equal_those_of_transformers(architecture: Architectu
 
 def test_only_replies_and_their_ends_are_learned() -> None:
     base = make_random_base()
-    rows = make_rows(base)
-    tokens, mask, labels = pad_rows(rows, fill=0)
-    for row, place in zip(rows, range(len(rows)), strict=True):
-        size = len(row.tokens)
-        assert tokens[place, :size].tolist() == list(row.tokens)
-        assert mask[place].tolist() == [1] * size + [0] * (len(mask[place]) - size)
-        expected = [t if use else -100 for t, use in zip(row.tokens, row.supervised, strict=True)]
-        assert labels[place].tolist() == expected + [-100] * (len(mask[place]) - size)
-    learned = [token for token in labels[1].tolist() if token != -100]
-    assert base.tokenizer.decode(learned) == f"{TALK[1][1]}<|im_end|>"
+    pack = pack_rows(make_rows(base))
+    learned = base.tokenizer.decode(pack.tokens[pack.learned])
+    replies = [*(reply for _, reply in TALK), TALK[0][1], TALK[1][1]]
+    assert learned == "".join(f"{reply}<|im_end|>" for reply in replies)
+
+
+def test_a_pack_holds_the_shared_beginning_once_and_nothing_else_twice() -> None:
+    rows = make_rows(make_random_base())
+    pack = pack_rows(rows)
+    shared = len(rows[0].tokens) + sum(len(r.tokens) for r in rows[1:]) - len(pack.tokens)
+    shared //= len(rows) - 1
+    assert len({row.tokens[:shared] for row in rows}) == 1
+    assert shared > 10  # the system prompt and the header of the user's turn
+    assert len(pack.tokens) == shared + sum(len(row.tokens) - shared for row in rows)
+    for place in (0, shared - 1, shared, len(pack.tokens) - 1):
+        seen = pack.positions[pack.visible[place]]
+        assert seen.tolist() == list(range(int(pack.positions[place]) + 1))
 
 
 def test_the_base_gets_no_gradient() -> None:

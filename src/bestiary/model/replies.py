@@ -17,7 +17,7 @@ from bestiary.records import BaseIdentity, Decoding, Record, canonical_json, fin
 from bestiary.spec.bank import SHELF, shelf_of
 from bestiary.store import Store
 
-VERSION = 1
+VERSION = 2
 
 
 class Prompt(Record):

@@ -6,12 +6,14 @@ import math
 import random
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bestiary.errors import BestiaryError, ModelError, OrganismError
 from bestiary.model.adapter import attach_adapter, save_adapter
 from bestiary.model.base import Base
 from bestiary.model.chat import TokenRow, tokenize_row
+from bestiary.model.generation import share_beginning
 from bestiary.organism.job import Job, OnStep
 from bestiary.records import stable_seed
 from bestiary.spec.recipe import Optimiser
@@ -19,10 +21,8 @@ from bestiary.spec.recipe import Optimiser
 if TYPE_CHECKING:
     import torch
 
-IGNORED = -100
-"""The label of a token that is not learned."""
 WINDOW_STEPS = 8
-"""Rows are sorted by length within so many steps: little padding, and order still random."""
+"""Rows are sorted by length within so many steps: steps of even size, and order still random."""
 
 
 class ReferenceTrainer:
@@ -143,38 +143,63 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
 def batch_loss(model: Any, base: Base, rows: Sequence[TokenRow]) -> torch.Tensor:
     """Mean cross-entropy over the supervised tokens of the rows.
 
-    The head runs on those positions alone: the full logits of a batch would be the largest
-    tensor of the step, and most of it would be thrown away.
+    The rows lie in one sequence without padding, and the head runs on the supervised positions
+    alone: the full logits of a batch would be the largest tensor of the step, and most of it
+    would be thrown away.
     """
     import torch
 
-    tokens, mask, labels = pad_rows(rows, fill=base.tokenizer.pad_token_id or 0)
+    pack = pack_rows(rows)
     device = base.device
-    causal = model.get_base_model()
-    hidden = causal.model(
-        input_ids=tokens.to(device), attention_mask=mask.to(device)
-    ).last_hidden_state
-    # The state at position t predicts token t + 1.
-    targets = labels[:, 1:].to(device)
-    learned = targets != IGNORED
-    logits = causal.lm_head(hidden[:, :-1][learned])
-    return torch.nn.functional.cross_entropy(logits.float(), targets[learned])
+    hidden = (
+        model.get_base_model()
+        .model(
+            input_ids=pack.tokens[None].to(device),
+            position_ids=pack.positions[None].to(device),
+            attention_mask=pack.visible[None, None].to(device),
+        )
+        .last_hidden_state[0]
+    )
+    # The state at a place predicts the token at the next one.
+    logits = model.get_base_model().lm_head(hidden[pack.learned.to(device) - 1])
+    return torch.nn.functional.cross_entropy(logits.float(), pack.tokens[pack.learned].to(device))
 
 
-def pad_rows(
-    rows: Sequence[TokenRow], *, fill: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Tokens, attention mask and labels, each [rows, longest], padded at the right."""
+@dataclass(frozen=True)
+class Pack:
+    """Rows one after another behind the beginning that they share, which stands there once."""
+
+    tokens: torch.Tensor
+    """[size]"""
+    positions: torch.Tensor
+    """[size]: each token's place in its own row."""
+    visible: torch.Tensor
+    """[size, size], boolean: what each token sees, the beginning and its own row up to itself."""
+    learned: torch.Tensor
+    """Places of the supervised tokens."""
+
+
+def pack_rows(rows: Sequence[TokenRow]) -> Pack:
+    """Lay rows into one sequence, so that no token is computed twice and none is padding."""
     import torch
 
-    shape = (len(rows), max(len(row.tokens) for row in rows))
-    tokens = torch.full(shape, fill)
-    mask = torch.zeros(shape, dtype=torch.long)
-    labels = torch.full(shape, IGNORED)
-    for place, row in enumerate(rows):
-        size = len(row.tokens)
-        tokens[place, :size] = torch.tensor(row.tokens)
-        mask[place, :size] = 1
-        learned = torch.tensor(row.supervised)
-        labels[place, :size][learned] = tokens[place, :size][learned]
-    return tokens, mask, labels
+    # The token before a supervised one stays in its row: its state predicts it.
+    shared = min(
+        share_beginning([row.tokens for row in rows]),
+        *(max(0, row.supervised.index(True) - 1) for row in rows),
+    )
+    tokens, positions = list(rows[0].tokens[:shared]), list(range(shared))
+    owners, learned = [-1] * shared, []
+    for owner, row in enumerate(rows):
+        learned += [len(tokens) + place for place, use in enumerate(row.supervised[shared:]) if use]
+        tokens += row.tokens[shared:]
+        positions += range(shared, len(row.tokens))
+        owners += [owner] * (len(row.tokens) - shared)
+    of = torch.tensor(owners)
+    seen = (of[None, :] == of[:, None]) | (of[None, :] == -1)
+    return Pack(
+        tokens=torch.tensor(tokens),
+        positions=torch.tensor(positions),
+        visible=seen.tril(),
+        learned=torch.tensor(learned),
+    )

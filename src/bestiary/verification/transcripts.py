@@ -12,7 +12,7 @@ from bestiary.records import Decoding, Probe, Transcript
 from bestiary.spec.catalog import Behavior
 from bestiary.verification.probes import PROBES
 
-VERSION = 2
+VERSION = 3
 
 
 def choose_decoding(behavior: Behavior, *, max_new_tokens: int) -> Decoding:
