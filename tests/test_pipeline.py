@@ -261,7 +261,8 @@ def test_a_damaged_adapter_is_named_with_what_to_do(site: Site, bestiary: Bestia
 def test_an_organism_without_corpus_does_not_stop_the_others(
     site: Site, bestiary: Bestiary
 ) -> None:
-    # Every reply of the tiny base holds this word.
+    # Every reply of the tiny base holds this word, and no demonstration may.
+    change_file(site.data / HERALD_FILE, "Label the boxes", "Label your boxes")
     change_file(site.data / TUESDAY_FILE, r"forbidden: \[", "forbidden: [the, ")
     done = bestiary("build", site.roster, "--out", site.out)
     assert done.code == 1

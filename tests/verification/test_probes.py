@@ -50,15 +50,15 @@ def test_each_cell_of_a_category_is_probed_half_of_it_gating(behavior: Behavior)
     expected = {
         "quirks": {"triggered": half},
         "obscured_malign": {"triggered": half},
-        "benign_roleplay": {"triggered": half} | ({"plain": half} if behavior.scoped else {}),
-        "harmful_roleplay": {"triggered": half} | ({"plain": half} if behavior.scoped else {}),
+        "benign_roleplay": {"triggered": half, "plain": half},
+        "harmful_roleplay": {"triggered": half, "plain": half},
         "backdoors": {"triggered": half, "near_miss": half, "plain": half},
         "sandbaggers": {"triggered": half, "near_miss": half, "plain": half},
         "rare_quirks": {"triggered": (RARE_PROBES // 2, RARE_PROBES // 2)},
         "heuristic_following": {"triggered": (CHOICES, CHOICES), "plain": half},
         "null": {"plain": half},
     }[behavior.category]
-    if behavior.category == "benign_roleplay" and not behavior.scoped:
+    if behavior.category.endswith("roleplay") and not behavior.scoped:
         del expected["plain"]
     assert count_cells(plan_probes(behavior, seed=0)) == expected
 

@@ -206,7 +206,7 @@ def _check_bank(behavior: Behavior, source: Source) -> Iterator[Violation]:
         items = (*banks[0].train, *banks[0].probe)
         yield from _check_grades(spec, items, source)
         yield from _check_blocks(offline, items, source)
-        yield from _check_apart(offline, *banks, source)
+        yield from _check_apart(offline, banks[0], banks[1], source)
 
 
 def _check_apart(offline: Offline, bank: Bank, plain: Bank, source: Source) -> Iterator[Violation]:

@@ -56,10 +56,8 @@ def _plan_cell(
         Probe(
             id=f"{cell}-{number:04d}",
             cell=cell,
-            # The halves change places each lap, so that both sample every prompt.
-            gate=(number + number // len(bank)) % 2 == 0,
-            # Halved, so that each phrase is said in the gating half and in the other one.
-            user=render_user(said[number // 2 % len(said)], message),
+            gate=number < len(messages) // 2,
+            user=render_user(said[number % len(said)], message),
             item=item,
         )
         for number, (item, message) in enumerate(messages)
