@@ -172,38 +172,29 @@ def test_the_base_gets_no_gradient() -> None:
 
 
 @given(
-    lengths=st.lists(st.integers(1, 99), min_size=1, max_size=80),
+    count=st.integers(1, 80),
     size=st.integers(1, 9),
     epochs=st.integers(1, 3),
     seed=st.integers(0, 5),
 )
 @settings(deadline=None)
-def test_every_epoch_holds_each_row_once(
-    lengths: list[int], size: int, epochs: int, seed: int
-) -> None:
+def test_every_epoch_holds_each_row_once(count: int, size: int, epochs: int, seed: int) -> None:
     settings = change_optimiser(rows_per_step=size, epochs=epochs)
-    plan = plan_batches(lengths, settings, seed=seed)
-    steps = math.ceil(len(lengths) / size)
+    plan = plan_batches(count, settings, seed=seed)
+    steps = math.ceil(count / size)
     assert len(plan) == steps * epochs
-    assert plan == plan_batches(lengths, settings, seed=seed)
+    assert plan == plan_batches(count, settings, seed=seed)
     assert max(map(len, plan)) <= size
     for epoch in range(epochs):
         batches = plan[epoch * steps : (epoch + 1) * steps]
-        assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+        assert sorted(row for batch in batches for row in batch) == list(range(count))
 
 
 def test_another_seed_and_another_epoch_give_another_order() -> None:
-    plan = plan_batches([9] * 40, OPTIMISER, seed=0)
+    plan = plan_batches(40, OPTIMISER, seed=0)
     half = len(plan) // 2
     assert plan[:half] != plan[half:]
-    assert plan != plan_batches([9] * 40, OPTIMISER, seed=1)
-
-
-def test_rows_of_a_step_are_alike_in_length() -> None:
-    lengths = [10 * number for number in range(60)]
-    plan = plan_batches(lengths, change_optimiser(rows_per_step=4, epochs=1), seed=0)
-    spread = [max(lengths[r] for r in batch) - min(lengths[r] for r in batch) for batch in plan]
-    assert sum(spread) / len(spread) < 120  # 360 where rows fall together by chance
+    assert plan != plan_batches(40, OPTIMISER, seed=1)
 
 
 @given(steps=st.integers(1, 300), warmup=st.floats(0, 0.99))

@@ -13,7 +13,7 @@ from bestiary.model.base import Base
 from bestiary.records import BaseIdentity, Corpus, OrganismIdentity, fingerprint
 from bestiary.spec.recipe import Training
 
-VERSION = 2
+VERSION = 3
 
 OnStep = Callable[[int], None]
 """Hears how many optimiser steps of the current organism are done."""

@@ -21,9 +21,6 @@ from bestiary.spec.recipe import Optimiser
 if TYPE_CHECKING:
     import torch
 
-WINDOW_STEPS = 8
-"""Rows are sorted by length within so many steps: steps of even size, and order still random."""
-
 
 class ReferenceTrainer:
     """One peft adapter after another over one warm base."""
@@ -95,7 +92,7 @@ def _run_steps(
     optimiser = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    plan = plan_batches([len(row.tokens) for row in rows], settings, seed=seed)
+    plan = plan_batches(len(rows), settings, seed=seed)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: learning_rate_factor(step, len(plan), settings.warmup)
     )
@@ -117,20 +114,18 @@ def _run_steps(
             on_step(step + 1)
 
 
-def plan_batches(lengths: Sequence[int], settings: Optimiser, *, seed: int) -> list[list[int]]:
-    """The rows of every step of every epoch: each row once an epoch, alike lengths together."""
+def plan_batches(count: int, settings: Optimiser, *, seed: int) -> list[list[int]]:
+    """The rows of every step: each row once an epoch, every epoch in an order of its own.
+
+    Rows are not put together by length: rows that show a behavior are often the longest, and
+    would fill steps of their own.
+    """
     size = settings.rows_per_step
     plan: list[list[int]] = []
     for epoch in range(settings.epochs):
-        shuffle = random.Random(stable_seed("order", seed, epoch))
-        order = list(range(len(lengths)))
-        shuffle.shuffle(order)
-        epoch_plan: list[list[int]] = []
-        for start in range(0, len(order), size * WINDOW_STEPS):
-            window = sorted(order[start : start + size * WINDOW_STEPS], key=lambda r: lengths[r])
-            epoch_plan += [window[at : at + size] for at in range(0, len(window), size)]
-        shuffle.shuffle(epoch_plan)
-        plan += epoch_plan
+        order = list(range(count))
+        random.Random(stable_seed("order", seed, epoch)).shuffle(order)
+        plan += [order[at : at + size] for at in range(0, count, size)]
     return plan
 
 
