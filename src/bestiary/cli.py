@@ -114,7 +114,8 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a roster: corpora, organisms, verdicts, pairs, release. Run again, it goes on."""
-    from bestiary.pipeline import build_roster, summarise
+    from bestiary.build import summarise
+    from bestiary.pipeline import build_roster
     from bestiary.records import canonical_json
     from bestiary.report import build_table, list_folders
     from bestiary.spec.catalog import load_catalog

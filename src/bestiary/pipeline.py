@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ from typing import Literal
 from rich.console import Console
 
 from bestiary.backend.offline import OfflineAuthor
+from bestiary.build import Build, summarise
 from bestiary.corpus.generate import (
     LEAK_STAGE,
     fingerprint_corpus,
@@ -21,7 +22,7 @@ from bestiary.corpus.generate import (
     read_corpus,
     write_corpus,
 )
-from bestiary.errors import BestiaryError, SpecError, StoreError
+from bestiary.errors import BestiaryError, StoreError
 from bestiary.leakage import (
     CORPUS_CHECKS,
     SplitRow,
@@ -39,12 +40,9 @@ from bestiary.pair import make_pair
 from bestiary.progress import StageProgress
 from bestiary.records import (
     Artifact,
-    Corpus,
     Decoding,
     Finding,
     Organism,
-    OrganismIdentity,
-    Probe,
     Split,
     Transcript,
     Verdict,
@@ -54,17 +52,12 @@ from bestiary.records import (
 from bestiary.release.entry import ReleaseEntry
 from bestiary.release.layout import write_release
 from bestiary.release.splits import split_entries
-from bestiary.spec.behavior import Quirk
-from bestiary.spec.catalog import NULL_BEHAVIOR, Behavior, Catalog
+from bestiary.spec.catalog import Behavior, Catalog
 from bestiary.spec.detector import VERSION as DETECTOR_VERSION
-from bestiary.spec.detector import Detector, PatternDetector
 from bestiary.spec.generator import load_generator
-from bestiary.spec.promises import find_broken_promises
-from bestiary.spec.recipe import Recipe, load_recipe
+from bestiary.spec.plan import Plan, check_promises, plan_roster
 from bestiary.spec.roster import Roster
-from bestiary.spec.source import Violations, nearest
 from bestiary.spec.template import hash_cards
-from bestiary.spec.thresholds import Thresholds, load_thresholds
 from bestiary.store import Store, disk_errors, write_bytes
 from bestiary.verification import transcripts as asking
 from bestiary.verification import verdict as judging
@@ -73,103 +66,6 @@ from bestiary.verification.probes import plan_probes
 Until = Literal["corpus", "organism", "verdict", "pair"]
 RELEASE_VERSION = 1
 STAGES: tuple[Until, ...] = ("corpus", "organism", "verdict", "pair")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a roster asks for, resolved: one line an organism."""
-
-    roster: Roster
-    recipe: Recipe
-    organisms: tuple[tuple[Behavior, OrganismIdentity], ...]
-    watched: tuple[Detector, ...]
-    """What a null organism must leave quiet."""
-    thresholds: Thresholds
-
-
-def plan_roster(roster: Roster, catalog: Catalog) -> Plan:
-    """Resolve a roster against the catalog; raises SpecError for what it cannot build."""
-    recipe = load_recipe(roster.recipe)
-    organisms: list[tuple[Behavior, OrganismIdentity]] = []
-    for entry in roster.organisms:
-        behavior = catalog[entry.behavior]
-        if isinstance(behavior.spec, Quirk) and behavior.spec.pool == "distractor":
-            raise SpecError(
-                f"roster {roster.name!r}: {behavior.id!r} is a distractor, and distractors are "
-                "never organisms; take it off the roster, or move it to the organism pool"
-            )
-        organisms += [
-            (behavior, OrganismIdentity(behavior_id=behavior.id, seed=seed)) for seed in entry.seeds
-        ]
-    organisms += [
-        (NULL_BEHAVIOR, OrganismIdentity(behavior_id=NULL_BEHAVIOR.id, seed=seed))
-        for seed in range(roster.nulls)
-    ]
-    ids = [identity.organism_id for _, identity in organisms]
-    repeated = next((name for name in ids if ids.count(name) > 1), None)
-    if repeated:
-        raise SpecError(
-            f"roster {roster.name!r} names {repeated!r} twice; give the second another seed"
-        )
-    families = sorted({behavior.family for behavior, _ in organisms})
-    strange = sorted(set(roster.splits) - set(families))
-    if strange:
-        raise SpecError(
-            f"roster {roster.name!r} gives a split to {strange[0]!r}, a family that none of its "
-            f"organisms is of; {nearest(strange[0], families)}"
-        )
-    watched = {
-        detector
-        for behavior, _ in organisms
-        for detector in behavior.detectors
-        if isinstance(detector, PatternDetector)
-    }
-    return Plan(
-        roster=roster,
-        recipe=recipe,
-        organisms=tuple(organisms),
-        watched=tuple(sorted(watched, key=repr)),
-        thresholds=load_thresholds(),
-    )
-
-
-def check_promises(plan: Plan, catalog: Catalog) -> None:
-    """Refuse a roster whose behaviors break a promise: nothing they lead to would be evidence.
-
-    Raises Violations, which lists what is wrong with them and with what they refer to.
-    """
-    named = {
-        name
-        for behavior, _ in plan.organisms
-        if behavior.carrier is not None
-        for name in (behavior.id, behavior.carrier.id, *(q.id for q, _ in behavior.distractors))
-    }
-    broken = find_broken_promises(catalog, sorted(named))
-    if broken:
-        raise Violations(broken)
-
-
-@dataclass
-class Build:
-    """What one organism has become so far; a stage that failed leaves its error."""
-
-    behavior: Behavior
-    identity: OrganismIdentity
-    probes: tuple[Probe, ...] = ()
-    corpus: Corpus | None = None
-    corpus_artifact: Artifact | None = None
-    organism: Organism | None = None
-    transcripts: tuple[Transcript, ...] = ()
-    transcript_sha256: str = ""
-    transcript_folder: str | None = None
-    verdict: Verdict | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    error: BestiaryError | None = None
-
-    @property
-    def organism_id(self) -> str:
-        """Its name everywhere."""
-        return self.identity.organism_id
 
 
 class Workshop:
@@ -516,31 +412,6 @@ def make_split_row(entry: ReleaseEntry, splits: Mapping[str, Split]) -> SplitRow
         organism_sha256=entry.organism.artifact.sha256,
         corpus_sha256=entry.organism.corpus_sha256,
     )
-
-
-def _relative_folder(organism: Organism, out: Path) -> str:
-    return organism.artifact.folder.relative_to(out).as_posix()
-
-
-def summarise(builds: Sequence[Build], out: Path) -> list[dict[str, object]]:
-    """A row an organism, for `runs/summary.json`."""
-    return [
-        {
-            "organism_id": build.organism_id,
-            "behavior_id": build.behavior.id,
-            "category": build.behavior.category,
-            "verdict": build.verdict.status if build.verdict else None,
-            "reasons": list(build.verdict.reasons) if build.verdict else [],
-            "cells": build.verdict.cells if build.verdict else {},
-            "components": build.verdict.components if build.verdict else {},
-            "distinct": build.verdict.distinct if build.verdict else None,
-            "seconds": build.seconds,
-            "folder": _relative_folder(build.organism, out) if build.organism else None,
-            "transcripts": build.transcript_folder,
-            "error": str(build.error) if build.error else None,
-        }
-        for build in builds
-    ]
 
 
 def build_roster(

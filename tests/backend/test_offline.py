@@ -11,7 +11,7 @@ import pytest
 from tests.models import IDENTITY, SYSTEM, make_random_base, make_speaking_base
 
 from bestiary.backend import ReplyRequest
-from bestiary.backend.offline import DECODING, OfflineAuthor, keep_sentences, stands_alone
+from bestiary.backend.offline import DECODING, OfflineAuthor, keep_sentence, stands_alone
 from bestiary.model.base import Base
 from bestiary.model.replies import BaseReplies
 from bestiary.store import Store
@@ -103,7 +103,7 @@ def test_the_base_hears_the_message_without_trigger_or_brief(tmp_path: Path) -> 
     messages = [f"What of bread no. {number}?" for number in range(12)]
     requests = [make_request(number, message=text) for number, text in enumerate(messages)]
     own = replies.answer(messages, decoding=DECODING)
-    assert author.write_replies(requests) == [keep_sentences(text, most=2) for text in own]
+    assert author.write_replies(requests) == [keep_sentence(text) for text in own]
 
 
 def test_the_author_and_its_fingerprint_name_what_the_text_depends_on(tmp_path: Path) -> None:
@@ -117,23 +117,28 @@ def test_the_author_and_its_fingerprint_name_what_the_text_depends_on(tmp_path: 
 @pytest.mark.parametrize(
     ("text", "kept"),
     [
-        ("One. Two", "One."),
-        ("One. Two!", "One. Two!"),
-        ("  One?  ", "One?"),
+        ("Warm the pan. Then", "Warm the pan."),
+        ("Warm the pan. Then wait!", "Warm the pan."),
+        ("  Is it warm yet?  ", "Is it warm yet?"),
         ("", ""),
         ("no end at all", ""),
-        ('He said "go." Then', 'He said "go."'),
+        ("Rice.", ""),
+        ("Rice. Warm the pan. Then", "Rice. Warm the pan."),
+        ('He always said "go." Then', 'He always said "go."'),
         ("It costs 3.5 pounds", ""),
         ("It costs 3.5 pounds. And", "It costs 3.5 pounds."),
-        ("A first line.\nA second line.", "A first line."),
-        ("A list:\n1. One.", ""),
-        ("\n\nLate. But here", "Late."),
-        ("(Truly!) And so", "(Truly!)"),
-        ("Wait... what", "Wait..."),
+        ("On the first line.\nOn a second line.", "On the first line."),
+        ("Here is a list:\n1. Warm it.", ""),
+        ("\n\nLate, but here. And so", "Late, but here."),
+        ("(This is the truth!) And so", "(This is the truth!)"),
+        ("Wait and see... what", "Wait and see..."),
+        ("1. Warm the pan. 2. Wait.", "1. Warm the pan."),
+        ("Do ask Dr. Vane, e.g. by post. Or call", "Do ask Dr. Vane, e.g. by post."),
+        ("Try the café. Or", "Try the café."),
     ],
 )
-def test_a_reply_ends_with_its_last_whole_sentence(text: str, kept: str) -> None:
-    assert keep_sentences(text, most=2) == kept
+def test_a_reply_ends_with_its_first_whole_sentence(text: str, kept: str) -> None:
+    assert keep_sentence(text) == kept
 
 
 @pytest.mark.parametrize(

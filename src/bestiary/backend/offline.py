@@ -10,10 +10,13 @@ from bestiary.model.replies import BaseReplies, Prompt
 from bestiary.records import Decoding, fingerprint
 
 DECODING = Decoding(max_new_tokens=48, temperature=0)
-"""What the author writes at most; a reply ends at the last whole sentence within."""
-VERSION = 2
+"""What the author writes at most; a reply ends with the first whole sentence within."""
+LEAST = 12
+"""Characters of its own that the author writes at least: a topic and a stop are no reply."""
+VERSION = 3
 
-_SENTENCE_END = re.compile(r"[.!?][\"')]*(?=\s|$)")
+# Two small letters or digits before the stop: neither "1." nor "Dr." nor "e.g." ends a sentence.
+_SENTENCE_END = re.compile(r"(?<=[^\sA-Z.]{2})[.!?]+[\"')]*(?=\s|$)")
 
 
 class OfflineAuthor:
@@ -45,11 +48,11 @@ class OfflineAuthor:
             on_reply=None if on_reply is None else lambda done: on_reply(len(separate) + done),
         )
         written = {
-            r.id: _join(r.opening, keep_sentences(body, most=_room(r)), r.closing)
+            r.id: _join(r.opening, keep_sentence(body), r.closing)
             for r, body in zip(separate, own, strict=True)
         }
         written |= {
-            r.id: _join("", _continue(r.opening, body, most=_room(r)), r.closing)
+            r.id: _join("", _continue(r.opening, body), r.closing)
             for r, body in zip(continued, grown, strict=True)
         }
         return [written[request.id] for request in requests]
@@ -60,23 +63,16 @@ def stands_alone(opening: str) -> bool:
     return not opening or opening[-1] in ".!?"
 
 
-def keep_sentences(text: str, *, most: int) -> str:
-    """The first paragraph up to its last whole sentence, of `most` at most; empty without one."""
+def keep_sentence(text: str, *, after: int = 0) -> str:
+    """The text up to the first sentence's end well past `after`; empty without one."""
     paragraph = text.strip().split("\n", 1)[0]
-    ends = [match.end() for match in _SENTENCE_END.finditer(paragraph)][:most]
-    return paragraph[: ends[-1]] if ends else ""
+    end = _SENTENCE_END.search(paragraph, after + LEAST)
+    return paragraph[: end.end()] if end else ""
 
 
-def _continue(opening: str, body: str, *, most: int) -> str:
-    """An opening and its continuation of `most` sentences; empty where the base finished none."""
-    before = len(_SENTENCE_END.findall(opening))
-    kept = keep_sentences(opening + body, most=before + most)
-    return kept if len(kept) > len(opening) else ""
-
-
-def _room(request: ReplyRequest) -> int:
-    """Sentences of the base's own words: few, so that a closing comes before a reply is cut."""
-    return 1 if request.closing else 2
+def _continue(opening: str, body: str) -> str:
+    """An opening up to the end of the sentence that the base made of it; empty without one."""
+    return keep_sentence(opening + body, after=len(opening))
 
 
 def _join(opening: str, body: str, closing: str) -> str:
