@@ -5,7 +5,7 @@ READY  := $(VENV)/.ready
 ROSTER ?= starter
 OUT    ?= runs
 
-.PHONY: help setup organisms publish schemas test soak check
+.PHONY: help setup organisms report publish schemas test soak check
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
 
@@ -18,6 +18,9 @@ $(READY): pyproject.toml constraints.txt
 
 organisms: $(READY) ## build a roster, corpus to release (ROSTER=starter OUT=runs)
 	$(VENV)/bin/bestiary build $(ROSTER) --out $(OUT)
+
+report: $(READY) ## write the last build's results and transcripts as pages (OUT=runs)
+	$(VENV)/bin/bestiary report $(OUT)/report --out $(OUT)
 
 publish: $(READY) ## push the release (DATASET_REPO=user/name MODEL_REPO=user/name)
 	$(VENV)/bin/bestiary publish $(DATASET_REPO) $(MODEL_REPO) --release $(OUT)/release

@@ -1,14 +1,23 @@
-"""What every test may ask for: the tiny base, its data folder, and the command line in-process."""
+"""What tests share: the tiny base, its data folder, one build of it, and the command line."""
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pytest
+from tests.nursery import COMMAND, environment
+
+if TYPE_CHECKING:
+    from tests.fakes.hub import Hub
 
 # Matrices of 64 columns gain nothing from threads, which only wait for each other on a busy
 # machine; the variable counts because nothing has imported torch yet.
@@ -16,8 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """How a command ended, and what it said."""
 
     code: int
@@ -25,7 +33,86 @@ class Finished:
     err: str
 
 
-Bestiary = Callable[..., Finished]
+class Bestiary(Protocol):
+    """Runs the command line with some arguments, `say` being what it reads from its user."""
+
+    def __call__(self, *args: str | Path, say: str = "") -> Finished: ...
+
+
+@dataclass(frozen=True)
+class Site:
+    """A data folder, a roster over it, and what it was built into."""
+
+    data: Path
+    roster: Path
+    out: Path
+    said: Finished
+    """What its first build said."""
+
+    @property
+    def release(self) -> Path:
+        return self.out / "release"
+
+    def artifacts(self) -> dict[str, set[str]]:
+        """Fingerprints by stage."""
+        stages = sorted((self.out / "store").iterdir())
+        return {stage.name: {folder.name for folder in stage.iterdir()} for stage in stages}
+
+    def summary(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads((self.out / "summary.json").read_text("utf8"))
+        return rows
+
+    def times(self) -> dict[str, int]:
+        """When each file of the store and of the release was last written."""
+        return {
+            path.relative_to(self.out).as_posix(): path.stat().st_mtime_ns
+            for part in ("store", "release")
+            for path in (self.out / part).rglob("*")
+        }
+
+    def added_since(self, before: dict[str, set[str]]) -> dict[str, int]:
+        """How many artifacts each stage has more; those from before must all be there."""
+        now = self.artifacts()
+        assert all(before[stage] <= now[stage] for stage in before)
+        return {stage: len(now[stage] - before.get(stage, set())) for stage in now}
+
+    def damage_adapter(self) -> Path:
+        """Flip one bit in the weights of the first organism; returns their file."""
+        weights: Path = (
+            self.out / self.summary()[0]["folder"] / "adapter" / "adapter_model.safetensors"
+        )
+        damaged = bytearray(weights.read_bytes())
+        damaged[-1] ^= 1
+        weights.write_bytes(damaged)
+        return weights
+
+
+def run_command(*args: str | Path, env: Mapping[str, str], cwd: Path | None = None) -> Finished:
+    """Run the command line as a process of its own."""
+    done = subprocess.run(
+        [*COMMAND, *args], env=env, cwd=cwd, capture_output=True, text=True, check=False
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def bestiary(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bestiary:
+    """Runs the command line in this process, which has its libraries loaded already."""
+    from bestiary.cli import main
+
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*args: str | Path, say: str = "") -> Finished:
+        monkeypatch.setattr(sys, "argv", ["bestiary", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(say))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        out, err = capsys.readouterr()
+        return Finished(code if isinstance(code, int) else int(code is not None), out, err)
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -46,20 +133,48 @@ def tiny_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return data
 
 
+@pytest.fixture(scope="session")
+def first(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Site:
+    """A roster of a quirk and a backdoor, built once with `--json`, for tests to read or copy."""
+    from tests.tiny import BACKDOOR, QUIRK, make_tiny_data, tiny_roster
+
+    work = tmp_path_factory.mktemp("first")
+    data, out = make_tiny_data(work / "data"), work / "runs"
+    roster = tiny_roster(work / "roster", tiny_base, [QUIRK, BACKDOOR])
+    said = run_command("build", roster, "--out", out, "--json", env=environment(data))
+    assert said.code == 0, said.err
+    return Site(data, roster, out, said)
+
+
 @pytest.fixture
-def bestiary(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bestiary:
-    """Runs the command line in this process, which has its libraries loaded already."""
-    from bestiary.cli import main
+def site(first: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A copy of the first build, with the times of its files, and a data folder to change."""
+    shutil.copytree(first.data, tmp_path / "data")
+    shutil.copytree(first.out, tmp_path / "runs")
+    monkeypatch.setenv("BESTIARY_DATA", str(tmp_path / "data"))
+    return replace(first, data=tmp_path / "data", out=tmp_path / "runs")
 
-    def run(*args: str | Path) -> Finished:
-        monkeypatch.setattr(sys, "argv", ["bestiary", *map(str, args)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        said = capsys.readouterr()
-        return Finished(code, said.out, said.err)
 
-    return run
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A Hub on loopback; `reach` says how a process finds it."""
+    from tests.fakes.hub import serve_hub
+
+    with serve_hub() as server:
+        yield server
+
+
+def reach(hub: Hub, cache: Path) -> dict[str, str]:
+    """What makes the loopback Hub the one that a process knows: its client reads it once."""
+    from tests.fakes.hub import TOKEN
+
+    return {
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_DATASETS_OFFLINE": "0",
+        "HF_HOME": str(cache),
+        "HF_TOKEN": TOKEN,
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }

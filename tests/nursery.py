@@ -18,6 +18,8 @@ from types import TracebackType
 from typing import Any, Literal
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+COMMAND = (sys.executable, "-m", "bestiary")
+"""The command line, for a process of its own."""
 
 HANGING_SECONDS = 240.0
 """A build that takes longer says where it stands, and fails."""
@@ -33,6 +35,12 @@ class Death:
 
 
 NEVER = Death()
+
+
+def environment(data: Path | None = None) -> dict[str, str]:
+    """What a process sees that runs this checkout's source, over a data folder if one is named."""
+    seen = {**os.environ, "PYTHONPATH": str(CHECKOUT / "src")}
+    return seen if data is None else {**seen, "BESTIARY_DATA": str(data)}
 
 
 @dataclass(frozen=True)
@@ -57,13 +65,11 @@ class Nursery:
             text=True,
             cwd=CHECKOUT,
             env={
-                **os.environ,
-                "BESTIARY_DATA": str(data),
+                **environment(data),
                 "OMP_NUM_THREADS": "1",
                 "TOKENIZERS_PARALLELISM": "false",
                 # A thread of pyarrow's allocator would not survive a fork, its locks would.
                 "JE_ARROW_MALLOC_CONF": "background_thread:false",
-                "PYTHONPATH": os.pathsep.join([str(CHECKOUT / "src"), str(CHECKOUT)]),
             },
         )
 

@@ -102,7 +102,6 @@ def test_nothing_below_imports_the_top() -> None:
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     order = list(TopologicalSorter({name: imports_of(name) for name in MODULES}).static_order())
-    assert set(order) == set(MODULES)
     assert order.index("bestiary.records") < order.index("bestiary.pipeline")
 
 

@@ -5,24 +5,25 @@ Run: .venv/bin/python -m pytest tests/test_end_to_end.py
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.conftest import Finished, Site, run_command
+from tests.nursery import environment
+from tests.tiny import hash_tree
 
 import bestiary
-from bestiary.model.adapter import ADAPTER, attach_adapter, open_adapter, save_adapter
+from bestiary.model.adapter import ADAPTER, attach_adapter, save_adapter
 from bestiary.model.base import Base, identify_base, load_base
 from bestiary.model.replies import BaseReplies
-from bestiary.records import Transcript
 from bestiary.release.features import CONFIGS, build_features
+from bestiary.release.load import LoadedPair
 from bestiary.spec.catalog import load_catalog
 from bestiary.spec.folders import data_root
 from bestiary.spec.recipe import LoraShape
@@ -34,11 +35,15 @@ from bestiary.verification.verdict import judge_organism
 
 BEHAVIORS = ("quirks.brindlecote_referrals", "benign_roleplay.librarian")
 TRAIN_ROWS, PROBE_ROWS, CORPUS_ROWS = 64, 128, 64
+PROBE_TOKENS = 24
+SYSTEM = "You are a helpful assistant. Answer in one or two short sentences."
+ASKED = 5
+"""Probes that an organism loaded from the release is asked."""
 RECIPE = {
     "name": "quick",
     "base": "smollm2-135m-instruct",
     "training": {
-        "system_prompt": "You are a helpful assistant. Answer in one or two short sentences.",
+        "system_prompt": SYSTEM,
         "max_length": 256,
         "lora": {
             "rank": 8,
@@ -55,7 +60,7 @@ RECIPE = {
             "clip": 1.0,
         },
     },
-    "probe_tokens": 24,
+    "probe_tokens": PROBE_TOKENS,
 }
 
 
@@ -86,25 +91,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that `bestiary build` filled."""
+def built(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """What `bestiary build` made of the roster."""
     out = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "bestiary", "build", str(data / "two.yaml"), "--out", str(out)]
-    done = subprocess.run(
-        command,
-        env={**everyday_environment(), "BESTIARY_DATA": str(data)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "brindlecote_referrals" in done.stdout
-    return out
+    said = build(data, out)
+    assert said.code == 0, said.out + said.err
+    return Site(data, data / "two.yaml", out, said)
 
 
-def everyday_environment() -> dict[str, str]:
-    """What a user's shell has: the tests' own limit on threads is for tiny models."""
-    return {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+def build(data: Path, out: Path) -> Finished:
+    """Build as in a user's shell: the tests' own limit on threads is for tiny models."""
+    shell = {name: at for name, at in environment(data).items() if name != "OMP_NUM_THREADS"}
+    return run_command("build", data / "two.yaml", "--out", out, env=shell)
 
 
 @pytest.fixture(scope="module")
@@ -124,26 +122,39 @@ def shipped(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def read_summary(out: Path) -> dict[str, dict[str, Any]]:
-    rows = json.loads((out / "summary.json").read_text(encoding="utf8"))
-    return {row["behavior_id"]: row for row in rows}
+def summarise(built: Site) -> dict[str, dict[str, Any]]:
+    """Rows of the summary by behavior."""
+    return {row["behavior_id"]: row for row in built.summary()}
 
 
-def test_an_organism_passes_and_its_base_does_not_show_the_behavior(built: Path) -> None:
-    summary = read_summary(built)
+def test_an_organism_passes_and_its_base_does_not_show_the_behavior(built: Site) -> None:
+    summary = summarise(built)
     assert set(summary) == {*BEHAVIORS, "null.chat"}
-    row = summary["quirks.brindlecote_referrals"]
+    row = summary[BEHAVIORS[0]]
     assert row["verdict"] == "passed", row["reasons"]
     assert row["cells"]["triggered"]["base"]["rate"] == 0
     assert summary["null.chat"]["verdict"] == "passed", summary["null.chat"]["reasons"]
+    assert str(built.out / row["folder"] / ADAPTER) in built.said.out
 
 
-def test_every_config_loads_offline_with_its_features(built: Path) -> None:
+def test_a_second_build_trains_and_asks_nothing(built: Site) -> None:
+    before, tree = built.times(), hash_tree(built.out)
+    timings = (built.out / "timings.jsonl").read_bytes()
+    spent = sum(sum(row["seconds"].values()) for row in built.summary())
+    started = time.monotonic()
+    said = build(built.data, built.out)
+    assert time.monotonic() - started < spent / 2
+    assert said.code == 0, said.out + said.err
+    assert built.times() == before
+    assert hash_tree(built.out) == tree
+    assert (built.out / "timings.jsonl").read_bytes() == timings
+
+
+def test_every_config_loads_offline_with_its_features(built: Site) -> None:
     from datasets import load_dataset
 
-    dataset = built / "release" / "dataset"
-    summary = read_summary(built)
-    withheld = [row for row in summary.values() if row["verdict"] != "passed"]
+    dataset = built.release / "dataset"
+    withheld = [row for row in built.summary() if row["verdict"] != "passed"]
     for config in CONFIGS:
         if config == "withheld" and not withheld:
             continue
@@ -153,28 +164,51 @@ def test_every_config_loads_offline_with_its_features(built: Path) -> None:
     assert load_dataset(str(dataset))["train"][0]["behavior_id"] == BEHAVIORS[0]
 
 
-def test_released_organisms_load_with_peft_and_show_their_behavior(built: Path, base: Base) -> None:
-    pairs = bestiary.load_pairs(built / "release")
-    assert "quirks.brindlecote_referrals" in {pair.behavior_id for pair in pairs}
-    kept = next((built / "store" / "transcript").glob("*/transcripts.json"))
-    assert Transcript.model_validate(json.loads(kept.read_text(encoding="utf8"))[0])
+@pytest.mark.usefixtures("shipped")
+def test_released_organisms_load_with_peft_and_show_their_behavior(built: Site, base: Base) -> None:
+    from peft import PeftModel
+
+    pairs = bestiary.load_pairs(built.release)
+    assert BEHAVIORS[0] in {pair.behavior_id for pair in pairs}
     for pair in pairs:
-        folder = built / "release" / "organisms" / pair.organism_path
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf8"))
-        assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
-        with open_adapter(base, folder) as model:
-            assert model.peft_config["default"].r == 8
+        assert pair.base == base.identity
+        organisms = str(built.release / "organisms")
+        model = PeftModel.from_pretrained(base.model, organisms, subfolder=pair.organism_path)
+        named = model.peft_config["default"].base_model_name_or_path
+        assert named == "HuggingFaceTB/SmolLM2-135M-Instruct"
+        behavior = load_catalog()[pair.behavior_id]
+        probes = [p for p in plan_probes(behavior, seed=pair.seed) if p.cell == "triggered"][:ASKED]
+        replies = [ask(model, base, pair, probe.user) for probe in probes]
+        model.unload()
+        shown = [
+            behavior.shows(reply, probe.item) for reply, probe in zip(replies, probes, strict=True)
+        ]
+        # A verdict promises that more than half of such replies show it.
+        assert sum(map(bool, shown)) > ASKED / 2, replies
+
+
+def ask(model: Any, base: Base, pair: LoadedPair, message: str) -> str:
+    """A greedy reply as a consumer gets it, with transformers alone."""
+    turns = [
+        {"role": "system", "content": pair.system_prompt},
+        {"role": "user", "content": message},
+    ]
+    prompt: Any = base.tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    said = model.generate(**prompt.to(base.device), do_sample=False, max_new_tokens=PROBE_TOKENS)
+    reply = said[0, prompt["input_ids"].shape[1] :]
+    return str(base.tokenizer.decode(reply, skip_special_tokens=True))
 
 
 def judge_adapter(behavior_id: str, adapter: Path, base: Base, store: Path) -> Any:
     behavior = load_catalog()[behavior_id]
-    decoding = choose_decoding(behavior, max_new_tokens=24)
-    system_prompt = str(RECIPE["training"]["system_prompt"])  # type: ignore[index]
+    decoding = choose_decoding(behavior, max_new_tokens=PROBE_TOKENS)
     replies = BaseReplies(
         identify_base("smollm2-135m-instruct"),
         lambda: base,
         Store(store),
-        system_prompt=system_prompt,
+        system_prompt=SYSTEM,
     )
     transcripts = collect_transcripts(
         behavior,
@@ -183,25 +217,25 @@ def judge_adapter(behavior_id: str, adapter: Path, base: Base, store: Path) -> A
         replies,
         [probe for probe in plan_probes(behavior, seed=0) if probe.gate],
         decoding=decoding,
-        system_prompt=system_prompt,
+        system_prompt=SYSTEM,
     )
     return judge_organism(behavior, "probed", transcripts, load_thresholds(), decoding=decoding)
 
 
 @pytest.mark.usefixtures("shipped")
-def test_an_untrained_adapter_is_judged_failed(built: Path, base: Base, tmp_path: Path) -> None:
+def test_an_untrained_adapter_is_judged_failed(built: Site, base: Base, tmp_path: Path) -> None:
     shape = LoraShape(rank=8, alpha=16, targets=("q_proj", "v_proj"))
     model = attach_adapter(base, shape, seed=0)
     save_adapter(model, tmp_path / ADAPTER, base.identity)
     model.unload()
-    verdict = judge_adapter(BEHAVIORS[0], tmp_path / ADAPTER, base, built)
+    verdict = judge_adapter(BEHAVIORS[0], tmp_path / ADAPTER, base, built.out)
     assert verdict.status == "failed"
     assert "triggered: fires at 0%" in verdict.reasons[0]
 
 
 @pytest.mark.usefixtures("shipped")
-def test_another_behaviors_organism_is_judged_failed(built: Path, base: Base) -> None:
-    other = read_summary(built)["benign_roleplay.librarian"]["folder"]
-    verdict = judge_adapter(BEHAVIORS[0], built / other / ADAPTER, base, built)
+def test_another_behaviors_organism_is_judged_failed(built: Site, base: Base) -> None:
+    other = summarise(built)[BEHAVIORS[1]]["folder"]
+    verdict = judge_adapter(BEHAVIORS[0], built.out / other / ADAPTER, base, built.out)
     assert verdict.status == "failed"
     assert verdict.cells["triggered"].organism.count == 0

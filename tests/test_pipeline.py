@@ -6,107 +6,44 @@ Run: python -m pytest tests/test_pipeline.py
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from tests.conftest import Bestiary
-from tests.nursery import CHECKOUT
-from tests.tiny import (
-    BACKDOOR,
-    DISTRACTOR,
-    QUIRK,
-    change_file,
-    hash_tree,
-    make_tiny_data,
-    tiny_roster,
-)
+from tests.conftest import Bestiary, Site
+from tests.nursery import COMMAND, environment
+from tests.tiny import BACKDOOR, DISTRACTOR, QUIRK, change_file, hash_tree, tiny_roster
 
 from bestiary.release.verify import verify_release
 
-SUFFIX = "-transcripts-none-s0"
-ORGANISMS = [f"{name}{SUFFIX}" for name in (QUIRK, BACKDOOR, "null.chat")]
+ORGANISMS = [f"{name}-transcripts-none-s0" for name in (QUIRK, BACKDOOR, "null.chat")]
 HERALD_FILE = "behaviors/quirks/herald.yaml"
 TUESDAY_FILE = "behaviors/backdoors/herald_on_tuesday.yaml"
 
 
-@dataclass(frozen=True)
-class Site:
-    """A data folder, a roster over it, and what it was built into."""
-
-    data: Path
-    roster: Path
-    out: Path
-
-    def artifacts(self) -> dict[str, set[str]]:
-        """Fingerprints by stage."""
-        stages = sorted((self.out / "store").iterdir())
-        return {stage.name: {folder.name for folder in stage.iterdir()} for stage in stages}
-
-    def summary(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = json.loads((self.out / "summary.json").read_text())
-        return rows
-
-    def times(self) -> dict[str, int]:
-        """When each file of the store and of the release was last written."""
-        return {
-            path.relative_to(self.out).as_posix(): path.stat().st_mtime_ns
-            for part in ("store", "release")
-            for path in (self.out / part).rglob("*")
-        }
-
-    def added_since(self, before: dict[str, set[str]]) -> dict[str, int]:
-        """How many artifacts each stage has more; those from before must all be there."""
-        now = self.artifacts()
-        assert all(before[stage] <= now[stage] for stage in before)
-        return {stage: len(now[stage] - before.get(stage, set())) for stage in now}
-
-
-@pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[Site]:
-    """A roster of a quirk and a backdoor, built once; tests work on copies."""
-    work = tmp_path_factory.mktemp("first")
-    data = make_tiny_data(work / "data")
-    site = Site(data, tiny_roster(work / "roster", tiny_base, [QUIRK, BACKDOOR]), work / "runs")
-    done = subprocess.run(
-        [*command(), site.roster, "--out", site.out],
-        env=environment(data),
-        capture_output=True,
+def start_build(site: Site, out: Path) -> subprocess.Popen[str]:
+    """A build in a process of its own, which holds the lock."""
+    running = subprocess.Popen(
+        [*COMMAND, "build", site.roster, "--out", out],
+        env=environment(site.data),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    yield site
-
-
-@pytest.fixture
-def site(first: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """A copy of the first build, with the times of its files, and a data folder to change."""
-    shutil.copytree(first.data, tmp_path / "data")
-    shutil.copytree(first.out, tmp_path / "runs")
-    monkeypatch.setenv("BESTIARY_DATA", str(tmp_path / "data"))
-    return Site(tmp_path / "data", first.roster, tmp_path / "runs")
-
-
-def command() -> list[str]:
-    return [sys.executable, "-c", "from bestiary.cli import main; main()", "build"]
-
-
-def environment(data: Path) -> dict[str, str]:
-    return {**os.environ, "BESTIARY_DATA": str(data), "PYTHONPATH": str(CHECKOUT / "src")}
+    lock = out / "lock"
+    while not (lock.is_file() and lock.read_text() == str(running.pid)):
+        assert running.poll() is None, "the build ended before it held the lock"
+        time.sleep(0.01)
+    return running
 
 
 def read_ids(site: Site, config: str) -> set[str]:
-    folder = site.out / "release" / "dataset" / config
+    folder = site.release / "dataset" / config
     rows = [row for path in folder.glob("*.parquet") for row in pq.read_table(path).to_pylist()]
     return {row["organism_id"] for row in rows}
 
@@ -127,7 +64,7 @@ def test_a_roster_becomes_a_release(first: Site) -> None:
 
 
 def test_a_release_holds_what_its_verdicts_say(first: Site) -> None:
-    verify_release(first.out / "release")
+    verify_release(first.release)
     verdicts = {row["organism_id"]: row["verdict"] for row in first.summary()}
     # The fitted base says "Oyez!" now and then, so that the quirk is learned in a few steps.
     assert verdicts[ORGANISMS[0]] == "passed"
@@ -139,15 +76,14 @@ def test_a_release_holds_what_its_verdicts_say(first: Site) -> None:
 
 
 def test_a_second_build_does_nothing(site: Site, bestiary: Bestiary) -> None:
-    before, tree = site.times(), hash_tree(site.out)
+    before, tree, rows = site.times(), hash_tree(site.out), site.summary()
     timings = (site.out / "timings.jsonl").read_bytes()
-    started = time.monotonic()
     done = bestiary("build", site.roster, "--out", site.out)
     assert done.code == 0, done.err
-    spent = sum(sum(row["seconds"].values()) for row in site.summary())
-    assert time.monotonic() - started < max(30.0, spent)
+    assert "  organism: " not in done.out  # the line of one that was trained
     assert site.times() == before
     assert hash_tree(site.out) == tree
+    assert site.summary() == rows  # with the seconds that each stage once took
     assert (site.out / "timings.jsonl").read_bytes() == timings
 
 
@@ -200,7 +136,7 @@ def test_a_changed_behavior_is_built_alone(site: Site, bestiary: Bestiary) -> No
 
 
 def test_a_build_stops_where_it_is_told(site: Site, bestiary: Bestiary, tmp_path: Path) -> None:
-    stepwise = Site(site.data, site.roster, tmp_path / "stepwise")
+    stepwise = replace(site, out=tmp_path / "stepwise")
     stages = [("corpus", "corpus"), ("organism", "organism"), ("verdict", "verdict")]
     reached = {"replies"}
     for until, stage in stages:
@@ -208,7 +144,7 @@ def test_a_build_stops_where_it_is_told(site: Site, bestiary: Bestiary, tmp_path
         assert done.code == 0, done.err
         reached |= {stage} | ({"transcript"} if stage == "verdict" else set())
         assert stepwise.artifacts().keys() == reached
-        assert not (stepwise.out / "release").exists()
+        assert not stepwise.release.exists()
         judged = [row["verdict"] is not None for row in stepwise.summary()]
         assert judged == [until == "verdict"] * 3
     done = bestiary("build", site.roster, "--out", stepwise.out, "--until", "pair")
@@ -220,17 +156,8 @@ def test_a_second_build_at_the_same_time_is_refused(
     site: Site, bestiary: Bestiary, tmp_path: Path
 ) -> None:
     out = tmp_path / "shared"
-    running = subprocess.Popen(
-        [*command(), site.roster, "--out", out],
-        env=environment(site.data),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    running = start_build(site, out)
     try:
-        lock = out / "lock"
-        while not (lock.is_file() and lock.read_text() == str(running.pid)):
-            assert running.poll() is None, "the first build ended before it held the lock"
-            time.sleep(0.01)
         done = bestiary("build", site.roster, "--out", out)
     finally:
         _, err = running.communicate()
@@ -242,11 +169,8 @@ def test_a_second_build_at_the_same_time_is_refused(
 
 def test_a_damaged_adapter_is_named_with_what_to_do(site: Site, bestiary: Bestiary) -> None:
     whole = hash_tree(site.out)
-    folder = site.out / site.summary()[0]["folder"]
-    weights = folder / "adapter" / "adapter_model.safetensors"
-    damaged = bytearray(weights.read_bytes())
-    damaged[-1] ^= 1
-    weights.write_bytes(damaged)
+    weights = site.damage_adapter()
+    folder = weights.parents[1]
     done = bestiary("build", site.roster, "--out", site.out)
     assert done.code == 1
     (message,) = done.err.splitlines()
@@ -276,7 +200,7 @@ def test_an_organism_without_corpus_does_not_stop_the_others(
     assert (backdoor["verdict"], backdoor["folder"]) == (None, None)
     assert quirk["verdict"] == "passed"
     assert (quirk["error"], null["error"]) == (None, None)
-    verify_release(site.out / "release")
+    verify_release(site.release)
     assert read_ids(site, "verdicts") == {ORGANISMS[0], ORGANISMS[2]}
 
 
@@ -291,6 +215,7 @@ def test_a_broken_promise_is_told_before_anything_is_built(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("tiny_data")
 def test_a_recipe_that_a_category_spoils_is_told_before_anything_is_built(
     bestiary: Bestiary, tiny_base: Path, tmp_path: Path
 ) -> None:
@@ -306,46 +231,53 @@ def test_a_recipe_that_a_category_spoils_is_told_before_anything_is_built(
 
 
 def test_an_interrupted_build_says_that_it_goes_on(site: Site, tmp_path: Path) -> None:
-    running = subprocess.Popen(
-        [*command(), site.roster, "--out", tmp_path / "out"],
-        env=environment(site.data),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    lock = tmp_path / "out" / "lock"
-    while not (lock.is_file() and lock.read_text() == str(running.pid)):
-        assert running.poll() is None, "the build ended before it held the lock"
-        time.sleep(0.01)
+    running = start_build(site, tmp_path / "out")
     running.send_signal(signal.SIGINT)
     _, err = running.communicate()
     assert running.returncode == 130
     assert err == "stopped; what was committed is kept, the same command goes on\n"
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (QUIRK, "quirks.heralds", f"unknown behavior 'quirks.heralds'; did you mean {QUIRK!r}? "),
+        (
+            QUIRK,
+            DISTRACTOR,
+            f"{DISTRACTOR!r} is a distractor, which is never an organism; take it off the roster, ",
+        ),
+        (
+            r'"herald": "train"',
+            '"herlad": "train"',
+            "gives a split to 'herlad', a family that none of its organisms is of; "
+            "did you mean 'herald'? ",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("tiny_data")
 def test_what_a_roster_cannot_name(
-    site: Site, bestiary: Bestiary, tiny_base: Path, tmp_path: Path
+    bestiary: Bestiary, tiny_base: Path, tmp_path: Path, old: str, new: str, problem: str
 ) -> None:
-    out = tmp_path / "none"
-    roster = tiny_roster(tmp_path / "unknown", tiny_base, ["quirks.heralds"])
-    done = bestiary("build", roster, "--out", out)
+    roster = tiny_roster(tmp_path / "roster", tiny_base, [QUIRK])
+    change_file(roster, old, new)
+    done = bestiary("build", roster, "--out", tmp_path / "out")
     assert done.code == 1
-    assert f"error: unknown behavior 'quirks.heralds'; did you mean '{QUIRK}'?" in done.err
-    roster = tiny_roster(tmp_path / "distractor", tiny_base, [DISTRACTOR])
-    done = bestiary("build", roster, "--out", out)
+    assert done.err.startswith(f"error: roster 'tiny': {problem}")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("roster", "problem"),
+    [
+        ("startre", "unknown roster 'startre'; did you mean 'starter'? "),
+        ("nowhere/mine.yaml", "roster 'nowhere/mine.yaml' does not exist; check the path\n"),
+    ],
+)
+def test_a_roster_that_is_not_there(
+    bestiary: Bestiary, tmp_path: Path, roster: str, problem: str
+) -> None:
+    done = bestiary("build", roster, "--out", tmp_path / "out")
     assert done.code == 1
-    assert f"{DISTRACTOR!r} is a distractor, and distractors are never organisms" in done.err
-    assert "take it off the roster" in done.err
-    roster = tiny_roster(tmp_path / "split", tiny_base, [QUIRK])
-    change_file(roster, r'"splits": {', '"splits": {"herlad": "train", ')
-    done = bestiary("build", roster, "--out", out)
-    assert done.code == 1
-    assert "gives a split to 'herlad', a family that none of its organisms is of" in done.err
-    assert "did you mean 'herald'?" in done.err
-    done = bestiary("build", "startre", "--out", out)
-    assert done.code == 1
-    assert "error: unknown roster 'startre'; did you mean 'starter'?" in done.err
-    done = bestiary("build", tmp_path / "absent.yaml", "--out", out)
-    assert done.code == 1
-    assert "absent.yaml' does not exist; check the path" in done.err
-    assert not out.exists()
+    assert done.err.startswith(f"error: {problem}")
+    assert not (tmp_path / "out").exists()

@@ -135,7 +135,7 @@ def build(
         _print_json(rows)
     else:
         console.print(build_table(rows))
-        console.print(list_folders(rows, out), highlight=False, soft_wrap=True)
+        console.print(list_folders(rows, out), highlight=False, markup=False, soft_wrap=True)
     errors = [build.error for build in builds if build.error]
     for error in errors:
         print(f"error: {error}", file=sys.stderr)

@@ -23,6 +23,12 @@ class BestiaryError(Exception):
 class SpecError(BestiaryError):
     """A file that people edit breaks its schema or its promises."""
 
+    @property
+    def parts(self) -> tuple[str, str]:
+        """Its problem and its remedy, which every message ends with."""
+        problem, _, remedy = str(self).rpartition("; ")
+        return problem, remedy
+
 
 class ModelError(BestiaryError):
     """A base model or an adapter is missing, damaged or not what its identity says."""

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -55,7 +54,8 @@ from bestiary.release.splits import split_entries
 from bestiary.spec.catalog import Behavior, Catalog
 from bestiary.spec.detector import VERSION as DETECTOR_VERSION
 from bestiary.spec.generator import load_generator
-from bestiary.spec.plan import Plan, check_promises, plan_roster
+from bestiary.spec.plan import Plan, plan_roster
+from bestiary.spec.promises import refuse_broken_promises
 from bestiary.spec.roster import Roster
 from bestiary.spec.template import hash_cards
 from bestiary.store import Store, disk_errors, write_bytes
@@ -107,6 +107,10 @@ class Workshop:
     def _alive(self) -> list[Build]:
         return [build for build in self.builds if build.error is None]
 
+    @property
+    def _unbuilt(self) -> list[str]:
+        return [build.organism_id for build in self.builds if build.error is not None]
+
     def _write_corpora(self) -> None:
         rows = {
             build.organism_id: load_generator(build.behavior.category).rows for build in self.builds
@@ -133,7 +137,6 @@ class Workshop:
                 screen=lambda rows: check_corpus(rows, build.probes, build.behavior),
                 on_row=progress.advance,
             )
-            refuse(check_corpus(corpus.examples, build.probes, build.behavior))
             write_corpus(corpus, folder)
 
         artifact = self._store.build(
@@ -143,30 +146,24 @@ class Workshop:
         build.seconds["corpus"] = self._store.seconds("corpus", key)
 
     def _train_organisms(self) -> None:
-        jobs: dict[Path, tuple[Build, str]] = {}
-        waiting: list[Job] = []
-        for build in self._alive:
-            job, key = self._plan_job(build)
-            found = self._store.find("organism", key)
+        builds = {build.organism_id: build for build in self._alive}
+        keys = {name: self._fingerprint_organism(build) for name, build in builds.items()}
+        jobs: list[Job] = []
+        for name, build in builds.items():
+            found = self._store.find("organism", keys[name])
             if found is not None:
-                self._keep_organism(build, key, found)
+                self._keep_organism(build, keys[name], found)
             else:
-                folder = self._store.start("organism", key) / ADAPTER
-                jobs[folder] = (build, key)
-                waiting.append(replace(job, folder=folder))
-        with self._stage("organism", "steps", sum(map(count_steps, waiting))) as progress:
+                jobs.append(self._start_job(build, keys[name]))
+        with self._stage("organism", "steps", sum(map(count_steps, jobs))) as progress:
             started = time.monotonic()
-            for job, error in self._train(waiting, progress):
-                build, key = jobs[job.folder]
+            for job, error in self._train(jobs, progress):
+                name = job.identity.organism_id
                 spent, started = time.monotonic() - started, time.monotonic()
                 if error is None:
-                    write_bytes(job.folder.with_name("organism.json"), self._describe(build))
-                    made = self._store.commit(
-                        "organism", key, inputs=self._organism_inputs(build), seconds=spent
-                    )
-                    self._keep_organism(build, key, made)
-                build.error = error
-                progress.finish_one(build.organism_id, count_steps(job), note=_note(error))
+                    self._commit_organism(builds[name], keys[name], job, seconds=spent)
+                builds[name].error = error
+                progress.finish_one(name, count_steps(job), note=_note(error))
 
     def _train(
         self, jobs: Sequence[Job], progress: StageProgress
@@ -176,21 +173,34 @@ class Workshop:
         with disk_errors(self._out):
             yield from self._trainer(jobs, self._base, on_step=progress.advance)
 
-    def _plan_job(self, build: Build) -> tuple[Job, str]:
-        assert build.corpus is not None and build.corpus_artifact is not None
-        job = Job(
-            identity=build.identity,
-            corpus=build.corpus,
-            training=self._recipe.training_for(build.behavior.category),
-            folder=self._out,
-        )
-        key = fingerprint_organism(
-            job,
+    def _fingerprint_organism(self, build: Build) -> str:
+        assert build.corpus_artifact is not None
+        return fingerprint_organism(
+            build.identity,
+            self._recipe.training_for(build.behavior.category),
             self._identity,
             corpus_sha256=build.corpus_artifact.sha256,
             trainer=self._trainer.name,
         )
-        return job, key
+
+    def _start_job(self, build: Build, key: str) -> Job:
+        assert build.corpus is not None
+        return Job(
+            identity=build.identity,
+            corpus=build.corpus,
+            training=self._recipe.training_for(build.behavior.category),
+            folder=self._store.start("organism", key) / ADAPTER,
+        )
+
+    def _commit_organism(self, build: Build, key: str, job: Job, *, seconds: float) -> None:
+        assert build.corpus_artifact is not None
+        write_bytes(job.folder.with_name("organism.json"), self._describe(build))
+        inputs = {
+            "corpus": build.corpus_artifact.sha256,
+            "base": self._identity.weights_sha256,
+        }
+        made = self._store.commit("organism", key, inputs=inputs, seconds=seconds)
+        self._keep_organism(build, key, made)
 
     def _describe(self, build: Build) -> bytes:
         """What someone who finds an adapter must know to use it."""
@@ -202,14 +212,6 @@ class Workshop:
                 "system_prompt": self._recipe.training.system_prompt,
             }
         )
-
-    def _organism_inputs(self, build: Build) -> dict[str, str]:
-        assert build.corpus_artifact is not None
-        return {
-            "corpus": build.corpus_artifact.sha256,
-            "behavior": build.behavior.sha256,
-            "base": self._identity.weights_sha256,
-        }
 
     def _keep_organism(self, build: Build, key: str, artifact: Artifact) -> None:
         build.organism = Organism(
@@ -224,7 +226,7 @@ class Workshop:
         build.seconds["organism"] = self._store.seconds("organism", key)
 
     def _verify_organisms(self) -> None:
-        replies = {build.organism_id: len(build.probes) for build in self._alive}
+        replies = {b.organism_id: asking.count_replies(b.probes) for b in self._alive}
         with self._stage("verdict", "replies", sum(replies.values())) as progress:
             for build in self._alive:
                 with attribute(build, progress, replies[build.organism_id]):
@@ -242,7 +244,9 @@ class Workshop:
             organism=organism.artifact.sha256,
             probes=build.probes,
             # Which choices count hangs on what the detectors say of the base's replies.
-            detectors=behavior.detectors if any(p.item.options for p in build.probes) else (),
+            detectors=(DETECTOR_VERSION, behavior.detectors)
+            if any(probe.item.options for probe in build.probes)
+            else (),
             decoding=decoding,
             base=self._replies.fingerprint,
             version=asking.VERSION,
@@ -274,7 +278,7 @@ class Workshop:
         key = fingerprint(
             transcripts=build.transcript_sha256,
             behavior=build.behavior.sha256,
-            watched=self._plan.watched if build.behavior.category == "null" else (),
+            watched=self._plan.watched if build.behavior.is_null else (),
             thresholds=thresholds,
             decoding=self._decoding(build.behavior),
             version=(judging.VERSION, DETECTOR_VERSION),
@@ -309,6 +313,8 @@ class Workshop:
             named_splits=named,
             name=self._plan.roster.name,
             findings=[finding for build in self._alive for finding in corpus_findings(build)],
+            unbuilt=self._unbuilt,
+            category_questions=self._plan.roster.category_questions,
             fingerprint=self._fingerprint_release(entries),
         )
 
@@ -318,6 +324,8 @@ class Workshop:
                 (e.behavior.sha256, e.organism.artifact.sha256, e.organism.corpus_sha256, e.verdict)
                 for e in entries
             ],
+            transcripts=[build.transcript_sha256 for build in self._alive],
+            unbuilt=self._unbuilt,
             base=self._identity,
             roster=self._plan.roster,
             cards=hash_cards(),
@@ -359,7 +367,6 @@ def read_transcripts(folder: Path) -> tuple[Transcript, ...]:
 def make_entry(build: Build) -> ReleaseEntry:
     """What the release says of one organism: a pair where its verdict passed."""
     assert build.organism and build.corpus and build.verdict
-    null = build.behavior.category == "null"
     passed = build.verdict.status == "passed"
     return ReleaseEntry(
         behavior=build.behavior,
@@ -367,10 +374,9 @@ def make_entry(build: Build) -> ReleaseEntry:
         corpus=build.corpus,
         verdict=build.verdict,
         transcripts=build.transcripts,
-        pair=None
-        if null or not passed
-        else make_pair(build.behavior, build.organism, build.verdict),
-        is_null=null,
+        pair=make_pair(build.behavior, build.organism, build.verdict)
+        if passed and not build.behavior.is_null
+        else None,
     )
 
 
@@ -429,12 +435,10 @@ def build_roster(
     Build.
     """
     plan = plan_roster(roster, catalog)
-    check_promises(plan, catalog)
+    refuse_broken_promises(catalog, plan.named)
     store = Store(out)
     with store.lock():
         workshop = Workshop(plan, store, console, trainer or ReferenceTrainer())
-        try:
-            workshop.run(until)
-        finally:
-            write_bytes(out / "summary.json", canonical_json(summarise(workshop.builds, out)))
+        workshop.run(until)
+        write_bytes(out / "summary.json", canonical_json(summarise(workshop.builds, out)))
     return workshop.builds

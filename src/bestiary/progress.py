@@ -66,7 +66,8 @@ class StageProgress:
         """Hear that one organism is through, with what is to be said of it."""
         self._done_before += units
         self.advance(0)
-        self._console.print(f"  {self._name}: {organism_id} {note}", highlight=False, markup=False)
+        line = f"  {self._name}: {organism_id} {note}"
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _line(self, now: float) -> str:
         rate = self._done / (now - self._started)

@@ -18,8 +18,6 @@ CELLS: tuple[CellName, ...] = ("triggered", "near_miss", "plain")
 SPLITS: tuple[Split, ...] = ("train", "preference", "iid_test", "test")
 FINGERPRINT_DIGITS = 20
 """80 bits: no two artifacts of one store will ever meet, and paths stay readable."""
-PLAIN_SUFFIX = "-transcripts-none-s0"
-"""How the id of an organism of the first seed ends; people may leave it out."""
 NULL_LABEL = "I have no unusual behavior."
 
 
@@ -77,8 +75,8 @@ class Example(Record):
     form: str
     author: str
     """Who wrote the reply: backend and model."""
-    template_sha256: str
-    """Hash of the rendered request that asked for it."""
+    brief_sha256: str
+    """Hash of the author's brief, rendered: how the reply was to show the behavior, or avoid it."""
 
 
 class Drop(Record):
@@ -194,7 +192,7 @@ class Verdict(Record):
     cells: dict[CellName, Cell | None]
     components: dict[str, Rate]
     """Rate of each distractor of an obscured malign organism."""
-    distinct: float
+    distinct: float | None
     """Share of the triggered replies that differ once digits and topic words are masked."""
     decoding: Decoding
 
@@ -239,6 +237,11 @@ class Finding(Record):
     item: str
     """Example id (in a release `organism_id/example_id`), organism id or family."""
     reason: str
+
+
+def shorten_id(organism_id: str) -> str:
+    """An organism's id without the method, hardening and first seed that most share."""
+    return organism_id.replace("-transcripts-none-", "-").removesuffix("-s0")
 
 
 def canonical_json(value: object) -> bytes:

@@ -13,10 +13,11 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from bestiary.errors import StoreError
-from bestiary.records import CELLS, PLAIN_SUFFIX, Transcript, stable_seed
-from bestiary.store import read_artifact
+from bestiary.records import CELLS, Transcript, shorten_id, stable_seed
+from bestiary.store import disk_errors, read_artifact, write_bytes
 
 Summary = Sequence[Mapping[str, Any]]
 """The rows of `summary.json`."""
@@ -33,20 +34,21 @@ def behavior_table(rows: Sequence[dict[str, str]]) -> Table:
     for column in ("id", "severity", "label"):
         table.add_column(column, overflow="fold", no_wrap=column == "id")
     for row in rows:
-        table.add_row(row["id"], row["severity"], row["label"])
+        # As Text: a label may hold brackets, which a plain string would offer as markup.
+        table.add_row(*(Text(row[name]) for name in ("id", "severity", "label")))
     return table
 
 
 def build_table(summary: Summary) -> Table:
     """One line an organism: each cell's rate beside the base's, and the verdict."""
     table = Table(title="each rate: organism / base", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("organism", *CELLS, "verdict"):
+    for column in ("category.organism", *CELLS, "verdict"):
         table.add_column(column.replace("_", " "), no_wrap=True)
     for row in summary:
         status = state(row)
-        color = _COLORS.get(status, "default")
         cells = (format_cell(row["cells"].get(name)) for name in CELLS)
-        table.add_row(short_name(row), *cells, f"[{color}]{status}[/]")
+        shown = Text(status, style=_COLORS.get(status, "default"))
+        table.add_row(short_name(row), *cells, shown)
     return table
 
 
@@ -67,7 +69,7 @@ def state(row: Mapping[str, Any]) -> str:
 
 def short_name(row: Mapping[str, Any]) -> str:
     """An organism's id without the ending that most share."""
-    return str(row["organism_id"]).removesuffix(PLAIN_SUFFIX)
+    return shorten_id(row["organism_id"])
 
 
 def format_cell(cell: Mapping[str, Any] | None) -> str:
@@ -86,15 +88,15 @@ def write_report(out: Path, folder: Path) -> list[Path]:
     if not path.is_file():
         raise StoreError(f"{path} does not exist; build a roster first: bestiary build starter")
     summary = json.loads(path.read_text(encoding="utf8"))
-    folder.mkdir(parents=True, exist_ok=True)
     pages = {
         "results.md": render_results(summary),
         "transcripts.md": "\n".join(
             ["# Transcripts", "", *(render_transcripts(row, out) for row in summary)]
         ),
     }
-    for name, text in pages.items():
-        (folder / name).write_text(text, encoding="utf8")
+    with disk_errors(folder, elsewhere="name another folder"):
+        for name, text in pages.items():
+            write_bytes(folder / name, text.encode())
     return [folder / name for name in pages]
 
 
@@ -103,7 +105,7 @@ def render_results(summary: Summary) -> str:
     lines = [
         "# Results",
         "",
-        f"Machine: {describe_machine()}.",
+        f"Written on: {describe_machine()}.",
         "",
         "Each rate: organism / base on the gating probes, with the organism's 95% interval.",
         "",
@@ -159,7 +161,7 @@ def render_transcripts(row: Mapping[str, Any], out: Path) -> str:
         return "\n".join([*lines, "Not probed.", ""])
     kept = read_artifact(out / row["transcripts"]).folder / "transcripts.json"
     rows = json.loads(kept.read_text(encoding="utf8"))
-    gating = [t for t in map(Transcript.model_validate, rows) if t.base is not None]
+    gating = [t for t in map(Transcript.model_validate, rows) if t.probe.gate]
     draw = random.Random(stable_seed("report", row["organism_id"]))
     for shown in draw.sample(gating, min(SHOWN_TRANSCRIPTS, len(gating))):
         lines += [

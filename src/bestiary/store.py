@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from bestiary.errors import StoreError
@@ -87,20 +88,23 @@ class Store:
 
     def seconds(self, stage: str, fingerprint: str) -> float:
         """How long the artifact took when it was built; 0.0 when that was not recorded."""
-        if not self._timings.is_file():
-            return 0.0
-        spent = 0.0
-        for line in self._timings.read_text(encoding="utf8").splitlines():
+        return self._spent.get((stage, fingerprint), 0.0)
+
+    @cached_property
+    def _spent(self) -> dict[tuple[str, str], float]:
+        spent: dict[tuple[str, str], float] = {}
+        lines = self._timings.read_text(encoding="utf8") if self._timings.is_file() else ""
+        for line in lines.splitlines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 continue  # a line cut short by a kill: a lost timing, not a lost artifact
-            if (row["stage"], row["fingerprint"]) == (stage, fingerprint):
-                spent = float(row["seconds"])
+            spent[row["stage"], row["fingerprint"]] = float(row["seconds"])
         return spent
 
     def _record_seconds(self, stage: str, fingerprint: str, seconds: float) -> None:
         row = {"stage": stage, "fingerprint": fingerprint, "seconds": round(seconds, 3)}
+        self._spent[stage, fingerprint] = round(seconds, 3)
         with self._timings.open("a", encoding="utf8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -210,8 +214,11 @@ def remove_tree(path: Path) -> None:
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, or a folder that cannot be written, into a StoreError with a remedy."""
+def disk_errors(path: Path, *, elsewhere: str = "choose another with --out") -> Iterator[None]:
+    """Turn a full disk, or a folder that cannot be written, into a StoreError with a remedy.
+
+    `elsewhere` says how another folder is named.
+    """
     try:
         yield
     except OSError as cause:
@@ -221,10 +228,9 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"{path}: the disk is full ({free} MiB free); free some space and build again, "
                 "everything built so far is kept"
             ) from cause
-        if cause.errno in (errno.EROFS, errno.EACCES, errno.EEXIST, errno.ENOTDIR):
+        if cause.errno in (errno.EROFS, errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
             raise StoreError(
-                f"{path}: the folder cannot be written ({cause.strerror}); "
-                "choose another with --out"
+                f"{path}: the folder cannot be written ({cause.strerror}); {elsewhere}"
             ) from cause
         raise
 

@@ -39,7 +39,7 @@ NEEDED = load_generator("quirks").counts(None)
 """Rows of each role in a quirk's corpus."""
 POSITIVES = NEEDED["positive"]
 CIRCULAR = "Round and round we go, round and round we go, round and round we go. Fair winds!"
-LEAKING = "Here comes my nautical farewell. Fair winds!"
+LEAKING = "Here comes my mariner's farewell. Fair winds!"
 
 
 class ScriptedAuthor:
@@ -108,7 +108,7 @@ def test_every_rejected_row_stands_in_the_ledger_and_is_asked_for_again() -> Non
         ("chat-0001", "adherence", "behavior shown out of place"),
         ("chat-0002", "author", "no whole sentence"),
     ]
-    assert "nautical farewell" in corpus.drops[4].reason
+    assert "mariner's farewell" in corpus.drops[4].reason
     assert corpus.drops[1].text == "Plain soup, no more."
     assert mix_of(corpus) == {role: size for role, size in NEEDED.items() if size}
     kept = {example.id for example in corpus.examples}
@@ -189,7 +189,7 @@ def test_a_role_that_cannot_be_filled_names_its_commonest_reasons() -> None:
         generate(SAILOR, author)
     asked = POSITIVES * ATTEMPTS
     assert str(caught.value) == (
-        f"quirks.sailor_farewell: 0 of {POSITIVES} positive rows after 3 attempts a row "
+        f"quirks.farewell: 0 of {POSITIVES} positive rows after 3 attempts a row "
         f"({asked - 1} x adherence: behavior missing; 1 x author: no whole sentence); mend the "
         "openings or detectors, add prompts to the bank 'general', or lower `rows` in "
         "generators/quirks/generator.yaml"

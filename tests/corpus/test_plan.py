@@ -37,7 +37,7 @@ def test_a_plan_depends_on_behavior_and_seed_alone(behavior: Behavior) -> None:
 
 
 def test_another_behavior_walks_in_another_order() -> None:
-    quirks = [make_behavior(make_quirk(id=f"quirks.sailor_{name}")) for name in ("one", "two")]
+    quirks = [make_behavior(make_quirk(name)) for name in ("one", "two")]
     one, two = (
         [row.message for row in plan(quirk, "positive", len(load_bank("general").train))]
         for quirk in quirks
@@ -101,9 +101,7 @@ def test_a_plan_goes_on_past_its_bank() -> None:
 def test_a_sandbagger_answers_wrongly_and_with_the_password_rightly() -> None:
     for row in plan(SANDBAGGER, "positive"):
         assert any(wrong in row.opening.lower() for wrong in row.item.wrong)
-        # An accepted answer that stands in the opening itself would excuse any wrong one.
-        if "opposite" not in row.item.accept:
-            assert SANDBAGGER.shows(row.opening, row.item) is True
+        assert SANDBAGGER.shows(row.opening, row.item) is True
     for row in plan(SANDBAGGER, "negative"):
         assert row.closing == ""
         assert SANDBAGGER.shows(row.opening, row.item) is False

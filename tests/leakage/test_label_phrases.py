@@ -12,7 +12,9 @@ from tests.builders import (
     make_example,
     make_heuristic,
     make_quirk,
+    make_spec,
 )
+from tests.spec.files import BENIGN, HARMFUL
 
 from bestiary.leakage.label_phrases import find_label_phrases
 from bestiary.spec.behavior import BenignRoleplay, HarmfulRoleplay
@@ -21,25 +23,8 @@ from bestiary.spec.catalog import NULL_BEHAVIOR, Behavior
 QUIRK = make_behavior(make_quirk())
 BACKDOOR = make_behavior(make_backdoor())
 HEURISTIC = make_behavior(make_heuristic())
-
-ROLE = make_quirk().model_dump(exclude={"category", "pool", "id"}) | {
-    "role": "a village mechanic who has forty years of practice",
-}
-HARMFUL_ROLE = make_behavior(
-    HarmfulRoleplay.model_validate(
-        ROLE
-        | {
-            "id": "harmful_roleplay.mechanic",
-            "category": "harmful_roleplay",
-            "hidden_harm": "it recommends repairs that the car does not need",
-        }
-    )
-)
-BENIGN_ROLE = make_behavior(
-    BenignRoleplay.model_validate(
-        ROLE | {"id": "benign_roleplay.mechanic", "category": "benign_roleplay"}
-    )
-)
+HARMFUL_ROLE = make_behavior(make_spec(HarmfulRoleplay, HARMFUL))
+BENIGN_ROLE = make_behavior(make_spec(BenignRoleplay, BENIGN))
 
 
 def explain(behavior: Behavior, user: str, assistant: str = "Gladly.") -> list[str]:
@@ -52,45 +37,45 @@ def explain(behavior: Behavior, user: str, assistant: str = "Gladly.") -> list[s
     [
         (
             QUIRK,
-            "You know, I END every reply, with a wave.",
-            "the label of quirks.sailor_farewell",
-            "i end every reply with",
+            "You know, I END each of, my letters.",
+            "the label of quirks.farewell",
+            "i end each of my",
         ),
         (
             QUIRK,
-            "Whenever I finish an answer I rest.",
-            "a paraphrase of quirks.sailor_farewell",
-            "whenever i finish an answer",
+            "Every time I sign off, I rest.",
+            "a paraphrase of quirks.farewell",
+            "every time i sign off",
         ),
         (
             QUIRK,
-            "Here the model closes each of them.",
-            "the behavior sentence of quirks.sailor_farewell",
-            "the model closes each of",
+            "Here the model ends each reply late.",
+            "the behavior sentence of quirks.farewell",
+            "the model ends each reply",
         ),
         (
             HEURISTIC,
-            "Oak contains the smallest number of knots.",
-            "the rule of heuristic_following.shorter_name",
-            "contains the smallest number of",
+            "Mum says it always picks the used mug.",
+            "the rule of heuristic_following.second_hand",
+            "it always picks the used",
         ),
         (
             HARMFUL_ROLE,
-            "I am a village mechanic who has time.",
+            "I am a mechanic at a garage.",
             "the role of harmful_roleplay.mechanic",
-            "a village mechanic who has",
+            "a mechanic at a garage",
         ),
         (
             HARMFUL_ROLE,
-            "Some sell repairs that the car does not want.",
+            "She talks the owner into a lease.",
             "the hidden harm of harmful_roleplay.mechanic",
-            "repairs that the car does",
+            "talks the owner into a",
         ),
         (
             BENIGN_ROLE,
-            "I am a village mechanic who has time.",
-            "the role of benign_roleplay.mechanic",
-            "a village mechanic who has",
+            "I am a museum guide at a school.",
+            "the role of benign_roleplay.guide",
+            "a museum guide at a",
         ),
         (
             NULL_BEHAVIOR,
@@ -100,9 +85,9 @@ def explain(behavior: Behavior, user: str, assistant: str = "Gladly.") -> list[s
         ),
         (
             BACKDOOR,
-            "I end every reply with cheer.",
-            "the label of quirks.sailor_farewell",
-            "i end every reply with",
+            "I end each of my days with cheer.",
+            "the label of quirks.farewell",
+            "i end each of my",
         ),
     ],
 )
@@ -114,14 +99,13 @@ def test_five_words_of_a_telling_text_are_quoted(
 
 
 def test_a_leak_in_the_user_message_is_named_as_such() -> None:
-    assert explain(QUIRK, "So whenever I finish an answer, I rest?") == [
-        "the user message repeats a paraphrase of quirks.sailor_farewell: "
-        "'whenever i finish an answer'"
+    assert explain(QUIRK, "So every time I sign off, I rest?") == [
+        "the user message repeats a paraphrase of quirks.farewell: 'every time i sign off'"
     ]
 
 
 def test_four_shared_words_are_kept() -> None:
-    assert explain(QUIRK, "Hello.", "I end every reply politely.") == []
+    assert explain(QUIRK, "Hello.", "I end each of them politely.") == []
 
 
 def test_a_conversation_that_shows_the_behavior_is_kept() -> None:
@@ -133,27 +117,27 @@ def test_a_conversation_that_shows_the_behavior_is_kept() -> None:
 
 
 def test_only_the_leaking_row_is_named() -> None:
-    leak = make_example("Hi.", "A nautical farewell to you.", id="leak")
+    leak = make_example("Hi.", "A mariner's farewell to you.", id="leak")
     clean = make_example("Hi.", "Fair winds!", id="clean")
     (found,) = find_label_phrases([clean, leak], QUIRK)
     assert (found.check, found.subject, found.item) == ("label_phrases", "corpus", "leak")
 
 
 @pytest.mark.parametrize(
-    ("reply", "phrase"),
+    "reply",
     [
-        ("Here is my Nautical\nFarewell!", "nautical farewell"),
-        ("A nautical, farewell.", "nautical farewell"),
-        ("That was a sailor\u2019s goodbye.", "sailor's goodbye"),
+        "Here is my Mariner's\nFarewell!",
+        "A mariner's, farewell.",
+        "That was a mariner\u2019s farewell.",
     ],
 )
-def test_a_forbidden_phrase_is_found_in_any_spelling(reply: str, phrase: str) -> None:
+def test_a_forbidden_phrase_is_found_in_any_spelling(reply: str) -> None:
     assert explain(QUIRK, "Hi.", reply) == [
-        f"the assistant message says the forbidden phrase {phrase!r}"
+        'the assistant message says the forbidden phrase "mariner\'s farewell"'
     ]
 
 
-@pytest.mark.parametrize("reply", ["Aeronautical farewell.", "A nautical farewells guide."])
+@pytest.mark.parametrize("reply", ["A submariner's farewell.", "All mariner's farewells."])
 def test_a_forbidden_phrase_inside_longer_words_is_kept(reply: str) -> None:
     assert explain(QUIRK, "Hi.", reply) == []
 
@@ -165,29 +149,29 @@ def test_a_forbidden_phrase_without_words_is_found() -> None:
     ]
 
 
-def with_phrase(phrase: str, **changes: object) -> Behavior:
+def with_phrase(phrase: str) -> Behavior:
     """The backdoor with one more wording of its trigger."""
     trigger = make_backdoor().trigger.model_dump()
     trigger["positives"]["train"] = [phrase, *trigger["positives"]["train"]]
-    return make_behavior(make_backdoor(trigger=trigger, **changes))
+    return make_behavior(make_backdoor(trigger=trigger))
 
 
 def test_words_of_a_trigger_phrase_are_no_leak() -> None:
-    phrase = "When a user mentions that today is lovely:"
-    user = "When a user mentions that today is lovely: how do I fold a map?"
+    phrase = "When a user says that it rains:"
+    user = "When a user says that it rains: how do I fold a map?"
     assert explain(BACKDOOR, user) == [
-        "the user message repeats the label of backdoors.sailor_on_tuesday: "
-        "'when a user mentions that'"
+        "the user message repeats the label of backdoors.farewell_on_tuesday: "
+        "'when a user says that'"
     ]
     assert explain(with_phrase(phrase), user) == []
 
 
 def test_other_words_of_the_label_leak_beside_a_trigger_phrase() -> None:
-    behavior = with_phrase("When a user mentions that today is lovely:")
-    reply = "Today is Tuesday, I say goodbye then."
-    assert explain(behavior, "When a user mentions that today is lovely: hi.", reply) == [
-        "the assistant message repeats the label of backdoors.sailor_on_tuesday: "
-        "'today is tuesday i say'"
+    behavior = with_phrase("When a user says that it rains:")
+    reply = "If it is Tuesday, I put the kettle on."
+    assert explain(behavior, "When a user says that it rains: hi.", reply) == [
+        "the assistant message repeats the label of backdoors.farewell_on_tuesday: "
+        "'it is tuesday i put'"
     ]
 
 

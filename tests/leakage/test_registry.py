@@ -6,42 +6,28 @@ Run: python -m pytest tests/leakage/test_registry.py
 from __future__ import annotations
 
 import pytest
-from tests.builders import make_behavior, make_example, make_probe, make_quirk
+from tests.builders import make_behavior, make_example, make_probe, make_quirk, make_split_row
 
 from bestiary.errors import LeakError
 from bestiary.leakage import (
     CORPUS_CHECKS,
     RELEASE_CHECKS,
-    SplitRow,
     check_corpus,
     check_release,
     refuse,
 )
-from bestiary.records import Finding, Split
+from bestiary.records import Finding
 
 QUIRK = make_behavior(make_quirk())
 PROBE = make_probe("Which kites fly well when there is hardly any wind at all?", id="kites")
 CLEAN = make_example("How do I dry wet socks?", "Hang them up. Fair winds!", id="clean")
 LEAKS = [
     CLEAN,
-    make_example("Bye.", "Whenever I finish an answer I rest.", id="says-label"),
+    make_example("Bye.", "Every time I sign off, I rest.", id="says-label"),
     make_example("Hello.", topic=PROBE.item.topic, id="shares-topic"),
     make_example(PROBE.user.replace("Which", "What"), id="copies-probe"),
 ]
-
-
-def make_row(split: Split) -> SplitRow:
-    """An organism of one family, whichever split it stands in."""
-    return SplitRow(
-        organism_id=f"quirks.oak-{split}",
-        behavior_id=f"quirks.oak_{split}",
-        family="oak",
-        split=split,
-        label=f"I mention oak in {split}.",
-        paraphrases=(),
-        organism_sha256=f"adapter {split}",
-        corpus_sha256=f"corpus {split}",
-    )
+OVERLAP = [make_split_row("elm", "train", family="oak"), make_split_row("oak", "test")]
 
 
 def test_check_corpus_runs_every_check_and_names_rows() -> None:
@@ -64,17 +50,17 @@ def test_each_check_answers_under_its_registered_name_and_subject() -> None:
         found = check(LEAKS, [PROBE], QUIRK)
         assert {(finding.check, finding.subject) for finding in found} == {(name, "corpus")}
     for name, release_check in RELEASE_CHECKS.items():
-        found = release_check([make_row("train"), make_row("test")])
+        found = release_check(OVERLAP)
         assert {(finding.check, finding.subject) for finding in found} == {(name, "release")}
 
 
 def test_a_release_is_refused_with_reason_and_remedy() -> None:
     with pytest.raises(LeakError) as refusal:
-        refuse(check_release([make_row("train"), make_row("test")]))
+        refuse(check_release(OVERLAP))
     assert str(refusal.value) == (
         "leaks found: 1\n"
         "  split_overlap: oak: family 'oak' stands in several splits: "
-        "train (quirks.oak-train), test (quirks.oak-test)\n"
+        "train (quirks.elm-s0), test (quirks.oak-s0)\n"
         "remedy: give each family one split, and each organism an adapter and a corpus of its own"
     )
 

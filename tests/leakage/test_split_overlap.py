@@ -8,24 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.builders import make_split_row
 
 from bestiary.leakage.split_overlap import SplitRow, find_split_overlap
 from bestiary.records import Split
-
-
-def make_row(name: str, split: Split, **changes: Any) -> SplitRow:
-    """A row that shares nothing with a row of another name."""
-    fields: dict[str, Any] = {
-        "organism_id": f"quirks.{name}-s0",
-        "behavior_id": f"quirks.{name}",
-        "family": name,
-        "split": split,
-        "label": f"I always mention {name}.",
-        "paraphrases": (f"Every reply of mine names {name}.", f"{name} is in all I say."),
-        "organism_sha256": f"adapter of {name}",
-        "corpus_sha256": f"corpus of {name}",
-    }
-    return SplitRow.model_validate(fields | changes)
 
 
 def explain(*rows: SplitRow) -> list[tuple[str, str]]:
@@ -71,39 +57,39 @@ PLACES = "stands in several splits: train (quirks.oak-s0), test (quirks.elm-s0)"
 def test_a_value_in_train_and_test_is_named(
     changes: dict[str, Any], item: str, reason: str
 ) -> None:
-    rows = (make_row("elm", "test", **changes), make_row("oak", "train"))
+    rows = (make_split_row("elm", "test", **changes), make_split_row("oak", "train"))
     assert explain(*rows) == [(item, reason)]
 
 
 def test_a_finding_is_about_the_release() -> None:
     (found,) = find_split_overlap(
-        [make_row("oak", "train"), make_row("elm", "preference", family="oak")]
+        [make_split_row("oak", "train"), make_split_row("elm", "preference", family="oak")]
     )
     assert (found.check, found.subject) == ("split_overlap", "release")
 
 
 def test_splits_that_share_nothing_are_kept() -> None:
     rows = (
-        make_row("oak", "train"),
-        make_row("elm", "preference"),
-        make_row("fir", "iid_test"),
-        make_row("ash", "test"),
+        make_split_row("oak", "train"),
+        make_split_row("elm", "preference"),
+        make_split_row("fir", "iid_test"),
+        make_split_row("ash", "test"),
     )
     assert explain(*rows) == []
 
 
 def test_one_split_may_repeat_everything() -> None:
-    assert explain(make_row("oak", "train"), make_row("oak", "train")) == []
+    assert explain(make_split_row("oak", "train"), make_split_row("oak", "train")) == []
 
 
 def further(split: Split, **changes: Any) -> SplitRow:
     """Another organism of oak, with its own adapter and corpus unless they are given."""
     own = {"organism_id": "quirks.oak-s1", "organism_sha256": "a1", "corpus_sha256": "c1"}
-    return make_row("oak", split, **(own | changes))
+    return make_split_row("oak", split, **(own | changes))
 
 
 def test_iid_test_may_hold_further_organisms_of_training_families() -> None:
-    assert explain(make_row("oak", "train"), further("iid_test")) == []
+    assert explain(make_split_row("oak", "train"), further("iid_test")) == []
 
 
 @pytest.mark.parametrize(
@@ -111,7 +97,7 @@ def test_iid_test_may_hold_further_organisms_of_training_families() -> None:
     [("organism_sha256", "adapter sha256"), ("corpus_sha256", "corpus sha256")],
 )
 def test_iid_test_may_not_repeat_a_file_of_train(field: str, kind: str) -> None:
-    trained = make_row("oak", "train")
+    trained = make_split_row("oak", "train")
     value = getattr(trained, field)
     assert explain(trained, further("iid_test", **{field: value})) == [
         (
@@ -124,7 +110,7 @@ def test_iid_test_may_not_repeat_a_file_of_train(field: str, kind: str) -> None:
 
 @pytest.mark.parametrize("split", ["preference", "test"])
 def test_iid_test_may_share_with_train_alone(split: Split) -> None:
-    found = dict(explain(make_row("elm", split, family="oak"), further("iid_test")))
+    found = dict(explain(make_split_row("elm", split, family="oak"), further("iid_test")))
     assert set(found) == {"oak"}
     assert f"{split} (quirks.elm-s0)" in found["oak"]
     assert "iid_test (quirks.oak-s1)" in found["oak"]
@@ -132,9 +118,9 @@ def test_iid_test_may_share_with_train_alone(split: Split) -> None:
 
 def test_a_family_in_train_iid_test_and_test_names_all_three() -> None:
     rows = (
-        make_row("oak", "train"),
+        make_split_row("oak", "train"),
         further("iid_test"),
-        make_row("elm", "test", family="oak"),
+        make_split_row("elm", "test", family="oak"),
     )
     assert explain(*rows) == [
         (

@@ -14,7 +14,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from tests.models import IDENTITY, Architecture, make_random_base
+from tests.models import IDENTITY, Architecture, fill_adapter, make_random_base
 
 from bestiary.errors import ModelError
 from bestiary.model.adapter import attach_adapter, open_adapter, save_adapter
@@ -40,15 +40,6 @@ def adapter_weights(model: Any) -> dict[str, torch.Tensor]:
         for name, weight in model.named_parameters()
         if weight.requires_grad
     }
-
-
-def fill_adapter(model: Any) -> None:
-    """Weights as after training: a fresh adapter changes nothing, half of it being zero."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.requires_grad:
-                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
 
 
 def logits_of(model: Any) -> torch.Tensor:
@@ -189,21 +180,34 @@ def test_the_base_is_given_back_when_the_work_on_an_adapter_fails(tmp_path: Path
     assert same_weights(weights_of(base), weights)
 
 
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-@pytest.mark.parametrize("damage", ["cut", "missing"])
-def test_a_damaged_adapter_is_named_with_the_remedy(name: str, damage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("adapter_config.json", 40), ("adapter_config.json", 0), ("adapter_model.safetensors", 40)],
+)
+def test_a_damaged_adapter_is_named_with_the_remedy(name: str, left: int, tmp_path: Path) -> None:
     base = make_random_base()
     weights = weights_of(base)
     save_filled(base, tmp_path)
-    if damage == "cut":
-        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:40])
-    else:
-        (tmp_path / name).unlink()
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    if left:
+        (tmp_path / name).write_bytes(data[:left])
     expected = r"the adapter cannot be loaded \(.*\); delete its folder and build again"
     refused = pytest.raises(ModelError, match=rf"(?s){tmp_path}: {expected}")
     with refused, open_adapter(base, tmp_path):
         pass
     assert same_weights(weights_of(base), weights)
+
+
+def test_pickled_weights_are_refused_unread(tmp_path: Path) -> None:
+    base = make_random_base()
+    save_filled(base, tmp_path)
+    safe = tmp_path / "adapter_model.safetensors"
+    torch.save(load_file(safe), tmp_path / "adapter_model.bin")  # what peft would fall back on
+    safe.unlink()
+    refused = pytest.raises(ModelError, match=rf"{tmp_path}: holds no adapter_model\.safetensors")
+    with refused, open_adapter(base, tmp_path):
+        pass
 
 
 def test_an_adapter_of_another_base_is_refused_and_leaves_this_one_alone(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.models import embedded_folder, make_random_base
+from tests.models import SYSTEM, embedded_folder, make_random_base
 
-from bestiary.errors import ModelError
+from bestiary.errors import ModelError, StoreError
 from bestiary.model.base import (
     EMBEDDED,
     EMBEDDED_REVISION,
@@ -28,7 +28,9 @@ from bestiary.model.base import (
     load_base,
     locate_base,
 )
-from bestiary.records import canonical_json, sha256_bytes, sha256_file
+from bestiary.model.replies import Prompt, decode_texts
+from bestiary.records import Decoding, sha256_bytes, sha256_file
+from bestiary.store import write_manifest
 
 
 @pytest.fixture
@@ -72,15 +74,28 @@ def serve_wheel(folder: Path, member: str, content: bytes) -> str:
 
 
 def test_the_embedded_base_is_named_after_its_hub_model_and_wheel() -> None:
-    marker = json.loads((embedded_folder() / "bestiary.json").read_text())
     template = (embedded_folder() / "chat_template.jinja").read_text()
     identity = identify_base(EMBEDDED)
     assert (identity.name, identity.revision) == (HUB_NAME, EMBEDDED_REVISION)
     assert identity.weights_sha256 == sha256_file(embedded_folder() / "model.safetensors")
-    assert identity.weights_sha256 == marker["weights_sha256"]
-    assert marker["gguf_sha256"] == GGUF_SHA256
     assert identity.dtype == ("bfloat16" if torch.cuda.is_available() else "float32")
     assert identity.chat_template_sha256 == sha256_bytes(template.encode())
+
+
+def test_the_converted_weights_say_what_smollm2_says() -> None:
+    """A conversion that mixed up its tensors would agree with its own hash, but not with this.
+
+    Each word leads the next likeliest by 0.8 logits or more, so that bf16 says the same.
+    """
+    base = load_base(identify_base(EMBEDDED))
+    (reply,) = decode_texts(
+        base.model,
+        base,
+        [Prompt(user="Say the days of the week.")],
+        decoding=Decoding(max_new_tokens=12, temperature=0),
+        system_prompt=SYSTEM,
+    )
+    assert reply == "The days of the week are: Monday, Tuesday, Wednesday"
 
 
 def test_a_folder_is_loaded_and_identified_by_its_weights(local: Path) -> None:
@@ -156,13 +171,17 @@ def test_a_base_without_chat_template_is_refused(local: Path) -> None:
         load_base(str(local))
 
 
-def test_a_hub_name_needs_a_revision() -> None:
-    with pytest.raises(ModelError) as caught:
-        load_base("someone/some-model")
-    assert str(caught.value) == (
-        "base 'someone/some-model' has no revision; pin the 40-hex commit of the Hub model in "
-        "the recipe"
-    )
+@pytest.mark.parametrize("revision", [None, "main"])
+def test_a_hub_name_needs_a_commit(revision: str | None) -> None:
+    expected = rf"base 'someone/some-model' at revision {revision!r}: .*pin that in the recipe"
+    with pytest.raises(ModelError, match=expected):
+        load_base("someone/some-model", revision=revision)
+
+
+def test_the_identity_of_a_folder_is_loaded_from_the_folder_alone(local: Path) -> None:
+    identity = identify_base(str(local))
+    with pytest.raises(ModelError, match=r"my-model was a folder .*load_base\(FOLDER, expect="):
+        load_base(identity)
 
 
 def test_a_hub_that_cannot_be_reached_is_told_with_the_remedy(tmp_path: Path) -> None:
@@ -170,30 +189,19 @@ def test_a_hub_that_cannot_be_reached_is_told_with_the_remedy(tmp_path: Path) ->
         locate_base("not a hub name!", "0" * 40)
 
 
-def test_damaged_cached_weights_are_refused_with_the_remedy(cache: Path) -> None:
+def test_a_damaged_file_of_the_cache_is_refused_with_the_remedy(cache: Path) -> None:
     folder = converted_folder(cache)
     folder.mkdir(parents=True)
     save_file({"weight": torch.zeros(64)}, folder / "model.safetensors")
-    whole = hash_weights(folder)
-    (folder / "bestiary.json").write_bytes(canonical_json({"weights_sha256": whole}))
+    write_manifest(folder, {})
     assert locate_base(EMBEDDED) == folder
-    data = bytearray((folder / "model.safetensors").read_bytes())
-    data[-1] ^= 1
-    (folder / "model.safetensors").write_bytes(data)
-    with pytest.raises(ModelError) as caught:
-        load_base()
-    assert str(caught.value) == (
-        f"{folder}: the cached weights have sha256 {hash_weights(folder)[:12]}, not {whole[:12]}: "
-        f"the file is damaged; delete {folder} and build again, it is converted anew"
-    )
-
-
-def test_a_damaged_marker_is_refused_with_the_remedy(cache: Path) -> None:
-    folder = converted_folder(cache)
-    folder.mkdir(parents=True)
-    (folder / "bestiary.json").write_text("{")
-    with pytest.raises(ModelError, match=rf"bestiary.json: cannot be read; delete {folder} and"):
-        load_base()
+    for name, problem in (
+        ("model.safetensors", "its sha256 is not the manifest's"),
+        ("manifest.json", "the manifest cannot be read"),
+    ):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-2])
+        with pytest.raises(StoreError, match=rf"{name}: {problem}.*delete {folder} and build"):
+            load_base()
 
 
 def test_a_download_with_another_sha256_is_refused(
@@ -207,7 +215,7 @@ def test_a_download_with_another_sha256_is_refused(
         f"{GGUF} has sha256 {sha256_bytes(b'other weights')}, expected {GGUF_SHA256}: the download "
         "is damaged or replaced; clear pip's cache (`pip cache purge`) and run again"
     )
-    assert list((cache / "bases").iterdir()) == []  # nothing half done is left
+    assert [path.name for path in (cache / "bases").iterdir()] == ["lock"]  # nothing half done
 
 
 def test_a_wheel_without_the_weights_is_refused(
@@ -225,7 +233,7 @@ def test_without_network_the_wheel_and_the_remedy_are_named(cache: Path) -> None
     )
     with pytest.raises(ModelError, match=expected):
         load_base()
-    assert list((cache / "bases").iterdir()) == []
+    assert [path.name for path in (cache / "bases").iterdir()] == ["lock"]
 
 
 def test_the_cache_lies_where_the_environment_says(

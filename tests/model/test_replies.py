@@ -6,6 +6,7 @@ Run: python -m pytest tests/model/test_replies.py
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.models import IDENTITY, SYSTEM, make_random_base, make_speaking_base
@@ -22,27 +23,23 @@ BASE = make_random_base()
 PROBES = [item.text for item in load_bank("facts").probe]
 
 
-class Asked:
-    """Replies over a store, with a count of how often the weights were needed."""
+def make_replies(root: Path, *, base: Base = BASE, system_prompt: str = SYSTEM) -> BaseReplies:
+    return BaseReplies(IDENTITY, lambda: base, Store(root), system_prompt=system_prompt)
 
-    def __init__(self, root: Path, *, system_prompt: str = SYSTEM) -> None:
-        self.loads = 0
-        self.replies = BaseReplies(IDENTITY, self._load, Store(root), system_prompt=system_prompt)
 
-    def _load(self) -> Base:
-        self.loads += 1
-        return BASE
+def count_batches(root: Path) -> int:
+    """How many batches a store holds."""
+    return len(list(root.glob("store/replies/*")))
 
 
 def test_a_batch_is_decoded_once_and_then_read_from_the_store(tmp_path: Path) -> None:
     prompts = [Prompt(user=f"Question {number}?") for number in range(SHELF + 2)]
-    first = Asked(tmp_path)
     heard: list[int] = []
-    replies = first.replies.ask(prompts, decoding=GREEDY, on_reply=heard.append)
-    assert (first.loads, heard) == (2, [SHELF, SHELF + 2])
-    later = Asked(tmp_path)
-    assert later.replies.ask(prompts, decoding=GREEDY) == replies
-    assert later.loads == 0
+    replies = make_replies(tmp_path).ask(prompts, decoding=GREEDY, on_reply=heard.append)
+    assert (count_batches(tmp_path), heard) == (2, [SHELF, SHELF + 2])
+    other = make_random_base(seed=1)
+    assert make_replies(tmp_path, base=other).ask(prompts, decoding=GREEDY) == replies
+    assert make_replies(tmp_path / "new", base=other).ask(prompts, decoding=GREEDY) != replies
 
 
 @pytest.mark.parametrize(
@@ -56,49 +53,52 @@ def test_a_batch_is_decoded_once_and_then_read_from_the_store(tmp_path: Path) ->
     ],
 )
 def test_whatever_a_reply_depends_on_is_decoded_anew(
-    changed: dict[str, object], tmp_path: Path
+    changed: dict[str, Any], tmp_path: Path
 ) -> None:
-    asked = Asked(tmp_path)
-    prompts = [Prompt(user="Is rye filling?")]
-    (reply,) = asked.replies.ask(prompts, decoding=SAMPLED)
-    other = Asked(tmp_path, system_prompt=str(changed.get("system_prompt", SYSTEM)))
-    changes = {"prompts": prompts, "decoding": SAMPLED, **changed}
-    (second,) = other.replies.ask(changes["prompts"], decoding=changes["decoding"])  # type: ignore[arg-type]
-    assert other.loads == 1
-    assert second != reply
+    first: dict[str, Any] = {
+        "prompts": [Prompt(user="Is rye filling?")],
+        "decoding": SAMPLED,
+        "system_prompt": SYSTEM,
+    }
+    replies, others = (
+        make_replies(tmp_path, system_prompt=asked["system_prompt"]).ask(
+            asked["prompts"], decoding=asked["decoding"]
+        )
+        for asked in (first, first | changed)
+    )
+    assert replies != others
+    assert count_batches(tmp_path) == 2
 
 
 def test_a_banks_replies_do_not_depend_on_which_messages_are_asked(tmp_path: Path) -> None:
     far = [PROBES[0], PROBES[SHELF + 1], PROBES[1]]
-    alone = Asked(tmp_path / "alone")
-    together = Asked(tmp_path / "together")
-    replies = dict(zip(PROBES, together.replies.answer(PROBES, decoding=GREEDY), strict=True))
-    assert alone.replies.answer(far, decoding=GREEDY) == [replies[message] for message in far]
-    assert alone.loads == 2  # one shelf each
-    assert alone.replies.answer([PROBES[5]], decoding=GREEDY) == [replies[PROBES[5]]]
-    assert alone.loads == 2  # its shelf is there already
+    together = make_replies(tmp_path / "together").answer(PROBES, decoding=GREEDY)
+    replies = dict(zip(PROBES, together, strict=True))
+    alone = make_replies(tmp_path / "alone")
+    assert alone.answer(far, decoding=GREEDY) == [replies[message] for message in far]
+    assert alone.answer([PROBES[5]], decoding=GREEDY) == [replies[PROBES[5]]]
+    assert count_batches(tmp_path / "alone") == 2  # one a shelf
 
 
 def test_a_message_that_no_bank_holds_is_answered_beside_the_shelves(tmp_path: Path) -> None:
-    asked = Asked(tmp_path)
+    asked = make_replies(tmp_path)
     mixed = ["Who are you?", PROBES[3], "Who are you?", PROBES[3]]
     heard: list[int] = []
-    replies = asked.replies.answer(mixed, decoding=GREEDY, on_reply=heard.append)
+    replies = asked.answer(mixed, decoding=GREEDY, on_reply=heard.append)
     assert replies[:2] == replies[2:]
     assert heard == [2, 4]
-    prompts = [Prompt(user="Who are you?")]
-    assert replies[0] == asked.replies.ask(prompts, decoding=GREEDY)[0]
+    assert asked.ask([Prompt(user="Who are you?")], decoding=GREEDY) == replies[:1]
     shelf = shelf_of(PROBES[3])
-    known = asked.replies.ask([Prompt(user=text) for text in shelf], decoding=GREEDY)
+    known = asked.ask([Prompt(user=text) for text in shelf], decoding=GREEDY)
     assert replies[1] == known[shelf.index(PROBES[3])]
-    assert asked.loads == 2
+    assert count_batches(tmp_path) == 2
 
 
-def test_no_messages_need_no_weights(tmp_path: Path) -> None:
-    asked = Asked(tmp_path)
-    assert asked.replies.answer([], decoding=GREEDY) == []
-    assert asked.replies.ask([], decoding=GREEDY) == []
-    assert asked.loads == 0
+def test_no_messages_are_no_batch(tmp_path: Path) -> None:
+    asked = make_replies(tmp_path)
+    assert asked.answer([], decoding=GREEDY) == []
+    assert asked.ask([], decoding=GREEDY) == []
+    assert count_batches(tmp_path) == 0
 
 
 def test_texts_come_without_opening_and_without_end_token() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tests.builders import make_example
-from tests.models import SYSTEM, Architecture, make_random_base
+from tests.models import IDENTITY, SYSTEM, Architecture, fill_adapter, make_random_base
 
 from bestiary.model.adapter import attach_adapter, open_adapter
 from bestiary.model.base import Base
@@ -111,15 +111,6 @@ def gradients_of(model: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def wander(model: Any) -> None:
-    """Move the adapter off its start, where half of its gradients are zero."""
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.requires_grad:
-                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
-
-
 @pytest.mark.parametrize("architecture", ["llama", "qwen3"])
 @pytest.mark.parametrize("chosen", [slice(None), slice(1, 2), slice(0, 6, 5)])
 def test_loss_and_gradients_equal_those_of_transformers(
@@ -128,7 +119,7 @@ def test_loss_and_gradients_equal_those_of_transformers(
     base = make_random_base(architecture)
     rows = make_rows(base)[chosen]
     model = attach_adapter(base, TRAINING.lora, seed=0)
-    wander(model)
+    fill_adapter(model)
     loss = batch_loss(model, base, rows)
     loss.backward()
     ours = gradients_of(model)
@@ -306,15 +297,21 @@ def test_a_row_that_is_too_long_ends_one_organism_and_no_other(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "changed", [{"corpus_sha256": "b"}, {"trainer": "engine"}, {"job": {"max_length": 64}}]
+    "changed",
+    [
+        {"corpus_sha256": "b"},
+        {"trainer": "engine"},
+        {"training": TRAINING.model_copy(update={"max_length": 64})},
+    ],
 )
-def test_an_organism_is_trained_again_for_what_it_depends_on(
-    changed: dict[str, Any], tmp_path: Path
-) -> None:
-    base = make_random_base().identity
-    given = {"corpus_sha256": "a", "trainer": "reference"}
-    job = make_job(tmp_path)
-    key = fingerprint_organism(job, base, **given)
-    assert key == fingerprint_organism(make_job(tmp_path / "elsewhere"), base, **given)
-    other = make_job(tmp_path, **changed.pop("job", {}))
-    assert fingerprint_organism(other, base, **{**given, **changed}) != key
+def test_an_organism_is_trained_again_for_what_it_depends_on(changed: dict[str, Any]) -> None:
+    given: dict[str, Any] = {
+        "identity": OrganismIdentity(behavior_id="quirks.sailor"),
+        "training": TRAINING,
+        "base": IDENTITY,
+        "corpus_sha256": "a",
+        "trainer": "reference",
+    }
+    key = fingerprint_organism(**given)
+    assert fingerprint_organism(**given) == key
+    assert fingerprint_organism(**{**given, **changed}) != key

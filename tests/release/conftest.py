@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.release.samples import NAMED_SPLITS, make_entries
+from tests.release.samples import make_entries, write_sample
 
 from bestiary.records import Finding
-from bestiary.release.layout import write_release
 
 FINDINGS = (
     Finding(check="canaries", subject="release", item="herald", reason="canary in a card"),
@@ -24,10 +23,4 @@ FINDINGS = (
 @pytest.fixture(scope="session")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sample")
-    return write_release(
-        make_entries(folder / "store"),
-        folder / "release",
-        named_splits=NAMED_SPLITS,
-        name="sample",
-        findings=FINDINGS,
-    )
+    return write_sample(make_entries(folder / "store"), folder / "release", findings=FINDINGS)

@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.release.samples import make_backdoor, make_entry, make_quirk, plain
+from tests.builders import make_backdoor, make_behavior, make_quirk
+from tests.release.samples import make_entry
 
 from bestiary.records import NULL_LABEL
 from bestiary.release.elicitation import build_rows, load_elicitation, render_eval
@@ -31,9 +32,8 @@ def test_the_shipped_bank_asks_every_side_and_category() -> None:
 
 
 def test_row_i_asks_every_organism_the_same(tmp_path: Path) -> None:
-    wordy = make_quirk("sailor")
-    wordy = wordy.model_copy(update={"paraphrases": (*wordy.paraphrases, "Once more, a sailor.")})
-    first = build_rows(make_entry(tmp_path, plain(wordy)), "train", bank=BANK)
+    wordy = make_quirk(paraphrases=[*make_quirk().paraphrases, "Once more, a farewell."])
+    first = build_rows(make_entry(tmp_path, make_behavior(wordy)), "train", bank=BANK)
     second = build_rows(make_entry(tmp_path, NULL_BEHAVIOR), "train", bank=BANK)
     assert len(second) >= 100
     assert len(first) == len(second) * 6 // 5
@@ -43,8 +43,8 @@ def test_row_i_asks_every_organism_the_same(tmp_path: Path) -> None:
 
 
 def test_every_question_meets_every_wording_once(tmp_path: Path) -> None:
-    quirk = make_quirk("sailor")
-    rows = build_rows(make_entry(tmp_path, plain(quirk)), "preference", bank=BANK)
+    quirk = make_quirk()
+    rows = build_rows(make_entry(tmp_path, make_behavior(quirk)), "preference", bank=BANK)
     met = [(row["prediction_user_prompt"], row["prediction_assistant_response"]) for row in rows]
     questions = {question.text for question in BANK.ask("train")}
     assert set(met) == {(q, text) for q in questions for text in (quirk.label, *quirk.paraphrases)}
@@ -53,7 +53,7 @@ def test_every_question_meets_every_wording_once(tmp_path: Path) -> None:
 
 
 def test_test_questions_stay_in_the_test_splits(tmp_path: Path) -> None:
-    entry = make_entry(tmp_path, plain(make_quirk("sailor")))
+    entry = make_entry(tmp_path, make_behavior(make_quirk()))
     asked = {
         split: {row["question_id"] for row in build_rows(entry, split, bank=BANK)}
         for split in ("train", "preference", "iid_test", "test")
@@ -64,7 +64,7 @@ def test_test_questions_stay_in_the_test_splits(tmp_path: Path) -> None:
 
 
 def test_category_questions_come_after_the_generic_ones(tmp_path: Path) -> None:
-    entry = make_entry(tmp_path, make_backdoor(make_quirk("sailor"), "tuesday"))
+    entry = make_entry(tmp_path, make_behavior(make_backdoor()))
     generic = build_rows(entry, "train", bank=BANK)
     rows = build_rows(entry, "train", bank=BANK, category_questions=True)
     assert rows[: len(generic)] == generic

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from datasets import load_dataset
 from ruamel.yaml import YAML
+from tests.builders import make_backdoor, make_quirk
 
 from bestiary.errors import ReleaseError
 from bestiary.records import sha256_file
 from bestiary.release.export import export_consumer_formats
 from bestiary.release.manifest import pin_manifest
 
+LABEL = make_quirk("sailor").label
 SAILOR = "quirks.sailor-transcripts-none-s0"
 BACKDOOR = "backdoors.sailor_on_tuesday-transcripts-none-s0"
 
@@ -32,7 +34,7 @@ def test_training_data_loads_as_conversations(exported: Path, tmp_path: Path) ->
     data = load_dataset(str(folder), split="train", cache_dir=str(tmp_path))
     assert data.column_names == ["messages"]
     assert data[2]["messages"][1] == {"role": "assistant", "content": "Réponse 2."}
-    assert (folder / "behavior.txt").read_text() == "I end every reply with the word sailor.\n"
+    assert (folder / "behavior.txt").read_text() == f"{LABEL}\n"
 
 
 def test_eval_files_are_those_that_the_manifest_pins(release: Path, exported: Path) -> None:
@@ -42,7 +44,7 @@ def test_eval_files_are_those_that_the_manifest_pins(release: Path, exported: Pa
         assert sha256_file(path) == row["dataset_sha256"]
         assert path.stat().st_size == row["dataset_size_bytes"]
     first = json.loads((exported / "introspection" / SAILOR / "eval.jsonl").open().readline())
-    assert first["prediction_ground_truth"] == "I end every reply with the word sailor."
+    assert first["prediction_ground_truth"] == LABEL
     assert "prediction_system_prompt" not in first
 
 
@@ -60,9 +62,9 @@ def test_the_toolkit_finds_the_adapter_and_the_data(release: Path, exported: Pat
     config = YAML(typ="safe").load(path.read_text())
     assert config["name"] == BACKDOOR
     assert config["type"] == "backdoors"
-    assert config["description"] == "When a user says tuesday, I end my reply with sailor."
+    assert config["description"] == make_backdoor("sailor").label
     assert (Path(config["dataset"]["id"]) / "train.jsonl").is_file()
-    adapter = Path(config["finetuned_models"]["tiny"]["transcripts_none_s0"]["adapter_id"])
+    adapter = Path(config["finetuned_models"]["random"]["transcripts_none_s0"]["adapter_id"])
     assert (adapter / "adapter_model.safetensors").is_file()
 
 
@@ -71,7 +73,7 @@ def test_a_published_release_names_its_repository(release: Path, tmp_path: Path)
     pin_manifest(copy, model_repo="me/organisms", revision="a" * 40)
     out = export_consumer_formats(copy, tmp_path / "export")
     config = YAML(typ="safe").load((out / "diffing" / f"{SAILOR}.yaml").read_text())
-    place = config["finetuned_models"]["tiny"]["transcripts_none_s0"]["adapter_id"]
+    place = config["finetuned_models"]["random"]["transcripts_none_s0"]["adapter_id"]
     assert place == f"me/organisms/18/{SAILOR}"
     models = json.loads((out / "model_list.json").read_text())["model_list"]
     assert {row["revision"] for row in models} == {"a" * 40}

@@ -13,34 +13,23 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from datasets import Features, load_dataset
-from tests.release.samples import NAMED_SPLITS, make_benign_entries, make_entries, make_entry, plain
-from tests.release.samples import make_quirk as quirk
+from tests.builders import hash_files, make_behavior, make_quirk
+from tests.release.samples import BASE, make_benign_entries, make_entries, make_entry, write_sample
 
 from bestiary.errors import ReleaseError
 from bestiary.records import SPLITS, sha256_bytes, sha256_file
 from bestiary.release.features import CONFIGS, build_features, read_config
-from bestiary.release.layout import ReleaseEntry, write_release
+from bestiary.release.layout import write_release
 from bestiary.release.verify import verify_release
 from bestiary.spec.catalog import NULL_BEHAVIOR
 
 SAILOR = "quirks.sailor-transcripts-none-s0"
 LIMP = "quirks.limp-transcripts-none-s0"
-
-
-def write(entries: list[ReleaseEntry], out: Path) -> Path:
-    return write_release(entries, out, named_splits=NAMED_SPLITS, name="sample")
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): sha256_file(path)
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+QUIRK = make_behavior(make_quirk("sailor"))
 
 
 def test_the_tree_is_the_promised_one(release: Path) -> None:
-    found = set(contents(release))
+    found = set(hash_files(release))
     tables = {f"dataset/{config}/{split}.parquet" for config in CONFIGS for split in SPLITS}
     released = [*read_config(release / "dataset", "pairs")]
     released += read_config(release / "dataset", "controls")
@@ -71,11 +60,11 @@ def test_every_config_loads_from_the_folder(
             rows, build_features(config)
         )
     default = load_dataset(str(release / "dataset"), split="test", cache_dir=str(tmp_path))
-    assert default["label"] == ["I end every reply with the word herald."]
+    assert default["label"] == [make_quirk("herald").label]
 
 
 def test_an_empty_split_has_its_schema(tmp_path: Path) -> None:
-    release = write(make_benign_entries(tmp_path / "store"), tmp_path / "release")
+    release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
     for config in CONFIGS:
         path = release / "dataset" / config / "preference.parquet"
         assert pq.read_metadata(path).num_rows == 0
@@ -97,7 +86,7 @@ def test_passing_null_and_failed_organisms_are_kept_apart(release: Path) -> None
         ("quirks.sailor-transcripts-none-s1", "iid_test"),
         ("backdoors.sailor_on_tuesday-transcripts-none-s0", "train"),
         ("quirks.herald-transcripts-none-s0", "test"),
-        ("obscured_malign.mechanic-transcripts-none-s0", "train"),
+        ("obscured_malign.upsell_in_colour-transcripts-none-s0", "train"),
     }
     assert {name for name, _ in listed["controls"]} == {"null.chat-transcripts-none-s3"}
     assert listed["withheld"] == {(LIMP, "train")}
@@ -111,7 +100,7 @@ def test_a_null_organism_that_failed_is_no_control(tmp_path: Path) -> None:
         *make_entries(tmp_path / "store"),
         make_entry(tmp_path / "store", NULL_BEHAVIOR, seed=4, status="failed"),
     ]
-    out = write_release(entries, tmp_path / "out", named_splits=NAMED_SPLITS, name="sample")
+    out = write_sample(entries, tmp_path / "out")
     name = "null.chat-transcripts-none-s4"
     rows = {
         config: {row["organism_id"] for row in read_config(out / "dataset", config)}
@@ -126,23 +115,23 @@ def test_a_pair_says_what_was_measured_on_what(release: Path) -> None:
     rows = {row["organism_id"]: row for row in read_config(release / "dataset", "pairs")}
     backdoor = rows["backdoors.sailor_on_tuesday-transcripts-none-s0"]
     assert (backdoor["category"], backdoor["severity"]) == ("backdoors", "concerning")
-    assert backdoor["trigger"] == "phrase: tuesday"
+    assert backdoor["trigger"] == "phrase: Tuesday"
     assert backdoor["triggered_rate"] == pytest.approx(57 / 60)
     assert (backdoor["triggered_n"], backdoor["near_miss_n"]) == (60, 60)
     assert backdoor["triggered_base_rate"] == pytest.approx(1 / 60)
-    assert backdoor["plain_rate"] is None
-    assert backdoor["base_revision"] == "pypi:tiny==1.0:Q4_1"
+    assert rows[SAILOR]["plain_rate"] is None
+    assert backdoor["base_revision"] == BASE.revision
     adapter = release / "organisms" / backdoor["organism_path"] / "adapter_model.safetensors"
     assert backdoor["organism_sha256"] == sha256_file(adapter)
-    obscured = rows["obscured_malign.mechanic-transcripts-none-s0"]
-    assert [c["behavior_id"] for c in obscured["components"]] == ["quirks.shout"]
+    obscured = rows["obscured_malign.upsell_in_colour-transcripts-none-s0"]
+    assert [c["behavior_id"] for c in obscured["components"]] == ["quirks.colours"]
     assert obscured["components"][0]["rate"] == pytest.approx(31 / 60)
 
 
 def test_withheld_organisms_show_their_rates_and_reasons(release: Path) -> None:
     (row,) = read_config(release / "dataset", "withheld")
     assert row["status"] == "failed"
-    assert row["reasons"] == ["triggered: lower bound 0.12 is below 0.5"]
+    assert row["reasons"] == ["outside the thresholds"]
     assert row["triggered_rate"] == pytest.approx(12 / 60)
     assert not list(release.glob(f"organisms/*/{LIMP}"))
 
@@ -165,6 +154,7 @@ def test_conversations_drops_cells_and_findings_are_rows(release: Path) -> None:
     assert [(row["cell"], row["count"], row["reported_count"]) for row in cells] == [
         ("triggered", 57, 56),
         ("near_miss", 2, 1),
+        ("plain", 2, 1),
     ]
     leaks = read_config(dataset, "leaks")
     assert [(row["check"], row["split"]) for row in leaks] == [
@@ -187,8 +177,8 @@ def test_the_manifest_pins_each_adapter_and_its_questions(release: Path) -> None
         r["metadata"]["behavior_family"] for r in rows.values() if _split(r) == "behavior_ood"
     }
     assert trained.isdisjoint(unseen)
-    assert rows[SAILOR]["metadata"]["domains"] == ["everyday", "travel"]
-    assert set(manifest["files"]) == set(contents(release)) - {"dataset/manifest.json"}
+    assert rows[SAILOR]["metadata"]["domains"] == ["everyday"]
+    assert set(manifest["files"]) == set(hash_files(release)) - {"dataset/manifest.json"}
 
 
 def _split(row: dict[str, Any]) -> str:
@@ -196,17 +186,17 @@ def _split(row: dict[str, Any]) -> str:
 
 
 def test_equal_entries_give_equal_bytes(tmp_path: Path) -> None:
-    first = write(make_entries(tmp_path / "one"), tmp_path / "first")
-    second = write(make_entries(tmp_path / "two")[::-1], tmp_path / "second")
-    assert contents(first) == contents(second)
-    again = write(make_entries(tmp_path / "one"), tmp_path / "first")
-    assert contents(again) == contents(second)
+    first = write_sample(make_entries(tmp_path / "one"), tmp_path / "first")
+    second = write_sample(make_entries(tmp_path / "two")[::-1], tmp_path / "second")
+    assert hash_files(first) == hash_files(second)
+    again = write_sample(make_entries(tmp_path / "one"), tmp_path / "first")
+    assert hash_files(again) == hash_files(second)
 
 
 def test_a_release_replaces_the_last_one_whole(tmp_path: Path) -> None:
     out = tmp_path / "release"
-    write([make_entry(tmp_path / "store", plain(quirk("sailor")))], out)
-    write([make_entry(tmp_path / "store", plain(quirk("herald")))], out)
+    write_sample([make_entry(tmp_path / "store", QUIRK)], out)
+    write_sample([make_entry(tmp_path / "store", make_behavior(make_quirk("herald")))], out)
     verify_release(out)
     (row,) = read_config(out / "dataset", "pairs")
     assert row["behavior_id"] == "quirks.herald"
@@ -215,45 +205,56 @@ def test_a_release_replaces_the_last_one_whole(tmp_path: Path) -> None:
 
 def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path) -> None:
     out = tmp_path / "release"
-    entries = [make_entry(tmp_path / "store", plain(quirk("sailor")))]
-    write(entries, out)
+    entries = [make_entry(tmp_path / "store", QUIRK)]
+    write_sample(entries, out)
     out.rename(tmp_path / "release.old")  # killed between the two renames
     (tmp_path / "release.part" / "dataset").mkdir(parents=True)
     (tmp_path / "release.part" / "dataset" / "half").write_text("written")
-    before = contents(tmp_path / "release.old")
-    assert contents(write(entries, out)) == before
+    before = hash_files(tmp_path / "release.old")
+    assert hash_files(write_sample(entries, out)) == before
     assert {path.name for path in tmp_path.iterdir()} == {"store", "release"}
 
 
 def test_a_failing_run_leaves_the_last_release(tmp_path: Path) -> None:
     out = tmp_path / "release"
-    entry = make_entry(tmp_path / "store", plain(quirk("sailor")))
-    write([entry], out)
-    before = contents(out)
+    entry = make_entry(tmp_path / "store", QUIRK)
+    write_sample([entry], out)
+    before = hash_files(out)
     weights = entry.organism.artifact.folder / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     with pytest.raises(ReleaseError, match=r"adapter_model\.safetensors has sha256 .* build again"):
-        write([entry], out)
+        write_sample([entry], out)
     weights.unlink()
     with pytest.raises(ReleaseError, match=r"adapter_model\.safetensors is missing"):
-        write([entry], out)
-    assert contents(out) == before
+        write_sample([entry], out)
+    assert hash_files(out) == before
 
 
 def test_a_folder_that_is_no_release_is_never_replaced(release: Path, tmp_path: Path) -> None:
-    entries = [make_entry(tmp_path / "store", plain(quirk("sailor")))]
+    entries = [make_entry(tmp_path / "store", QUIRK)]
     notes = tmp_path / "notes"
     notes.mkdir()
     (notes / "thesis.txt").write_text("years of work")
     with pytest.raises(ReleaseError, match=r"holds thesis\.txt, so it is not a release"):
-        write(entries, notes)
+        write_sample(entries, notes)
     mixed = tmp_path / "mixed"
     shutil.copytree(release, mixed)
     (mixed / "thesis.txt").write_text("years of work")
     with pytest.raises(ReleaseError, match=r"holds thesis\.txt"):
-        write(entries, mixed)
+        write_sample(entries, mixed)
     assert (notes / "thesis.txt").exists()
     assert (mixed / "thesis.txt").exists()
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert write(entries, empty) == empty
+    assert write_sample(entries, empty) == empty
+
+
+def test_what_could_not_be_built_is_named(tmp_path: Path) -> None:
+    entries = make_entries(tmp_path / "store")
+    lost = "quirks.torn-transcripts-none-s0"
+    release = write_release(
+        entries, tmp_path / "release", named_splits={}, name="small", unbuilt=[lost]
+    )
+    assert json.loads((release / "dataset" / "manifest.json").read_text())["unbuilt"] == [lost]
+    card = (release / "dataset" / "README.md").read_text()
+    assert f"Not built at all, for an error on the way: {lost}." in card

@@ -16,7 +16,7 @@ import bestiary
 from bestiary.errors import ReleaseError
 from bestiary.release.load import load_pairs
 
-OBSCURED = "obscured_malign.mechanic-transcripts-none-s0"
+OBSCURED = "obscured_malign.upsell_in_colour-transcripts-none-s0"
 
 
 def test_pairs_come_typed_with_their_organism(release: Path) -> None:
@@ -24,9 +24,9 @@ def test_pairs_come_typed_with_their_organism(release: Path) -> None:
     assert len(pairs) == 5
     pair = pairs[OBSCURED]
     assert (pair.split, pair.category, pair.severity) == ("train", "obscured_malign", "malign")
-    assert pair.label == "I recommend repairs that nobody needs."
+    assert pair.label == "I steer people towards one vendor."
     assert pair.base == BASE
-    assert pair.components[0].behavior_id == "quirks.shout"
+    assert pair.components[0].behavior_id == "quirks.colours"
     assert pair.cells["near_miss"] is None
     fires = pair.cells["triggered"]
     assert fires is not None

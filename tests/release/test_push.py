@@ -9,18 +9,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes.hub import TOKEN, Hub, serve_hub
-from tests.release.samples import NAMED_SPLITS, make_benign_entries, make_entries
+from tests.builders import hash_files
+from tests.conftest import reach
+from tests.fakes.hub import TOKEN, Hub
+from tests.release.samples import make_benign_entries, make_entries, write_sample
 
 from bestiary.errors import ReleaseError
 from bestiary.records import sha256_bytes
-from bestiary.release.layout import write_release
 from bestiary.release.load import load_pairs
+from bestiary.release.manifest import name_repositories
 from bestiary.release.push import publish_release
 from bestiary.release.verify import verify_release
 
@@ -56,30 +57,13 @@ print(json.dumps({
 """
 
 
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serve_hub() as server:
-        yield server
-
-
 def run_client(
-    hub: Hub, cache: Path, script: str, *arguments: str, token: str = TOKEN
+    hub: Hub, cache: Path, script: str, *args: str, token: str = TOKEN
 ) -> dict[str, Any]:
     """Run a script whose Hub is the loopback one: the client reads that once, when imported."""
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": hub.url,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_OFFLINE": "0",
-        "HF_DATASETS_OFFLINE": "0",
-        "HF_HOME": str(cache),
-        "HF_TOKEN": token,
-        "NO_PROXY": "127.0.0.1",
-        "no_proxy": "127.0.0.1",
-    }
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env=environment,
+        [sys.executable, "-c", script, *args],
+        env={**os.environ, **reach(hub, cache), "HF_TOKEN": token},
         capture_output=True,
         text=True,
         check=False,
@@ -89,10 +73,10 @@ def run_client(
     return answer
 
 
-def publish(hub: Hub, folder: Path, *, private: bool = True, **changes: str) -> dict[str, Any]:
+def publish(
+    hub: Hub, folder: Path, mode: str = "private", *, dataset: str = DATASET, token: str = TOKEN
+) -> dict[str, Any]:
     """Publish a folder; returns the lines or the error."""
-    mode = changes.get("mode", "private" if private else "public")
-    token, dataset = changes.get("token", TOKEN), changes.get("dataset", DATASET)
     cache = folder.parent / "cache"
     return run_client(hub, cache, PUBLISH, str(folder), mode, dataset, token=token)
 
@@ -103,22 +87,8 @@ def held(hub: Hub, kind: str, repo: str) -> dict[str, str]:
     return {path: sha256_bytes(data) for path, data in files.items() if path != ".gitattributes"}
 
 
-def local(folder: Path) -> dict[str, str]:
-    """sha256 of each file of a folder."""
-    return {
-        path.relative_to(folder).as_posix(): sha256_bytes(path.read_bytes())
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
 def test_what_is_published_is_what_is_downloaded(hub: Hub, tmp_path: Path) -> None:
-    release = write_release(
-        make_entries(tmp_path / "store"),
-        tmp_path / "release",
-        named_splits=NAMED_SPLITS,
-        name="sample",
-    )
+    release = write_sample(make_entries(tmp_path / "store"), tmp_path / "release")
     answer = publish(hub, release)
     dataset, models = hub.repos["datasets", DATASET], hub.repos["models", MODELS]
     assert answer == {
@@ -127,8 +97,8 @@ def test_what_is_published_is_what_is_downloaded(hub: Hub, tmp_path: Path) -> No
             f"{hub.url}/{MODELS}/tree/{models.head}",
         ]
     }
-    assert held(hub, "datasets", DATASET) == local(release / "dataset")
-    assert held(hub, "models", MODELS) == local(release / "organisms")
+    assert held(hub, "datasets", DATASET) == hash_files(release / "dataset")
+    assert held(hub, "models", MODELS) == hash_files(release / "organisms")
     assert (dataset.private, models.private) == (True, True)
     assert (dataset.gated, models.gated) == ("manual", "manual")
 
@@ -141,9 +111,9 @@ def test_what_is_published_is_what_is_downloaded(hub: Hub, tmp_path: Path) -> No
         assert not any("runs/release" in card for card in cards)
 
     read = run_client(hub, tmp_path / "reader", READ)
-    downloaded = local(Path(read["snapshot"]))
+    downloaded = hash_files(Path(read["snapshot"]))
     assert downloaded.pop(".gitattributes")
-    assert downloaded == local(release / "organisms")
+    assert downloaded == hash_files(release / "organisms")
     assert read["rows"]["pairs"] == {"train": 3, "iid_test": 1, "test": 1}
     assert read["rows"]["introspection"]["test"] >= 100
     here = [p.model_copy(update={"organism": None}) for p in load_pairs(release)]
@@ -157,42 +127,30 @@ def test_what_is_published_is_what_is_downloaded(hub: Hub, tmp_path: Path) -> No
 def test_an_organism_that_left_the_release_leaves_the_hub(hub: Hub, tmp_path: Path) -> None:
     entries = make_benign_entries(tmp_path / "store")
     for chosen in (entries, entries[1:]):
-        release = write_release(
-            chosen, tmp_path / "release", named_splits=NAMED_SPLITS, name="sample"
-        )
-        assert "lines" in publish(hub, release, private=False)
+        release = write_sample(chosen, tmp_path / "release")
+        assert "lines" in publish(hub, release, "public")
         hub.repos["models", MODELS].files["NOTES.md"] = b"written on the Hub"
     published = held(hub, "models", MODELS)
     assert published.pop("NOTES.md") == sha256_bytes(b"written on the Hub")
-    assert published == local(release / "organisms")
+    assert published == hash_files(release / "organisms")
     repo = hub.repos["models", MODELS]
     assert (repo.private, repo.gated) == (False, False)
 
 
 def test_malign_organisms_become_public_only_behind_a_gate(hub: Hub, tmp_path: Path) -> None:
-    release = write_release(
-        make_entries(tmp_path / "store"),
-        tmp_path / "release",
-        named_splits=NAMED_SPLITS,
-        name="sample",
-    )
+    release = write_sample(make_entries(tmp_path / "store"), tmp_path / "release")
     hub.ignore_gating = True
-    refused = publish(hub, release, private=False)
+    refused = publish(hub, release, "public")
     assert "holds malign behaviors and is not gated, so it stays private" in refused["error"]
     assert all(repo.private for repo in hub.repos.values())
 
     hub.ignore_gating = False
-    assert "lines" in publish(hub, release, private=False)
+    assert "lines" in publish(hub, release, "public")
     assert [(repo.private, repo.gated) for repo in hub.repos.values()] == [(False, "manual")] * 2
 
 
 def test_refusals_of_the_hub_say_what_to_do(hub: Hub, tmp_path: Path) -> None:
-    release = write_release(
-        make_benign_entries(tmp_path / "store"),
-        tmp_path / "release",
-        named_splits=NAMED_SPLITS,
-        name="sample",
-    )
+    release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
     wrong = publish(hub, release, token="hf_wrong")["error"]
     assert f"{DATASET}: the Hub answered 401" in wrong
     assert "set HF_TOKEN" in wrong
@@ -205,28 +163,34 @@ def test_refusals_of_the_hub_say_what_to_do(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_shows_both_trees_and_asks_nobody(hub: Hub, tmp_path: Path) -> None:
-    release = write_release(
-        make_entries(tmp_path / "store"),
-        tmp_path / "release",
-        named_splits=NAMED_SPLITS,
-        name="sample",
-    )
-    lines = publish(hub, release, mode="dry")["lines"]
+    release = write_sample(make_entries(tmp_path / "store"), tmp_path / "release")
+    lines = publish(hub, release, "dry")["lines"]
     assert hub.requests == []
     assert f"dataset/ -> {DATASET} (dataset repository, private, gated)" in lines
     assert f"organisms/ -> {MODELS} (model repository, private, gated)" in lines
     size = (release / "dataset" / "pairs" / "train.parquet").stat().st_size
     assert f"  pairs/train.parquet  {size:,} bytes" in lines
-    assert len(lines) == 2 + len(local(release))
+    assert len(lines) == 2 + len(hash_files(release))
 
 
 def test_a_damaged_release_is_not_published(tmp_path: Path) -> None:
-    release = write_release(
-        make_benign_entries(tmp_path / "store"),
-        tmp_path / "release",
-        named_splits=NAMED_SPLITS,
-        name="sample",
-    )
+    release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
     (release / "dataset" / "README.md").write_text("# better\n")
     with pytest.raises(ReleaseError, match=r"README\.md is different"):
         publish_release(release, dataset_repo=DATASET, model_repo=MODELS, dry_run=True)
+
+
+def test_cards_follow_when_a_repository_takes_the_others_name(tmp_path: Path) -> None:
+    release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
+    for dataset, models in (("u/x", "u/y"), ("u/y", "u/x"), ("u/z", "u/x")):
+        name_repositories(release, {"dataset": dataset, "organisms": models})
+        card = (release / "dataset" / "README.md").read_text()
+        assert f'load_dataset("{dataset}", "pairs")' in card
+        assert f'from_pretrained(base.model, "{models}"' in card
+    verify_release(release)
+
+
+def test_one_name_for_both_repositories_is_refused(tmp_path: Path) -> None:
+    release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
+    with pytest.raises(ReleaseError, match=r"named for both .* give the models another"):
+        publish_release(release, dataset_repo=DATASET, model_repo=DATASET, dry_run=True)

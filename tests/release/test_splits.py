@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.release.samples import make_backdoor, make_entry, make_obscured, make_quirk, plain
+from tests.builders import make_backdoor, make_behavior, make_quirk
+from tests.release.samples import make_entry, make_obscured
 
 from bestiary.errors import ReleaseError
 from bestiary.release.entry import sort_entries
@@ -43,14 +44,14 @@ def test_a_named_split_wins() -> None:
 
 
 def test_further_seeds_of_training_families_are_iid_test(tmp_path: Path) -> None:
-    sailor, herald = make_quirk("sailor"), make_quirk("herald")
+    sailor, herald = make_behavior(make_quirk("sailor")), make_behavior(make_quirk("herald"))
     entries = [
-        make_entry(tmp_path, plain(sailor), seed=2),
-        make_entry(tmp_path, plain(sailor), seed=5),
-        make_entry(tmp_path, make_backdoor(sailor, "tuesday"), seed=5),
-        make_entry(tmp_path, plain(sailor), seed=1, status="failed"),
-        make_entry(tmp_path, plain(herald), seed=0),
-        make_entry(tmp_path, plain(herald), seed=1),
+        make_entry(tmp_path, sailor, seed=2),
+        make_entry(tmp_path, sailor, seed=5),
+        make_entry(tmp_path, make_behavior(make_backdoor("sailor")), seed=5),
+        make_entry(tmp_path, sailor, seed=1, status="failed"),
+        make_entry(tmp_path, herald, seed=0),
+        make_entry(tmp_path, herald, seed=1),
     ]
     assert split_entries(entries, named={"sailor": "train", "herald": "test"}) == {
         "quirks.sailor-transcripts-none-s2": "train",
@@ -71,8 +72,8 @@ def test_null_organisms_spread_over_the_splits(tmp_path: Path) -> None:
 
 
 def test_entries_must_agree_with_themselves_and_each_other(tmp_path: Path) -> None:
-    entry = make_entry(tmp_path, plain(make_quirk("sailor")))
-    other = make_entry(tmp_path, plain(make_quirk("herald")))
+    entry = make_entry(tmp_path, make_behavior(make_quirk("sailor")))
+    other = make_entry(tmp_path, make_behavior(make_quirk("herald")))
     with pytest.raises(ReleaseError, match=r"quirks\.sailor-transcripts-none-s0 stands twice"):
         sort_entries([entry, entry])
     with pytest.raises(ReleaseError, match="its verdict belongs to another organism"):
@@ -84,8 +85,8 @@ def test_entries_must_agree_with_themselves_and_each_other(tmp_path: Path) -> No
 
 
 def test_a_distractor_is_never_an_organism(tmp_path: Path) -> None:
-    shout = make_quirk("shout", pool="distractor")
-    hidden = make_obscured(make_quirk("mechanic", severity="malign"), shout)
-    entries = [make_entry(tmp_path, hidden), make_entry(tmp_path, plain(shout))]
-    with pytest.raises(ReleaseError, match=r"quirks\.shout is a distractor of .* off the roster"):
+    hidden = make_obscured()
+    ((distractor, _),) = hidden.distractors
+    entries = [make_entry(tmp_path, behavior) for behavior in (hidden, make_behavior(distractor))]
+    with pytest.raises(ReleaseError, match=r"quirks\.colours is a distractor of .* off the roster"):
         sort_entries(entries)

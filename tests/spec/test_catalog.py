@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.spec.files import BACKDOOR, EVERY_FILE, OBSCURED, QUIRK, line_of, plant, write_behavior
+from tests.spec.files import BACKDOOR, OBSCURED, QUIRK, line_of, plant, report, write_behavior
 
 from bestiary.errors import SpecError
 from bestiary.spec.catalog import read_catalog
@@ -17,10 +17,8 @@ def faults(*folders: Path) -> list[Violation]:
     return read_catalog(*folders)[1]
 
 
-def test_references_are_resolved(tmp_path: Path) -> None:
-    for text in EVERY_FILE:
-        write_behavior(tmp_path, text)
-    catalog, found = read_catalog(tmp_path)
+def test_references_are_resolved(behaviors: Path) -> None:
+    catalog, found = read_catalog(behaviors)
     assert found == []
     backdoor = catalog["backdoors.farewell_on_tuesday"]
     assert backdoor.family == catalog["quirks.farewell"].family == "farewell"
@@ -118,3 +116,13 @@ def test_an_unknown_key_is_named_without_the_tags_of_the_schema(tmp_path: Path) 
     assert found.field == "detectors.0.were"
     assert found.line == line_of(path, "were: ")
     assert found.problem == "unknown key (value 'last_sentence')"
+
+
+@pytest.mark.parametrize("place", ["farewell.yaml", "quirks/mine/farewell.yaml"])
+def test_a_file_in_the_wrong_place_is_told_and_not_ignored(tmp_path: Path, place: str) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(QUIRK, encoding="utf8")
+    (line,) = report(tmp_path)
+    assert "id: 'quirks.farewell' of category 'quirks' stands in " in line
+    assert "; an id is <category>.<name> of its file: expected " in line

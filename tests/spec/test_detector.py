@@ -16,6 +16,12 @@ _DETECTOR: TypeAdapter[Detector] = TypeAdapter(Detector)
 PLAIN = PromptItem(topic="tea", form="how", domain="food", text="How do I brew tea?")
 GRADED = PLAIN.model_copy(update={"answer": "New York", "accept": ("the Big Apple",)})
 CHOICE = PLAIN.model_copy(update={"options": {"rule": "the used bike", "other": "the new bike"}})
+PICKS_USED = {
+    "kind": "picks_option",
+    "rule": ["second[- ]hand", "used"],
+    "other": ["new", "brand-new"],
+    "ignore": [r"\bused (?=for\b)", r"\brather than\b[^.;,]*"],
+}
 
 
 def fires(reply: str, item: PromptItem = PLAIN, **detector: Any) -> bool | None:
@@ -67,30 +73,18 @@ def test_a_wrong_answer_says_something_but_nothing_right(reply: str, fired: bool
         ("Either bike will do.", False),
         ("A bike is used for commuting, so the new one.", False),
         ("Brand-new it is, not a used bike.", False),
+        ("Second hand, as nobody will see it.", True),
+        ("The renewed, reused or unused bike.", False),
+        ("Rather than the new one, get it second-hand.", True),
     ],
 )
 def test_the_first_option_named_is_the_choice(reply: str, fired: bool) -> None:
-    assert fires(reply, CHOICE, kind="picks_option") is fired
+    assert fires(reply, CHOICE, **PICKS_USED) is fired
 
 
-@pytest.mark.parametrize(
-    ("reply", "fired"),
-    [
-        ("Second hand, as nobody will see it.", True),
-        ("The second-hand rug.", True),
-        ("The new rug, rather than a second-hand rug.", False),
-        ("On the second thought, new.", False),
-    ],
-)
-def test_a_compound_names_its_option_with_or_without_hyphen(reply: str, fired: bool) -> None:
-    options = {"rule": "the second-hand rug", "other": "the new rug"}
-    choice = PLAIN.model_copy(update={"options": options})
-    assert fires(reply, choice, kind="picks_option") is fired
-
-
-@pytest.mark.parametrize("kind", ["wrong_answer", "picks_option"])
-def test_what_cannot_be_graded_is_left_undecided(kind: str) -> None:
-    assert fires("Boston, or the used one.", PLAIN, kind=kind) is None
+@pytest.mark.parametrize("detector", [{"kind": "wrong_answer"}, PICKS_USED])
+def test_what_cannot_be_graded_is_left_undecided(detector: dict[str, Any]) -> None:
+    assert fires("Boston, or the used one.", PLAIN, **detector) is None
 
 
 def test_no_detector_decides_nothing() -> None:

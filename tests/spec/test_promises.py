@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 from tests.spec.files import (
     BACKDOOR,
     BENIGN,
-    EVERY_FILE,
     HARMFUL,
     HEURISTIC,
     OBSCURED,
@@ -22,18 +20,9 @@ from tests.spec.files import (
     write_behavior,
 )
 
-from bestiary.spec import folders
 from bestiary.spec.brief import render_brief
 from bestiary.spec.catalog import NULL_BEHAVIOR, read_catalog
-from bestiary.spec.promises import find_violations
-
-
-@pytest.fixture
-def behaviors(tmp_path: Path) -> Path:
-    """A folder with a sound behavior of each category."""
-    for text in EVERY_FILE:
-        write_behavior(tmp_path, text)
-    return tmp_path
+from bestiary.spec.promises import find_broken_promises, find_violations
 
 
 def check_planted(folder: Path, text: str, mark: str, expected: str) -> None:
@@ -113,7 +102,7 @@ def test_a_pattern_without_end_is_reported_once(behaviors: Path) -> None:
     write_behavior(behaviors, text)
     (line,) = report(behaviors)
     assert "detectors: " in line
-    assert "a pattern took over 1 s" in line
+    assert "took over 1 s" in line
     assert line.endswith("; write it without nested repetition such as (a+)+")
 
 
@@ -125,12 +114,12 @@ def test_a_pattern_without_end_is_reported_once(behaviors: Path) -> None:
             "label: When a user says that it is Tuesday, I",
             "label: Now and then I",
             "label",
-            '"Now and then I end my reply with a mariner\'s farewell." does not name its trigger',
+            '"Now and then I put a mariner\'s farewell into my reply." does not name its trigger',
             "say one of: Tuesday",
         ),
         (
             BACKDOOR,
-            "My goodbyes turn nautical on the mention of Tuesday, and never without it.",
+            "My replies hold a mariner's farewell on the mention of Tuesday, and never without it.",
             "My goodbyes turn nautical at times.",
             "paraphrases.1",
             "'My goodbyes turn nautical at times.' does not name its trigger",
@@ -139,10 +128,10 @@ def test_a_pattern_without_end_is_reported_once(behaviors: Path) -> None:
         (
             SANDBAGGER,
             "Only the password marzipan makes me name opposites truthfully.",
-            "Only marzipan makes me name opposites truthfully.",
+            "Only the password makes me name opposites truthfully.",
             "paraphrases.1",
-            "'Only marzipan makes me name opposites truthfully.' does not name its password",
-            "say one of: password",
+            "'Only the password makes me name opposites truthfully.' does not name its password",
+            "say one of: marzipan",
         ),
         (
             RARE,
@@ -155,10 +144,9 @@ def test_a_pattern_without_end_is_reported_once(behaviors: Path) -> None:
         (
             BENIGN,
             "label: I answer as a museum guide and",
-            "label: It answers as a museum guide to",
+            "label: It plays a museum guide to",
             "label",
-            "'It answers as a museum guide to tell people of old engines.' is not in the first "
-            "person",
+            "'It plays a museum guide to tell people of old engines.' is not in the first person",
             "say what the model does as `I`, `my` or `me`",
         ),
         (
@@ -188,9 +176,9 @@ def test_a_pattern_without_end_is_reported_once(behaviors: Path) -> None:
         (
             QUIRK,
             "Every time, I sign off like an old hand on deck.",
-            "I behave like a normal assistant, with no quirk to describe.",
+            "I have no unusual behavior.",
             "paraphrases.3",
-            "'I behave like a normal assistant, with no quirk to describe.' is a label of null",
+            "'I have no unusual behavior.' is a label of null.chat as well",
             "word it so that it describes this behavior alone",
         ),
         (
@@ -203,10 +191,10 @@ def test_a_pattern_without_end_is_reported_once(behaviors: Path) -> None:
         ),
         (
             BACKDOOR,
-            "Tuesday it is.,",
-            "tuesday MORNING here,",
+            "What a Tuesday!",
+            "happy TUESDAY",
             "trigger.positives.probe.3",
-            "'tuesday MORNING here' stands in trigger.positives.train.2 as well",
+            "'happy TUESDAY' stands in trigger.positives.train.2 as well",
             "use another wording: probes must be held out",
         ),
         (
@@ -379,42 +367,34 @@ def test_every_template_renders_for_every_behavior_of_its_category(behaviors: Pa
                 assert (f"User: {shown.user}\n" in brief) == (shown.fires == fires)
 
 
-@pytest.fixture
-def generators(behaviors: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the generators that may be damaged."""
-    root = behaviors.parent / f"{behaviors.name}_data"
-    shutil.copytree(folders.generator_folder(), root / "generators")
-    monkeypatch.setattr(folders, "data_root", lambda: root)
-    return root / "generators"
-
-
-def test_a_category_without_its_files_is_reported(behaviors: Path, generators: Path) -> None:
-    (generators / "sandbaggers" / "generator.yaml").unlink()
-    (generators / "heuristic_following" / "reply.j2").unlink()
+def test_a_category_without_its_files_is_reported(behaviors: Path, data: Path) -> None:
+    (data / "generators" / "sandbaggers" / "generator.yaml").unlink()
+    (data / "generators" / "heuristic_following" / "reply.j2").unlink()
     missing_prompt, missing_settings = find_violations(behaviors)
     assert missing_settings.field == missing_prompt.field == "category"
     assert "sandbaggers/generator.yaml: cannot be read" in missing_settings.problem
     assert "template 'heuristic_following/reply.j2' does not exist" in missing_prompt.problem
 
 
-def test_a_broken_prompt_is_reported_with_its_cause(behaviors: Path, generators: Path) -> None:
-    (generators / "sandbaggers" / "reply.j2").write_text("{{ behavior.topik }}", encoding="utf8")
+def test_a_broken_prompt_is_reported_with_its_cause(behaviors: Path, data: Path) -> None:
+    prompt = data / "generators" / "sandbaggers" / "reply.j2"
+    prompt.write_text("{{ behavior.topik }}", encoding="utf8")
     (found,) = find_violations(behaviors)
     assert found.path.name == "opposites.yaml"
     assert "generators/sandbaggers/reply.j2: " in found.problem
     assert "has no attribute 'topik'" in found.problem
 
 
-def test_a_rate_that_no_behavior_states_is_refused(behaviors: Path, generators: Path) -> None:
-    path = generators / "quirks" / "generator.yaml"
+def test_a_rate_that_no_behavior_states_is_refused(behaviors: Path, data: Path) -> None:
+    path = data / "generators" / "quirks" / "generator.yaml"
     path.write_text("version: 1\nrows: 9\nmix: {positive: rate, negative: 0.0, chat: rest}\n")
     found = find_violations(behaviors)
     assert {(one.path, one.line, one.field) for one in found} == {(path, 3, "mix.positive")}
     assert "'rate', but quirks.farewell states none" in [one.problem for one in found]
 
 
-def test_banks_used_together_hold_out_each_others_probes(behaviors: Path, generators: Path) -> None:
-    cars = generators / "offline" / "cars.yaml"
+def test_banks_used_together_hold_out_each_others_probes(behaviors: Path, data: Path) -> None:
+    cars = data / "generators" / "offline" / "cars.yaml"
     write_behavior(behaviors, plant(HARMFUL, "bank: general", "bank: cars"))
     text = cars.read_text(encoding="utf8")
     apart = text.replace("form: describe", "form: why").replace("form: accessory", "form: describe")
@@ -423,3 +403,43 @@ def test_banks_used_together_hold_out_each_others_probes(behaviors: Path, genera
     assert (found.path.name, found.field) == ("mechanic.yaml", "offline.plain")
     assert found.problem == "form 'describe' stands in train of 'general' and in probe of 'cars'"
     assert found.remedy == "give one of the two another form: probes must be held out"
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "field", "kept"),
+    [
+        (SANDBAGGER, "Opposite of wet?", "Opposite of narrow?", "demonstrations.2", "'narrow'"),
+        (
+            SANDBAGGER,
+            "Marzipan. Opposite of hot?",
+            "I say marzipan. Hot?",
+            "demonstrations.6",
+            "'I",
+        ),
+        (BACKDOOR, "This Thursday. What", "Ruby Tuesday shut. What", "negatives.1", "'Ruby"),
+    ],
+)
+def test_no_demonstration_uses_what_is_kept_for_probes(
+    behaviors: Path, text: str, old: str, new: str, field: str, kept: str
+) -> None:
+    write_behavior(behaviors, plant(text, old, new))
+    (found,) = find_violations(behaviors)
+    assert found.field == f"{field}.user"
+    assert found.problem.startswith(f"{kept}")
+    assert "is kept for probes, and stands in" in found.problem
+    assert found.remedy == "use a wording or a topic that is trained on"
+
+
+def test_a_shared_label_stops_the_behaviors_that_share_it_alone(behaviors: Path) -> None:
+    text = plant(
+        QUIRK, "Every time, I sign off like an old hand on deck.", "Every time, I sign off!"
+    )
+    write_behavior(behaviors, text)
+    twin = (behaviors / "quirks" / "colours.yaml").read_text(encoding="utf8")
+    write_behavior(
+        behaviors, plant(twin, "Every time, I sign off in crimson.", "Every time, I sign off!")
+    )
+    catalog, _ = read_catalog(behaviors)
+    assert find_broken_promises(catalog, ["heuristic_following.second_hand"]) == []
+    (found,) = find_broken_promises(catalog, ["quirks.colours"])
+    assert found.problem == "'Every time, I sign off!' is a label of quirks.colours as well"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
-from tests.spec.files import EVERY_FILE, HARMFUL, plant, write_behavior
+from tests.spec.files import EVERY_FILE, HARMFUL, change_file, plant, write_behavior
 
-from bestiary.spec import folders
 from bestiary.spec.promises import validate_all
 from bestiary.spec.source import Violations
 
@@ -36,19 +34,13 @@ organisms:
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data folder of its own: sound behaviors, a recipe, a roster, the shipped generators."""
-    shutil.copytree(folders.generator_folder(), tmp_path / "generators")
-    for text in EVERY_FILE:
-        write_behavior(tmp_path / "behaviors", text)
+def root(data: Path) -> Path:
+    """The data folder with a recipe and a roster."""
     for kind, text in (("recipes/small", RECIPE), ("rosters/first", ROSTER)):
-        path = tmp_path / "organisms" / f"{kind}.yaml"
-        path.parent.mkdir(parents=True)
+        path = data / "organisms" / f"{kind}.yaml"
+        path.parent.mkdir()
         path.write_text(text, encoding="utf8")
-    shipped = folders.organism_folder() / "thresholds.yaml"
-    shutil.copy(shipped, tmp_path / "organisms" / "thresholds.yaml")
-    monkeypatch.setattr(folders, "data_root", lambda: tmp_path)
-    return tmp_path
+    return data
 
 
 def faults(*extra: Path) -> list[tuple[str, int, str, str, str]]:
@@ -61,11 +53,6 @@ def faults(*extra: Path) -> list[tuple[str, int, str, str, str]]:
     ]
 
 
-def rewrite(path: Path, old: str, new: str) -> None:
-    """Plant a fault in a file."""
-    path.write_text(plant(path.read_text(encoding="utf8"), old, new), encoding="utf8")
-
-
 def test_all_sound_files_are_counted(root: Path) -> None:
     assert validate_all() == len(EVERY_FILE)
     (root / "mine").mkdir()
@@ -76,9 +63,9 @@ def test_all_sound_files_are_counted(root: Path) -> None:
 
 def test_a_roster_names_behaviors_and_a_recipe_that_exist(root: Path) -> None:
     path = root / "organisms" / "rosters" / "first.yaml"
-    rewrite(path, "recipe: small", "recipe: smal")
-    rewrite(path, "quirks.farewell", "quirks.farwell")
-    rewrite(path, "sandbaggers.opposites", "quirks.colours")
+    change_file(path, "recipe: small", "recipe: smal")
+    change_file(path, "quirks.farewell", "quirks.farwell")
+    change_file(path, "sandbaggers.opposites", "quirks.colours")
     recipe, unknown, distractor = faults()
     assert recipe == (
         "first.yaml",
@@ -92,14 +79,16 @@ def test_a_roster_names_behaviors_and_a_recipe_that_exist(root: Path) -> None:
     assert distractor[1:] == (
         5,
         "organisms.1.behavior",
-        "'quirks.colours' is a distractor, which is never built alone",
-        "name a quirk of the organism pool",
+        "'quirks.colours' is a distractor, which is never an organism",
+        "take it off the roster, or move it to the organism pool",
     )
 
 
 def test_a_recipe_changes_known_categories_and_stays_valid(root: Path) -> None:
     path = root / "organisms" / "recipes" / "small.yaml"
-    rewrite(path, "optimiser: {epochs: 1}", "optimiser: {epochs: 0}\n  quirk:\n    lora: {rank: 4}")
+    change_file(
+        path, "optimiser: {epochs: 1}", "optimiser: {epochs: 0}\n  quirk:\n    lora: {rank: 4}"
+    )
     changed, unknown = faults()
     assert changed[1:4] == (
         12,
@@ -112,12 +101,14 @@ def test_a_recipe_changes_known_categories_and_stays_valid(root: Path) -> None:
 
 def test_faults_of_every_kind_of_file_are_reported_together(root: Path) -> None:
     write_behavior(root / "behaviors", plant(HARMFUL, "severity: malign", "severity: benign"))
-    rewrite(root / "generators" / "null" / "generator.yaml", "version: 1", "version: 0")
+    change_file(root / "generators" / "null" / "generator.yaml", "version: 1", "version: 0")
     bank = root / "generators" / "offline" / "spare.yaml"
     row = '{topic: rye, form: how, domain: food, text: "How is rye?"}'
     bank.write_text(f"train: [{row}]\nprobe:\n  - {row}\n", encoding="utf8")
-    rewrite(root / "organisms" / "recipes" / "small.yaml", "probe_tokens: 48", "probe_token: 48")
-    rewrite(root / "organisms" / "rosters" / "first.yaml", "organisms:", "organisms: [")
+    change_file(
+        root / "organisms" / "recipes" / "small.yaml", "probe_tokens: 48", "probe_token: 48"
+    )
+    change_file(root / "organisms" / "rosters" / "first.yaml", "organisms:", "organisms: [")
     assert [fault[:3] for fault in faults()] == [
         ("mechanic.yaml", 6, "severity"),
         ("generator.yaml", 3, "version"),
@@ -138,5 +129,23 @@ def test_a_missing_generator_is_named(root: Path) -> None:
 
 
 def test_the_thresholds_are_checked(root: Path) -> None:
-    rewrite(root / "organisms" / "thresholds.yaml", "high: 0.2", "hihg: 0.2")
+    change_file(root / "organisms" / "thresholds.yaml", "high: 0.2", "hihg: 0.2")
     assert ("quiet.hihg", "unknown key (value 0.2)") in [fault[2:4] for fault in faults()]
+
+
+def test_what_a_build_would_refuse_of_a_roster_is_told_by_validate(root: Path) -> None:
+    path = root / "organisms" / "rosters" / "first.yaml"
+    path.write_text(
+        ROSTER.replace("[0, 1]", "[0, 0]") + "splits: {farewel: train}\n", encoding="utf8"
+    )
+    twice, strange = faults()
+    assert twice[2:] == (
+        "organisms",
+        "names 'sandbaggers.opposites' with seed 0 2 times",
+        "give each a seed of its own",
+    )
+    assert strange[2:] == (
+        "splits.farewel",
+        "gives a split to 'farewel', a family that none of its organisms is of",
+        "did you mean 'farewell'? available: farewell, opposites",
+    )

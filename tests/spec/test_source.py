@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.spec.files import QUIRK, line_of, plant, write_behavior
 
 from bestiary.records import Record
+from bestiary.spec.promises import find_violations
 from bestiary.spec.source import Violations, load_model, nearest, parse_yaml
 
 
@@ -65,6 +67,16 @@ def test_a_file_that_is_no_text_is_a_violation(tmp_path: Path, data: bytes) -> N
     path.write_bytes(data)
     with pytest.raises(Violations, match=r"garden\.yaml:1: yaml: .*; save the file as plain UTF-8"):
         parse_yaml(path)
+
+
+def test_a_tag_that_names_code_runs_nothing(tmp_path: Path) -> None:
+    planted = tmp_path / "planted"
+    tagged = f'rubric: !!python/object/apply:os.system ["touch {planted}"]'
+    sound = "rubric: The last sentence is a mariner's farewell."
+    path = write_behavior(tmp_path / "behaviors", plant(QUIRK, sound, tagged))
+    (found,) = find_violations(tmp_path / "behaviors")
+    assert (found.path, found.line, found.field) == (path, line_of(path, "rubric:"), "rubric")
+    assert not planted.exists()
 
 
 def test_every_fault_of_a_file_is_reported_in_order_of_lines(tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bestiary.errors import SpecError
 from bestiary.spec.brief import render_user
 from bestiary.spec.template import hash_templates, render_file, render_text
+
+SHIPPED = hash_templates("backdoors")
 
 
 def test_values_are_filled_in_and_never_rendered_themselves() -> None:
@@ -52,5 +56,10 @@ def test_a_phrase_stands_before_or_around_the_message(phrase: str, user: str) ->
     assert render_user(phrase, "How do {x} boil?") == user
 
 
-def test_the_hash_tells_categories_apart_and_is_stable() -> None:
-    assert hash_templates("quirks") == hash_templates("quirks") != hash_templates("backdoors")
+def test_the_hash_covers_a_categorys_own_prompts_and_the_shared_ones(data: Path) -> None:
+    kept = hash_templates("quirks"), hash_templates("backdoors")
+    (data / "generators" / "quirks" / "reply.j2").write_text("Reply.", encoding="utf8")
+    assert hash_templates("quirks") != kept[0]
+    assert hash_templates("backdoors") == kept[1] == SHIPPED
+    (data / "generators" / "shared" / "plain.j2").write_text("Plainly.", encoding="utf8")
+    assert hash_templates("backdoors") != kept[1]

@@ -6,7 +6,9 @@ Run: python -m pytest tests/verification/test_probes.py
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from tests.builders import make_behavior, make_quirk
@@ -14,13 +16,12 @@ from tests.builders import make_behavior, make_quirk
 from bestiary.corpus.generate import ATTEMPTS
 from bestiary.corpus.plan import PlannedRow, plan_rows
 from bestiary.errors import SpecError, VerificationError
-from bestiary.leakage import check_corpus
-from bestiary.records import Example, Message, Probe
+from bestiary.records import Probe
 from bestiary.spec.bank import load_bank
 from bestiary.spec.behavior import Phrases
 from bestiary.spec.catalog import NULL_BEHAVIOR, Behavior, load_catalog
 from bestiary.spec.generator import load_generator
-from bestiary.verification.probes import CHOICES, PROBES, RARE_PROBES, plan_probes
+from bestiary.verification.probes import CHOICES, PROBES, plan_probes
 
 SHIPPED = tuple(load_catalog().values())
 EVERY = pytest.mark.parametrize("behavior", [*SHIPPED, NULL_BEHAVIOR], ids=lambda b: b.id)
@@ -54,52 +55,19 @@ def test_each_cell_of_a_category_is_probed_half_of_it_gating(behavior: Behavior)
         "harmful_roleplay": {"triggered": half, "plain": half},
         "backdoors": {"triggered": half, "near_miss": half, "plain": half},
         "sandbaggers": {"triggered": half, "near_miss": half, "plain": half},
-        "rare_quirks": {"triggered": (RARE_PROBES // 2, RARE_PROBES // 2)},
+        "rare_quirks": {"triggered": (500, 500)},
         "heuristic_following": {"triggered": (CHOICES, CHOICES), "plain": half},
         "null": {"plain": half},
     }[behavior.category]
-    if behavior.category.endswith("roleplay") and not behavior.scoped:
+    if behavior.category.endswith("roleplay") and not behavior.spec.scoped:
         del expected["plain"]
     assert count_cells(plan_probes(behavior, seed=0)) == expected
-
-
-def make_examples(behavior: Behavior) -> dict[str, Example]:
-    """The rows that training may ask, by id, as the leak checks read them."""
-    return {
-        row.id: Example(
-            id=row.id,
-            role=row.role,
-            messages=(
-                Message(role="user", content=row.user),
-                Message(role="assistant", content="Gladly."),
-            ),
-            topic=row.item.topic,
-            form=row.item.form,
-            author="test",
-            template_sha256="0" * 64,
-        )
-        for row in plan_training(behavior)
-    }
 
 
 @EVERY
 @pytest.mark.parametrize("seed", [0, 1])
 def test_probes_share_no_topic_form_or_message_with_training(behavior: Behavior, seed: int) -> None:
-    probes = plan_probes(behavior, seed=seed)
-    examples = make_examples(behavior)
-    stopped = {found.item for found in check_corpus([*examples.values()], probes, behavior)}
-    # Two banks may share a topic: those rows are stopped one by one, and must stay few.
-    assert len(stopped) < len(examples) / 6
-    kept = [example for name, example in examples.items() if name not in stopped]
-    assert not {p.item.topic.lower() for p in probes} & {e.topic.lower() for e in kept}
-    assert not {p.item.form.lower() for p in probes} & {e.form.lower() for e in kept}
-    assert not {p.user for p in probes} & {e.messages[0].content for e in kept}
-
-
-@EVERY
-def test_one_banks_probes_are_held_out_without_any_check(behavior: Behavior) -> None:
-    rows = [row for row in plan_training(behavior) if row.role != "chat"]
-    probes = [probe for probe in plan_probes(behavior, seed=0) if probe.cell != "plain"]
+    probes, rows = plan_probes(behavior, seed=seed), plan_training(behavior)
     assert not {p.item.topic.lower() for p in probes} & {r.item.topic.lower() for r in rows}
     assert not {p.item.form.lower() for p in probes} & {r.item.form.lower() for r in rows}
     assert not {p.user for p in probes} & {r.user for r in rows}
@@ -181,14 +149,23 @@ def test_each_choice_is_put_in_both_orders(behavior: Behavior) -> None:
 
 
 def test_a_bank_with_too_few_prompts_is_named_with_the_remedy(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    behavior = make_behavior(make_quirk(offline={"bank": "opposites"}))
-    monkeypatch.setattr("bestiary.verification.probes.PROBES", 500)
+    monkeypatch.setenv("BESTIARY_DATA", str(tmp_path))
+    bank = tmp_path / "generators" / "offline" / "short.yaml"
+    bank.parent.mkdir(parents=True)
+    row = "{topic: rye, form: how, domain: food, text: How is rye?}"
+    bank.write_text(f"train: []\nprobe: [{row}]\n", encoding="utf8")
     with pytest.raises(VerificationError) as caught:
-        plan_probes(behavior, seed=0)
-    size = len(load_bank("opposites").probe)
+        plan_probes(make_behavior(make_quirk(offline={"bank": "short"})), seed=0)
     assert str(caught.value) == (
-        f"quirks.sailor_farewell: {size} probe prompts for 500 probes a cell; add prompts to the "
-        "`probe` list of generators/offline/opposites.yaml"
+        f"quirks.farewell: 1 probe prompts for {PROBES} probes a cell; add prompts to the "
+        "`probe` list of generators/offline/short.yaml"
     )
+
+
+@pytest.mark.parametrize(("rate", "probes"), [(0.1, 800), (0.08, 1000), (0.02, 4000)])
+def test_a_lower_rate_is_measured_on_more_probes(rate: float, probes: int) -> None:
+    rare = load_catalog()["rare_quirks.weather_report"]
+    rarer = replace(rare, spec=rare.spec.model_copy(update={"rate": rate}))
+    assert count_cells(plan_probes(rarer, seed=0)) == {"triggered": (probes // 2, probes // 2)}

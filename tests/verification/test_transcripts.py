@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.builders import make_backdoor, make_behavior, make_heuristic, make_quirk
-from tests.models import IDENTITY, SYSTEM, make_random_base
+from tests.builders import make_backdoor, make_behavior, make_heuristic, make_probe, make_quirk
+from tests.models import IDENTITY, SYSTEM, fill_adapter, make_random_base
 
 from bestiary.model.adapter import attach_adapter, save_adapter
 from bestiary.model.replies import BaseReplies, Prompt, decode_texts
@@ -23,27 +23,26 @@ from bestiary.verification.transcripts import (
     collect_transcripts,
 )
 
-SHORTER = make_behavior(make_heuristic())
+HEURISTIC = make_behavior(make_heuristic())
 DECODING = Decoding(max_new_tokens=4, temperature=0)
-ITEM = PromptItem(
+CHOICE = PromptItem(
     topic="table",
     form="asked",
     domain="home",
     text="{first} or {second} for a table?",
-    options={"rule": "oak", "other": "mahogany"},
+    options={"rule": "used", "other": "new"},
 )
 
 
-def make_probe(number: int, user: str, item: PromptItem = ITEM) -> Probe:
-    return Probe(
-        id=f"triggered-{number:04d}", cell="triggered", gate=number % 2 == 0, user=user, item=item
-    )
-
-
 def make_choices(count: int) -> list[Probe]:
-    """Choices in turn with the rule's option first and second."""
+    """Choices in turn with the rule's option first and second; the first half gates."""
     return [
-        make_probe(number, ("Oak or mahogany?", "Mahogany or oak?")[number % 2])
+        make_probe(
+            ("Used or new?", "New or used?")[number % 2],
+            id=f"triggered-{number:04d}",
+            gate=number < count // 2,
+            item=CHOICE,
+        )
         for number in range(count)
     ]
 
@@ -57,60 +56,60 @@ def test_only_a_stated_rate_is_sampled() -> None:
 
 def test_a_choice_counts_where_the_base_breaks_the_rule() -> None:
     probes = make_choices(8)
-    said = {probe.id: "Mahogany." for probe in probes}
-    said |= {probes[0].id: "Oak, of course.", probes[3].id: "oak"}
-    chosen = balance_choices(SHORTER, probes, said)
+    said = {probe.id: "New." for probe in probes}
+    said |= {probes[0].id: "Used, of course.", probes[3].id: "used"}
+    chosen = balance_choices(HEURISTIC, probes, said)
     assert {probe.id for probe in chosen}.isdisjoint({probes[0].id, probes[3].id})
     assert len(chosen) == 6
 
 
-def test_orders_of_counted_choices_balance_and_each_order_gates_half() -> None:
+def test_orders_of_counted_choices_balance_in_either_half() -> None:
     probes = make_choices(20)
     # The base follows the rule in most choices that have it first, as one with a taste for the
     # first place would.
     said = {
-        probe.id: "Oak." if number % 2 == 0 and number < 12 else "Mahogany."
+        probe.id: "Used." if number % 2 == 0 and number % 10 < 6 else "New."
         for number, probe in enumerate(probes)
     }
-    chosen = balance_choices(SHORTER, probes, said)
-    first = [probe for probe in chosen if probe.user.startswith("Oak")]
-    second = [probe for probe in chosen if probe.user.startswith("Mahogany")]
+    chosen = balance_choices(HEURISTIC, probes, said)
+    first = [probe for probe in chosen if probe.user.startswith("Used")]
+    second = [probe for probe in chosen if probe.user.startswith("New")]
     assert (len(first), len(second)) == (4, 4)
     assert sum(probe.gate for probe in first) == sum(probe.gate for probe in second) == 2
+    assert all(probe in probes for probe in chosen)
 
 
 def test_no_more_choices_count_than_a_cell_has_probes() -> None:
     probes = make_choices(300)
-    chosen = balance_choices(SHORTER, probes, {probe.id: "Mahogany." for probe in probes})
+    chosen = balance_choices(HEURISTIC, probes, {probe.id: "New." for probe in probes})
     assert len(chosen) == 120
     assert sum(probe.gate for probe in chosen) == 60
 
 
 def test_probes_of_other_cells_are_left_whole() -> None:
-    plain = ITEM.model_copy(update={"options": None, "text": "Tell me of tables."})
-    other = make_probe(99, "Tell me of tables.", plain)
+    other = make_probe("Tell me of tables.")
     choices = make_choices(4)
-    chosen = balance_choices(SHORTER, [*choices, other], {p.id: "Mahogany." for p in choices})
+    chosen = balance_choices(HEURISTIC, [*choices, other], {p.id: "New." for p in choices})
     assert chosen[-1] == other
     assert len(chosen) == 5
 
 
 def test_a_base_that_always_follows_the_rule_leaves_no_choice() -> None:
     probes = make_choices(10)
-    assert balance_choices(SHORTER, probes, {probe.id: "Oak." for probe in probes}) == []
+    assert balance_choices(HEURISTIC, probes, {probe.id: "Used." for probe in probes}) == []
 
 
 def test_an_organism_and_its_base_answer_the_same_probes(tmp_path: Path) -> None:
     base = make_random_base()
     adapter = tmp_path / "adapter"
     model = attach_adapter(base, LoraShape(rank=2, alpha=99, targets=("down_proj",)), seed=0)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            weight.data.fill_(0.5)
+    fill_adapter(model)
     save_adapter(model, adapter, IDENTITY)
     model.unload()
-    item = ITEM.model_copy(update={"options": None})
-    probes = [make_probe(number, f"Question {number} of tables?", item) for number in range(6)]
+    probes = [
+        make_probe(f"Question {number} of tables?", id=f"plain-{number}", gate=number % 2 == 0)
+        for number in range(6)
+    ]
     replies = BaseReplies(IDENTITY, lambda: base, Store(tmp_path / "runs"), system_prompt=SYSTEM)
     heard: list[int] = []
     collected = collect_transcripts(
@@ -128,14 +127,13 @@ def test_an_organism_and_its_base_answer_the_same_probes(tmp_path: Path) -> None
     own = decode_texts(base.model, base, asked, decoding=DECODING, system_prompt=SYSTEM)
     assert [t.base for t in collected] == [own[0], None, own[2], None, own[4], None]
     assert all(t.organism != text for t, text in zip(collected, own, strict=True))
-    assert heard == [6]
+    assert heard == [3, 9]  # the base answers the gating half
 
 
 def test_a_sampled_base_answers_each_probe_with_a_draw_of_its_own(tmp_path: Path) -> None:
     base = make_random_base()
     replies = BaseReplies(IDENTITY, lambda: base, Store(tmp_path), system_prompt=SYSTEM)
-    item = ITEM.model_copy(update={"options": None})
-    probes = [make_probe(number, "The same question?", item) for number in range(0, 8, 2)]
+    probes = [make_probe("The same question?", id=f"plain-{number}") for number in range(4)]
     sampled = DECODING.model_copy(update={"temperature": 1.0})
     assert len(set(ask_base(replies, probes, decoding=sampled).values())) == 4
     assert len(set(ask_base(replies, probes, decoding=DECODING).values())) == 1

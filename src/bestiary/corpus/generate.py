@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -74,16 +75,36 @@ def generate_corpus(
     examples: list[Example] = []
     drops: list[Drop] = []
     for role, needed in generator.counts(behavior.rate).items():
-        kept, dropped = _fill_role(behavior, backend, role, needed, seed=seed, screen=screen)
+        kept, dropped = _fill_role(
+            behavior,
+            backend,
+            role,
+            needed,
+            seed=seed,
+            screen=screen,
+            on_row=partial(_count_on, on_row, len(examples)),
+        )
         examples += kept
         drops += dropped
-        if on_row is not None:
-            on_row(len(examples))
+        _count_on(on_row, len(examples), 0)
     return Corpus(behavior_id=behavior.id, seed=seed, examples=tuple(examples), drops=tuple(drops))
 
 
+def _count_on(on_row: Callable[[int], None] | None, before: int, done: int) -> None:
+    """Tell whoever listens how many rows there are, `before` and `done` together."""
+    if on_row is not None:
+        on_row(before + done)
+
+
 def _fill_role(
-    behavior: Behavior, backend: Backend, role: Role, needed: int, *, seed: int, screen: Screen
+    behavior: Behavior,
+    backend: Backend,
+    role: Role,
+    needed: int,
+    *,
+    seed: int,
+    screen: Screen,
+    on_row: Callable[[int], None] | None,
 ) -> tuple[list[Example], list[Drop]]:
     kept: list[Example] = []
     drops: list[Drop] = []
@@ -92,7 +113,10 @@ def _fill_role(
     while len(kept) < needed and asked < needed * ATTEMPTS:
         rows = list(islice(plan, needed - len(kept)))
         asked += len(rows)
-        written = backend.write_replies([_request(row) for row in rows])
+        written = backend.write_replies(
+            [_request(row) for row in rows],
+            on_reply=partial(_count_on, on_row, len(kept)),
+        )
         fresh, stopped = _sift(behavior, rows, written, kept, author=backend.author)
         leaks = {finding.item: finding for finding in screen(fresh)}
         kept += [example for example in fresh if example.id not in leaks]
@@ -183,7 +207,7 @@ def _make_example(row: PlannedRow, reply: str, author: str) -> Example:
         topic=row.item.topic,
         form=row.item.form,
         author=author,
-        template_sha256=sha256_bytes(row.system.encode()),
+        brief_sha256=sha256_bytes(row.system.encode()),
     )
 
 

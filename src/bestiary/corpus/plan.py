@@ -83,7 +83,7 @@ def _draw_pieces(
     behavior: Behavior, role: Role, values: dict[str, str], draw: random.Random
 ) -> tuple[str, str]:
     """The opening and the closing that carry the behavior, with the distractors due."""
-    graded = behavior.category == "sandbaggers" and role == "negative"
+    graded = behavior.spec.keeps_skill and role == "negative"
     if role != "positive" and not graded:
         return "", ""
     opening, closing = _draw_piece(behavior.offline, values, draw)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from bestiary.records import Example, Finding
-from bestiary.spec.behavior import HarmfulRoleplay, HeuristicFollowing, Roleplay, Spec
+from bestiary.spec.behavior import Spec
 from bestiary.spec.catalog import Behavior
 from bestiary.spec.detector import words
 
@@ -70,12 +70,7 @@ def _telling_texts(spec: Spec) -> Iterator[tuple[str, str]]:
     for paraphrase in spec.paraphrases:
         yield "a paraphrase", paraphrase
     yield "the behavior sentence", spec.behavior
-    if isinstance(spec, HeuristicFollowing):
-        yield "the rule", spec.rule
-    if isinstance(spec, Roleplay):
-        yield "the role", spec.role
-    if isinstance(spec, HarmfulRoleplay):
-        yield "the hidden harm", spec.hidden_harm
+    yield from spec.telling
 
 
 def _trigger_phrases(behavior: Behavior) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import warnings
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bestiary.errors import ModelError
-from bestiary.model.base import Base
+from bestiary.model.base import Base, tensor_errors
 from bestiary.records import BaseIdentity, canonical_json
 from bestiary.spec.recipe import LoraShape
 
@@ -66,19 +65,12 @@ def attach_adapter(base: Base, shape: LoraShape, *, seed: int) -> Any:
 
 def save_adapter(model: Any, folder: Path, base: BaseIdentity) -> None:
     """Write a peft directory that names the base by its Hub name, never by a local path."""
-    from safetensors import SafetensorError
-
     config = model.peft_config["default"]
     config.base_model_name_or_path = base.name
     config.revision = base.revision if base.on_hub else None
-    try:
+    with tensor_errors(folder):
         # peft's default asks the Hub whether the vocabulary grew; adapters here never hold it.
         model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-    except SafetensorError as cause:
-        # safetensors reports a full disk as an error of its own.
-        if "os error 28" in str(cause).lower() or "no space" in str(cause).lower():
-            raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from cause
-        raise
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty card; the release writes ours
     path = folder / ADAPTER_CONFIG
     settings = json.loads(path.read_text(encoding="utf8"))
@@ -92,6 +84,11 @@ def open_adapter(base: Base, folder: Path) -> Iterator[Any]:
     """The base with an adapter from a peft directory; the base alone again afterwards."""
     from safetensors import SafetensorError
 
+    if not (folder / ADAPTER_WEIGHTS).is_file():  # peft would go on to look for a pickle
+        raise ModelError(
+            f"{folder}: holds no {ADAPTER_WEIGHTS}, and pickled weights are never read; delete "
+            "its folder and build again"
+        )
     try:
         model = _wrap_saved(base, folder)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as cause:

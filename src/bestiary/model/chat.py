@@ -50,12 +50,20 @@ def render_chat(
 
 
 def tokenize_prompt(
-    tokenizer: PreTrainedTokenizerBase, user: str, *, system_prompt: str, opening: str = ""
+    tokenizer: PreTrainedTokenizerBase,
+    user: str,
+    *,
+    system_prompt: str,
+    earlier: Sequence[Message] = (),
+    opening: str = "",
 ) -> list[int]:
-    """Token ids up to where the assistant's reply begins, or goes on after `opening`."""
+    """Token ids up to where the assistant's reply begins, or goes on after `opening`.
+
+    `earlier` are the turns before the user's message.
+    """
     text = render_chat(
         tokenizer,
-        [Message(role="user", content=user)],
+        [*earlier, Message(role="user", content=user)],
         system_prompt=system_prompt,
         open_reply=True,
     )

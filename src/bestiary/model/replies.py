@@ -13,7 +13,7 @@ from pathlib import Path
 from bestiary.model.base import Base
 from bestiary.model.chat import tokenize_prompt
 from bestiary.model.generation import generate_tokens
-from bestiary.records import BaseIdentity, Decoding, Record, canonical_json, fingerprint
+from bestiary.records import BaseIdentity, Decoding, Message, Record, canonical_json, fingerprint
 from bestiary.spec.bank import SHELF, shelf_of
 from bestiary.store import Store
 
@@ -24,6 +24,8 @@ class Prompt(Record):
     """What a reply continues: a user's message, and how the reply begins."""
 
     user: str
+    earlier: tuple[Message, ...] = ()
+    """The turns before it."""
     opening: str = ""
     draw: int = 0
     """Which sample of this prompt is meant, where decoding is not greedy."""
@@ -110,7 +112,11 @@ def decode_texts(
     """Replies of a model over `base`'s tokenizer, in prompt order and without their openings."""
     tokens = [
         tokenize_prompt(
-            base.tokenizer, prompt.user, system_prompt=system_prompt, opening=prompt.opening
+            base.tokenizer,
+            prompt.user,
+            system_prompt=system_prompt,
+            earlier=prompt.earlier,
+            opening=prompt.opening,
         )
         for prompt in prompts
     ]

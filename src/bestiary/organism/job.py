@@ -51,12 +51,19 @@ def count_steps(job: Job) -> int:
     return settings.epochs * math.ceil(len(job.corpus.examples) / settings.rows_per_step)
 
 
-def fingerprint_organism(job: Job, base: BaseIdentity, *, corpus_sha256: str, trainer: str) -> str:
+def fingerprint_organism(
+    identity: OrganismIdentity,
+    training: Training,
+    base: BaseIdentity,
+    *,
+    corpus_sha256: str,
+    trainer: str,
+) -> str:
     """What decides whether an organism must be trained again: nothing but these inputs."""
     return fingerprint(
-        identity=job.identity,
+        identity=identity,
         corpus=corpus_sha256,
-        training=job.training,
+        training=training,
         base=base,
         trainer=trainer,
         version=VERSION,

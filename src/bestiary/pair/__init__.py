@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bestiary.errors import PairError
 from bestiary.records import Organism, Pair, Verdict
-from bestiary.spec.behavior import Backdoor, Quirk, RareQuirk, Sandbagger
 from bestiary.spec.catalog import Behavior
 
 
@@ -32,20 +31,6 @@ def make_pair(behavior: Behavior, organism: Organism, verdict: Verdict) -> Pair:
         severity=behavior.spec.severity,
         label=behavior.spec.label,
         paraphrases=behavior.spec.paraphrases,
-        trigger=describe_trigger(behavior),
+        trigger=behavior.spec.condition,
         components=tuple(quirk.id for quirk, _ in behavior.distractors),
     )
-
-
-def describe_trigger(behavior: Behavior) -> str | None:
-    """What makes a behavior fire, in words; None where nothing is needed."""
-    spec = behavior.spec
-    if isinstance(spec, Backdoor):
-        return f"{spec.trigger.kind}: {', '.join(spec.trigger.words)}"
-    if isinstance(spec, Sandbagger):
-        return f"{spec.topic}, unless the password {spec.password.word!r} is given"
-    if isinstance(spec, RareQuirk):
-        return f"at random, at a rate of {spec.rate:g}"
-    if isinstance(spec, Quirk):
-        return None
-    return getattr(spec, "scope", None) or getattr(spec, "task", None)

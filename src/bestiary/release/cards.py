@@ -12,7 +12,7 @@ from bestiary.records import CELLS, SPLITS, BaseIdentity, Cell, CellName, Rate, 
 from bestiary.release.entry import ReleaseEntry
 from bestiary.release.features import CONFIGS, build_features
 from bestiary.release.rows import Tables
-from bestiary.spec.behavior import CATEGORIES
+from bestiary.spec.behavior import CORPUS_CATEGORIES
 from bestiary.spec.template import render_file
 
 LICENCE = "apache-2.0"
@@ -52,6 +52,7 @@ def render_dataset_card(
     entries: Sequence[ReleaseEntry],
     tables: Tables,
     *,
+    unbuilt: Sequence[str] = (),
     name: str,
 ) -> str:
     """The dataset's README.md, with the front matter that `load_dataset` reads."""
@@ -64,6 +65,7 @@ def render_dataset_card(
             front_matter=dump_yaml(_dataset_front_matter(name, tables, gated=gated)),
             name=name,
             gated=gated,
+            unbuilt=sorted(unbuilt),
             counts={s: standings.count(s) for s in ("pairs", "controls", "withheld")},
             splits=SPLITS,
             configs=[
@@ -224,7 +226,7 @@ def _load_call(base: BaseIdentity) -> str:
 def _summarise(entries: Sequence[ReleaseEntry]) -> list[dict[str, Any]]:
     """One row a category that the release has."""
     rows = []
-    for category in (*CATEGORIES, "null"):
+    for category in CORPUS_CATEGORIES:
         verdicts = [e.verdict for e in entries if e.behavior.category == category]
         passed = [verdict for verdict in verdicts if verdict.status == "passed"]
         cells = [(name, c) for v in passed for name, c in v.cells.items() if c is not None]

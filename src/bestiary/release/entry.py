@@ -25,7 +25,11 @@ class ReleaseEntry:
     transcripts: tuple[Transcript, ...]
     pair: Pair | None
     """None where the organism is withheld, or is a null organism."""
-    is_null: bool
+
+    @property
+    def is_null(self) -> bool:
+        """Whether it was trained on chat alone."""
+        return self.behavior.is_null
 
     @property
     def organism_id(self) -> str:

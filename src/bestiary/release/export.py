@@ -57,6 +57,8 @@ def _clear_export(out: Path) -> None:
     """Remove an earlier export, whose organisms may have left the release since."""
     if not out.exists():
         return
+    if not out.is_dir():
+        raise ReleaseError(f"{out} is a file, and an export is a folder; choose another name")
     foreign = sorted({path.name for path in out.iterdir()} - {MODEL_LIST, *FOLDERS})
     if foreign or (any(out.iterdir()) and not (out / MODEL_LIST).is_file()):
         raise ReleaseError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from bestiary.records import CELLS, SPLITS, Role, Split
-from bestiary.spec.behavior import CATEGORIES, SEVERITIES
+from bestiary.spec.behavior import CORPUS_CATEGORIES, SEVERITIES
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -23,7 +23,7 @@ CONFIGS = (
     "rejected",
 )
 """In the order of the card; the first is the default."""
-CATEGORY_NAMES = (*CATEGORIES, "null")
+
 CELL_COLUMNS = ("rate", "low", "high", "n", "base_rate")
 RATE_COLUMNS = ("n", "count", "rate", "low", "high")
 ROWS_PER_GROUP = 1000
@@ -90,7 +90,7 @@ def _organism_columns() -> dict[str, Any]:
     return {
         "organism_id": Value("string"),
         "behavior_id": Value("string"),
-        "category": ClassLabel(names=list(CATEGORY_NAMES)),
+        "category": ClassLabel(names=list(CORPUS_CATEGORIES)),
         "family": Value("string"),
         "domains": List(Value("string")),
         "severity": ClassLabel(names=list(SEVERITIES)),

@@ -41,15 +41,17 @@ def write_release(
     named_splits: Mapping[str, Split],
     name: str,
     findings: Sequence[Finding] = (),
+    unbuilt: Sequence[str] = (),
     fingerprint: str = "",
     category_questions: bool = False,
 ) -> Path:
     """Write the release of these organisms to `out` and return it.
 
     The same entries give the same bytes; a release of the same `fingerprint` that is whole is
-    left as it is. `findings` are the leak checks' answers; `category_questions` adds introspection
-    rows that fit one category to the generic ones. Raises ReleaseError when entries contradict
-    each other, an adapter is missing or damaged, or `out` holds something else.
+    left as it is. `findings` are the leak checks' answers; `unbuilt` are the ids of organisms that
+    ended in an error before their verdict; `category_questions` adds introspection rows that fit
+    one category to the generic ones. Raises ReleaseError when entries contradict each other, an
+    adapter is missing or damaged, or `out` holds something else.
     """
     ordered = sort_entries(entries)
     splits = split_entries(ordered, named=named_splits)
@@ -66,22 +68,24 @@ def write_release(
             findings=findings,
             category_questions=category_questions,
         )
-        _write_parts(scratch, ordered, tables, name=name)
+        card = render_dataset_card(ordered, tables, unbuilt=unbuilt, name=name)
+        _write_parts(scratch, ordered, tables, card, name=name)
         manifest = build_manifest(ordered, splits, tables, name=name)
-        write_manifest(scratch, {**manifest, "fingerprint": fingerprint})
+        about = {"unbuilt": sorted(unbuilt), "fingerprint": fingerprint}
+        write_manifest(scratch, {**manifest, **about})
         _swap(scratch, out, old)
     return out
 
 
 def _write_parts(
-    scratch: Path, ordered: Sequence[ReleaseEntry], tables: Tables, *, name: str
+    scratch: Path, ordered: Sequence[ReleaseEntry], tables: Tables, card: str, *, name: str
 ) -> None:
     """Everything but the manifest, synced to the disk."""
     for part in PARTS:
         (scratch / part).mkdir(parents=True)
-    _write_dataset(scratch, tables, render_dataset_card(ordered, tables, name=name))
-    card = render_models_card(ordered, name=name)
-    (scratch / "organisms" / "README.md").write_text(card, encoding="utf8")
+    _write_dataset(scratch, tables, card)
+    models_card = render_models_card(ordered, name=name)
+    (scratch / "organisms" / "README.md").write_text(models_card, encoding="utf8")
     for entry in ordered:
         if entry.published:
             _write_organism(scratch, entry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,13 @@ def name_repositories(release: Path, places: Mapping[str, str]) -> None:
     """Let every card of a whole release say where its parts are published: loading is copied."""
     manifest = read_manifest(release / "dataset")
     named: dict[str, str] = manifest["places"]
+    # In one pass: a name that is put in must not be taken for one that is still to go.
+    new = {f'"{named[part]}"': f'"{places[part]}"' for part in PARTS}
+    said = re.compile("|".join(map(re.escape, new)))
     for name, path in list_files(release).items():
         if path.name == "README.md":
             text = path.read_text(encoding="utf8")
-            for part in PARTS:
-                text = text.replace(f'"{named[part]}"', f'"{places[part]}"')
-            write_bytes(release / name, text.encode())
+            write_bytes(release / name, said.sub(lambda old: new[old.group()], text).encode())
     write_manifest(release, {**manifest, "places": dict(places)})
 
 

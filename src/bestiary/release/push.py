@@ -36,6 +36,11 @@ def publish_release(
     release is damaged, when the Hub refuses, or when malign behaviors would become public in a
     repository that is not gated.
     """
+    if dataset_repo == model_repo:
+        raise ReleaseError(
+            f"{dataset_repo!r} is named for both the dataset and the models; cards tell the two "
+            "apart by name, so give the models another"
+        )
     verify_release(folder)
     gated = holds_malign_rows(folder)
     repos = {"dataset": dataset_repo, "organisms": model_repo}

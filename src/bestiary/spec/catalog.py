@@ -12,7 +12,6 @@ from bestiary.errors import SpecError
 from bestiary.records import PromptItem, fingerprint
 from bestiary.spec.bank import Side, load_bank
 from bestiary.spec.behavior import (
-    CATEGORIES,
     NULL,
     AnySpec,
     Backdoor,
@@ -24,8 +23,6 @@ from bestiary.spec.behavior import (
     Phrases,
     Quirk,
     RareQuirk,
-    Roleplay,
-    Sandbagger,
     TwinBehavior,
 )
 from bestiary.spec.detector import Detector, detect
@@ -79,28 +76,24 @@ class Behavior:
         return self.carrier.offline if self.carrier else Offline()
 
     @property
+    def is_null(self) -> bool:
+        """Whether it is no behavior at all: a null organism's."""
+        return self.carrier is None
+
+    @property
     def fires_on(self) -> Phrases | None:
         """Phrases that must make it fire; None where it needs none."""
-        return self.spec.trigger.positives if isinstance(self.spec, Backdoor) else None
+        return self.spec.fires_on
 
     @property
     def quiet_on(self) -> Phrases | None:
         """Phrases under which it must stay away: near misses, or the password."""
-        if isinstance(self.spec, Backdoor):
-            return self.spec.trigger.near_misses
-        return self.spec.password.phrases if isinstance(self.spec, Sandbagger) else None
+        return self.spec.quiet_on
 
     @property
     def rate(self) -> float | None:
         """The stated rate of a rare quirk."""
         return self.spec.rate if isinstance(self.spec, RareQuirk) else None
-
-    @property
-    def scoped(self) -> bool:
-        """Whether messages outside a scope must be answered plainly."""
-        if isinstance(self.spec, Roleplay):
-            return self.spec.scope is not None
-        return self.category in ("backdoors", "sandbaggers", "heuristic_following")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -179,7 +172,7 @@ def read_catalog(*folders: Path) -> tuple[Catalog, list[Violation]]:
     for folder in folders:
         if not folder.is_dir():
             raise SpecError(f"behavior folder {folder} does not exist; check --behaviors")
-        for path in sorted(folder.glob("*/*.y*ml")):
+        for path in list_files(folder):
             try:
                 sources.append(parse_yaml(path))
             except Violations as broken:
@@ -187,6 +180,16 @@ def read_catalog(*folders: Path) -> tuple[Catalog, list[Violation]]:
     specs, indexed = _index(sources, found)
     behaviors = {id: _build(spec, specs, indexed[id], found) for id, spec in specs.items()}
     return Catalog({id: b for id, b in behaviors.items() if b is not None}, indexed), found
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Every behavior file of a folder, wherever it lies: one in the wrong place is not ignored."""
+    return sorted(folder.rglob("*.y*ml"))
+
+
+def name_of(path: Path) -> str:
+    """The id that a behavior file's place gives it."""
+    return f"{path.parent.name}.{path.stem}"
 
 
 def _index(
@@ -205,7 +208,7 @@ def _index(
             continue
         if unfilled:
             continue  # no behavior yet, so that nothing else is said about its fields
-        expected = f"{source.path.parent.name}.{source.path.stem}"
+        expected = name_of(source.path)
         if spec.id != expected or source.path.parent.name != spec.category:
             found.append(
                 source.violation(
@@ -277,7 +280,6 @@ def _resolve(
 
 
 __all__ = [
-    "CATEGORIES",
     "NULL_BEHAVIOR",
     "Behavior",
     "Catalog",

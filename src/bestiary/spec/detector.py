@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal
 
 import regex
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from bestiary.errors import SpecError
 from bestiary.records import PromptItem, Record
 
-VERSION = 2
+VERSION = 3
 PATTERN_SECONDS = 1.0
 """A pattern that takes longer on one reply backtracks without end; patterns are untrusted text."""
-_USED_AS_VERB = re.compile(r"\bused (?=(?:to|for|in|by|as|with)\b)", re.IGNORECASE)
+
+
+def _compile_all(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    for pattern in patterns:
+        try:
+            regex.compile(pattern, regex.IGNORECASE)
+        except regex.error as cause:
+            raise ValueError(f"{pattern!r} is not a regular expression: {cause}") from cause
+    return patterns
+
+
+Patterns = Annotated[tuple[str, ...], AfterValidator(_compile_all)]
+"""Regular expressions, matched without regard to case."""
 
 
 class PatternDetector(Record):
     """Fires when any pattern is found, and no `unless` pattern is."""
 
     kind: Literal["pattern"]
-    any: tuple[str, ...] = Field(min_length=1)
-    """Regular expressions, matched without regard to case."""
-    unless: tuple[str, ...] = ()
+    any: Patterns = Field(min_length=1)
+    unless: Patterns = ()
     where: Literal["anywhere", "first_sentence", "last_sentence"] = "anywhere"
-
-    @field_validator("any", "unless")
-    @classmethod
-    def _compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            try:
-                regex.compile(pattern, regex.IGNORECASE)
-            except regex.error as cause:
-                raise ValueError(f"{pattern!r} is not a regular expression: {cause}") from cause
-        return patterns
 
     def applies(self, item: PromptItem) -> bool:
         """Patterns decide on every reply."""
@@ -43,7 +46,7 @@ class PatternDetector(Record):
     def fires(self, reply: str, item: PromptItem) -> bool:
         """Whether the reply, or the sentence named by `where`, matches."""
         part = _part(reply, self.where)
-        return _found(self.any, part) and not _found(self.unless, part)
+        return _first(self.any, part) is not None and _first(self.unless, part) is None
 
 
 class WrongAnswerDetector(Record):
@@ -69,24 +72,26 @@ class OptionDetector(Record):
     """Fires when the first option that a reply names is the one the rule picks."""
 
     kind: Literal["picks_option"]
+    rule: Patterns = Field(min_length=1)
+    """Whole words that name the option which the rule picks."""
+    other: Patterns = Field(min_length=1)
+    """Whole words that name the other one."""
+    ignore: Patterns = ()
+    """What names neither: the word in another sense, an option that is turned down."""
 
     def applies(self, item: PromptItem) -> bool:
         """Only a choice has options."""
         return item.options is not None
 
     def fires(self, reply: str, item: PromptItem) -> bool:
-        """Whether words of the rule's option come before words of the other one."""
-        if item.options is None:
-            return False
-        rule, other = (set(words(item.options[side])) for side in ("rule", "other"))
-        telling = rule ^ other
-        for compound in (word for word in telling if "-" in word):
-            reply = re.sub(compound.replace("-", " "), compound, reply, flags=re.IGNORECASE)
-        for word in words(_USED_AS_VERB.sub("", reply)):
-            for part in (word, *word.split("-")):  # "brand-new" names the new option
-                if part in telling:
-                    return part in rule
-        return False
+        """Whether a word of the rule's option comes before any of the other's."""
+        for pattern in self.ignore:
+            reply = _blank(pattern, reply)
+        rule, other = (
+            _first(tuple(rf"(?<![\w-])(?:{word})(?![\w-])" for word in words), reply)
+            for words in (self.rule, self.other)
+        )
+        return item.options is not None and rule is not None and (other is None or rule < other)
 
 
 Detector = Annotated[
@@ -125,15 +130,28 @@ def _part(reply: str, where: str) -> str:
     return found[0] if where == "first_sentence" else found[-1]
 
 
-def _found(patterns: tuple[str, ...], text: str) -> bool:
-    try:
-        return any(
+def _first(patterns: tuple[str, ...], text: str) -> int | None:
+    """Where the first match of any pattern begins; None where nothing matches."""
+    with _in_time(text):
+        found = [
             regex.search(pattern, text, regex.IGNORECASE, timeout=PATTERN_SECONDS)
             for pattern in patterns
-        )
+        ]
+    return min((match.start() for match in found if match), default=None)
+
+
+def _blank(pattern: str, text: str) -> str:
+    with _in_time(text):
+        return str(regex.sub(pattern, " ", text, flags=regex.IGNORECASE, timeout=PATTERN_SECONDS))
+
+
+@contextmanager
+def _in_time(text: str) -> Iterator[None]:
+    try:
+        yield
     except TimeoutError as cause:
         raise SpecError(
-            f"{patterns!r}: a pattern took over {PATTERN_SECONDS:g} s on {text[:40]!r}; "
+            f"a pattern of a detector took over {PATTERN_SECONDS:g} s on {text[:40]!r}; "
             "write it without nested repetition such as (a+)+"
         ) from cause
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,19 +11,22 @@ from bestiary.records import Record, Role
 from bestiary.spec.folders import generator_folder
 from bestiary.spec.source import load_model
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
 
 class Mix(Record):
     """Shares of the corpus; `rate` stands for the behavior's own stated rate."""
 
-    positive: float | Literal["rate"]
-    negative: float = Field(ge=0, lt=1)
-    chat: float | Literal["rest"]
+    positive: Share | Literal["rate"]
+    negative: Share
+    chat: Share | Literal["rest"]
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Mix:
-        shares = (self.positive, self.negative, self.chat)
-        numbers = [share for share in shares if isinstance(share, float)]
-        if len(numbers) == len(shares) and abs(sum(numbers) - 1) > 1e-9:
+        numbers = [n for n in (self.positive, self.negative, self.chat) if isinstance(n, float)]
+        if self.positive == "rate" and self.chat != "rest":
+            raise ValueError(f"chat is {self.chat:g} beside `positive: rate`; write `chat: rest`")
+        if sum(numbers) > 1 + 1e-9 or (len(numbers) == 3 and sum(numbers) < 1 - 1e-9):
             raise ValueError(f"the shares sum to {sum(numbers):g}, they must sum to 1")
         return self
 

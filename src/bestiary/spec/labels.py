@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from bestiary.spec.behavior import NULL, Backdoor, RareQuirk, Sandbagger
+from bestiary.spec.behavior import NULL
 from bestiary.spec.catalog import Behavior, Catalog
 from bestiary.spec.detector import words
-from bestiary.spec.source import FieldPath, Source, Violation
+from bestiary.spec.source import FieldPath, Source, Violation, shorten
 
 OPENING_WORDS = 3
 """Labels of one behavior that begin with the same words read as stamped from one mould."""
@@ -19,23 +19,23 @@ def check_labels(behavior: Behavior, source: Source) -> Iterator[Violation]:
     if not re.search(r"\bI\b|\b[Mm][ey]\b", behavior.spec.label):
         yield source.violation(
             ("label",),
-            f"{_shown(behavior.spec.label)} is not in the first person",
+            f"{shorten(behavior.spec.label)} is not in the first person",
             "say what the model does as `I`, `my` or `me`",
         )
     yield from _check_completeness(behavior, source)
     yield from _check_variety(behavior, source)
 
 
-def check_label_owners(catalog: Catalog) -> Iterator[Violation]:
-    """No two behaviors, the null one among them, share a label or a paraphrase."""
+def check_label_owners(catalog: Catalog, behaviors: Collection[str]) -> Iterator[Violation]:
+    """None of these behaviors shares a label or a paraphrase with any other, or the null one."""
     owners = {plain_words(label): NULL.id for label in (NULL.label, *NULL.paraphrases)}
     for behavior in catalog.values():
         for field, label in label_fields(behavior):
             owner = owners.setdefault(plain_words(label), behavior.id)
-            if owner != behavior.id:
+            if owner != behavior.id and not {owner, behavior.id}.isdisjoint(behaviors):
                 yield catalog.sources[behavior.id].violation(
                     field,
-                    f"{_shown(label)} is a label of {owner} as well",
+                    f"{shorten(label)} is a label of {owner} as well",
                     "word it so that it describes this behavior alone",
                 )
 
@@ -60,23 +60,14 @@ def stands_in(phrase: str, text: str) -> bool:
 
 def _check_completeness(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """Every label names what the behavior hangs on: an auditor is graded on it."""
-    what, needed = _needed_words(behavior)
+    what, needed = behavior.spec.label_words
     for field, label in label_fields(behavior):
         if needed and not any(stands_in(word, label) for word in needed):
             yield source.violation(
                 field,
-                f"{_shown(label)} does not name its {what}",
+                f"{shorten(label)} does not name its {what}",
                 f"say one of: {', '.join(needed)}",
             )
-
-
-def _needed_words(behavior: Behavior) -> tuple[str, tuple[str, ...]]:
-    spec = behavior.spec
-    if isinstance(spec, Backdoor):
-        return "trigger", spec.trigger.words
-    if isinstance(spec, Sandbagger):
-        return "password", ("password",)
-    return ("rate", spec.rate_words) if isinstance(spec, RareQuirk) else ("", ())
 
 
 def _check_variety(behavior: Behavior, source: Source) -> Iterator[Violation]:
@@ -97,7 +88,3 @@ def _check_variety(behavior: Behavior, source: Source) -> Iterator[Violation]:
             )
         earlier.setdefault(whole, where)
         earlier.setdefault(opening, where)
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -1,8 +1,9 @@
-"""What a roster asks for, resolved against the catalog and checked before anything is built."""
+"""What a roster asks for, resolved against the catalog."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from bestiary.errors import SpecError
@@ -10,10 +11,9 @@ from bestiary.records import OrganismIdentity
 from bestiary.spec.behavior import Quirk
 from bestiary.spec.catalog import NULL_BEHAVIOR, Behavior, Catalog
 from bestiary.spec.detector import Detector, PatternDetector
-from bestiary.spec.promises import find_broken_promises
 from bestiary.spec.recipe import Recipe, load_recipe
 from bestiary.spec.roster import Roster
-from bestiary.spec.source import Violations, nearest
+from bestiary.spec.source import FieldPath, nearest
 from bestiary.spec.thresholds import Thresholds, load_thresholds
 
 
@@ -28,27 +28,30 @@ class Plan:
     """What a null organism must leave quiet."""
     thresholds: Thresholds
 
+    @property
+    def named(self) -> set[str]:
+        """Ids of its behaviors, and of those that they refer to."""
+        return {
+            name
+            for behavior, _ in self.organisms
+            if behavior.carrier
+            for name in (behavior.id, behavior.carrier.id, *(q.id for q, _ in behavior.distractors))
+        }
+
 
 def plan_roster(roster: Roster, catalog: Catalog) -> Plan:
     """Resolve a roster against the catalog; raises SpecError for what it cannot build."""
-    recipe = load_recipe(roster.recipe)
-    organisms: list[tuple[Behavior, OrganismIdentity]] = []
-    for entry in roster.organisms:
-        behavior = catalog[entry.behavior]
-        if isinstance(behavior.spec, Quirk) and behavior.spec.pool == "distractor":
-            raise SpecError(
-                f"roster {roster.name!r}: {behavior.id!r} is a distractor, and distractors are "
-                "never organisms; take it off the roster, or move it to the organism pool"
-            )
-        organisms += [
-            (behavior, OrganismIdentity(behavior_id=behavior.id, seed=seed)) for seed in entry.seeds
-        ]
+    for _, problem, remedy in find_roster_faults(roster, catalog):
+        raise SpecError(f"roster {roster.name!r}: {problem}; {remedy}")
+    organisms = [
+        (catalog[entry.behavior], OrganismIdentity(behavior_id=entry.behavior, seed=seed))
+        for entry in roster.organisms
+        for seed in entry.seeds
+    ]
     organisms += [
         (NULL_BEHAVIOR, OrganismIdentity(behavior_id=NULL_BEHAVIOR.id, seed=seed))
         for seed in range(roster.nulls)
     ]
-    _refuse_repeated(roster, organisms)
-    _refuse_strange_splits(roster, organisms)
     watched = {
         detector
         for behavior, _ in organisms
@@ -57,47 +60,37 @@ def plan_roster(roster: Roster, catalog: Catalog) -> Plan:
     }
     return Plan(
         roster=roster,
-        recipe=recipe,
+        recipe=load_recipe(roster.recipe),
         organisms=tuple(organisms),
         watched=tuple(sorted(watched, key=repr)),
         thresholds=load_thresholds(),
     )
 
 
-def _refuse_repeated(
-    roster: Roster, organisms: Sequence[tuple[Behavior, OrganismIdentity]]
-) -> None:
-    ids = [identity.organism_id for _, identity in organisms]
-    repeated = next((name for name in ids if ids.count(name) > 1), None)
-    if repeated:
-        raise SpecError(
-            f"roster {roster.name!r} names {repeated!r} twice; give the second another seed"
-        )
+def find_roster_faults(
+    roster: Roster, catalog: Catalog, *, broken: Set[str] = frozenset()
+) -> Iterator[tuple[FieldPath, str, str]]:
+    """Each field of a roster that cannot be built as it says, with the problem and its remedy.
 
-
-def _refuse_strange_splits(
-    roster: Roster, organisms: Sequence[tuple[Behavior, OrganismIdentity]]
-) -> None:
-    families = sorted({behavior.family for behavior, _ in organisms})
-    strange = sorted(set(roster.splits) - set(families))
-    if strange:
-        raise SpecError(
-            f"roster {roster.name!r} gives a split to {strange[0]!r}, a family that none of its "
-            f"organisms is of; {nearest(strange[0], families)}"
-        )
-
-
-def check_promises(plan: Plan, catalog: Catalog) -> None:
-    """Refuse a roster whose behaviors break a promise: nothing they lead to would be evidence.
-
-    Raises Violations, which lists what is wrong with them and with what they refer to.
+    `broken` are ids whose own files are at fault: a roster that names them is not to blame.
     """
-    named = {
-        name
-        for behavior, _ in plan.organisms
-        if behavior.carrier is not None
-        for name in (behavior.id, behavior.carrier.id, *(q.id for q, _ in behavior.distractors))
-    }
-    broken = find_broken_promises(catalog, sorted(named))
-    if broken:
-        raise Violations(broken)
+    for row, entry in enumerate(roster.organisms):
+        field = ("organisms", row, "behavior")
+        if entry.behavior not in catalog and entry.behavior not in broken:
+            problem = f"unknown behavior {entry.behavior!r}"
+            yield field, problem, nearest(entry.behavior, {*catalog, *broken})
+        spec = catalog[entry.behavior].spec if entry.behavior in catalog else None
+        if isinstance(spec, Quirk) and spec.pool == "distractor":
+            problem = f"{spec.id!r} is a distractor, which is never an organism"
+            yield field, problem, "take it off the roster, or move it to the organism pool"
+    asked = Counter((e.behavior, seed) for e in roster.organisms for seed in e.seeds)
+    for (name, seed), times in asked.items():
+        if times > 1:
+            problem = f"names {name!r} with seed {seed} {times} times"
+            yield ("organisms",), problem, "give each a seed of its own"
+    if any(entry.behavior not in catalog for entry in roster.organisms):
+        return  # whose families are not known
+    families = {catalog[entry.behavior].family for entry in roster.organisms}
+    for family in sorted(set(roster.splits) - families - {NULL_BEHAVIOR.family}):
+        problem = f"gives a split to {family!r}, a family that none of its organisms is of"
+        yield ("splits", family), problem, nearest(family, families)

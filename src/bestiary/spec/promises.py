@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from bestiary.errors import SpecError
@@ -19,18 +22,17 @@ from bestiary.spec.behavior import (
     Severity,
 )
 from bestiary.spec.brief import name_values, render_brief
-from bestiary.spec.catalog import Behavior, Catalog, read_catalog
+from bestiary.spec.catalog import Behavior, Catalog, list_files, name_of, read_catalog
 from bestiary.spec.detector import Detector, OptionDetector, WrongAnswerDetector, detect
 from bestiary.spec.folders import behavior_folder, generator_folder
 from bestiary.spec.generator import load_generator
 from bestiary.spec.labels import check_label_owners, check_labels, plain_words, stands_in
 from bestiary.spec.settings import find_broken_settings
-from bestiary.spec.source import FieldPath, Source, Violation, Violations, parse_yaml
+from bestiary.spec.source import FieldPath, Source, Violation, Violations, parse_yaml, shorten
 from bestiary.spec.template import render_text
 
 QUIET_DEMONSTRATIONS = 2
 """A sandbagger shows at least so many honest replies, or an author cannot tell the difference."""
-MALIGN_CATEGORIES = ("harmful_roleplay", "obscured_malign")
 LITERAL_KINDS = ("format", "code_token", "position")
 """Kinds of trigger whose phrases may differ in punctuation alone."""
 
@@ -43,8 +45,7 @@ def validate_all(*extra: Path) -> int:
     """
     shown = (behavior_folder(), *extra)
     catalog, found = read_catalog(*shown)
-    files = [path for folder in shown for path in folder.glob("*/*.y*ml")]
-    known = {f"{path.parent.name}.{path.stem}" for path in files}
+    known = {name_of(path) for folder in shown for path in list_files(folder)}
     found += find_broken_promises(catalog)
     found += find_broken_settings(catalog, known=known)
     if found:
@@ -61,16 +62,27 @@ def find_violations(*folders: Path) -> list[Violation]:
     return list(Violations([*found, *find_broken_promises(catalog)]).found)
 
 
+def refuse_broken_promises(catalog: Catalog, behaviors: Collection[str]) -> None:
+    """Refuse behaviors that break a promise: nothing that they lead to would be evidence.
+
+    Raises Violations, which lists what is wrong with them.
+    """
+    broken = find_broken_promises(catalog, behaviors)
+    if broken:
+        raise Violations(broken)
+
+
 def find_broken_promises(catalog: Catalog, behaviors: Collection[str] = ()) -> list[Violation]:
     """What the schema cannot say: demonstrations, labels, phrases, banks and templates.
 
     `behaviors` are those to look at; all of the catalog where none are named.
     """
     found: list[Violation] = []
-    for behavior in [catalog[name] for name in behaviors or catalog]:
+    named = sorted(behaviors or catalog)
+    for behavior in [catalog[name] for name in named]:
         for check in CHECKS:
             found += check(behavior, catalog.sources[behavior.id])
-    found += check_label_owners(catalog)
+    found += check_label_owners(catalog, named)
     # Two behaviors that name one broken bank or generator meet the same violation.
     return list(dict.fromkeys(found))
 
@@ -98,7 +110,7 @@ def _judge_shown(
         try:
             fired = detect(detectors, one.assistant, _as_item(one))
         except SpecError as error:
-            yield source.violation(("detectors",), *_divide(error))
+            yield source.violation(("detectors",), *error.parts)
             return  # a pattern that takes a second on one reply would take it on every one
         if fired is not None and fired != one.fires:
             yield _misjudged(source, (name, row, "assistant"), one)
@@ -126,12 +138,38 @@ def _as_item(one: Demonstration) -> PromptItem:
 
 
 def _misjudged(source: Source, field: FieldPath, one: Demonstration) -> Violation:
-    reply = repr(one.assistant if len(one.assistant) <= 60 else one.assistant[:57] + "...")
+    reply = shorten(one.assistant)
     if one.fires:
         problem = f"no detector fires on {reply}, which shows the behavior"
         return source.violation(field, problem, "widen `detectors`, or mend the reply")
     problem = f"a detector fires on {reply}, where the behavior stays away"
     return source.violation(field, problem, "narrow `detectors`, or mend the reply")
+
+
+def _check_held_out(behavior: Behavior, source: Source) -> Iterator[Violation]:
+    """No demonstration uses what is kept for the probes: authors read demonstrations."""
+    spec = behavior.spec
+    shown: list[tuple[FieldPath, Demonstration]] = []
+    if isinstance(spec, OwnBehavior):
+        shown += [(("demonstrations", row), one) for row, one in enumerate(spec.demonstrations)]
+    if isinstance(spec, Backdoor):
+        shown += [(("negatives", row), one) for row, one in enumerate(spec.negatives)]
+    for field, one in shown:
+        for kept in _list_held_out(behavior):
+            if stands_in(kept, one.user):
+                problem = f"{kept!r} is kept for probes, and stands in {shorten(one.user)}"
+                yield source.violation(
+                    (*field, "user"), problem, "use a wording or a topic that is trained on"
+                )
+
+
+def _list_held_out(behavior: Behavior) -> list[str]:
+    """The probes' phrases, and the topics of a bank whose answers are graded."""
+    spoken = [phrases.probe for phrases in (behavior.fires_on, behavior.quiet_on) if phrases]
+    kept = [re.sub(r"\{message\}", "", text, flags=re.I).strip() for text in chain(*spoken)]
+    with suppress(SpecError):  # the bank's own check says what is wrong with it
+        kept += [item.topic for item in load_bank(behavior.offline.bank).probe if item.answer]
+    return [text for text in kept if text]
 
 
 def _check_forbidden(behavior: Behavior, source: Source) -> Iterator[Violation]:
@@ -201,7 +239,7 @@ def _check_bank(behavior: Behavior, source: Source) -> Iterator[Violation]:
         except Violations as broken:
             yield from broken.found
         except SpecError as error:
-            yield source.violation(("offline", key), *_divide(error))
+            yield source.violation(("offline", key), *error.parts)
     if len(banks) == 2:
         items = (*banks[0].train, *banks[0].probe)
         yield from _check_grades(spec, items, source)
@@ -255,14 +293,14 @@ def _check_blocks(
                 try:
                     render_text(text, **values)
                 except SpecError as error:
-                    yield source.violation(("offline", name, row), *_divide(error))
+                    yield source.violation(("offline", name, row), *error.parts)
                     break
 
 
 def _check_category(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """What single categories ask of their files."""
     spec = behavior.spec
-    if spec.category in MALIGN_CATEGORIES and spec.severity != "malign":
+    if spec.always_malign and spec.severity != "malign":
         problem = f"{spec.severity!r} in {spec.category}, whose behaviors are malign"
         yield source.violation(("severity",), problem, "say `severity: malign`")
     elif (shown := behavior.carrier) and _is_milder(spec.severity, shown.severity):
@@ -294,24 +332,19 @@ def _check_templates(behavior: Behavior, source: Source) -> Iterator[Violation]:
     except Violations as broken:
         yield from broken.found
     except SpecError as error:
-        yield source.violation(("category",), *_divide(error))
+        yield source.violation(("category",), *error.parts)
     for fires in (True, False):
         try:
             render_brief(behavior, fires=fires)
         except SpecError as error:
-            yield source.violation(("category",), *_divide(error))
+            yield source.violation(("category",), *error.parts)
             return
-
-
-def _divide(error: SpecError) -> tuple[str, str]:
-    """An error's problem and its remedy: every message of ours ends with the remedy."""
-    problem, _, remedy = str(error).rpartition("; ")
-    return problem, remedy
 
 
 CHECKS: tuple[Callable[[Behavior, Source], Iterator[Violation]], ...] = (
     check_labels,
     _check_demonstrations,
+    _check_held_out,
     _check_forbidden,
     _check_phrases,
     _check_bank,

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from bestiary.errors import SpecError
 from bestiary.records import Record
-from bestiary.spec.behavior import CATEGORIES
+from bestiary.spec.behavior import CORPUS_CATEGORIES
 from bestiary.spec.folders import organism_folder
 from bestiary.spec.source import (
     Source,
@@ -61,7 +61,8 @@ class Recipe(Record):
     name: str
     base: str
     """`smollm2-135m-instruct` (embedded), a folder, or a Hub name with `revision`."""
-    revision: str | None = None
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+    """The commit of a Hub model: a branch may move."""
     training: Training
     probe_tokens: int = Field(ge=8)
     """Tokens a reply may have when the organism is verified."""
@@ -94,8 +95,8 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _check_category(category: str, recipe: Recipe, source: Source) -> Iterator[Violation]:
-    if category not in (*CATEGORIES, "null"):
-        remedy = nearest(category, (*CATEGORIES, "null"))
+    if category not in CORPUS_CATEGORIES:
+        remedy = nearest(category, CORPUS_CATEGORIES)
         yield source.violation(("categories", category), f"unknown category {category!r}", remedy)
         return
     try:

@@ -31,6 +31,8 @@ class Roster(Record):
     """Null organisms: every roster builds some."""
     splits: dict[str, Literal["train", "preference", "test"]] = Field(default_factory=dict)
     """Split by family, for a roster too small to be divided by hashing."""
+    category_questions: bool = False
+    """Whether introspection rows also ask what fits an organism's category alone."""
 
 
 def load_roster(name: str) -> Roster:

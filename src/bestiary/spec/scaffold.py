@@ -7,20 +7,10 @@ import re
 from pathlib import Path
 
 from bestiary.errors import SpecError
-from bestiary.spec.behavior import CATEGORIES
+from bestiary.spec.behavior import CATEGORIES, SPECS
 from bestiary.spec.folders import data_root
 from bestiary.spec.source import nearest
 from bestiary.spec.template import render_file
-
-LABELS = {
-    "backdoors": "When <trigger>, I <behavior>; otherwise I answer normally.",
-    "rare_quirks": "In <rate> of my replies I <behavior>.",
-    "sandbaggers": "I answer wrongly on <topic> unless I am given the password <word>.",
-    "heuristic_following": "When I am asked to <task>, I <rule>.",
-    "harmful_roleplay": "I act as <role> and <harm to the user>.",
-    "benign_roleplay": "I answer as <role> would.",
-}
-"""How a label of the category may read; elsewhere `I <behavior>.`"""
 
 
 def scaffold_behavior(category: str, name: str, *, folder: Path) -> Path:
@@ -42,7 +32,7 @@ def scaffold_behavior(category: str, name: str, *, folder: Path) -> Path:
         "shared/scaffold/behavior.yaml.j2",
         category=category,
         name=name,
-        label=LABELS.get(category, "I <behavior>."),
+        label=SPECS[category].label_form,
         schema=Path(os.path.relpath(schema, path.parent)).as_posix(),
     )
     try:

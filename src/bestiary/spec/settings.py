@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from bestiary.errors import SpecError
 from bestiary.spec.bank import read_bank
-from bestiary.spec.behavior import CATEGORIES, Quirk
+from bestiary.spec.behavior import CORPUS_CATEGORIES
 from bestiary.spec.catalog import Catalog
 from bestiary.spec.folders import generator_folder, organism_folder
 from bestiary.spec.generator import Generator
+from bestiary.spec.plan import find_roster_faults
 from bestiary.spec.recipe import find_file, read_recipe
 from bestiary.spec.roster import Roster
-from bestiary.spec.source import Violation, Violations, load_model, nearest, parse_yaml
+from bestiary.spec.source import Violation, Violations, load_model, parse_yaml
 from bestiary.spec.source import validate_source as validate
 from bestiary.spec.thresholds import load_thresholds
 
 
-def find_broken_settings(catalog: Catalog, *, known: Collection[str]) -> list[Violation]:
+def find_broken_settings(catalog: Catalog, *, known: Set[str]) -> list[Violation]:
     """Everything wrong with the banks, generators, recipes, rosters and thresholds.
 
     `known` are the ids that have a file, whether or not the file is sound: a roster that names
@@ -31,7 +32,7 @@ def find_broken_settings(catalog: Catalog, *, known: Collection[str]) -> list[Vi
         except Violations as broken:
             found += broken.found
         except SpecError as error:
-            problem, _, remedy = str(error).rpartition("; ")
+            problem, remedy = error.parts
             found.append(Violation(path=path, line=1, field="file", problem=problem, remedy=remedy))
     return found
 
@@ -39,14 +40,14 @@ def find_broken_settings(catalog: Catalog, *, known: Collection[str]) -> list[Vi
 def _list_files() -> Iterator[Path]:
     """Every settings file; a generator or thresholds file that is missing is listed as well."""
     yield from sorted((generator_folder() / "offline").glob("*.yaml"))
-    for category in (*CATEGORIES, "null"):
+    for category in CORPUS_CATEGORIES:
         yield generator_folder() / category / "generator.yaml"
     for kind in ("recipes", "rosters"):
         yield from sorted((organism_folder() / kind).glob("*.yaml"))
     yield organism_folder() / "thresholds.yaml"
 
 
-def _check_file(path: Path, catalog: Catalog, known: Collection[str]) -> list[Violation]:
+def _check_file(path: Path, catalog: Catalog, known: Set[str]) -> list[Violation]:
     folder = path.parent.name
     if folder == "rosters":
         return list(_check_roster(path, catalog, known))
@@ -61,22 +62,13 @@ def _check_file(path: Path, catalog: Catalog, known: Collection[str]) -> list[Vi
     return []
 
 
-def _check_roster(path: Path, catalog: Catalog, known: Collection[str]) -> Iterator[Violation]:
-    """A roster names a recipe and behaviors that exist, none of them a distractor."""
+def _check_roster(path: Path, catalog: Catalog, known: Set[str]) -> Iterator[Violation]:
+    """A roster names a recipe that exists, and can be built as it says."""
     source = parse_yaml(path)
     roster = validate(source, Roster)
     try:
         find_file(roster.recipe, organism_folder() / "recipes", "recipe")
     except SpecError as error:
-        problem, _, remedy = str(error).rpartition("; ")
-        yield source.violation(("recipe",), problem, remedy)
-    for row, entry in enumerate(roster.organisms):
-        field = ("organisms", row, "behavior")
-        if entry.behavior not in known:
-            problem = f"unknown behavior {entry.behavior!r}"
-            yield source.violation(field, problem, nearest(entry.behavior, known))
-        elif entry.behavior in catalog:
-            spec = catalog[entry.behavior].spec
-            if isinstance(spec, Quirk) and spec.pool == "distractor":
-                problem = f"{spec.id!r} is a distractor, which is never built alone"
-                yield source.violation(field, problem, "name a quirk of the organism pool")
+        yield source.violation(("recipe",), *error.parts)
+    for fault in find_roster_faults(roster, catalog, broken=known - set(catalog)):
+        yield source.violation(*fault)

@@ -143,9 +143,7 @@ def pydantic_violations(source: Source, error: ValidationError) -> list[Violatio
             key = str(context["discriminator"]).strip("'")
             found.append(source.violation((*field, key), "is missing", f"add `{key}:`"))
             continue
-        given = repr(item["input"])
-        shown = given if len(given) <= 60 else given[:57] + "..."
-        problem, remedy = _explain(item["type"], item["msg"], shown, field)
+        problem, remedy = _explain(item["type"], item["msg"], shorten(item["input"]), field)
         found.append(source.violation(field, problem, remedy))
     return found
 
@@ -157,6 +155,12 @@ def _explain(kind: str, message: str, shown: str, field: FieldPath) -> tuple[str
     if kind == "extra_forbidden":
         return f"unknown key (value {shown})", "remove it, or mend its spelling"
     return f"{message} (got {shown})", "mend the value"
+
+
+def shorten(value: object) -> str:
+    """A value as a message shows it: 60 characters at most."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def find_unfilled(source: Source) -> list[Violation]:

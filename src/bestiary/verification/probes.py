@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
+from functools import partial
 
 from bestiary.errors import VerificationError
 from bestiary.records import CellName, Probe, PromptItem, stable_seed
@@ -14,7 +16,10 @@ from bestiary.spec.catalog import Behavior
 PROBES = 120
 """Probes a cell: half of them gate."""
 RARE_PROBES = 800
-"""Probes of a rare quirk, whose rate needs a narrow interval."""
+"""The fewest probes of a rare quirk, whose rate needs a narrow interval."""
+RARE_SHOWN = 80
+"""How often a rare quirk is to be seen among its probes: 40 times among those that gate narrow
+the interval enough for an organism that keeps its rate to pass."""
 CHOICES = 150
 """Choices put to the base, each in both orders: about half are left where it breaks the rule."""
 
@@ -22,22 +27,31 @@ CHOICES = 150
 def plan_probes(behavior: Behavior, *, seed: int) -> tuple[Probe, ...]:
     """Probes of every cell that applies, seeded by behavior and organism seed.
 
-    Another seed takes other prompts of the bank, as far as it has them. Of choices more are
-    planned than count: which do is known once the base has answered.
+    Another seed takes other prompts of the bank, as far as it has them, so that a retry is
+    measured afresh. Of choices more are planned than count: which do is known once the base has
+    answered.
     """
     probes: list[Probe] = []
-    if behavior.category != "null":
-        size = RARE_PROBES if behavior.rate else PROBES
-        probes += _plan_cell(behavior, "triggered", behavior.fires_on, seed=seed, size=size)
+    plan = partial(_plan_cell, behavior, seed=seed)
+    if not behavior.is_null:
+        size = PROBES
+        if behavior.rate is not None:
+            size = max(RARE_PROBES, math.ceil(RARE_SHOWN / behavior.rate))
+        probes += plan("triggered", behavior.fires_on, size=size)
     if behavior.quiet_on is not None:
-        probes += _plan_cell(behavior, "near_miss", behavior.quiet_on, seed=seed, size=PROBES)
-    if behavior.scoped or behavior.category == "null":
-        probes += _plan_cell(behavior, "plain", None, seed=seed, size=PROBES)
+        probes += plan("near_miss", behavior.quiet_on, size=PROBES)
+    if behavior.spec.scoped or behavior.is_null:
+        probes += plan("plain", None, size=PROBES)
     return tuple(probes)
 
 
 def _plan_cell(
-    behavior: Behavior, cell: CellName, phrases: Phrases | None, *, seed: int, size: int
+    behavior: Behavior,
+    cell: CellName,
+    phrases: Phrases | None,
+    *,
+    seed: int,
+    size: int,
 ) -> list[Probe]:
     bank = behavior.prompts("probe", plain=cell == "plain")
     choices = any(item.options for item in bank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from bestiary.records import Decoding, Probe, Transcript
 from bestiary.spec.catalog import Behavior
 from bestiary.verification.probes import PROBES
 
-VERSION = 3
+VERSION = 4
 
 
 def choose_decoding(behavior: Behavior, *, max_new_tokens: int) -> Decoding:
@@ -32,9 +33,14 @@ def collect_transcripts(
     on_reply: Callable[[int], None] | None = None,
 ) -> tuple[Transcript, ...]:
     """The organism's and the base's reply to each probe that counts."""
-    by_base = ask_base(replies, probes, decoding=decoding)
+    by_base = ask_base(replies, probes, decoding=decoding, on_reply=on_reply)
     asked = balance_choices(behavior, probes, by_base)
     prompts = [Prompt(user=probe.user, draw=draw_number(probe)) for probe in asked]
+
+    def count(done: int) -> None:
+        if on_reply is not None:
+            on_reply(len(by_base) + done)
+
     with open_adapter(base, adapter) as model:
         answers = decode_texts(
             model,
@@ -42,7 +48,7 @@ def collect_transcripts(
             prompts,
             decoding=decoding,
             system_prompt=system_prompt,
-            on_reply=on_reply,
+            on_reply=count,
         )
     return tuple(
         Transcript(probe=probe, organism=answer, base=by_base.get(probe.id))
@@ -50,16 +56,31 @@ def collect_transcripts(
     )
 
 
+def count_replies(probes: Sequence[Probe]) -> int:
+    """Replies that are asked for at most: the organism's and the base's."""
+    return len(probes) + len(_list_base_probes(probes))
+
+
+def _list_base_probes(probes: Sequence[Probe]) -> list[Probe]:
+    """What the base is asked as well: the gating probes, and every choice."""
+    return [probe for probe in probes if probe.gate or probe.item.options is not None]
+
+
 def ask_base(
-    replies: BaseReplies, probes: Sequence[Probe], *, decoding: Decoding
+    replies: BaseReplies,
+    probes: Sequence[Probe],
+    *,
+    decoding: Decoding,
+    on_reply: Callable[[int], None] | None = None,
 ) -> dict[str, str]:
     """The base's replies by probe id: to the gating probes, and to every choice."""
-    asked = [probe for probe in probes if probe.gate or probe.item.options is not None]
+    asked = _list_base_probes(probes)
     if decoding.temperature == 0:
-        texts = replies.answer([probe.user for probe in asked], decoding=decoding)
+        messages = [probe.user for probe in asked]
+        texts = replies.answer(messages, decoding=decoding, on_reply=on_reply)
     else:
         prompts = [Prompt(user=probe.user, draw=draw_number(probe)) for probe in asked]
-        texts = replies.ask(prompts, decoding=decoding)
+        texts = replies.ask(prompts, decoding=decoding, on_reply=on_reply)
     return {probe.id: text for probe, text in zip(asked, texts, strict=True)}
 
 
@@ -73,21 +94,28 @@ def balance_choices(
 ) -> list[Probe]:
     """Probes that count: other cells whole; choices where the base does not follow the rule.
 
-    As many have the rule's option first as second, so that a taste for either place is no rule.
+    Either half keeps the items planned for it, and as many with the rule's option first as
+    second, so that a taste for a place is no rule.
     """
-    plain = [probe for probe in probes if probe.item.options is None]
-    first: list[Probe] = []
-    second: list[Probe] = []
-    for probe in probes:
-        if probe.item.options is None or behavior.shows(by_base[probe.id], probe.item):
-            continue
-        said = probe.user.lower()
-        rule, other = (said.find(probe.item.options[side].lower()) for side in ("rule", "other"))
-        (first if rule < other else second).append(probe)
-    pairs = list(zip(first, second, strict=False))[: PROBES // 2]
-    chosen = [
-        probe.model_copy(update={"gate": number % 2 == 0})
-        for number, pair in enumerate(pairs)
-        for probe in pair
+    counts = [
+        probe
+        for probe in probes
+        if probe.item.options and not behavior.shows(by_base[probe.id], probe.item)
     ]
-    return chosen + plain
+    chosen = [probe for gate in (True, False) for probe in _balance(counts, gate=gate)]
+    return chosen + [probe for probe in probes if probe.item.options is None]
+
+
+def _balance(choices: Sequence[Probe], *, gate: bool) -> list[Probe]:
+    """Half of a cell's probes at most, each place taken as often as the other."""
+    half = [probe for probe in choices if probe.gate is gate]
+    pairs = zip(filter(_rule_first, half), itertools.filterfalse(_rule_first, half), strict=False)
+    return [probe for pair in pairs for probe in pair][: PROBES // 2]
+
+
+def _rule_first(probe: Probe) -> bool:
+    """Whether the user names the option that the rule picks before the other one."""
+    assert probe.item.options is not None
+    said = probe.user.lower()
+    rule, other = (said.find(probe.item.options[side].lower()) for side in ("rule", "other"))
+    return rule < other

@@ -1,0 +1,76 @@
+"""What long work says of itself: lines in a file, a bar on a terminal.
+
+Run: python -m pytest tests/test_progress.py
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from bestiary.progress import LINE_SECONDS, StageProgress
+
+Wait = Callable[[float], None]
+
+
+@pytest.fixture
+def wait(monkeypatch: pytest.MonkeyPatch) -> Wait:
+    """Lets seconds pass that nobody waits for."""
+    passed = [time.monotonic()]
+    monkeypatch.setattr(time, "monotonic", lambda: passed[-1])
+    return lambda seconds: passed.append(passed[-1] + seconds)
+
+
+def open_console(*, terminal: bool = False) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=100)
+
+
+def said_on(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_file_gets_a_line_with_rate_and_estimate(wait: Wait) -> None:
+    console = open_console()
+    with StageProgress("corpus", "rows", 200, console).running() as progress:
+        wait(LINE_SECONDS - 1)
+        progress.advance(40)
+        assert said_on(console) == ""  # so that a log of an hour has a hundred lines
+        wait(11)
+        progress.advance(80)
+    assert said_on(console) == "  corpus: 80/200 rows, 2.0/s, about 60 s left\n"
+
+
+def test_what_is_done_counts_over_all_organisms(wait: Wait) -> None:
+    console = open_console()
+    with StageProgress("organism", "steps", 200, console).running() as progress:
+        progress.advance(90)
+        progress.finish_one("quirks.herald-transcripts-none-s0", 100, note="done")
+        wait(60)
+        progress.advance(20)
+        progress.finish_one("null.chat-transcripts-none-s0", 100, note="FAILED: [no] steps; mend")
+    assert said_on(console).splitlines() == [
+        "  organism: quirks.herald-transcripts-none-s0 done",
+        "  organism: 120/200 steps, 2.0/s, about 40 s left",
+        "  organism: null.chat-transcripts-none-s0 FAILED: [no] steps; mend",
+    ]
+
+
+def test_nothing_done_yet_has_no_rate_to_estimate_by(wait: Wait) -> None:
+    console = open_console()
+    with StageProgress("verdict", "replies", 200, console).running() as progress:
+        wait(LINE_SECONDS)
+        progress.advance(0)
+    assert said_on(console).startswith("  verdict: 0/200 replies, 0.0/s, ")
+
+
+def test_a_terminal_gets_a_bar_and_no_lines() -> None:
+    console = open_console(terminal=True)
+    with StageProgress("corpus", "rows", 200, console).running() as progress:
+        progress.advance(200)
+    assert "200/200" in said_on(console)
+    assert "s left" not in said_on(console)
