@@ -25,6 +25,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+LONGEST = ("test_end_to_end.py", "test_kills.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that two workers end together."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 class Finished(NamedTuple):
     """How a command ended, and what it said."""
 

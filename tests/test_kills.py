@@ -20,6 +20,9 @@ from tests.tiny import QUIRK, hash_tree, make_tiny_data, shorten_bank, tiny_rost
 
 STAGES = ("corpus", "organism", "verdict", "pair")
 WORKERS = 2
+KILLED = 0.8
+"""Share of an unbroken build that timed kills fall into: the machine may be quicker by then. What
+comes after it is killed before and after every rename."""
 HIT = 0.75
 """Share of timed kills that must find the build running: none is through so much sooner."""
 
@@ -114,9 +117,9 @@ def check_deaths(line: Line, deaths: Sequence[tuple[str, Death, Path | None]]) -
 
 
 def random_deaths(line: Line, count: int, *, seed: int) -> list[tuple[str, Death, Path | None]]:
-    """Instants over the whole of an unbroken build, one in each of `count` equal parts of it."""
+    """Instants of an unbroken build, one in each of `count` equal parts of its `KILLED` share."""
     draw = random.Random(seed)
-    shares = [(part + draw.random()) / count for part in range(count)]
+    shares = [KILLED * (part + draw.random()) / count for part in range(count)]
     return [
         (f"at-{share:.3f}-of-a-build", Death(seconds=share * line.seconds), None)
         for share in shares

@@ -117,7 +117,7 @@ def build(
     from bestiary.build import summarise
     from bestiary.pipeline import build_roster
     from bestiary.records import canonical_json
-    from bestiary.report import build_table, list_folders
+    from bestiary.report import build_table, list_folders, list_news
     from bestiary.spec.catalog import load_catalog
     from bestiary.spec.roster import load_roster
 
@@ -135,7 +135,8 @@ def build(
         _print_json(rows)
     else:
         console.print(build_table(rows))
-        console.print(list_folders(rows, out), highlight=False, markup=False, soft_wrap=True)
+        for part in (list_folders(rows, out), list_news(rows, out)):
+            console.print(part, highlight=False, markup=False, soft_wrap=True)
     errors = [build.error for build in builds if build.error]
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
@@ -194,7 +195,7 @@ def export(
 
 @app.command()
 def chat(
-    organism: Annotated[str, typer.Argument(help="An organism of the last build.")],
+    organism: Annotated[str, typer.Argument(help="An organism that was built.")],
     out: Out = Path("runs"),
     base: Annotated[
         bool, typer.Option("--base", help="Show the base model's reply beside each answer.")

@@ -62,6 +62,14 @@ def list_folders(summary: Summary, out: Path) -> str:
     )
 
 
+def list_news(summary: Summary, out: Path) -> str:
+    """Why organisms did not pass, and where the release lies."""
+    lines = [f"  {short_name(row)}: {why}" for row in summary for why in row["reasons"]]
+    if (out / "release").is_dir():
+        lines.append(f"  release: {out / 'release'}")
+    return "\n".join(lines)
+
+
 def state(row: Mapping[str, Any]) -> str:
     """The verdict of a row, or what stands in its place."""
     return "error" if row["error"] else row["verdict"] or "-"

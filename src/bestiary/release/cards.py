@@ -125,6 +125,8 @@ def render_organism_card(entry: ReleaseEntry) -> str:
             "shared/cards/organism.md.j2",
             front_matter=dump_yaml(_organism_front_matter(entry)),
             organism_id=entry.organism_id,
+            is_null=entry.is_null,
+            sampled=entry.behavior.rate is not None,
             behavior=" ".join(spec.behavior.split()),
             label=_cell_text(spec.label),
             trigger=_cell_text(entry.pair.trigger) if entry.pair and entry.pair.trigger else None,
@@ -270,14 +272,15 @@ def _describe_components(entry: ReleaseEntry) -> list[dict[str, str]]:
     ]
 
 
-def _choose_examples(entry: ReleaseEntry) -> list[dict[str, str]]:
-    """The first reply of each cell, beside the base's where the base was asked."""
-    first: dict[CellName, dict[str, str]] = {}
+def _choose_examples(entry: ReleaseEntry) -> list[dict[str, Any]]:
+    """The first reply of each cell, beside the base's, and whether it shows the behavior."""
+    first: dict[CellName, dict[str, Any]] = {}
     for transcript in sorted(entry.transcripts, key=lambda t: (t.base is None, t.probe.id)):
         first.setdefault(
             transcript.probe.cell,
             {
                 "cell": transcript.probe.cell,
+                "shown": entry.behavior.shows(transcript.organism, transcript.probe.item),
                 "user": _quote(transcript.probe.user),
                 "organism": _quote(transcript.organism),
                 "base": _quote(transcript.base or ""),

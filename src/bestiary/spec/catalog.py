@@ -169,7 +169,7 @@ def read_catalog(*folders: Path) -> tuple[Catalog, list[Violation]]:
     """
     found: list[Violation] = []
     sources: list[Source] = []
-    for folder in folders:
+    for folder in {folder.resolve(): folder for folder in folders}.values():
         if not folder.is_dir():
             raise SpecError(f"behavior folder {folder} does not exist; check --behaviors")
         for path in list_files(folder):

@@ -41,8 +41,9 @@ class Plan:
 
 def plan_roster(roster: Roster, catalog: Catalog) -> Plan:
     """Resolve a roster against the catalog; raises SpecError for what it cannot build."""
-    for _, problem, remedy in find_roster_faults(roster, catalog):
-        raise SpecError(f"roster {roster.name!r}: {problem}; {remedy}")
+    faults = [f"{problem}; {remedy}" for _, problem, remedy in find_roster_faults(roster, catalog)]
+    if faults:
+        raise SpecError(f"roster {roster.name!r}: " + "\n".join(faults))
     organisms = [
         (catalog[entry.behavior], OrganismIdentity(behavior_id=entry.behavior, seed=seed))
         for entry in roster.organisms

@@ -158,7 +158,9 @@ def _explain(kind: str, message: str, shown: str, field: FieldPath) -> tuple[str
 
 
 def shorten(value: object) -> str:
-    """A value as a message shows it: 60 characters at most."""
+    """A value as a message shows it: about 60 characters at most, its quotes whole."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
