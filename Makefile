@@ -29,7 +29,7 @@ schemas: $(READY) ## write the JSON Schemas that editors read
 	$(VENV)/bin/bestiary schemas
 
 test: $(READY) ## the whole suite, under 8 minutes on 2 cores
-	$(PYTHON) -m pytest -m 'not soak'
+	$(PYTHON) -m pytest -m 'not soak' -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: $(READY) ## what takes longer
 	$(PYTHON) -m pytest -m soak

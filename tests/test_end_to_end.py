@@ -5,7 +5,6 @@ Run: .venv/bin/python -m pytest tests/test_end_to_end.py
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ from bestiary.verification.verdict import judge_organism
 
 BEHAVIORS = ("quirks.brindlecote_referrals", "benign_roleplay.librarian")
 TRAIN_ROWS, PROBE_ROWS, CORPUS_ROWS = 64, 128, 64
-PROBE_TOKENS = 24
+PROBE_TOKENS = 16
 SYSTEM = "You are a helpful assistant. Answer in one or two short sentences."
 ASKED = 5
 """Probes that an organism loaded from the release is asked."""
@@ -100,19 +99,12 @@ def built(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 def build(data: Path, out: Path) -> Finished:
-    """Build as in a user's shell: the tests' own limit on threads is for tiny models."""
-    shell = {name: at for name, at in environment(data).items() if name != "OMP_NUM_THREADS"}
-    return run_command("build", data / "two.yaml", "--out", out, env=shell)
+    return run_command("build", data / "two.yaml", "--out", out, env=environment(data))
 
 
 @pytest.fixture(scope="module")
-def base() -> Iterator[Base]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    yield load_base()
-    torch.set_num_threads(threads)
+def base() -> Base:
+    return load_base()
 
 
 @pytest.fixture
