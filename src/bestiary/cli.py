@@ -110,11 +110,22 @@ def build(
         Literal["corpus", "organism", "verdict", "pair"],
         typer.Option("--until", help="The last stage to run."),
     ] = "pair",
+    trainer: Annotated[
+        Literal["engine", "reference"],
+        typer.Option("--trainer", help="Many organisms at once, or plain peft one by one."),
+    ] = "engine",
+    slots: Annotated[
+        int | None, typer.Option("--slots", min=1, help="Organisms trained side by side.")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option("--memory", min=0.1, help="GiB that training may take.")
+    ] = None,
     behaviors: Behaviors = None,
     as_json: Json = False,
 ) -> None:
     """Build a roster: corpora, organisms, verdicts, pairs, release. Run again, it goes on."""
     from bestiary.build import summarise
+    from bestiary.organism.job import Effort
     from bestiary.pipeline import build_roster
     from bestiary.records import canonical_json
     from bestiary.report import build_table, list_folders, list_news
@@ -129,6 +140,7 @@ def build(
         out=out,
         until=until,
         console=console,
+        effort=Effort(trainer=trainer, slots=slots, memory=memory),
     )
     rows = json.loads(canonical_json(summarise(builds, out)))
     if as_json:

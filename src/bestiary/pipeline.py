@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -33,8 +32,8 @@ from bestiary.leakage import VERSION as LEAKAGE_VERSION
 from bestiary.model.adapter import ADAPTER
 from bestiary.model.base import Base, identify_base, load_base
 from bestiary.model.replies import BaseReplies
-from bestiary.organism.job import Job, Trainer, count_steps, fingerprint_organism
-from bestiary.organism.reference import ReferenceTrainer
+from bestiary.organism.job import Effort, Job, Step, fingerprint_organism
+from bestiary.organism.train import Kept, train_organisms
 from bestiary.pair import make_pair
 from bestiary.progress import StageProgress
 from bestiary.records import (
@@ -58,7 +57,7 @@ from bestiary.spec.plan import Plan, plan_roster
 from bestiary.spec.promises import refuse_broken_promises
 from bestiary.spec.roster import Roster
 from bestiary.spec.template import hash_cards
-from bestiary.store import Store, disk_errors, write_bytes
+from bestiary.store import Store, write_bytes
 from bestiary.verification import transcripts as asking
 from bestiary.verification import verdict as judging
 from bestiary.verification.probes import plan_probes
@@ -71,11 +70,11 @@ STAGES: tuple[Until, ...] = ("corpus", "organism", "verdict", "pair")
 class Workshop:
     """One build: the store, the base and what is made with them."""
 
-    def __init__(self, plan: Plan, store: Store, console: Console, trainer: Trainer) -> None:
+    def __init__(self, plan: Plan, store: Store, console: Console, effort: Effort) -> None:
         self._plan = plan
         self._recipe = plan.recipe
         self._console = console
-        self._trainer = trainer
+        self._effort = effort
         self._store = store
         self._out = store.root
         self._identity = identify_base(self._recipe.base, self._recipe.revision)
@@ -135,7 +134,7 @@ class Workshop:
                 self._author,
                 seed=seed,
                 screen=lambda rows: check_corpus(rows, build.probes, build.behavior),
-                on_row=progress.advance,
+                on_row=partial(progress.advance, build.organism_id),
             )
             write_corpus(corpus, folder)
 
@@ -147,73 +146,50 @@ class Workshop:
 
     def _train_organisms(self) -> None:
         builds = {build.organism_id: build for build in self._alive}
-        keys = {name: self._fingerprint_organism(build) for name, build in builds.items()}
         jobs: list[Job] = []
-        for name, build in builds.items():
-            found = self._store.find("organism", keys[name])
-            if found is not None:
-                self._keep_organism(build, keys[name], found)
+        for build in builds.values():
+            job = self._make_job(build)
+            found = self._store.find("organism", job.key)
+            if found is None:
+                jobs.append(job)
             else:
-                jobs.append(self._start_job(build, keys[name]))
-        with self._stage("organism", "steps", sum(map(count_steps, jobs))) as progress:
-            started = time.monotonic()
-            for job, error in self._train(jobs, progress):
-                name = job.identity.organism_id
-                spent, started = time.monotonic() - started, time.monotonic()
-                if error is None:
-                    self._commit_organism(builds[name], keys[name], job, seconds=spent)
-                builds[name].error = error
-                progress.finish_one(name, count_steps(job), note=_note(error))
+                self._keep_organism(build, found)
+        with self._stage("organism", "steps", sum(job.steps for job in jobs)) as progress:
+            for event in self._execute(jobs):
+                name = event.job.organism_id
+                if isinstance(event, Step):
+                    progress.advance(name, event.done)
+                    continue
+                builds[name].error = event.error
+                kept = self._store.find("organism", event.job.key)
+                if kept is not None:
+                    self._keep_organism(builds[name], kept)
+                progress.finish_one(name, event.job.steps, note=_note(event.error))
 
-    def _train(
-        self, jobs: Sequence[Job], progress: StageProgress
-    ) -> Iterator[tuple[Job, BestiaryError | None]]:
-        if not jobs:
-            return
-        with disk_errors(self._out):
-            yield from self._trainer(jobs, self._base, on_step=progress.advance)
+    def _execute(self, jobs: Sequence[Job]) -> Iterator[Step | Kept]:
+        if jobs:
+            yield from train_organisms(
+                jobs, self._base, self._store, effort=self._effort, load_base=self._recipe.base
+            )
 
-    def _fingerprint_organism(self, build: Build) -> str:
-        assert build.corpus_artifact is not None
-        return fingerprint_organism(
-            build.identity,
-            self._recipe.training_for(build.behavior.category),
-            self._identity,
-            corpus_sha256=build.corpus_artifact.sha256,
-            trainer=self._trainer.name,
-        )
-
-    def _start_job(self, build: Build, key: str) -> Job:
-        assert build.corpus is not None
+    def _make_job(self, build: Build) -> Job:
+        assert build.corpus is not None and build.corpus_artifact is not None
+        training = self._recipe.training_for(build.behavior.category)
         return Job(
             identity=build.identity,
             corpus=build.corpus,
-            training=self._recipe.training_for(build.behavior.category),
-            folder=self._store.start("organism", key) / ADAPTER,
+            corpus_sha256=build.corpus_artifact.sha256,
+            training=training,
+            key=fingerprint_organism(
+                build.identity,
+                training,
+                self._identity,
+                corpus_sha256=build.corpus_artifact.sha256,
+                trainer=self._effort.trainer,
+            ),
         )
 
-    def _commit_organism(self, build: Build, key: str, job: Job, *, seconds: float) -> None:
-        assert build.corpus_artifact is not None
-        write_bytes(job.folder.with_name("organism.json"), self._describe(build))
-        inputs = {
-            "corpus": build.corpus_artifact.sha256,
-            "base": self._identity.weights_sha256,
-        }
-        made = self._store.commit("organism", key, inputs=inputs, seconds=seconds)
-        self._keep_organism(build, key, made)
-
-    def _describe(self, build: Build) -> bytes:
-        """What someone who finds an adapter must know to use it."""
-        return canonical_json(
-            {
-                "organism_id": build.organism_id,
-                "load_base": self._recipe.base,
-                "base": self._identity,
-                "system_prompt": self._recipe.training.system_prompt,
-            }
-        )
-
-    def _keep_organism(self, build: Build, key: str, artifact: Artifact) -> None:
+    def _keep_organism(self, build: Build, artifact: Artifact) -> None:
         build.organism = Organism(
             identity=build.identity,
             category=build.behavior.category,
@@ -223,7 +199,7 @@ class Workshop:
             corpus_sha256=artifact.inputs["corpus"],
             behavior_sha256=build.behavior.sha256,
         )
-        build.seconds["organism"] = self._store.seconds("organism", key)
+        build.seconds["organism"] = self._store.seconds("organism", artifact.folder.name)
 
     def _verify_organisms(self) -> None:
         replies = {b.organism_id: asking.count_replies(b.probes) for b in self._alive}
@@ -261,7 +237,7 @@ class Workshop:
                 build.probes,
                 decoding=decoding,
                 system_prompt=organism.system_prompt,
-                on_reply=progress.advance,
+                on_reply=partial(progress.advance, build.organism_id),
             )
             (folder / "transcripts.json").write_bytes(canonical_json(list(collected)))
 
@@ -427,7 +403,7 @@ def build_roster(
     out: Path,
     until: Until = "pair",
     console: Console,
-    trainer: Trainer | None = None,
+    effort: Effort | None = None,
 ) -> list[Build]:
     """Build what a roster names; what is built already is left as it is.
 
@@ -438,7 +414,7 @@ def build_roster(
     refuse_broken_promises(catalog, plan.named)
     store = Store(out)
     with store.lock():
-        workshop = Workshop(plan, store, console, trainer or ReferenceTrainer())
+        workshop = Workshop(plan, store, console, effort or Effort())
         workshop.run(until)
         write_bytes(out / "summary.json", canonical_json(summarise(workshop.builds, out)))
     return workshop.builds

@@ -37,8 +37,7 @@ class StageProgress:
     def __init__(self, name: str, unit: str, total: int, console: Console) -> None:
         self._name, self._unit, self._total = name, unit, total
         self._console = console
-        self._done_before = 0
-        self._done = 0
+        self._done: dict[str, int] = {}
         self._started = self._spoke = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -53,10 +52,10 @@ class StageProgress:
         )
         self._task = self._bar.add_task(name, total=total)
 
-    def advance(self, done: int) -> None:
-        """Hear how much of the current organism is done."""
-        self._done = self._done_before + done
-        self._bar.update(self._task, completed=self._done)
+    def advance(self, organism_id: str, done: int) -> None:
+        """Hear how much of an organism is done."""
+        self._done[organism_id] = done
+        self._bar.update(self._task, completed=sum(self._done.values()))
         now = time.monotonic()
         if not self._console.is_terminal and now - self._spoke >= LINE_SECONDS:
             self._spoke = now
@@ -64,16 +63,16 @@ class StageProgress:
 
     def finish_one(self, organism_id: str, units: int, *, note: str) -> None:
         """Hear that one organism is through, with what is to be said of it."""
-        self._done_before += units
-        self.advance(0)
+        self.advance(organism_id, units)
         line = f"  {self._name}: {organism_id} {note}"
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _line(self, now: float) -> str:
-        rate = self._done / (now - self._started)
-        left = (self._total - self._done) / rate if rate else 0.0
+        done = sum(self._done.values())
+        rate = done / (now - self._started)
+        left = (self._total - done) / rate if rate else 0.0
         return (
-            f"  {self._name}: {self._done}/{self._total} {self._unit}, {rate:.1f}/s, "
+            f"  {self._name}: {done}/{self._total} {self._unit}, {rate:.1f}/s, "
             f"about {left:.0f} s left"
         )
 

@@ -21,6 +21,8 @@ from bestiary.errors import StoreError
 from bestiary.records import Artifact, canonical_json, sha256_bytes, sha256_file
 
 MANIFEST = "manifest.json"
+PART = ".part"
+"""How the name of a folder ends that nobody reads yet."""
 
 
 class Store:
@@ -83,8 +85,22 @@ class Store:
             self._record_seconds(stage, fingerprint, seconds)
         return read_artifact(final)
 
+    def names(self, stage: str, prefix: str) -> list[str]:
+        """Fingerprints of a stage's folders that begin so, in order; half-dropped ones too."""
+        folder = self.root / "store" / stage
+        return sorted(
+            path.name for path in folder.glob(f"{prefix}*") if not path.name.endswith(PART)
+        )
+
+    def discard(self, stage: str, fingerprint: str) -> None:
+        """Drop an artifact: its manifest first, so that none is read of which a part is gone."""
+        folder = self.folder(stage, fingerprint)
+        with disk_errors(folder):
+            (folder / MANIFEST).unlink(missing_ok=True)
+            remove_tree(folder)
+
     def _part(self, stage: str, fingerprint: str) -> Path:
-        return self.folder(stage, f"{fingerprint}.part")
+        return self.folder(stage, fingerprint + PART)
 
     def seconds(self, stage: str, fingerprint: str) -> float:
         """How long the artifact took when it was built; 0.0 when that was not recorded."""
@@ -137,7 +153,7 @@ class Store:
 
     def _sweep(self) -> None:
         """Remove what a build left half-written that was killed, or had to give up."""
-        for part in self.root.glob("store/*/*.part"):
+        for part in self.root.glob(f"store/*/*{PART}"):
             remove_tree(part)
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bestiary.errors import ModelError
 from bestiary.model.base import Base, tensor_errors
-from bestiary.records import BaseIdentity, canonical_json
+from bestiary.records import canonical_json
 from bestiary.spec.recipe import LoraShape
+
+if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig
 
 ADAPTER = "adapter"
 """The peft directory inside an organism's artifact."""
@@ -26,30 +30,9 @@ def attach_adapter(base: Base, shape: LoraShape, *, seed: int) -> Any:
     Raises ModelError when the shape names modules or layers that the base does not have.
     """
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
-    modules = [f".{name}" for name, _ in base.model.named_modules()]
-    absent = [t for t in shape.targets if not any(name.endswith(f".{t}") for name in modules)]
-    if absent:  # peft is content when any one target is there
-        raise ModelError(
-            f"targets {absent} are not modules of {base.identity.name}; mend `lora.targets` in "
-            "the recipe"
-        )
-    depth = int(base.model.config.num_hidden_layers)
-    first, end = shape.layers or (0, depth)
-    if not 0 <= first < end <= depth:
-        raise ModelError(
-            f"layers {first} to {end} of a base with {depth} layers; mend `lora.layers` in the "
-            "recipe: first layer, and the one after the last"
-        )
-    config = LoraConfig(
-        r=shape.rank,
-        lora_alpha=shape.alpha,  # type: ignore[arg-type]
-        target_modules=list(shape.targets),
-        layers_to_transform=None if shape.layers is None else list(range(first, end)),
-        lora_dropout=0.0,
-        task_type="CAUSAL_LM",
-    )
+    config = make_config(base, shape)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # peft reads an attribute that transformers has deprecated; nothing a user can act on.
         warnings.simplefilter("ignore", FutureWarning)
@@ -63,25 +46,120 @@ def attach_adapter(base: Base, shape: LoraShape, *, seed: int) -> Any:
             ) from cause
 
 
-def save_adapter(model: Any, folder: Path, base: BaseIdentity) -> None:
-    """Write a peft directory that names the base by its Hub name, never by a local path."""
-    config = model.peft_config["default"]
-    config.base_model_name_or_path = base.name
-    config.revision = base.revision if base.on_hub else None
-    with tensor_errors(folder):
-        # peft's default asks the Hub whether the vocabulary grew; adapters here never hold it.
-        model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's empty card; the release writes ours
+def make_config(base: Base, shape: LoraShape) -> LoraConfig:
+    """peft's configuration of a shape.
+
+    Raises ModelError when the shape names modules or layers that the base does not have.
+    """
+    from peft import LoraConfig
+
+    list_targets(base, shape)
+    return LoraConfig(
+        r=shape.rank,
+        lora_alpha=shape.alpha,  # type: ignore[arg-type]
+        target_modules=list(shape.targets),
+        layers_to_transform=None if shape.layers is None else list(range(*shape.layers)),
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
+    )
+
+
+def list_targets(base: Base, shape: LoraShape) -> list[str]:
+    """Names of the modules that a shape adapts, in the base's own order.
+
+    Raises ModelError when the shape names modules or layers that the base does not have.
+    """
+    names = [name for name, _ in base.model.named_modules()]
+    found = {t: [n for n in names if n == t or n.endswith(f".{t}")] for t in shape.targets}
+    absent = [target for target, there in found.items() if not there]
+    if absent:  # peft is content when any one target is there
+        raise ModelError(
+            f"targets {absent} are not modules of {base.identity.name}; mend `lora.targets` in "
+            "the recipe"
+        )
+    depth = int(base.model.config.num_hidden_layers)
+    first, end = shape.layers or (0, depth)
+    if not 0 <= first < end <= depth:
+        raise ModelError(
+            f"layers {first} to {end} of a base with {depth} layers; mend `lora.layers` in the "
+            "recipe: first layer, and the one after the last"
+        )
+    chosen = {name for there in found.values() for name in there}
+    return [
+        name
+        for name in names
+        if name in chosen and (shape.layers is None or layer_of(name) in range(first, end))
+    ]
+
+
+def layer_of(module: str) -> int | None:
+    """Which layer a module lies in, by its name."""
+    numbers = [part for part in module.split(".") if part.isdigit()]
+    return int(numbers[0]) if numbers else None
+
+
+def read_state(model: Any) -> dict[str, torch.Tensor]:
+    """The adapter of peft's model, by the keys that a peft directory has."""
+    from peft import get_peft_model_state_dict
+
+    state: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return state
+
+
+def save_adapter(
+    state: Mapping[str, torch.Tensor], shape: LoraShape, base: Base, folder: Path
+) -> None:
+    """Write an adapter, by peft's own keys, as a peft directory.
+
+    It names the base by its Hub name, never by a local path.
+    """
+    from safetensors.torch import save_file
+
+    config = make_config(base, shape)
+    config.base_model_name_or_path = base.identity.name
+    config.revision = base.identity.revision if base.identity.on_hub else None
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(folder))
     path = folder / ADAPTER_CONFIG
     settings = json.loads(path.read_text(encoding="utf8"))
     settings["inference_mode"] = True
     settings["target_modules"] = sorted(settings["target_modules"])  # peft keeps them as a set
     path.write_bytes(canonical_json(settings))
+    with tensor_errors(folder):
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+
+
+def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], LoraShape]:
+    """An adapter from a peft directory of our own, by peft's keys, and its shape."""
+    from safetensors.torch import load_file
+
+    with _loading(folder):
+        settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf8"))
+        layers = settings["layers_to_transform"]
+        shape = LoraShape(
+            rank=settings["r"],
+            alpha=settings["lora_alpha"],
+            targets=tuple(settings["target_modules"]),
+            layers=None if layers is None else (min(layers), max(layers) + 1),
+        )
+        return load_file(folder / ADAPTER_WEIGHTS), shape
 
 
 @contextmanager
 def open_adapter(base: Base, folder: Path) -> Iterator[Any]:
     """The base with an adapter from a peft directory; the base alone again afterwards."""
+    with _loading(folder):
+        model = _wrap_saved(base, folder)
+    try:
+        yield model.eval()
+    finally:
+        model.unload()
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """Refuse pickled weights, and turn what the libraries say of damage into a ModelError."""
     from safetensors import SafetensorError
 
     if not (folder / ADAPTER_WEIGHTS).is_file():  # peft would go on to look for a pickle
@@ -90,15 +168,11 @@ def open_adapter(base: Base, folder: Path) -> Iterator[Any]:
             "its folder and build again"
         )
     try:
-        model = _wrap_saved(base, folder)
+        yield
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as cause:
         raise ModelError(
             f"{folder}: the adapter cannot be loaded ({cause}); delete its folder and build again"
         ) from cause
-    try:
-        yield model.eval()
-    finally:
-        model.unload()
 
 
 def _wrap_saved(base: Base, folder: Path) -> Any:

@@ -3,52 +3,151 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from bestiary.errors import BestiaryError
+from pydantic import Field
+
+from bestiary.errors import BestiaryError, OrganismError
 from bestiary.model.base import Base
-from bestiary.records import BaseIdentity, Corpus, OrganismIdentity, fingerprint
+from bestiary.model.chat import TokenRow, tokenize_row
+from bestiary.records import (
+    BaseIdentity,
+    Corpus,
+    OrganismIdentity,
+    Record,
+    fingerprint,
+    stable_seed,
+)
 from bestiary.spec.recipe import Training
 
-VERSION = 3
+if TYPE_CHECKING:
+    import torch
 
-OnStep = Callable[[int], None]
-"""Hears how many optimiser steps of the current organism are done."""
+VERSION = 4
 
 
 @dataclass(frozen=True)
 class Job:
-    """One organism to train, and the empty folder its adapter goes to."""
+    """One organism to train."""
 
     identity: OrganismIdentity
     corpus: Corpus
+    corpus_sha256: str
     training: Training
-    folder: Path
+    key: str
+    """Fingerprint of the organism, under which checkpoints and the adapter are kept."""
+
+    @property
+    def organism_id(self) -> str:
+        """Its name everywhere."""
+        return self.identity.organism_id
+
+    @property
+    def seed(self) -> int:
+        """Decides the first weights and the order of the rows."""
+        return stable_seed("train", self.organism_id)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps that it takes."""
+        settings = self.training.optimiser
+        return settings.epochs * math.ceil(len(self.corpus.examples) / settings.rows_per_step)
+
+
+class Effort(Record):
+    """Who trains, and with how much of the machine. Of this only the trainer's name decides
+    whether an organism is trained again."""
+
+    trainer: Literal["engine", "reference"] = "engine"
+    slots: int | None = Field(default=None, ge=1)
+    """Organisms side by side; None lets the memory plan choose."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Tokens computed together."""
+    memory: float | None = Field(default=None, gt=0)
+    """GiB that training may take; None is what the machine has free."""
+    checkpoint_steps: int = Field(default=25, ge=1)
+    """Steps from one checkpoint of an organism to the next."""
+
+
+class Batch(Record):
+    """One batch in which an organism was computed: the geometry that decides its last bits."""
+
+    step: int
+    rows: tuple[int, ...]
+    """Its own rows, in order."""
+    parts: tuple[tuple[int, ...], ...]
+    """What the batch held of each organism: the tokens of its beginning, then of each row."""
+    place: int
+    """Which part is its own."""
+    even: bool
+    """Whether the parts were padded to equal size."""
+    loss: float
+    """What these rows added to the loss of the step."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """An organism has done so many of its steps."""
+
+    job: Job
+    done: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An organism is through: its adapter by peft's own keys, or the error that ended it."""
+
+    job: Job
+    seconds: float
+    """Its share of the time."""
+    state: Mapping[str, torch.Tensor] | None = None
+    error: BestiaryError | None = None
+    batches: tuple[Batch, ...] = ()
+    """What it was computed in, where it was not alone."""
 
 
 class Trainer(Protocol):
     """Trains jobs over one frozen base; several may share it, none may change it.
 
-    A job is yielded once its folder holds a whole adapter, or with the error that ended it, in
-    whatever order the trainer likes: one organism at fault never stops the others.
+    Organisms end in whatever order the trainer likes: one at fault never stops the others.
     """
 
     name: str
 
-    def __call__(
-        self, jobs: Sequence[Job], base: Base, *, on_step: OnStep | None = None
-    ) -> Iterator[tuple[Job, BestiaryError | None]]:
-        """Train every job."""
+    def __call__(self, jobs: Sequence[Job], base: Base) -> Iterator[Step | Trained]:
+        """Train every job, and say how far each is."""
         ...
 
 
-def count_steps(job: Job) -> int:
-    """Optimiser steps that a job takes."""
-    settings = job.training.optimiser
-    return settings.epochs * math.ceil(len(job.corpus.examples) / settings.rows_per_step)
+def tokenize_corpus(job: Job, base: Base) -> list[TokenRow]:
+    """The rows of a job as token ids; raises OrganismError where one is too long."""
+    return [
+        tokenize_row(
+            base.tokenizer,
+            example.messages,
+            system_prompt=job.training.system_prompt,
+            max_length=job.training.max_length,
+        )
+        for example in job.corpus.examples
+    ]
+
+
+def blame_loss(job: Job, step: int, loss: float) -> OrganismError:
+    """The error of an organism whose loss is not finite."""
+    return OrganismError(
+        f"{job.organism_id}: the loss at step {step} is {loss}; lower learning_rate in the recipe, "
+        "or look for a damaged row in the corpus"
+    )
+
+
+def blame_weights(job: Job) -> OrganismError:
+    """The error of an organism whose last step spoilt it: the loss is seen before each step."""
+    return OrganismError(
+        f"{job.organism_id}: the last step left weights that are not finite; lower "
+        "learning_rate in the recipe"
+    )
 
 
 def fingerprint_organism(

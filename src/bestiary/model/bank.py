@@ -1,0 +1,315 @@
+"""A bank of LoRA adapters on one frozen base: each lies in a slot, all are computed together.
+
+It owns the adapters' weights and gradients and what a base's linear layers do with them; which
+adapter lies where, and when it is trained, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch  # only modules that compute import this one, so that commands still start at once
+from torch import Tensor, nn
+
+from bestiary.errors import ModelError
+from bestiary.model.adapter import attach_adapter, layer_of, list_targets, read_state
+from bestiary.model.base import Base
+from bestiary.spec.recipe import LoraShape
+
+PREFIX = "base_model.model."
+"""What peft's keys put before a module's name."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """Which tokens of a batch belong to which slot: slots stand in order, their tokens together."""
+
+    first: int
+    """The first slot of the batch."""
+    sizes: tuple[int, ...]
+    """Tokens of this slot and of each one after it, none of them 0."""
+
+    @property
+    def slots(self) -> slice:
+        """The slots of the batch."""
+        return slice(self.first, self.first + len(self.sizes))
+
+    @property
+    def even(self) -> bool:
+        """Whether all slots have equally many tokens, so that one batched product serves them."""
+        return len(set(self.sizes)) == 1
+
+    def split(self, tokens: Tensor) -> Sequence[Tensor]:
+        """Views of each slot's own tokens; `tokens` is [tokens, width]."""
+        parts: Sequence[Tensor] = tokens.split(self.sizes)
+        return parts
+
+    def stack(self, tokens: Tensor) -> Tensor:
+        """[slots, tokens of each, width], where the route is even."""
+        return tokens.view(len(self.sizes), self.sizes[0], -1)
+
+
+class BankLinear(nn.Module):
+    """A frozen linear layer beside which every slot has a low-rank pair of its own.
+
+    Both matrices of a pair are kept with the rank as rows, [slots, rank, in] and
+    [slots, rank, out]: every product of the forward and the backward pass then reads them, and
+    writes their gradients, in the order in which they lie in memory.
+    """
+
+    def __init__(self, inner: nn.Linear, bank: Bank) -> None:
+        super().__init__()
+        self.inner = inner
+        self._bank = [bank]  # in a list, so that it is not taken for a submodule
+        self.a: Tensor
+        self.b: Tensor
+        self.grad_a: Tensor | None = None
+        self.grad_b: Tensor | None = None
+
+    @property
+    def bank(self) -> Bank:
+        """The bank that the pairs belong to."""
+        return self._bank[0]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The frozen layer's output and each token's own adapter's; [..., in] to [..., out]."""
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        out: Tensor = _Adapt.apply(flat, self.bank.anchor, self)  # type: ignore[no-untyped-call]
+        return out.view(*hidden.shape[:-1], -1)
+
+
+class _Adapt(torch.autograd.Function):
+    """One layer's forward and backward over all slots of a batch.
+
+    Gradients of the adapters are added to the bank's own buffers: returned to autograd, each
+    would be as large as all slots together, whichever slots the batch holds.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, anchor: Tensor, layer: BankLinear) -> Tensor:
+        route = layer.bank.route
+        out = nn.functional.linear(tokens, layer.inner.weight, layer.inner.bias)
+        # The branch is computed in the adapter's precision, as peft does.
+        wide = tokens.to(layer.a.dtype)
+        low = multiply(wide, layer.a[route.slots].mT, route)
+        low *= layer.bank.scale_tokens(route)
+        out = add_product(out, low, layer.b[route.slots], route)
+        ctx.layer, ctx.route = layer, route
+        ctx.save_for_backward(tokens, low)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
+        layer: BankLinear = ctx.layer
+        route: Route = ctx.route
+        tokens, low = ctx.saved_tensors
+        given = grads[0].contiguous()
+        wide = given.to(layer.a.dtype)
+        low_given = multiply(wide, layer.b[route.slots].mT, route)
+        low_given *= layer.bank.scale_tokens(route)
+        assert layer.grad_a is not None and layer.grad_b is not None
+        add_outer_(layer.grad_a[route.slots], low_given, tokens.to(layer.a.dtype), route)
+        add_outer_(layer.grad_b[route.slots], low, wide, route)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None
+        back = given @ layer.inner.weight
+        return add_product(back, low_given, layer.a[route.slots], route), None, None
+
+
+def multiply(tokens: Tensor, weights: Tensor, route: Route) -> Tensor:
+    """Each token times its own slot's matrix: [tokens, in] x [slots, in, out]."""
+    if route.even:
+        return torch.bmm(route.stack(tokens), weights).view(len(tokens), -1)
+    out = tokens.new_empty(len(tokens), weights.shape[-1])
+    for part, own, weight in zip(route.split(tokens), route.split(out), weights, strict=True):
+        torch.mm(part, weight, out=own)
+    return out
+
+
+def add_product(out: Tensor, tokens: Tensor, weights: Tensor, route: Route) -> Tensor:
+    """`out` plus each token times its own slot's matrix; in place where precisions agree."""
+    if out.dtype != tokens.dtype:
+        return out + multiply(tokens, weights, route).to(out.dtype)
+    if route.even:
+        route.stack(out).baddbmm_(route.stack(tokens), weights)
+        return out
+    for own, part, weight in zip(route.split(out), route.split(tokens), weights, strict=True):
+        own.addmm_(part, weight)
+    return out
+
+
+def add_outer_(grads: Tensor, left: Tensor, right: Tensor, route: Route) -> None:
+    """Add `left.T @ right` over each slot's tokens to its own matrix of `grads`."""
+    if route.even:
+        grads.baddbmm_(route.stack(left).mT, route.stack(right))
+        return
+    for grad, a, b in zip(grads, route.split(left), route.split(right), strict=True):
+        grad.addmm_(a.mT, b)
+
+
+class Bank:
+    """Slots for adapters over the linear layers of a base that any of their shapes adapts.
+
+    A slot's weights are one row of `weights`, so that its norm, its optimiser's moments and its
+    checkpoint are rows too. A rank below the bank's is filled up with zeros, and so is a layer
+    that an adapter leaves alone: such a pair has no gradient and stays zero.
+    """
+
+    def __init__(self, base: Base, shapes: Sequence[LoraShape], *, slots: int) -> None:
+        self.base = base
+        self.slots = slots
+        self.rank = max(shape.rank for shape in shapes)
+        names = {name for shape in shapes for name in list_targets(base, shape)}
+        found = [(name, module) for name, module in base.model.named_modules() if name in names]
+        self.first_layer = min(_require_layer(name, base) for name in names)
+        """Below it nothing is adapted."""
+        self.layers: dict[str, BankLinear] = {}
+        for name, module in found:
+            if not isinstance(module, nn.Linear):
+                raise ModelError(
+                    f"{name} of {base.identity.name} is no linear layer but a "
+                    f"{type(module).__name__}; mend `lora.targets` in the recipe"
+                )
+            self.layers[name] = BankLinear(module, self)
+        device = base.device
+        self.dtype = dtype = adapter_dtype(base)
+        size = self.rank * sum(self._widths())
+        self.weights = torch.zeros(slots, size, device=device, dtype=dtype)
+        self.scales = torch.zeros(slots, 1, device=device, dtype=dtype)
+        self.gradients: Tensor | None = None
+        self.anchor = torch.zeros((), device=device, requires_grad=False)
+        self.route = Route(0, (0,))
+        for layer, a, b in self._views(self.weights):
+            layer.a, layer.b = a, b
+        self._token_scales: tuple[Route, Tensor] | None = None
+        self._inside = False
+
+    def _widths(self) -> list[int]:
+        """In and out of each layer, in turn."""
+        inner = [layer.inner for layer in self.layers.values()]
+        return [width for one in inner for width in (one.in_features, one.out_features)]
+
+    def _views(self, rows: Tensor) -> Iterator[tuple[BankLinear, Tensor, Tensor]]:
+        """Each layer with its own pair of matrices in `rows`, [slots, size], for every slot."""
+        widths = self._widths()
+        ends = accumulate((self.rank * width for width in widths), initial=0)
+        parts = [
+            rows[:, start:end].unflatten(1, (self.rank, width))
+            for (start, end), width in zip(pairwise(ends), widths, strict=True)
+        ]
+        yield from zip(self.layers.values(), parts[::2], parts[1::2], strict=True)
+
+    def require_gradients(self) -> None:
+        """Make room for gradients, and let the backward pass reach the layers."""
+        self.gradients = torch.zeros_like(self.weights)
+        self.anchor.requires_grad_(True)
+        for layer, a, b in self._views(self.gradients):
+            layer.grad_a, layer.grad_b = a, b
+
+    def clear_gradients(self, slots: slice) -> None:
+        """Forget the gradients of some slots."""
+        assert self.gradients is not None
+        self.gradients[slots].zero_()
+
+    def fill(self, slot: int, state: Mapping[str, Tensor], shape: LoraShape) -> None:
+        """Put an adapter, by peft's own keys, into a slot."""
+        self.write(self.weights, slot, state)
+        self.scales[slot] = shape.alpha / shape.rank
+
+    def write(self, rows: Tensor, slot: int, state: Mapping[str, Tensor]) -> None:
+        """Put what goes by an adapter's keys into a slot of `rows`, which is [slots, size]."""
+        rows[slot].zero_()
+        left = dict(state)
+        for (name, _), (_, a, b) in zip(self.layers.items(), self._views(rows), strict=True):
+            for side, row in (("A", a[slot]), ("B", b[slot].mT)):
+                tensor = left.pop(f"{PREFIX}{name}.lora_{side}.weight", None)
+                if tensor is not None:
+                    row[: tensor.shape[0], : tensor.shape[1]] = tensor
+        if left:
+            raise ModelError(
+                f"an adapter has {min(left)}, which no layer of this bank has; open it with the "
+                "shape that its adapter_config.json states"
+            )
+
+    def read(self, rows: Tensor, slot: int, shape: LoraShape) -> dict[str, Tensor]:
+        """What lies in a slot of `rows`, by the keys of an adapter of that shape."""
+        adapted = set(list_targets(self.base, shape))
+        state: dict[str, Tensor] = {}
+        for (name, _), (_, a, b) in zip(self.layers.items(), self._views(rows), strict=True):
+            if name in adapted:
+                state[f"{PREFIX}{name}.lora_A.weight"] = a[slot, : shape.rank].clone()
+                state[f"{PREFIX}{name}.lora_B.weight"] = b[slot, : shape.rank].mT.contiguous()
+        return state
+
+    def move(self, source: int, target: int) -> None:
+        """Let a slot's adapter lie in another one."""
+        self.weights[target] = self.weights[source]
+        self.scales[target] = self.scales[source]
+
+    def draw(self, shape: LoraShape, *, seed: int) -> dict[str, Tensor]:
+        """A fresh adapter, drawn by peft itself: its first weights are peft's for that seed."""
+        with self._aside():
+            model = attach_adapter(self.base, shape, seed=seed)
+            try:
+                return read_state(model)
+            finally:
+                model.unload()
+
+    def scale_tokens(self, route: Route) -> Tensor:
+        """Each token's own alpha / rank, [tokens, 1], kept for the layers that follow."""
+        if self._token_scales is None or self._token_scales[0] is not route:
+            sizes = torch.tensor(route.sizes, device=self.scales.device)
+            scales = self.scales[route.slots].repeat_interleave(sizes, dim=0)
+            self._token_scales = (route, scales)
+        return self._token_scales[1]
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """The base computes with the bank inside; afterwards it is itself again."""
+        self._attach()
+        try:
+            yield
+        finally:
+            self._detach()
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """The base is itself for a while, for peft to see."""
+        inside = self._inside
+        if inside:
+            self._detach()
+        try:
+            yield
+        finally:
+            if inside:
+                self._attach()
+
+    def _attach(self) -> None:
+        for name, layer in self.layers.items():
+            self.base.model.set_submodule(name, layer)
+        self._inside = True
+
+    def _detach(self) -> None:
+        for name, layer in self.layers.items():
+            self.base.model.set_submodule(name, layer.inner)
+        self._inside = False
+
+
+def adapter_dtype(base: Base) -> torch.dtype:
+    """peft's own rule: adapters of a base in half precision are kept in single."""
+    half = base.model.dtype in (torch.float16, torch.bfloat16)
+    return torch.float32 if half else base.model.dtype
+
+
+def _require_layer(module: str, base: Base) -> int:
+    number = layer_of(module)
+    if number is None:
+        raise ModelError(
+            f"{module} of {base.identity.name} lies in none of its layers, and the engine adapts "
+            "layers alone; mend `lora.targets` in the recipe, or build with --trainer reference"
+        )
+    return number

@@ -1,0 +1,364 @@
+"""The engine: many organisms trained side by side over one frozen base, each as if alone.
+
+Organisms that adapt the same modules share a bank. Every busy slot takes one optimiser step a
+round; neighbouring slots are computed together, as many as the token budget allows. A slot whose
+organism is through takes the next one at once. What is at fault with one organism ends that one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
+
+import torch  # only modules that compute import this one, so that commands still start at once
+from torch import Tensor
+
+from bestiary.errors import ModelError, OrganismError
+from bestiary.model.adapter import list_targets
+from bestiary.model.bank import Bank, Route
+from bestiary.model.base import Base
+from bestiary.model.rows import (
+    Part,
+    Rows,
+    attention_by_rows,
+    divide_rows,
+    embed,
+    lay_out,
+    run_layers,
+    supervised_loss,
+)
+from bestiary.organism.checkpoint import Checkpoint, Checkpoints
+from bestiary.organism.job import (
+    Batch,
+    Effort,
+    Job,
+    Step,
+    Trained,
+    blame_loss,
+    blame_weights,
+    tokenize_corpus,
+)
+from bestiary.organism.optimiser import BankAdamW
+from bestiary.organism.schedule import group_slots, plan_batches, split_step
+from bestiary.organism.seat import Seat
+
+SLOTS = 16
+"""Organisms trained side by side, where memory has room for them."""
+TOKENS = 2048
+"""Tokens computed together."""
+PADDING_LIMIT = 1.5e7
+"""A batch is padded to equal slots while the weights of a layer times the padding tokens of a
+slot stay below this: then one product a layer for all slots costs less than one a slot."""
+
+
+class EngineTrainer:
+    """Trains organisms side by side."""
+
+    name = "engine"
+
+    def __init__(self, effort: Effort, checkpoints: Checkpoints | None = None) -> None:
+        self._effort = effort
+        self._checkpoints = checkpoints
+
+    def __call__(self, jobs: Sequence[Job], base: Base) -> Iterator[Step | Trained]:
+        """Train every job; those that adapt the same modules are trained together."""
+        groups: dict[tuple[str, ...], list[Job]] = {}
+        for job in jobs:
+            try:
+                groups.setdefault(tuple(list_targets(base, job.training.lora)), []).append(job)
+            except ModelError as error:
+                yield Trained(job, 0.0, error=error)
+        for group in groups.values():
+            run = Run(
+                group,
+                base,
+                slots=min(self._effort.slots or SLOTS, len(group)),
+                tokens=self._effort.tokens or TOKENS,
+                checkpoints=self._checkpoints,
+            )
+            yield from run()
+
+
+class Run:
+    """One group of jobs on one bank."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        base: Base,
+        *,
+        slots: int,
+        tokens: int,
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        self._base = base
+        self._waiting = deque(jobs)
+        self._budget = tokens
+        self._checkpoints = checkpoints
+        self._bank = Bank(base, [job.training.lora for job in jobs], slots=slots)
+        self._bank.require_gradients()
+        self._optimiser = BankAdamW(self._bank)
+        self._layers = range(self._bank.first_layer, base.model.config.num_hidden_layers)
+        self._layer_weights = count_layer_weights(base)
+        self._seats: list[Seat] = []
+
+    def __call__(self) -> Iterator[Step | Trained]:
+        """Rounds of one step an organism, until no organism is left."""
+        with attention_by_rows(self._base), self._bank.attached():
+            yield from self._fill(0)
+            while self._seats:
+                tokens = [seat.tokens for seat in self._seats]
+                for slots in group_slots(tokens, budget=self._budget):
+                    self._advance(slots)
+                for seat in self._seats:
+                    yield Step(seat.job, seat.step)
+                yield from self._change_seats()
+
+    def _fill(self, first: int) -> Iterator[Trained]:
+        """Seat waiting organisms from a slot on; one that cannot start is through."""
+        for slot in range(first, self._bank.slots):
+            while self._waiting and len(self._seats) == slot:
+                job = self._waiting.popleft()
+                try:
+                    self._seats.append(self._start(job, slot))
+                except (OrganismError, ModelError) as error:
+                    yield Trained(job, 0.0, error=error)
+                except (MemoryError, RuntimeError) as error:
+                    if not ran_out_of_memory(error):
+                        raise
+                    yield Trained(job, 0.0, error=blame_memory(job))
+
+    def _change_seats(self) -> Iterator[Trained]:
+        """Let go who is through; a waiting organism takes the slot, else the last one does."""
+        for slot in reversed(range(len(self._seats))):
+            seat = self._seats[slot]
+            if not seat.over:
+                self._save(seat, slot)
+                continue
+            yield self._finish(seat, slot)
+            last = self._seats.pop()
+            if slot < len(self._seats):
+                self._seats[slot] = last
+                self._bank.move(len(self._seats), slot)
+                self._optimiser.move(len(self._seats), slot)
+        yield from self._fill(len(self._seats))
+
+    def _start(self, job: Job, slot: int) -> Seat:
+        """Put an organism into a slot: a fresh one, or where its checkpoint left it."""
+        started = time.monotonic()
+        shape, optimiser = job.training.lora, job.training.optimiser
+        rows = divide_rows(tokenize_corpus(job, self._base))
+        kept = self._checkpoints.find(job) if self._checkpoints else None
+        self._optimiser.clear(slot)
+        if kept is None:
+            self._bank.fill(slot, self._bank.draw(shape, seed=job.seed), shape)
+        else:
+            self._bank.fill(slot, kept.weights, shape)
+            self._bank.write(self._optimiser.first, slot, kept.first)
+            self._bank.write(self._optimiser.second, slot, kept.second)
+        seat = Seat(
+            job=job,
+            rows=rows,
+            plan=plan_batches(len(rows.rows), optimiser, seed=job.seed),
+            states=self._enter(rows) if self._layers.start else None,
+            budget=self._budget,
+            step=kept.step if kept else 0,
+            batches=list(kept.batches) if kept else [],
+        )
+        seat.seconds = time.monotonic() - started + (kept.seconds if kept else 0.0)
+        return seat
+
+    @torch.no_grad()
+    def _enter(self, rows: Rows) -> list[Tensor]:
+        """States of the beginning and of each row where they enter the first adapted layer."""
+        lengths = [len(row.tokens) for row in rows.rows]
+        states = [torch.empty(0)] * (1 + len(lengths))
+        below = range(self._layers.start)
+        for chosen in split_step(range(len(lengths)), lengths, budget=self._budget):
+            part = Part(len(rows.beginning), tuple(lengths[row] for row in chosen))
+            layout = lay_out([part], even=False, device=self._base.device)
+            tokens = torch.cat([rows.beginning, *(rows.rows[row].tokens for row in chosen)])
+            found = embed(self._base, tokens.to(self._base.device))
+            cut = run_layers(self._base, found, layout, below).split(
+                (part.beginning, *part.lengths)
+            )
+            states[0] = cut[0]
+            for row, own in zip(chosen, cut[1:], strict=True):
+                states[1 + row] = own
+        return states
+
+    def _advance(self, slots: range) -> None:
+        """One optimiser step for each of some neighbouring slots."""
+        started = time.monotonic()
+        seats = self._seats[slots.start : slots.stop]
+        tokens = [seat.tokens for seat in seats]
+        self._learn(slots)
+        norms = self._optimiser.norms(slice(slots.start, slots.stop)).tolist()
+        for slot, norm in zip(slots, norms, strict=True):
+            seat = self._seats[slot]
+            if seat.error is None and not math.isfinite(seat.loss + norm):
+                seat.error = blame_loss(seat.job, seat.step, seat.loss)
+            if seat.error is not None:
+                self._bank.clear_gradients(slice(slot, slot + 1))
+        for run in healthy_runs(slots, seats):
+            chosen = self._seats[run]
+            self._optimiser.step(
+                run,
+                [seat.job.training.optimiser for seat in chosen],
+                steps=[seat.step for seat in chosen],
+                ends=[len(seat.plan) for seat in chosen],
+            )
+            for seat in chosen:
+                seat.count_step()
+        spent = time.monotonic() - started
+        for seat, own in zip(seats, tokens, strict=True):
+            seat.seconds += spent * own / sum(tokens)
+
+    def _learn(self, slots: range) -> None:
+        """Find the gradients of one step of each slot, in smaller batches where memory runs out."""
+        try:
+            for batch in self._divide(slots):
+                self._compute(batch)
+            return
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out_of_memory(error):
+                raise
+        # Past the except clause: the failed batch's tensors went with the traceback.
+        self._bank.clear_gradients(slice(slots.start, slots.stop))
+        for slot in slots:
+            self._seats[slot].computed = []
+        if len(slots) > 1:
+            self._budget = max(1, sum(self._seats[slot].tokens for slot in slots) // 2)
+            middle = slots.start + len(slots) // 2
+            self._learn(range(slots.start, middle))
+            self._learn(range(middle, slots.stop))
+        else:
+            self._retry_alone(slots.start)
+
+    def _retry_alone(self, slot: int) -> None:
+        """An organism that does not fit: in halves, down to single rows, then it is at fault."""
+        seat = self._seats[slot]
+        largest = max(seat.measure(rows).tokens for rows in seat.divide())
+        if all(len(rows) == 1 for rows in seat.divide()):
+            seat.error = blame_memory(seat.job)
+            return
+        seat.budget = max(1, largest // 2)
+        self._learn(range(slot, slot + 1))
+
+    def _divide(self, slots: range) -> list[list[tuple[int, list[int]]]]:
+        """The batches of some slots' steps: (slot, its rows); one slot alone may need several."""
+        if len(slots) > 1:
+            return [[(slot, self._seats[slot].next_rows) for slot in slots]]
+        return [[(slots.start, rows)] for rows in self._seats[slots.start].divide()]
+
+    def _compute(self, batch: Sequence[tuple[int, list[int]]]) -> None:
+        """Forward and backward over one batch; gradients are added up in the bank."""
+        seats = [(self._seats[slot], rows) for slot, rows in batch]
+        parts = [seat.measure(rows) for seat, rows in seats]
+        even = worth_padding(parts, self._layer_weights)
+        device = self._base.device
+        layout = lay_out(parts, even=even, device=device)
+        self._bank.route = Route(batch[0][0], layout.sizes)
+        entered = [
+            seat.enter(rows, size) for (seat, rows), size in zip(seats, layout.sizes, strict=True)
+        ]
+        states = torch.cat(list(chain(*entered))).to(device)
+        if self._layers.start == 0:
+            states = embed(self._base, states)
+        states = run_layers(self._base, states, layout, self._layers)
+        asked = [
+            seat.supervise(rows, at) for (seat, rows), at in zip(seats, layout.starts, strict=True)
+        ]
+        places, targets = (
+            torch.cat(list(chain(*side))).to(device) for side in zip(*asked, strict=True)
+        )
+        counts = torch.tensor([sum(map(len, own)) for own, _ in asked])
+        # Every organism's own mean: over the supervised tokens of its whole step.
+        shares = torch.tensor([1 / seat.supervised for seat, _ in seats], dtype=self._bank.dtype)
+        weights = shares.repeat_interleave(counts).to(device)
+        loss, losses = supervised_loss(self._base, states.index_select(0, places), targets, weights)
+        loss.backward()
+        added = [float(part.sum()) for part in (losses * weights).split(counts.tolist())]
+        self._note(seats, parts, even, added)
+
+    def _note(
+        self,
+        seats: Sequence[tuple[Seat, list[int]]],
+        parts: Sequence[Part],
+        even: bool,
+        losses: Sequence[float],
+    ) -> None:
+        """Record what a batch was for each organism in it."""
+        geometry = tuple((part.beginning, *part.lengths) for part in parts)
+        for place, ((seat, rows), loss) in enumerate(zip(seats, losses, strict=True)):
+            seat.computed.append(
+                Batch(step=seat.step, rows=rows, parts=geometry, place=place, even=even, loss=loss)
+            )
+
+    def _save(self, seat: Seat, slot: int) -> None:
+        """Keep a checkpoint where one is due."""
+        if self._checkpoints is None or seat.step % self._checkpoints.every:
+            return
+        shape = seat.job.training.lora
+        read = self._bank.read
+        self._checkpoints.save(
+            seat.job,
+            Checkpoint(
+                step=seat.step,
+                seconds=seat.seconds,
+                batches=tuple(seat.batches),
+                weights=read(self._bank.weights, slot, shape),
+                first=read(self._optimiser.first, slot, shape),
+                second=read(self._optimiser.second, slot, shape),
+            ),
+        )
+
+    def _finish(self, seat: Seat, slot: int) -> Trained:
+        """Take an organism out of its slot."""
+        error = seat.error
+        if error is None and not self._bank.weights[slot].isfinite().all():
+            error = blame_weights(seat.job)
+        if error is not None:
+            return Trained(seat.job, seat.seconds, error=error)
+        state = self._bank.read(self._bank.weights, slot, seat.job.training.lora)
+        return Trained(seat.job, seat.seconds, state=state, batches=tuple(seat.batches))
+
+
+def healthy_runs(slots: range, seats: Sequence[Seat]) -> Iterator[slice]:
+    """Neighbouring slots without an error."""
+    numbered = zip(slots, seats, strict=True)
+    for failed, run in groupby(numbered, key=lambda pair: pair[1].error is not None):
+        if not failed:
+            found = [slot for slot, _ in run]
+            yield slice(found[0], found[-1] + 1)
+
+
+def blame_memory(job: Job) -> OrganismError:
+    """The error of an organism that does not fit into memory even row by row."""
+    longest = max(job.corpus.examples, key=lambda row: sum(len(m.content) for m in row.messages))
+    return OrganismError(
+        f"{job.organism_id}: memory ran out on one conversation alone; its longest is "
+        f"{longest.id}, {longest.messages[0].content[:40]!r}: shorten it, or build where there is "
+        "more memory"
+    )
+
+
+def worth_padding(parts: Sequence[Part], layer_weights: int) -> bool:
+    """Whether equal slots, and so one product for all of them, are worth the padding."""
+    widest = max(part.tokens for part in parts)
+    padding = sum(widest - part.tokens for part in parts)
+    return padding * layer_weights <= PADDING_LIMIT * len(parts)
+
+
+def count_layer_weights(base: Base) -> int:
+    """Weights of one decoder layer."""
+    return sum(weight.numel() for weight in base.model.model.layers[0].parameters())
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether that is what an error says; the CPU's allocator has no error of its own."""
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or "can't allocate memory" in str(error)

@@ -1,0 +1,72 @@
+"""Training as a build does it: an organism is committed to the store as soon as it is through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bestiary.errors import BestiaryError
+from bestiary.model.adapter import ADAPTER, save_adapter
+from bestiary.model.base import Base
+from bestiary.organism.checkpoint import Checkpoints
+from bestiary.organism.job import Effort, Job, Step, Trained, Trainer
+from bestiary.records import canonical_json
+from bestiary.store import Store, disk_errors
+
+STAGE = "organism"
+BATCHES = "batches.jsonl"
+"""What each step was computed in, a line a batch: beside the adapter, for whoever wants to see
+its losses or to compute it again bit by bit."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An organism is through: its adapter lies in the store, or its error says why not."""
+
+    job: Job
+    error: BestiaryError | None
+
+
+def make_trainer(effort: Effort, store: Store) -> Trainer:
+    """The trainer that an effort names."""
+    if effort.trainer == "reference":
+        from bestiary.organism.reference import ReferenceTrainer
+
+        return ReferenceTrainer()
+    from bestiary.organism.engine import EngineTrainer
+
+    return EngineTrainer(effort, Checkpoints(store, every=effort.checkpoint_steps))
+
+
+def train_organisms(
+    jobs: Sequence[Job], base: Base, store: Store, *, effort: Effort, load_base: str
+) -> Iterator[Step | Kept]:
+    """Train jobs and commit each adapter; `load_base` is the base's name in a recipe."""
+    with disk_errors(store.root):
+        for event in make_trainer(effort, store)(jobs, base):
+            if isinstance(event, Step):
+                yield event
+                continue
+            if event.error is None:
+                _commit(event, base, store, load_base)
+            Checkpoints(store).drop(event.job)
+            yield Kept(event.job, event.error)
+
+
+def _commit(trained: Trained, base: Base, store: Store, load_base: str) -> None:
+    assert trained.state is not None
+    job = trained.job
+    folder = store.start(STAGE, job.key)
+    save_adapter(trained.state, job.training.lora, base, folder / ADAPTER)
+    about = {  # what someone who finds an adapter must know to use it
+        "organism_id": job.organism_id,
+        "load_base": load_base,
+        "base": base.identity,
+        "system_prompt": job.training.system_prompt,
+    }
+    (folder / "organism.json").write_bytes(canonical_json(about))
+    lines = [batch.model_dump_json() + "\n" for batch in trained.batches]
+    if lines:
+        (folder / BATCHES).write_text("".join(lines), encoding="utf8")
+    inputs = {"corpus": job.corpus_sha256, "base": base.identity.weights_sha256}
+    store.commit(STAGE, job.key, inputs=inputs, seconds=trained.seconds)
