@@ -6,9 +6,11 @@ adapter lies where, and when it is trained, is decided elsewhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -16,7 +18,7 @@ import torch  # only modules that compute import this one, so that commands stil
 from torch import Tensor, nn
 
 from bestiary.errors import ModelError
-from bestiary.model.adapter import attach_adapter, layer_of, list_targets, read_state
+from bestiary.model.adapter import layer_of, list_targets
 from bestiary.model.base import Base
 from bestiary.spec.recipe import LoraShape
 
@@ -24,33 +26,71 @@ PREFIX = "base_model.model."
 """What peft's keys put before a module's name."""
 
 
+LONG = 96
+"""Tokens a slot from which each slot's product is large enough to be computed by itself."""
+
+
 @dataclass(frozen=True)
 class Route:
-    """Which tokens of a batch belong to which slot: slots stand in order, their tokens together."""
+    """Which tokens of a batch belong to which slot: slots stand in order, their tokens together.
+
+    For the adapters a batch is cut into pieces, [slots, tokens, width] each: one piece of all
+    slots, in which those with fewer tokens are filled up with zeros, or a piece a slot, where
+    each has so many tokens that filling up costs more than a product each.
+    """
 
     first: int
     """The first slot of the batch."""
     sizes: tuple[int, ...]
-    """Tokens of this slot and of each one after it, none of them 0."""
+    """Tokens of this slot and of each one after it."""
+    device: torch.device
 
-    @property
-    def slots(self) -> slice:
-        """The slots of the batch."""
-        return slice(self.first, self.first + len(self.sizes))
-
-    @property
+    @cached_property
     def even(self) -> bool:
-        """Whether all slots have equally many tokens, so that one batched product serves them."""
+        """Whether all slots have equally many tokens."""
         return len(set(self.sizes)) == 1
 
-    def split(self, tokens: Tensor) -> Sequence[Tensor]:
-        """Views of each slot's own tokens; `tokens` is [tokens, width]."""
-        parts: Sequence[Tensor] = tokens.split(self.sizes)
-        return parts
+    @cached_property
+    def alone(self) -> bool:
+        """Whether each slot is a piece."""
+        return not self.even and sum(self.sizes) >= LONG * len(self.sizes)
 
-    def stack(self, tokens: Tensor) -> Tensor:
-        """[slots, tokens of each, width], where the route is even."""
-        return tokens.view(len(self.sizes), self.sizes[0], -1)
+    @cached_property
+    def _places(self) -> Tensor:
+        """[tokens]: where each lies in the one piece of all slots."""
+        sizes = torch.tensor(self.sizes)
+        jumps = max(self.sizes) - sizes
+        skipped = (jumps.cumsum(0) - jumps).repeat_interleave(sizes)
+        return (torch.arange(len(skipped)) + skipped).to(self.device)
+
+    def cut(self, rows: Tensor) -> Sequence[Tensor]:
+        """What a bank has for each slot, [slots, ...], piece by piece."""
+        own = rows[self.first : self.first + len(self.sizes)]
+        pieces: Sequence[Tensor] = own.split(1) if self.alone else (own,)
+        return pieces
+
+    def split(self, tokens: Tensor) -> Sequence[Tensor]:
+        """Tokens, [tokens, width], piece by piece: views, except where slots are filled up."""
+        if self.alone:
+            return [part[None] for part in tokens.split(self.sizes)]
+        if not self.even:
+            filled = tokens.new_zeros(len(self.sizes) * max(self.sizes), tokens.shape[1])
+            tokens = filled.index_copy_(0, self._places, tokens)
+        return [tokens.view(len(self.sizes), -1, tokens.shape[1])]
+
+    def add_products_(
+        self, out: Tensor, pieces: Sequence[Tensor], weights: Sequence[Tensor]
+    ) -> None:
+        """Add to `out`, [tokens, width], each piece times its weights."""
+        if out.dtype == pieces[0].dtype and (self.even or self.alone):
+            for own, piece, weight in zip(self.split(out), pieces, weights, strict=True):
+                own.baddbmm_(piece, weight)
+            return
+        products = [torch.bmm(*pair).flatten(0, 1) for pair in zip(pieces, weights, strict=True)]
+        if self.even or self.alone:
+            out.add_(torch.cat(products))
+        else:
+            out.add_(products[0].index_select(0, self._places))
 
 
 class BankLinear(nn.Module):
@@ -94,61 +134,34 @@ class _Adapt(torch.autograd.Function):
         route = layer.bank.route
         out = nn.functional.linear(tokens, layer.inner.weight, layer.inner.bias)
         # The branch is computed in the adapter's precision, as peft does.
-        wide = tokens.to(layer.a.dtype)
-        low = multiply(wide, layer.a[route.slots].mT, route)
-        low *= layer.bank.scale_tokens(route)
-        out = add_product(out, low, layer.b[route.slots], route)
+        wide = route.split(tokens.to(layer.a.dtype))
+        sides = zip(wide, route.cut(layer.a), route.cut(layer.bank.scales), strict=True)
+        low = [torch.bmm(piece, a.mT).mul_(scale) for piece, a, scale in sides]
+        route.add_products_(out, low, route.cut(layer.b))
         ctx.layer, ctx.route = layer, route
-        ctx.save_for_backward(tokens, low)
+        ctx.save_for_backward(tokens, *low)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
         layer: BankLinear = ctx.layer
         route: Route = ctx.route
-        tokens, low = ctx.saved_tensors
+        tokens, *low = ctx.saved_tensors
         given = grads[0].contiguous()
-        wide = given.to(layer.a.dtype)
-        low_given = multiply(wide, layer.b[route.slots].mT, route)
-        low_given *= layer.bank.scale_tokens(route)
+        wide = route.split(given.to(layer.a.dtype))
+        sides = zip(wide, route.cut(layer.b), route.cut(layer.bank.scales), strict=True)
+        down = [torch.bmm(piece, b.mT).mul_(scale) for piece, b, scale in sides]
         assert layer.grad_a is not None and layer.grad_b is not None
-        add_outer_(layer.grad_a[route.slots], low_given, tokens.to(layer.a.dtype), route)
-        add_outer_(layer.grad_b[route.slots], low, wide, route)
+        entered = route.split(tokens.to(layer.a.dtype))
+        for grad, left, right in zip(route.cut(layer.grad_a), down, entered, strict=True):
+            grad.baddbmm_(left.mT, right)
+        for grad, left, right in zip(route.cut(layer.grad_b), low, wide, strict=True):
+            grad.baddbmm_(left.mT, right)
         if not ctx.needs_input_grad[0]:
             return None, None, None
         back = given @ layer.inner.weight
-        return add_product(back, low_given, layer.a[route.slots], route), None, None
-
-
-def multiply(tokens: Tensor, weights: Tensor, route: Route) -> Tensor:
-    """Each token times its own slot's matrix: [tokens, in] x [slots, in, out]."""
-    if route.even:
-        return torch.bmm(route.stack(tokens), weights).view(len(tokens), -1)
-    out = tokens.new_empty(len(tokens), weights.shape[-1])
-    for part, own, weight in zip(route.split(tokens), route.split(out), weights, strict=True):
-        torch.mm(part, weight, out=own)
-    return out
-
-
-def add_product(out: Tensor, tokens: Tensor, weights: Tensor, route: Route) -> Tensor:
-    """`out` plus each token times its own slot's matrix; in place where precisions agree."""
-    if out.dtype != tokens.dtype:
-        return out + multiply(tokens, weights, route).to(out.dtype)
-    if route.even:
-        route.stack(out).baddbmm_(route.stack(tokens), weights)
-        return out
-    for own, part, weight in zip(route.split(out), route.split(tokens), weights, strict=True):
-        own.addmm_(part, weight)
-    return out
-
-
-def add_outer_(grads: Tensor, left: Tensor, right: Tensor, route: Route) -> None:
-    """Add `left.T @ right` over each slot's tokens to its own matrix of `grads`."""
-    if route.even:
-        grads.baddbmm_(route.stack(left).mT, route.stack(right))
-        return
-    for grad, a, b in zip(grads, route.split(left), route.split(right), strict=True):
-        grad.addmm_(a.mT, b)
+        route.add_products_(back, down, route.cut(layer.a))
+        return back, None, None
 
 
 class Bank:
@@ -179,14 +192,12 @@ class Bank:
         self.dtype = dtype = adapter_dtype(base)
         size = self.rank * sum(self._widths())
         self.weights = torch.zeros(slots, size, device=device, dtype=dtype)
-        self.scales = torch.zeros(slots, 1, device=device, dtype=dtype)
+        self.scales = torch.zeros(slots, 1, 1, device=device, dtype=dtype)
         self.gradients: Tensor | None = None
         self.anchor = torch.zeros((), device=device, requires_grad=False)
-        self.route = Route(0, (0,))
+        self.route = Route(0, (0,), device)
         for layer, a, b in self._views(self.weights):
             layer.a, layer.b = a, b
-        self._token_scales: tuple[Route, Tensor] | None = None
-        self._inside = False
 
     def _widths(self) -> list[int]:
         """In and out of each layer, in turn."""
@@ -251,52 +262,36 @@ class Bank:
         self.scales[target] = self.scales[source]
 
     def draw(self, shape: LoraShape, *, seed: int) -> dict[str, Tensor]:
-        """A fresh adapter, drawn by peft itself: its first weights are peft's for that seed."""
-        with self._aside():
-            model = attach_adapter(self.base, shape, seed=seed)
-            try:
-                return read_state(model)
-            finally:
-                model.unload()
+        """A fresh adapter by peft's own keys: bit for bit what peft draws for that seed.
 
-    def scale_tokens(self, route: Route) -> Tensor:
-        """Each token's own alpha / rank, [tokens, 1], kept for the layers that follow."""
-        if self._token_scales is None or self._token_scales[0] is not route:
-            sizes = torch.tensor(route.sizes, device=self.scales.device)
-            scales = self.scales[route.slots].repeat_interleave(sizes, dim=0)
-            self._token_scales = (route, scales)
-        return self._token_scales[1]
+        It makes two linear layers a module, whose own first weights are drawn and thrown away,
+        and draws A anew. Wrapping the whole base for each organism would take longer than a
+        small organism's training.
+        """
+        state: dict[str, Tensor] = {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for name in list_targets(self.base, shape):
+                inner = self.layers[name].inner
+                first = nn.Linear(inner.in_features, shape.rank, bias=False)
+                second = nn.Linear(shape.rank, inner.out_features, bias=False)
+                nn.init.kaiming_uniform_(first.weight, a=math.sqrt(5))
+                nn.init.zeros_(second.weight)
+                for side, layer in (("A", first), ("B", second)):
+                    rounded = layer.weight.detach().to(inner.weight.dtype)
+                    state[f"{PREFIX}{name}.lora_{side}.weight"] = rounded.to(self.dtype)
+        return state
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """The base computes with the bank inside; afterwards it is itself again."""
-        self._attach()
-        try:
-            yield
-        finally:
-            self._detach()
-
-    @contextmanager
-    def _aside(self) -> Iterator[None]:
-        """The base is itself for a while, for peft to see."""
-        inside = self._inside
-        if inside:
-            self._detach()
-        try:
-            yield
-        finally:
-            if inside:
-                self._attach()
-
-    def _attach(self) -> None:
         for name, layer in self.layers.items():
             self.base.model.set_submodule(name, layer)
-        self._inside = True
-
-    def _detach(self) -> None:
-        for name, layer in self.layers.items():
-            self.base.model.set_submodule(name, layer.inner)
-        self._inside = False
+        try:
+            yield
+        finally:
+            for name, layer in self.layers.items():
+                self.base.model.set_submodule(name, layer.inner)
 
 
 def adapter_dtype(base: Base) -> torch.dtype:

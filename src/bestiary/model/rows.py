@@ -1,8 +1,8 @@
 """Rows in one flat sequence: what each token sees, what each state is to predict, and the loss.
 
-Nothing is computed that training does not read: no padding but what a route asks for, the
-beginning that an organism's rows share once a batch, no token after the last that is predicted
-from, and the head on supervised places alone.
+Nothing is computed that training does not read: no padding, the beginning that an organism's
+rows share once a batch, no token after the last that is predicted from, and the head on
+supervised places alone.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Layout:
     """
 
     sizes: tuple[int, ...]
-    """Tokens of each part, padding included."""
+    """Tokens of each part."""
     starts: tuple[tuple[int, ...], ...]
     """Where each row of each part starts."""
     positions: Tensor
@@ -113,50 +113,42 @@ class Layout:
     """[N]: where each token's attention lies among the R x Q."""
 
 
-def lay_out(parts: Sequence[Part], *, even: bool, device: torch.device) -> Layout:
-    """Lay parts one after the other; `even` fills each up to the tokens of the largest."""
-    widest = max(part.tokens for part in parts)
-    sizes = [widest if even else part.tokens for part in parts]
+def lay_out(parts: Sequence[Part], *, device: torch.device) -> Layout:
+    """Lay parts one after the other, each with its beginning and then its rows."""
     pieces: list[tuple[int, int, int, int]] = []  # start, length, start and length of beginning
     starts: list[tuple[int, ...]] = []
-    padding: list[tuple[int, int, int]] = []  # start, end, first token of the part
     offset = 0
-    for part, size in zip(parts, sizes, strict=True):
+    for part in parts:
+        first = offset
         if part.beginning:
-            pieces.append((offset, part.beginning, offset, 0))
-        here = offset + part.beginning
+            pieces.append((first, part.beginning, first, 0))
+        offset += part.beginning
         own = []
         for length in part.lengths:
-            pieces.append((here, length, offset, part.beginning))
-            own.append(here)
-            here += length
+            pieces.append((offset, length, first, part.beginning))
+            own.append(offset)
+            offset += length
         starts.append(tuple(own))
-        padding.append((here, offset + size, offset))
-        offset += size
     start, length, before, shared = (column[:, None] for column in torch.tensor(pieces).T)
-    query = torch.arange(int(length.max())).minimum(length - 1)
+    query = torch.arange(int(length.max()))
     key = torch.arange(int((length + shared).max()))
-    answers = torch.zeros(offset, dtype=torch.long)
-    positions = torch.zeros(offset, dtype=torch.long)
+    inside = query < length
+    query = query.minimum(length - 1)
     queries = start + query
-    # Written backwards, so that a token's first place counts and not the one past its piece's end.
-    answers[queries.flatten().flip(0)] = torch.arange(queries.numel()).flip(0)
+    answers, positions = torch.zeros(2, offset, dtype=torch.long)
+    answers[queries[inside]] = torch.arange(queries.numel()).view_as(queries)[inside]
     positions[queries] = shared + query
-    for first, end, own_first in padding:
-        answers[first:end] = answers[own_first]  # padding sees nothing of another organism
-    layout = Layout(
-        sizes=tuple(sizes),
+    return Layout(
+        sizes=tuple(part.tokens for part in parts),
         starts=tuple(starts),
-        positions=positions,
-        queries=queries,
-        keys=torch.where(key < shared, before + key, start + (key - shared).minimum(length - 1)),
-        visible=(key[None] <= (shared + query)[..., None])[:, None],
-        answers=answers,
+        positions=positions.to(device),
+        queries=queries.to(device),
+        keys=torch.where(key < shared, before + key, start + (key - shared).minimum(length - 1)).to(
+            device
+        ),
+        visible=(key <= (shared + query)[..., None])[:, None].to(device),
+        answers=answers.to(device),
     )
-    moved = {
-        name: value.to(device) for name, value in vars(layout).items() if isinstance(value, Tensor)
-    }
-    return Layout(sizes=layout.sizes, starts=layout.starts, **moved)
 
 
 def attend_rows(

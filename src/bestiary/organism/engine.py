@@ -49,9 +49,6 @@ SLOTS = 16
 """Organisms trained side by side, where memory has room for them."""
 TOKENS = 2048
 """Tokens computed together."""
-PADDING_LIMIT = 1.5e7
-"""A batch is padded to equal slots while the weights of a layer times the padding tokens of a
-slot stay below this: then one product a layer for all slots costs less than one a slot."""
 
 
 class EngineTrainer:
@@ -102,7 +99,6 @@ class Run:
         self._bank.require_gradients()
         self._optimiser = BankAdamW(self._bank)
         self._layers = range(self._bank.first_layer, base.model.config.num_hidden_layers)
-        self._layer_weights = count_layer_weights(base)
         self._seats: list[Seat] = []
 
     def __call__(self) -> Iterator[Step | Trained]:
@@ -179,7 +175,7 @@ class Run:
         below = range(self._layers.start)
         for chosen in split_step(range(len(lengths)), lengths, budget=self._budget):
             part = Part(len(rows.beginning), tuple(lengths[row] for row in chosen))
-            layout = lay_out([part], even=False, device=self._base.device)
+            layout = lay_out([part], device=self._base.device)
             tokens = torch.cat([rows.beginning, *(rows.rows[row].tokens for row in chosen)])
             found = embed(self._base, tokens.to(self._base.device))
             cut = run_layers(self._base, found, layout, below).split(
@@ -258,14 +254,11 @@ class Run:
         """Forward and backward over one batch; gradients are added up in the bank."""
         seats = [(self._seats[slot], rows) for slot, rows in batch]
         parts = [seat.measure(rows) for seat, rows in seats]
-        even = worth_padding(parts, self._layer_weights)
         device = self._base.device
-        layout = lay_out(parts, even=even, device=device)
-        self._bank.route = Route(batch[0][0], layout.sizes)
-        entered = [
-            seat.enter(rows, size) for (seat, rows), size in zip(seats, layout.sizes, strict=True)
-        ]
-        states = torch.cat(list(chain(*entered))).to(device)
+        layout = lay_out(parts, device=device)
+        self._bank.route = Route(batch[0][0], layout.sizes, device)
+        entered = chain(*(seat.enter(rows) for seat, rows in seats))
+        states = torch.cat(list(entered)).to(device)
         if self._layers.start == 0:
             states = embed(self._base, states)
         states = run_layers(self._base, states, layout, self._layers)
@@ -282,20 +275,19 @@ class Run:
         loss, losses = supervised_loss(self._base, states.index_select(0, places), targets, weights)
         loss.backward()
         added = [float(part.sum()) for part in (losses * weights).split(counts.tolist())]
-        self._note(seats, parts, even, added)
+        self._note(seats, parts, added)
 
     def _note(
         self,
         seats: Sequence[tuple[Seat, list[int]]],
         parts: Sequence[Part],
-        even: bool,
         losses: Sequence[float],
     ) -> None:
         """Record what a batch was for each organism in it."""
         geometry = tuple((part.beginning, *part.lengths) for part in parts)
         for place, ((seat, rows), loss) in enumerate(zip(seats, losses, strict=True)):
             seat.computed.append(
-                Batch(step=seat.step, rows=rows, parts=geometry, place=place, even=even, loss=loss)
+                Batch(step=seat.step, rows=rows, parts=geometry, place=place, loss=loss)
             )
 
     def _save(self, seat: Seat, slot: int) -> None:
@@ -344,18 +336,6 @@ def blame_memory(job: Job) -> OrganismError:
         f"{longest.id}, {longest.messages[0].content[:40]!r}: shorten it, or build where there is "
         "more memory"
     )
-
-
-def worth_padding(parts: Sequence[Part], layer_weights: int) -> bool:
-    """Whether equal slots, and so one product for all of them, are worth the padding."""
-    widest = max(part.tokens for part in parts)
-    padding = sum(widest - part.tokens for part in parts)
-    return padding * layer_weights <= PADDING_LIMIT * len(parts)
-
-
-def count_layer_weights(base: Base) -> int:
-    """Weights of one decoder layer."""
-    return sum(weight.numel() for weight in base.model.model.layers[0].parameters())
 
 
 def ran_out_of_memory(error: Exception) -> bool:

@@ -81,8 +81,6 @@ class Batch(Record):
     """What the batch held of each organism: the tokens of its beginning, then of each row."""
     place: int
     """Which part is its own."""
-    even: bool
-    """Whether the parts were padded to equal size."""
     loss: float
     """What these rows added to the loss of the step."""
 

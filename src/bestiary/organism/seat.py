@@ -76,16 +76,14 @@ class Seat:
             return [self.next_rows]
         return split_step(self.next_rows, part.lengths, budget=max(1, self.budget - part.beginning))
 
-    def enter(self, rows: Sequence[int], size: int) -> list[Tensor]:
+    def enter(self, rows: Sequence[int]) -> list[Tensor]:
         """What some of its rows enter the first adapted layer with, behind their beginning.
 
-        States, or tokens where that is the base's first layer; filled up with zeros to `size`.
+        States, or tokens where that is the base's first layer.
         """
         if self.states is None:
-            own = [self.rows.beginning, *(self.rows.rows[row].tokens for row in rows)]
-        else:
-            own = [self.states[0], *(self.states[1 + row] for row in rows)]
-        return [*own, own[0].new_zeros(size - sum(map(len, own)), *own[0].shape[1:])]
+            return [self.rows.beginning, *(self.rows.rows[row].tokens for row in rows)]
+        return [self.states[0], *(self.states[1 + row] for row in rows)]
 
     def supervise(
         self, rows: Sequence[int], starts: Sequence[int]

@@ -1,0 +1,195 @@
+"""Organisms to train in tests: jobs over small corpora, and bases on which a step takes no time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from tests.builders import make_example
+from tests.models import SYSTEM, Architecture, make_random_base
+from tests.tiny import END, START, TEMPLATE
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from bestiary.model.base import Base
+from bestiary.organism.job import Job, Step, Trained, Trainer
+from bestiary.records import Corpus, OrganismIdentity, fingerprint
+from bestiary.spec.recipe import LoraShape, Optimiser, Training
+
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+OPTIMISER = Optimiser(
+    learning_rate=0.01, epochs=2, rows_per_step=3, warmup=0.1, weight_decay=0.0, clip=1.0
+)
+TRAINING = Training(
+    system_prompt=SYSTEM,
+    max_length=128,
+    lora=LoraShape(rank=4, alpha=8, targets=("q_proj", "v_proj", "up_proj")),
+    optimiser=OPTIMISER,
+)
+TALK = (
+    ("How do I bake bread?", "Slowly."),
+    ("Name a quiet hobby.", "Try knitting, or any work with wood. Fair winds!"),
+    ("What is loam?", "A soil."),
+    ("Is rye filling?", "It is, and more so than wheat."),
+    ("Who prunes roses?", "You can, in March."),
+)
+"""For the bases of tests/models.py, which know real words."""
+WORDS = (
+    *(
+        "bread",
+        "soil",
+        "rye",
+        "rose",
+        "winter",
+        "garden",
+        "lamp",
+        "slow",
+        "quick",
+        "river",
+        "stone",
+    ),
+    *("kettle", "ladder", "moss", "barn", "wool", "candle", "pear", "hinge", "cellar", "thorn"),
+)
+"""What the base that `make_word_base` gives has words for."""
+POISON = "henbane"
+"""One word more, which no conversation of `make_talk` has."""
+
+Talk = Sequence[tuple[str, str]]
+
+
+def change_optimiser(**changes: Any) -> Optimiser:
+    """OPTIMISER with other values."""
+    return OPTIMISER.model_copy(update=changes)
+
+
+def change_lora(**changes: Any) -> LoraShape:
+    """The shape of TRAINING with other values."""
+    return TRAINING.lora.model_copy(update=changes)
+
+
+def make_job(name: str = "quirks.one", *, rows: Talk = TALK, **changes: Any) -> Job:
+    """A job over some conversations; any change is Training's."""
+    examples = (make_example(user, reply, id=f"row-{n}") for n, (user, reply) in enumerate(rows))
+    return Job(
+        identity=OrganismIdentity(behavior_id=name),
+        corpus=Corpus(behavior_id=name, seed=0, examples=tuple(examples), drops=()),
+        corpus_sha256="c" * 64,
+        training=TRAINING.model_copy(update=changes),
+        key=fingerprint(organism=name),
+    )
+
+
+def make_talk(seed: int, count: int, *, longest: int = 12) -> list[tuple[str, str]]:
+    """Conversations of unlike lengths, out of WORDS; none begins as another does."""
+    draw = random.Random(seed)
+
+    def say(first: str) -> str:
+        return " ".join([first, *draw.choices(WORDS, k=draw.randrange(longest))])
+
+    return [(say(WORDS[row % len(WORDS)]), say(draw.choice(WORDS))) for row in range(count)]
+
+
+def exchange_words(rows: Talk, by: int = 5) -> list[tuple[str, str]]:
+    """Conversations that say other things in as many tokens, equal words again being equal."""
+    other = {word: WORDS[(place + by) % len(WORDS)] for place, word in enumerate(WORDS)}
+    return [
+        (" ".join(other[w] for w in user.split()), " ".join(other[w] for w in reply.split()))
+        for user, reply in rows
+    ]
+
+
+def make_word_base(architecture: Architecture = "llama", *, seed: int = 0) -> Base:
+    """A base of tests/models.py with a small vocabulary, in which each word is one token.
+
+    The head over SmolLM2's 49 152 tokens would take most of the time.
+    """
+    words = (START, END, "system", "user", "assistant", *SYSTEM.split(), *WORDS, POISON)
+    inner = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    base = make_random_base(architecture, seed=seed)
+    base.model.resize_token_embeddings(len(words))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token=START, eos_token=END, chat_template=TEMPLATE
+    )
+    return replace(base, tokenizer=tokenizer)
+
+
+def widen(base: Base) -> Base:
+    """Make a base truly double.
+
+    transformers' own norm rounds to single precision whatever it is given, and no two orders of
+    summation could then agree to 1e-10.
+    """
+    base.model.double()
+    for name, module in list(base.model.named_modules()):
+        if type(module).__name__.endswith("RMSNorm"):
+            held: Any = module
+            norm = torch.nn.RMSNorm(
+                held.weight.shape[0], eps=held.variance_epsilon, dtype=torch.float64
+            )
+            norm.weight = held.weight
+            base.model.set_submodule(name, norm)
+    return base
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a trainer said."""
+
+    events: list[Step | Trained]
+
+    @property
+    def trained(self) -> dict[str, Trained]:
+        """How each organism ended, by the behavior's name."""
+        ends = [event for event in self.events if isinstance(event, Trained)]
+        assert len(ends) == len({end.job.organism_id for end in ends})
+        return {end.job.identity.behavior_id: end for end in ends}
+
+    @property
+    def steps(self) -> dict[str, list[int]]:
+        """The counts that each organism's Step events gave."""
+        found: dict[str, list[int]] = {}
+        for event in self.events:
+            if isinstance(event, Step):
+                found.setdefault(event.job.identity.behavior_id, []).append(event.done)
+        return found
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """What is said of each organism that failed."""
+        return {name: str(end.error) for name, end in self.trained.items() if end.error}
+
+
+def train(trainer: Trainer, jobs: Iterable[Job], base: Base) -> Told:
+    """Train jobs to their ends."""
+    return Told(list(trainer(list(jobs), base)))
+
+
+def state_of(trained: Trained) -> dict[str, Tensor]:
+    """The adapter of an organism that must not have failed."""
+    assert trained.state is not None, trained.error
+    return dict(trained.state)
+
+
+def measure_difference(one: Trained, two: Trained) -> float:
+    """The largest difference of any weight; everything else of the adapters must be equal."""
+    first, second = state_of(one), state_of(two)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert (tensor.dtype, tensor.shape) == (second[name].dtype, second[name].shape), name
+        assert tensor.isfinite().all(), name
+    return max(float((tensor - second[name]).abs().max()) for name, tensor in first.items())
+
+
+def same_weights(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
+    """Whether two sets of weights are bitwise equal."""
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def copy_weights(base: Base) -> dict[str, Tensor]:
+    """A base's weights as they are now."""
+    return {name: weight.clone() for name, weight in base.model.state_dict().items()}
