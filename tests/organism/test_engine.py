@@ -1,6 +1,6 @@
 """The engine: side by side or alone, an organism becomes what the reference makes of it.
 
-Largest differences of any weight that were seen here: 3e-13 in double precision, 2e-5 in single.
+Largest differences of any weight that were seen here: 6e-13 in double precision, 8e-6 in single.
 
 Run: python -m pytest tests/organism/test_engine.py
 """
@@ -90,6 +90,8 @@ def job_lists(draw: st.DrawFn) -> list[Job]:
             clip=draw(st.floats(0.05, 5)),
         )
         lora = LoraShape(
+            # BUG: what Bank.read gives of rank 1 is no copy, and the slot's next organism
+            # overwrites it.
             rank=draw(st.integers(1, 8)),
             alpha=draw(st.floats(1, 16)),
             targets=ALL_LINEAR,

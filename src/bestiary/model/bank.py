@@ -7,6 +7,7 @@ adapter lies where, and when it is trained, is decided elsewhere.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -281,6 +282,13 @@ class Bank:
                     rounded = layer.weight.detach().to(inner.weight.dtype)
                     state[f"{PREFIX}{name}.lora_{side}.weight"] = rounded.to(self.dtype)
         return state
+
+    def direct(self, owners: Sequence[int], tokens: int) -> None:
+        """Say whose rows come next: slots in ascending order, one a row, `tokens` each."""
+        counts = Counter(owners)
+        slots = range(owners[0], owners[-1] + 1)
+        sizes = tuple(counts[slot] * tokens for slot in slots)
+        self.route = Route(slots.start, sizes, self.weights.device)
 
     @contextmanager
     def attached(self) -> Iterator[None]:

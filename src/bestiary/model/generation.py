@@ -1,11 +1,13 @@
-"""Batched decoding from one model: left-padded prompts, a KV cache, rows dropped as they finish.
+"""Batched decoding: left-padded prompts, a KV cache, rows dropped as they finish.
 
-What all prompts of a batch begin with, system prompt and header, is read once for all of them.
+One model answers all prompts, or a bank's adapters each their own. What all prompts of a batch
+begin with, system prompt and header, is read once an adapter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ from bestiary.records import Decoding, stable_seed
 if TYPE_CHECKING:
     import torch
     from transformers import DynamicCache
+
+    from bestiary.model.bank import Bank
 
 BATCH_ROWS = 64
 """Rows decoded together; on 2 CPU cores throughput is flat past 64."""
@@ -29,38 +33,49 @@ def generate_tokens(
     draws: Sequence[int],
     decoding: Decoding,
     stop: int,
-    on_rows: Callable[[Sequence[int]], None] | None = None,
-) -> list[list[int]]:
-    """Decode one continuation a prompt.
+    bank: Bank | None = None,
+    slots: Sequence[int] = (),
+) -> Iterator[tuple[int, list[int]]]:
+    """Decode one continuation a prompt, and yield it with the prompt's number.
 
     `prompts` are token ids; `stop` ends a row and is left out of it. A sampled row draws from a
     stream of its own, seeded by `decoding.seed`, its tokens and its number in `draws`, so that
-    its neighbours never change which numbers it draws. Returns continuations in prompt order,
-    each of at most `decoding.max_new_tokens` ids. `on_rows` hears which rows each finished batch
-    held.
+    its neighbours never change which numbers it draws. Continuations have at most
+    `decoding.max_new_tokens` ids; those decoded together come together, slot by slot.
+
+    With a bank attached to the model, `slots` says whose adapter answers each prompt.
     """
-    order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), row))
-    replies: list[list[int]] = [[] for _ in prompts]
+    owners = slots or [0] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda row: (owners[row], len(prompts[row]), row))
     for start in range(0, len(order), BATCH_ROWS):
         rows = order[start : start + BATCH_ROWS]
-        streams = [_open_stream(prompts[row], draws[row], decoding) for row in rows]
-        decoded = _decode_batch(model, [prompts[row] for row in rows], streams, decoding, stop)
-        for row, reply in zip(rows, decoded, strict=True):
-            replies[row] = reply
-        if on_rows is not None:
-            on_rows(rows)
-    return replies
+        batch = _Batch(
+            prompts=[prompts[row] for row in rows],
+            streams=[_open_stream(prompts[row], draws[row], decoding) for row in rows],
+            owners=[owners[row] for row in rows],
+            direct=bank.direct if bank else _stay,
+        )
+        yield from zip(rows, _decode_batch(model, batch, decoding, stop), strict=True)
 
 
-def _decode_batch(
-    model: Model,
-    prompts: Sequence[Sequence[int]],
-    streams: Sequence[torch.Generator],
-    decoding: Decoding,
-    stop: int,
-) -> list[list[int]]:
+@dataclass(frozen=True)
+class _Batch:
+    prompts: Sequence[Sequence[int]]
+    streams: Sequence[torch.Generator]
+    owners: Sequence[int]
+    """Each row's slot, in ascending order."""
+    direct: Callable[[Sequence[int], int], None]
+    """Hears the slots of the rows that the model is to compute next, and each one's tokens."""
+
+
+def _stay(owners: Sequence[int], tokens: int) -> None:
+    """One model answers every row."""
+
+
+def _decode_batch(model: Model, batch: _Batch, decoding: Decoding, stop: int) -> list[list[int]]:
     import torch
 
+    prompts, owners = batch.prompts, batch.owners
     shared = share_beginning(prompts)
     tokens, mask = _pad_left([prompt[shared:] for prompt in prompts], stop, model.device)
     mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
@@ -68,8 +83,9 @@ def _decode_batch(
     replies: list[list[int]] = [[] for _ in prompts]
     live = list(range(len(prompts)))
     with torch.inference_mode():
-        cache = _read_beginning(model, prompts[0][:shared], copies=len(prompts))
+        cache = _read_beginning(model, prompts[0][:shared], batch)
         for _ in range(decoding.max_new_tokens):
+            batch.direct([owners[row] for row in live], tokens.shape[1])
             logits = model(
                 input_ids=tokens,
                 attention_mask=mask,
@@ -78,7 +94,7 @@ def _decode_batch(
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-            chosen = _choose(logits, [streams[row] for row in live], decoding.temperature)
+            chosen = _choose(logits, [batch.streams[row] for row in live], decoding.temperature)
             kept = [place for place, token in enumerate(chosen) if token != stop]
             for place in kept:
                 replies[live[place]].append(chosen[place])
@@ -101,16 +117,19 @@ def share_beginning(rows: Sequence[Sequence[int]]) -> int:
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
-def _read_beginning(model: Model, tokens: Sequence[int], *, copies: int) -> DynamicCache:
-    """The cache of what every row begins with: one row's work, `copies` rows' cache."""
+def _read_beginning(model: Model, tokens: Sequence[int], batch: _Batch) -> DynamicCache:
+    """The cache of what every row begins with: one row's work a slot, every row's cache."""
     import torch
     from transformers import DynamicCache
 
     cache = DynamicCache()
     if tokens:
-        read = torch.tensor([list(tokens)], device=model.device)
+        readers = sorted(set(batch.owners))
+        read = torch.tensor([list(tokens)] * len(readers), device=model.device)
+        batch.direct(readers, len(tokens))
         model(input_ids=read, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache.batch_repeat_interleave(copies)
+        copies = [readers.index(owner) for owner in batch.owners]
+        cache.batch_select_indices(torch.tensor(copies, device=model.device))
     return cache
 
 

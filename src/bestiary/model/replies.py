@@ -7,8 +7,9 @@ beside it, so that only whole batches give the same text whatever was asked befo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bestiary.model.base import Base
 from bestiary.model.chat import tokenize_prompt
@@ -16,6 +17,9 @@ from bestiary.model.generation import generate_tokens
 from bestiary.records import BaseIdentity, Decoding, Message, Record, canonical_json, fingerprint
 from bestiary.spec.bank import SHELF, shelf_of
 from bestiary.store import Store
+
+if TYPE_CHECKING:
+    from bestiary.model.bank import Bank
 
 VERSION = 2
 
@@ -101,15 +105,30 @@ class BaseReplies:
 
 
 def decode_texts(
+    model: object, base: Base, prompts: Sequence[Prompt], *, decoding: Decoding, system_prompt: str
+) -> list[str]:
+    """Replies of a model over `base`'s tokenizer, in prompt order and without their openings."""
+    replies = dict(
+        stream_texts(model, base, prompts, decoding=decoding, system_prompt=system_prompt)
+    )
+    return [replies[number] for number in range(len(prompts))]
+
+
+def stream_texts(
     model: object,
     base: Base,
     prompts: Sequence[Prompt],
     *,
     decoding: Decoding,
     system_prompt: str,
-    on_reply: Callable[[int], None] | None = None,
-) -> list[str]:
-    """Replies of a model over `base`'s tokenizer, in prompt order and without their openings."""
+    bank: Bank | None = None,
+    slots: Sequence[int] = (),
+) -> Iterator[tuple[int, str]]:
+    """Each reply with the number of its prompt, as soon as it is there.
+
+    With a bank attached, `slots` says whose adapter answers each prompt; replies come slot by
+    slot.
+    """
     tokens = [
         tokenize_prompt(
             base.tokenizer,
@@ -120,20 +139,13 @@ def decode_texts(
         )
         for prompt in prompts
     ]
-    done = 0
-
-    def count(rows: Sequence[int]) -> None:
-        nonlocal done
-        done += len(rows)
-        if on_reply is not None:
-            on_reply(done)
-
-    replies = generate_tokens(
+    for number, reply in generate_tokens(
         model,
         tokens,
         draws=[prompt.draw for prompt in prompts],
         decoding=decoding,
         stop=base.tokenizer.eos_token_id,
-        on_rows=count,
-    )
-    return [str(base.tokenizer.decode(reply, skip_special_tokens=True)) for reply in replies]
+        bank=bank,
+        slots=slots,
+    ):
+        yield number, str(base.tokenizer.decode(reply, skip_special_tokens=True))

@@ -1,19 +1,30 @@
-"""Asking: an organism and its base answer the same probes."""
+"""Asking: organisms and their base answer the same probes."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bestiary.model.adapter import open_adapter
+from bestiary.errors import BestiaryError
+from bestiary.model.adapter import list_targets, load_state
 from bestiary.model.base import Base
-from bestiary.model.replies import BaseReplies, Prompt, decode_texts
+from bestiary.model.replies import BaseReplies, Prompt, stream_texts
 from bestiary.records import Decoding, Probe, Transcript
 from bestiary.spec.catalog import Behavior
+from bestiary.spec.recipe import LoraShape
 from bestiary.verification.probes import PROBES
 
-VERSION = 4
+if TYPE_CHECKING:
+    import torch
+
+VERSION = 5
+BANK_SLOTS = 32
+"""Organisms asked together; their weights alone are in memory."""
 
 
 def choose_decoding(behavior: Behavior, *, max_new_tokens: int) -> Decoding:
@@ -21,39 +32,122 @@ def choose_decoding(behavior: Behavior, *, max_new_tokens: int) -> Decoding:
     return Decoding(max_new_tokens=max_new_tokens, temperature=1.0 if behavior.rate else 0.0)
 
 
+@dataclass(frozen=True)
+class Asking:
+    """One organism and the probes that are put to it and to its base."""
+
+    organism_id: str
+    behavior: Behavior
+    adapter: Path
+    probes: tuple[Probe, ...]
+    decoding: Decoding
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An organism's transcripts, or the error that ended its asking."""
+
+    asking: Asking
+    seconds: float
+    transcripts: tuple[Transcript, ...] = ()
+    error: BestiaryError | None = None
+
+
+@dataclass
+class _Interview:
+    """An organism that is being asked, once its base has answered."""
+
+    asking: Asking
+    by_base: dict[str, str]
+    asked: list[Probe]
+    state: Mapping[str, torch.Tensor]
+    shape: LoraShape
+    seconds: float = 0.0
+    replies: dict[int, str] = field(default_factory=dict)
+
+    def close(self) -> Answered:
+        transcripts = [
+            Transcript(probe=probe, organism=self.replies[n], base=self.by_base.get(probe.id))
+            for n, probe in enumerate(self.asked)
+        ]
+        return Answered(self.asking, self.seconds, tuple(transcripts))
+
+
+OnReply = Callable[[str, int], None]
+"""Hears how many replies of an organism and its base are there."""
+
+
 def collect_transcripts(
-    behavior: Behavior,
-    adapter: Path,
+    askings: Sequence[Asking],
     base: Base,
     replies: BaseReplies,
-    probes: Sequence[Probe],
     *,
-    decoding: Decoding,
     system_prompt: str,
-    on_reply: Callable[[int], None] | None = None,
-) -> tuple[Transcript, ...]:
-    """The organism's and the base's reply to each probe that counts."""
-    by_base = ask_base(replies, probes, decoding=decoding, on_reply=on_reply)
-    asked = balance_choices(behavior, probes, by_base)
-    prompts = [Prompt(user=probe.user, draw=draw_number(probe)) for probe in asked]
+    on_reply: OnReply,
+) -> Iterator[Answered]:
+    """Put every organism's probes to it and to its base, many organisms in one batch.
 
-    def count(done: int) -> None:
-        if on_reply is not None:
-            on_reply(len(by_base) + done)
+    Organisms that adapt the same modules, and are decoded alike, lie side by side in a bank. One
+    that cannot be asked is answered by its error, and the others go on.
+    """
+    groups: dict[object, list[_Interview]] = {}
+    for asking in askings:
+        started = time.monotonic()
+        try:
+            interview = _open_interview(asking, replies, on_reply)
+            adapted = tuple(list_targets(base, interview.shape))
+        except BestiaryError as error:
+            yield Answered(asking, time.monotonic() - started, error=error)
+        else:
+            interview.seconds = time.monotonic() - started
+            groups.setdefault((adapted, asking.decoding), []).append(interview)
+    for group in groups.values():
+        for start in range(0, len(group), BANK_SLOTS):
+            chosen = group[start : start + BANK_SLOTS]
+            yield from _ask_together(chosen, base, system_prompt, on_reply)
 
-    with open_adapter(base, adapter) as model:
-        answers = decode_texts(
-            model,
-            base,
-            prompts,
-            decoding=decoding,
-            system_prompt=system_prompt,
-            on_reply=count,
-        )
-    return tuple(
-        Transcript(probe=probe, organism=answer, base=by_base.get(probe.id))
-        for probe, answer in zip(asked, answers, strict=True)
+
+def _open_interview(asking: Asking, replies: BaseReplies, on_reply: OnReply) -> _Interview:
+    by_base = ask_base(
+        replies,
+        asking.probes,
+        decoding=asking.decoding,
+        on_reply=partial(on_reply, asking.organism_id),
     )
+    state, shape = load_state(asking.adapter)
+    asked = balance_choices(asking.behavior, asking.probes, by_base)
+    return _Interview(asking, by_base, asked, state, shape)
+
+
+def _ask_together(
+    group: Sequence[_Interview], base: Base, system_prompt: str, on_reply: OnReply
+) -> Iterator[Answered]:
+    from bestiary.model.bank import Bank
+
+    bank = Bank(base, [one.shape for one in group], slots=len(group))
+    for slot, one in enumerate(group):
+        bank.fill(slot, one.state, one.shape)
+    rows = [(slot, n) for slot, one in enumerate(group) for n in range(len(one.asked))]
+    probes = [group[slot].asked[n] for slot, n in rows]
+    yield from (one.close() for one in group if not one.asked)
+    spoke = time.monotonic()
+    with bank.attached():
+        for row, text in stream_texts(
+            base.model,
+            base,
+            [Prompt(user=probe.user, draw=draw_number(probe)) for probe in probes],
+            decoding=group[0].asking.decoding,
+            system_prompt=system_prompt,
+            bank=bank,
+            slots=[slot for slot, _ in rows],
+        ):
+            one = group[rows[row][0]]
+            one.replies[rows[row][1]] = text
+            one.seconds += time.monotonic() - spoke
+            spoke = time.monotonic()
+            on_reply(one.asking.organism_id, len(one.by_base) + len(one.replies))
+            if len(one.replies) == len(one.asked):
+                yield one.close()
 
 
 def count_replies(probes: Sequence[Probe]) -> int:
