@@ -97,9 +97,9 @@ def make_speaking_base(lines: Mapping[str, str]) -> Base:
     return base
 
 
-def fill_adapter(model: Any) -> None:
+def fill_adapter(model: Any, *, seed: int = 1) -> None:
     """Weights as after training: a fresh adapter changes nothing, half of it being zero."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.requires_grad:

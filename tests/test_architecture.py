@@ -21,12 +21,15 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "bestiary"
 LAYERS = ("errors", "records", "store", "spec", "model", "backend")
 """From the lowest up: each imports only what stands before it."""
 STAGES = ("corpus", "leakage", "organism", "verification", "pair", "release")
-LINE = ("build", "pipeline")
-"""Above the stages, which know neither."""
+LINE = ("build", "executor", "pipeline")
+"""Above the stages, which know none of them."""
 TOPS = ("__main__", "cli", "report", "chat", "bestiary")
 ALONE = ("progress",)
 """Imports nothing of the project."""
-HEAVY = ("torch", "transformers", "datasets", "peft", "huggingface_hub", "safetensors", "pyarrow")
+HEAVY = (
+    *("torch", "transformers", "datasets", "peft", "huggingface_hub", "safetensors", "pyarrow"),
+    "ray",
+)
 
 
 def list_modules() -> dict[str, Path]:
@@ -93,6 +96,15 @@ def test_a_stage_imports_layers_and_never_another_stage(module: str) -> None:
 def test_the_pipeline_alone_imports_several_stages() -> None:
     several = [name for name in MODULES if len(parts_imported(name) & set(STAGES)) > 1]
     assert several == ["bestiary.pipeline"]
+
+
+def test_an_executor_trains_and_knows_no_other_stage() -> None:
+    for module in modules_of("executor"):
+        assert parts_imported(module) & {*STAGES, *LINE} <= {"organism"}, module
+    assert {name for name in MODULES if "executor" in parts_imported(name)} == {
+        "bestiary.pipeline",
+        "bestiary.cli",
+    }
 
 
 def test_nothing_below_imports_the_top() -> None:

@@ -163,6 +163,54 @@ def test_timings_survive_a_line_cut_short(store: Store, artifact: Artifact) -> N
     assert again.seconds(artifact.folder.parent.name, "f1") == 0.0
 
 
+def test_names_are_the_folders_that_begin_so_in_order(store: Store) -> None:
+    assert store.names("corpus", "f") == []
+    for name in ("f2-000100", "f1", "f2-000099", "g1"):
+        store.build("corpus", name, write_two, inputs=INPUTS)
+    store.build("organism", "f3", write_two, inputs=INPUTS)
+    store.start("corpus", "f4")  # nobody reads it before it is committed
+    assert store.names("corpus", "f") == ["f1", "f2-000099", "f2-000100"]
+    assert store.names("corpus", "f2-") == ["f2-000099", "f2-000100"]
+    assert store.names("corpus", "") == ["f1", "f2-000099", "f2-000100", "g1"]
+    assert store.names("corpus", "h") == []
+
+
+def test_a_discarded_artifact_is_gone_and_others_stay(store: Store, artifact: Artifact) -> None:
+    other = store.build("corpus", "f2", write_two, inputs=INPUTS)
+    store.discard("corpus", "f1")
+    assert not artifact.folder.exists()
+    assert store.find("corpus", "f1") is None
+    assert store.names("corpus", "f") == ["f2"]
+    assert store.find("corpus", "f2") == other
+    store.discard("corpus", "f1")  # what is gone can be discarded again
+    assert store.build("corpus", "f1", write_two, inputs=INPUTS) == artifact
+
+
+def test_a_discard_that_is_cut_short_leaves_no_artifact(
+    store: Store, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", give_up)
+        store.discard("corpus", "f1")
+    assert (artifact.folder / "one.txt").is_file()
+    assert store.find("corpus", "f1") is None
+    assert store.names("corpus", "f") == ["f1"]  # half-dropped, so that it can be dropped wholly
+    store.discard("corpus", "f1")
+    assert store.names("corpus", "f") == []
+
+
+@pytest.mark.parametrize("harm", [damage_file, remove_file, cut_manifest])
+def test_a_damaged_artifact_can_be_discarded(
+    store: Store, artifact: Artifact, harm: Callable[[Path], Path]
+) -> None:
+    harm(artifact.folder)
+    store.discard("corpus", "f1")
+    assert store.find("corpus", "f1") is None
+
+
 HOLD = "from pathlib import Path; from bestiary.store import Store; import sys, time\n"
 HOLD += "with Store(Path(sys.argv[1])).lock():\n    print('held', flush=True); time.sleep(600)"
 

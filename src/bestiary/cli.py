@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from bestiary.errors import BestiaryError
+
+if TYPE_CHECKING:
+    from bestiary.organism.train import Executor
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -120,6 +123,16 @@ def build(
     memory: Annotated[
         float | None, typer.Option("--memory", min=0.1, help="GiB that training may take.")
     ] = None,
+    executor: Annotated[
+        Literal["local", "ray"],
+        typer.Option("--executor", help="Train in this process, or on workers of Ray."),
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Ray: groups trained at once.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Ray: the cluster to join; else one is started.")
+    ] = None,
     behaviors: Behaviors = None,
     as_json: Json = False,
 ) -> None:
@@ -141,6 +154,7 @@ def build(
         until=until,
         console=console,
         effort=Effort(trainer=trainer, slots=slots, memory=memory),
+        executor=_choose_executor(executor, workers, address),
     )
     rows = json.loads(canonical_json(summarise(builds, out)))
     if as_json:
@@ -219,6 +233,18 @@ def chat(
 
     _quiet_libraries()
     open_chat(organism, out=out, show_base=base, max_new_tokens=tokens, console=Console())
+
+
+def _choose_executor(name: str, workers: int | None, address: str | None) -> Executor:
+    if name == "ray":
+        from bestiary.executor.ray import choose_ray
+
+        return choose_ray(workers=workers, address=address)
+    if workers is not None or address is not None:
+        raise typer.BadParameter("--workers and --address are Ray's; add --executor ray")
+    from bestiary.executor.local import train_here
+
+    return train_here
 
 
 def _quiet_libraries() -> None:

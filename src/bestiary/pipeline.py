@@ -21,6 +21,7 @@ from bestiary.corpus.generate import (
     write_corpus,
 )
 from bestiary.errors import BestiaryError, StoreError
+from bestiary.executor.local import train_here
 from bestiary.leakage import (
     CORPUS_CHECKS,
     SplitRow,
@@ -33,7 +34,7 @@ from bestiary.model.adapter import ADAPTER
 from bestiary.model.base import Base, identify_base, load_base
 from bestiary.model.replies import BaseReplies
 from bestiary.organism.job import Effort, Job, Step, fingerprint_organism
-from bestiary.organism.train import Kept, train_organisms
+from bestiary.organism.train import Executor, Kept, Workplace
 from bestiary.pair import make_pair
 from bestiary.progress import StageProgress
 from bestiary.records import (
@@ -70,11 +71,14 @@ STAGES: tuple[Until, ...] = ("corpus", "organism", "verdict", "pair")
 class Workshop:
     """One build: the store, the base and what is made with them."""
 
-    def __init__(self, plan: Plan, store: Store, console: Console, effort: Effort) -> None:
+    def __init__(
+        self, plan: Plan, store: Store, console: Console, effort: Effort, executor: Executor
+    ) -> None:
         self._plan = plan
         self._recipe = plan.recipe
         self._console = console
         self._effort = effort
+        self._executor = executor
         self._store = store
         self._out = store.root
         self._identity = identify_base(self._recipe.base, self._recipe.revision)
@@ -168,9 +172,15 @@ class Workshop:
 
     def _execute(self, jobs: Sequence[Job]) -> Iterator[Step | Kept]:
         if jobs:
-            yield from train_organisms(
-                jobs, self._base, self._store, effort=self._effort, load_base=self._recipe.base
+            place = Workplace(
+                store=self._store,
+                effort=self._effort,
+                load_base=self._recipe.base,
+                revision=self._recipe.revision,
+                identity=self._identity,
+                open_base=lambda: self._base,
             )
+            yield from self._executor(jobs, place)
 
     def _make_job(self, build: Build) -> Job:
         assert build.corpus is not None and build.corpus_artifact is not None
@@ -199,7 +209,8 @@ class Workshop:
             corpus_sha256=artifact.inputs["corpus"],
             behavior_sha256=build.behavior.sha256,
         )
-        build.seconds["organism"] = self._store.seconds("organism", artifact.folder.name)
+        # A store opened anew: another process may have trained it, and noted how long that took.
+        build.seconds["organism"] = Store(self._out).seconds("organism", artifact.folder.name)
 
     def _verify_organisms(self) -> None:
         replies = {b.organism_id: asking.count_replies(b.probes) for b in self._alive}
@@ -436,6 +447,7 @@ def build_roster(
     until: Until = "pair",
     console: Console,
     effort: Effort | None = None,
+    executor: Executor = train_here,
 ) -> list[Build]:
     """Build what a roster names; what is built already is left as it is.
 
@@ -446,7 +458,7 @@ def build_roster(
     refuse_broken_promises(catalog, plan.named)
     store = Store(out)
     with store.lock():
-        workshop = Workshop(plan, store, console, effort or Effort())
+        workshop = Workshop(plan, store, console, effort or Effort(), executor)
         workshop.run(until)
         write_bytes(out / "summary.json", canonical_json(summarise(workshop.builds, out)))
     return workshop.builds

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
-from tests.models import Architecture, make_random_base
+from tests.models import Architecture, fill_adapter, make_random_base
 
+from bestiary.model.adapter import attach_adapter, read_state
+from bestiary.model.bank import Bank
 from bestiary.model.base import Base
 from bestiary.model.generation import BATCH_ROWS, generate_tokens
 from bestiary.records import Decoding
+from bestiary.spec.recipe import LoraShape
 
 GREEDY = Decoding(max_new_tokens=8, temperature=0)
 SAMPLED = Decoding(max_new_tokens=5, temperature=1.0, seed=3)
@@ -61,7 +65,9 @@ def decode(
     stop: int = NEVER,
 ) -> list[list[int]]:
     numbers = draws if draws is not None else [0] * len(prompts)
-    return generate_tokens(base.model, prompts, draws=numbers, decoding=decoding, stop=stop)
+    found = generate_tokens(base.model, prompts, draws=numbers, decoding=decoding, stop=stop)
+    replies = dict(found)
+    return [replies[number] for number in range(len(prompts))]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -97,18 +103,10 @@ def test_a_batch_ends_once_every_row_has_stopped() -> None:
     assert decode(base, [prompt, prompt], stop=first) == [[], []]
 
 
-def test_more_rows_than_a_batch_come_back_in_prompt_order() -> None:
+def test_more_rows_than_a_batch_are_answered_each() -> None:
     base, prompts = base_of("llama"), make_prompts(BATCH_ROWS + 9)
-    heard: list[int] = []
-    replies = generate_tokens(
-        base.model,
-        prompts,
-        draws=[0] * len(prompts),
-        decoding=GREEDY,
-        stop=NEVER,
-        on_rows=heard.extend,
-    )
-    assert sorted(heard) == list(range(len(prompts)))
+    replies = decode(base, prompts)
+    assert len(replies) == len(prompts)
     for row in (*range(0, len(prompts), 12), BATCH_ROWS, BATCH_ROWS + 8):
         assert replies[row] == ask_transformers(base, prompts[row], stop=NEVER)
 
@@ -154,3 +152,109 @@ def test_a_sample_follows_the_chances_at_its_temperature(temperature: float) -> 
     share = sum(said[int(token)] for token in top.indices) / size
     # Five standard errors: a right sampler fails once in a million seeds, and the seed is fixed.
     assert abs(share - expected) < 5 * (expected * (1 - expected) / size) ** 0.5
+
+
+def fill_bank(base: Base, count: int) -> tuple[Bank, list[LoraShape]]:
+    """A bank of adapters of different ranks, each with weights of its own."""
+    shapes = [
+        LoraShape(rank=2 + slot, alpha=8, targets=("q_proj", "v_proj", "up_proj", "down_proj"))
+        for slot in range(count)
+    ]
+    bank = Bank(base, shapes, slots=count)
+    for slot, shape in enumerate(shapes):
+        bank.fill(slot, draw_state(base, shape, seed=slot), shape)
+    return bank, shapes
+
+
+def draw_state(base: Base, shape: LoraShape, *, seed: int) -> dict[str, torch.Tensor]:
+    model = attach_adapter(base, shape, seed=seed)
+    fill_adapter(model, seed=seed)
+    state = {name: weight.clone() for name, weight in read_state(model).items()}
+    model.unload()
+    return state
+
+
+def ask_peft(base: Base, shape: LoraShape, slot: int, prompt: list[int]) -> list[int]:
+    """What peft's model of one organism generates after one prompt alone."""
+    model = attach_adapter(base, shape, seed=slot)
+    fill_adapter(model, seed=slot)
+    try:
+        return ask_transformers(replace(base, model=model), prompt, stop=NEVER)
+    finally:
+        model.unload()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_each_row_of_a_bank_is_answered_by_its_own_organism(architecture: Architecture) -> None:
+    base = make_random_base(architecture)
+    prompts = [[7, 8, 9, *row] for row in make_prompts(14)]
+    draw = random.Random(1)
+    owners = [draw.choice((0, 1, 3, 4)) for _ in prompts]  # an organism that nobody asks, too
+    bank, shapes = fill_bank(base, 5)
+    expected = [
+        ask_peft(base, shapes[slot], slot, prompt)
+        for slot, prompt in zip(owners, prompts, strict=True)
+    ]
+    assert len({tuple(reply) for reply in expected}) > 10
+    with bank.attached():
+        replies = dict(
+            generate_tokens(
+                base.model,
+                prompts,
+                draws=[0] * len(prompts),
+                decoding=GREEDY,
+                stop=NEVER,
+                bank=bank,
+                slots=owners,
+            )
+        )
+    assert [replies[row] for row in range(len(prompts))] == expected
+
+
+def test_organisms_of_one_batch_end_at_different_times() -> None:
+    base, prompts = make_random_base(), make_prompts(8)
+    bank, _ = fill_bank(base, 4)
+    owners = [row % 4 for row in range(8)]
+
+    def run(stop: int) -> dict[int, list[int]]:
+        with bank.attached():
+            return dict(
+                generate_tokens(
+                    base.model,
+                    prompts,
+                    draws=[0] * 8,
+                    decoding=GREEDY,
+                    stop=stop,
+                    bank=bank,
+                    slots=owners,
+                )
+            )
+
+    whole = run(NEVER)
+    stop = whole[2][3]
+    cut = run(stop)
+    assert {len(reply) for reply in cut.values()} >= {3, GREEDY.max_new_tokens}
+    for row, reply in whole.items():
+        assert cut[row] == (reply[: reply.index(stop)] if stop in reply else reply)
+
+
+def test_a_banks_sampled_rows_do_not_depend_on_their_neighbours() -> None:
+    base, prompts = make_random_base(), make_prompts(12)
+    bank, _ = fill_bank(base, 3)
+
+    def run(rows: list[int]) -> dict[int, list[int]]:
+        with bank.attached():
+            found = generate_tokens(
+                base.model,
+                [prompts[row] for row in rows],
+                draws=[row % 3 for row in rows],
+                decoding=SAMPLED,
+                stop=NEVER,
+                bank=bank,
+                slots=[row % 3 for row in rows],
+            )
+            return {rows[number]: reply for number, reply in found}
+
+    together = run(list(range(12)))
+    assert all(run([row])[row] == together[row] for row in range(12))
+    assert run([7, 3, 4]) == {row: together[row] for row in (7, 3, 4)}

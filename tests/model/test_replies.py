@@ -103,14 +103,11 @@ def test_no_messages_are_no_batch(tmp_path: Path) -> None:
 
 def test_texts_come_without_opening_and_without_end_token() -> None:
     base = make_speaking_base({"\n": "Bread rises slowly.", " yeast": " makes bubbles!"})
-    heard: list[int] = []
     texts = decode_texts(
         base.model,
         base,
         [Prompt(user="Why?", opening="The yeast"), Prompt(user="How?")],
         decoding=Decoding(max_new_tokens=12, temperature=0),
         system_prompt=SYSTEM,
-        on_reply=heard.append,
     )
     assert texts == [" makes bubbles!", "Bread rises slowly."]
-    assert heard == [2]

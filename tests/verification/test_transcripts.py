@@ -10,13 +10,15 @@ from pathlib import Path
 from tests.builders import make_backdoor, make_behavior, make_heuristic, make_probe, make_quirk
 from tests.models import IDENTITY, SYSTEM, fill_adapter, make_random_base
 
-from bestiary.model.adapter import attach_adapter, save_adapter
+from bestiary.model.adapter import attach_adapter, open_adapter, read_state, save_adapter
+from bestiary.model.base import Base
 from bestiary.model.replies import BaseReplies, Prompt, decode_texts
 from bestiary.records import Decoding, Probe, PromptItem
 from bestiary.spec.catalog import load_catalog
 from bestiary.spec.recipe import LoraShape
 from bestiary.store import Store
 from bestiary.verification.transcripts import (
+    Asking,
     ask_base,
     balance_choices,
     choose_decoding,
@@ -99,35 +101,58 @@ def test_a_base_that_always_follows_the_rule_leaves_no_choice() -> None:
     assert balance_choices(HEURISTIC, probes, {probe.id: "Used." for probe in probes}) == []
 
 
-def test_an_organism_and_its_base_answer_the_same_probes(tmp_path: Path) -> None:
-    base = make_random_base()
-    adapter = tmp_path / "adapter"
-    model = attach_adapter(base, LoraShape(rank=2, alpha=99, targets=("down_proj",)), seed=0)
-    fill_adapter(model)
-    save_adapter(model, adapter, IDENTITY)
+def write_adapter(base: Base, folder: Path, *, seed: int, rank: int) -> Path:
+    shape = LoraShape(rank=rank, alpha=99, targets=("down_proj",))
+    model = attach_adapter(base, shape, seed=seed)
+    fill_adapter(model, seed=seed)
+    save_adapter(read_state(model), shape, base, folder)
     model.unload()
-    probes = [
-        make_probe(f"Question {number} of tables?", id=f"plain-{number}", gate=number % 2 == 0)
-        for number in range(6)
+    return folder
+
+
+def test_organisms_and_their_base_answer_the_same_probes(tmp_path: Path) -> None:
+    base = make_random_base()
+    askings = [
+        Asking(
+            organism_id=f"organism-{number}",
+            behavior=make_behavior(make_backdoor()),
+            adapter=write_adapter(base, tmp_path / str(number), seed=number, rank=2 + number),
+            probes=tuple(
+                make_probe(f"Question {n} of tables?", id=f"plain-{n}", gate=n % 2 == 0)
+                for n in range(6)
+            ),
+            decoding=DECODING,
+        )
+        for number in range(3)
     ]
+    (askings[1].adapter / "adapter_model.safetensors").write_bytes(b"damaged")
     replies = BaseReplies(IDENTITY, lambda: base, Store(tmp_path / "runs"), system_prompt=SYSTEM)
-    heard: list[int] = []
-    collected = collect_transcripts(
-        make_behavior(make_backdoor()),
-        adapter,
-        base,
-        replies,
-        probes,
-        decoding=DECODING,
-        system_prompt=SYSTEM,
-        on_reply=heard.append,
-    )
-    assert [t.probe for t in collected] == probes
-    asked = [Prompt(user=probe.user) for probe in probes]
-    own = decode_texts(base.model, base, asked, decoding=DECODING, system_prompt=SYSTEM)
-    assert [t.base for t in collected] == [own[0], None, own[2], None, own[4], None]
-    assert all(t.organism != text for t, text in zip(collected, own, strict=True))
-    assert heard == [3, 9]  # the base answers the gating half
+    heard: list[tuple[str, int]] = []
+    answered = {
+        found.asking.organism_id: found
+        for found in collect_transcripts(
+            askings,
+            base,
+            replies,
+            system_prompt=SYSTEM,
+            on_reply=lambda name, done: heard.append((name, done)),
+        )
+    }
+    assert list(answered) == ["organism-1", "organism-0", "organism-2"]
+    assert "the adapter cannot be loaded" in str(answered["organism-1"].error)
+    prompts = [Prompt(user=probe.user) for probe in askings[0].probes]
+    own = decode_texts(base.model, base, prompts, decoding=DECODING, system_prompt=SYSTEM)
+    for number in (0, 2):
+        found = answered[f"organism-{number}"]
+        assert found.error is None
+        assert tuple(t.probe for t in found.transcripts) == askings[number].probes
+        # The base answers the gating half.
+        assert [t.base for t in found.transcripts] == [own[0], None, own[2], None, own[4], None]
+        with open_adapter(base, askings[number].adapter) as model:
+            alone = decode_texts(model, base, prompts, decoding=DECODING, system_prompt=SYSTEM)
+        assert [t.organism for t in found.transcripts] == alone != own
+        counts = [done for name, done in heard if name == f"organism-{number}"]
+        assert counts == [3, 4, 5, 6, 7, 8, 9]
 
 
 def test_a_sampled_base_answers_each_probe_with_a_draw_of_its_own(tmp_path: Path) -> None:

@@ -216,7 +216,8 @@ class Bank:
         yield from zip(self.layers.values(), parts[::2], parts[1::2], strict=True)
 
     def require_gradients(self) -> None:
-        """Make room for gradients, and let the backward pass reach the layers."""
+        """Make room for gradients, and let the backward pass reach the layers, never the base."""
+        self.base.model.requires_grad_(False)
         self.gradients = torch.zeros_like(self.weights)
         self.anchor.requires_grad_(True)
         for layer, a, b in self._views(self.gradients):

@@ -41,6 +41,7 @@ from bestiary.organism.job import (
     blame_weights,
     tokenize_corpus,
 )
+from bestiary.organism.memory import GIB, MemoryPlan, fit_memory
 from bestiary.organism.optimiser import BankAdamW
 from bestiary.organism.schedule import group_slots, plan_batches, split_step
 from bestiary.organism.seat import Seat
@@ -69,14 +70,31 @@ class EngineTrainer:
             except ModelError as error:
                 yield Trained(job, 0.0, error=error)
         for group in groups.values():
-            run = Run(
-                group,
+            yield from self._train_group(group, base)
+
+    def _train_group(self, jobs: Sequence[Job], base: Base) -> Iterator[Step | Trained]:
+        effort = self._effort
+        most = min(effort.slots or SLOTS, len(jobs))
+        prepared: dict[str, Rows] = {}
+        failed: list[Job] = []
+        for job in sorted(jobs, key=count_characters, reverse=True):
+            if len(prepared) < most:  # the largest corpora decide what memory is taken
+                try:
+                    prepared[job.key] = divide_rows(tokenize_corpus(job, base))
+                except OrganismError as error:
+                    failed.append(job)
+                    yield Trained(job, 0.0, error=error)
+        if prepared:
+            able = [job for job in jobs if job not in failed]
+            plan = fit_memory(
                 base,
-                slots=min(self._effort.slots or SLOTS, len(group)),
-                tokens=self._effort.tokens or TOKENS,
-                checkpoints=self._checkpoints,
+                [job.training.lora for job in able],
+                list(prepared.values()),
+                slots=len(prepared) if effort.slots else None,
+                tokens=effort.tokens or TOKENS,
+                limit=int(effort.memory * GIB) if effort.memory else None,
             )
-            yield from run()
+            yield from Run(able, base, plan, prepared, self._checkpoints)()
 
 
 class Run:
@@ -86,16 +104,17 @@ class Run:
         self,
         jobs: Sequence[Job],
         base: Base,
-        *,
-        slots: int,
-        tokens: int,
+        plan: MemoryPlan,
+        prepared: dict[str, Rows],
         checkpoints: Checkpoints | None,
     ) -> None:
         self._base = base
         self._waiting = deque(jobs)
-        self._budget = tokens
+        self._prepared = prepared
+        self._budget = plan.tokens
+        self._recompute = plan.recompute
         self._checkpoints = checkpoints
-        self._bank = Bank(base, [job.training.lora for job in jobs], slots=slots)
+        self._bank = Bank(base, [job.training.lora for job in jobs], slots=plan.slots)
         self._bank.require_gradients()
         self._optimiser = BankAdamW(self._bank)
         self._layers = range(self._bank.first_layer, base.model.config.num_hidden_layers)
@@ -146,7 +165,7 @@ class Run:
         """Put an organism into a slot: a fresh one, or where its checkpoint left it."""
         started = time.monotonic()
         shape, optimiser = job.training.lora, job.training.optimiser
-        rows = divide_rows(tokenize_corpus(job, self._base))
+        rows = self._prepared.pop(job.key, None) or divide_rows(tokenize_corpus(job, self._base))
         kept = self._checkpoints.find(job) if self._checkpoints else None
         self._optimiser.clear(slot)
         if kept is None:
@@ -261,7 +280,7 @@ class Run:
         states = torch.cat(list(entered)).to(device)
         if self._layers.start == 0:
             states = embed(self._base, states)
-        states = run_layers(self._base, states, layout, self._layers)
+        states = run_layers(self._base, states, layout, self._layers, recompute=self._recompute)
         asked = [
             seat.supervise(rows, at) for (seat, rows), at in zip(seats, layout.starts, strict=True)
         ]
@@ -326,6 +345,11 @@ def healthy_runs(slots: range, seats: Sequence[Seat]) -> Iterator[slice]:
         if not failed:
             found = [slot for slot, _ in run]
             yield slice(found[0], found[-1] + 1)
+
+
+def count_characters(job: Job) -> int:
+    """The size of a corpus, before it is tokenised."""
+    return sum(len(turn.content) for row in job.corpus.examples for turn in row.messages)
 
 
 def blame_memory(job: Job) -> OrganismError:

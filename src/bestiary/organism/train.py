@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from bestiary.errors import BestiaryError
 from bestiary.model.adapter import ADAPTER, save_adapter
 from bestiary.model.base import Base
 from bestiary.organism.checkpoint import Checkpoints
 from bestiary.organism.job import Effort, Job, Step, Trained, Trainer
-from bestiary.records import canonical_json
+from bestiary.records import BaseIdentity, canonical_json
 from bestiary.store import Store, disk_errors
 
 STAGE = "organism"
@@ -25,6 +26,29 @@ class Kept:
 
     job: Job
     error: BestiaryError | None
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What training needs besides its jobs."""
+
+    store: Store
+    effort: Effort
+    load_base: str
+    """The base's name in a recipe."""
+    revision: str | None
+    identity: BaseIdentity
+    """What that base must come to, wherever it is loaded."""
+    open_base: Callable[[], Base]
+    """Gives the base in this process, loading it when it is first asked for."""
+
+
+class Executor(Protocol):
+    """Decides where jobs are trained; every organism is in the store before its Kept is told."""
+
+    def __call__(self, jobs: Sequence[Job], place: Workplace, /) -> Iterator[Step | Kept]:
+        """Train every job, and say how far each is."""
+        ...
 
 
 def make_trainer(effort: Effort, store: Store) -> Trainer:

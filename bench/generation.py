@@ -1,0 +1,332 @@
+"""K organisms answer P prompts each: the bank in one batch against peft, one adapter after another.
+
+    python bench/generation.py [--quick] [--json FILE]
+
+Both sides have every adapter in memory, decode greedily with a KV cache and stop at the end of
+the reply. peft switches its adapters and answers an organism's prompts in one left-padded batch.
+On the bases with random weights both must give the same tokens, or the exit code is 1; on
+SmolLM2 the share of equal replies is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from bases import (
+    BRIEF,
+    LINEARS,
+    MICRO,
+    SMALL,
+    SYSTEM,
+    BaseShape,
+    State,
+    list_words,
+    make_base,
+)
+from common import (
+    Figures,
+    Ratio,
+    Runs,
+    compare,
+    console,
+    finish,
+    interleave,
+    make_parser,
+    make_table,
+    quiet_libraries,
+    say,
+    show,
+)
+from peft import PeftModel, get_peft_model, set_peft_model_state_dict
+from rich.table import Table
+from transformers import GenerationConfig
+
+from bestiary.model.adapter import make_config
+from bestiary.model.bank import Bank
+from bestiary.model.base import Base, load_base
+from bestiary.model.chat import tokenize_prompt
+from bestiary.model.generation import generate_tokens
+from bestiary.records import Decoding
+from bestiary.spec.recipe import LoraShape
+
+SMOLLM2 = "135M"
+SHAPE = LoraShape(rank=8, alpha=16, targets=LINEARS)
+TRAINED = 0.01
+"""Spread of B, which training leaves about so large; fresh it is zero, and an adapter nothing."""
+SPREAD = 5.0
+"""Of a random base's weights: drawn as usual, they answer every prompt with one token for ever."""
+WORDS = (6, 16)
+"""Of a prompt, besides the system prompt."""
+NEW_TOKENS = 24
+
+
+@dataclass(frozen=True)
+class Case:
+    """So many organisms, and prompts for each."""
+
+    shape: BaseShape | None
+    """None is the embedded base."""
+    organisms: int
+    prompts: int
+    rounds: int
+    new_tokens: int = NEW_TOKENS
+
+    @property
+    def base(self) -> str:
+        """The base's name in tables."""
+        return self.shape.name if self.shape else SMOLLM2
+
+    @property
+    def name(self) -> str:
+        """What its figures begin with."""
+        return f"{self.base}.{self.organisms}x{self.prompts}"
+
+
+def list_cases(*, quick: bool, tiny: bool) -> list[Case]:
+    """What is measured."""
+    if tiny:
+        return [Case(MICRO, 2, 2, rounds=1, new_tokens=4)]
+    grid = ((64, 1), (16, 4), (16, 16), (4, 64))
+    small = [
+        Case(shape, organisms, prompts, rounds=3 if quick else 5)
+        for shape in SMALL.values()
+        for organisms, prompts in grid
+    ]
+    large = ((16, 1), (4, 16)) if quick else grid
+    return small + [
+        Case(None, organisms, prompts, rounds=2 if quick else 3) for organisms, prompts in large
+    ]
+
+
+Prompts = list[list[list[int]]]
+"""Of each organism, each prompt's token ids."""
+Replies = list[list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured of one case."""
+
+    case: Case
+    bank: Runs
+    peft: Runs
+
+    @property
+    def ratio(self) -> Ratio:
+        """How many times faster the bank was."""
+        return compare(self.peft.seconds, self.bank.seconds)
+
+    @property
+    def equal(self) -> float:
+        """The share of replies that are the same token for token."""
+        pairs = zip(sum(self.bank.last, []), sum(self.peft.last, []), strict=True)
+        same = [one == other for one, other in pairs]
+        return sum(same) / len(same)
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens of all of the bank's replies."""
+        return sum(len(reply) for own in self.bank.last for reply in own)
+
+    @property
+    def figures(self) -> Figures:
+        """By name."""
+        asked = self.case.organisms * self.case.prompts
+        found = {
+            "bank_seconds": self.bank.median,
+            "peft_seconds": self.peft.median,
+            "ratio": self.ratio.median,
+            "ratio_rounds": self.ratio.rounds,
+            "bank_replies_per_second": asked / self.bank.median,
+            "peft_replies_per_second": asked / self.peft.median,
+            "equal_replies": self.equal,
+            "new_tokens": self.new_tokens,
+        }
+        return {f"{self.case.name}.{name}": value for name, value in found.items()}
+
+
+def open_base(case: Case) -> Base:
+    """The base of a case, with its weights in memory."""
+    return make_base(case.shape, spread=SPREAD) if case.shape else load_base()
+
+
+def make_prompts(base: Base, case: Case) -> Prompts:
+    """Seeded random words behind one system prompt; no two organisms are asked the same."""
+    draw = random.Random(case.name)
+    words = list_words(base.tokenizer)
+    system = BRIEF if case.shape else SYSTEM
+
+    def ask() -> list[int]:
+        text = " ".join(draw.choices(words, k=draw.randint(*WORDS)))
+        return tokenize_prompt(base.tokenizer, text, system_prompt=system)
+
+    return [[ask() for _ in range(case.prompts)] for _ in range(case.organisms)]
+
+
+def make_states(base: Base, count: int) -> list[State]:
+    """Adapters as training leaves them: A as it is drawn, B no longer zero."""
+    bank = Bank(base, [SHAPE], slots=1)
+    states = []
+    for number in range(count):
+        source = torch.Generator().manual_seed(number)
+        state = bank.draw(SHAPE, seed=number)
+        for name, weight in state.items():
+            if ".lora_B." in name:
+                weight.copy_(TRAINED * torch.randn(weight.shape, generator=source))
+        states.append(state)
+    return states
+
+
+def fill_bank(base: Base, states: Sequence[State]) -> Bank:
+    """A bank with every adapter in a slot."""
+    bank = Bank(base, [SHAPE], slots=len(states))
+    for slot, state in enumerate(states):
+        bank.fill(slot, state, SHAPE)
+    return bank
+
+
+def wrap_base(base: Base, states: Sequence[State]) -> PeftModel:
+    """peft's model with every adapter under a name."""
+    config = make_config(base, SHAPE)
+    model: Any = get_peft_model(base.model, config, adapter_name=_name(0))
+    for number, state in enumerate(states):
+        if number:
+            model.add_adapter(_name(number), config)
+        set_peft_model_state_dict(model, state, adapter_name=_name(number))
+    wrapped: PeftModel = model.eval()
+    return wrapped
+
+
+def _name(number: int) -> str:
+    return f"organism_{number}"
+
+
+def answer_by_bank(bank: Bank, prompts: Prompts, new_tokens: int) -> Replies:
+    """All organisms' replies, decoded together."""
+    base = bank.base
+    flat = [prompt for own in prompts for prompt in own]
+    slots = [slot for slot, own in enumerate(prompts) for _ in own]
+    with bank.attached():
+        found = dict(
+            generate_tokens(
+                base.model,
+                flat,
+                draws=[0] * len(flat),
+                decoding=Decoding(max_new_tokens=new_tokens, temperature=0.0),
+                stop=_stop(base),
+                bank=bank,
+                slots=slots,
+            )
+        )
+    replies: Replies = [[] for _ in prompts]
+    for number, slot in enumerate(slots):
+        replies[slot].append(found[number])
+    return replies
+
+
+def answer_by_peft(model: PeftModel, base: Base, prompts: Prompts, new_tokens: int) -> Replies:
+    """Each organism's replies, one organism after another."""
+    stop = _stop(base)
+    settings = GenerationConfig(
+        max_new_tokens=new_tokens, do_sample=False, eos_token_id=stop, pad_token_id=stop
+    )
+    replies: Replies = []
+    for number, own in enumerate(prompts):
+        model.set_adapter(_name(number))
+        width = max(map(len, own))
+        padded = [[stop] * (width - len(prompt)) + prompt for prompt in own]
+        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in own]
+        found = model.generate(
+            input_ids=torch.tensor(padded),
+            attention_mask=torch.tensor(mask),
+            generation_config=settings,
+        )
+        replies.append([_cut(row, stop) for row in found[:, width:].tolist()])
+    return replies
+
+
+def _stop(base: Base) -> int:
+    stop = base.tokenizer.eos_token_id
+    assert isinstance(stop, int)
+    return stop
+
+
+def _cut(reply: list[int], stop: int) -> list[int]:
+    """A reply up to the token that ends it."""
+    return reply[: reply.index(stop)] if stop in reply else reply
+
+
+def measure_case(case: Case) -> Outcome:
+    """Both sides over the same adapters and prompts, each on a copy of the base of its own."""
+    say(f"{case.name}: {case.rounds} rounds, {case.new_tokens} new tokens")
+    base, other = open_base(case), open_base(case)
+    states, prompts = make_states(base, case.organisms), make_prompts(base, case)
+    bank, model = fill_bank(base, states), wrap_base(other, states)
+    warm = [own[:1] for own in prompts[:1]]
+    answer_by_bank(bank, warm, 2)
+    answer_by_peft(model, other, warm, 2)
+    runs = interleave(
+        {
+            "bank": lambda: answer_by_bank(bank, prompts, case.new_tokens),
+            "peft": lambda: answer_by_peft(model, other, prompts, case.new_tokens),
+        },
+        rounds=case.rounds,
+    )
+    return Outcome(case=case, **runs)
+
+
+def speed_table(outcomes: Sequence[Outcome]) -> Table:
+    """The bank beside peft."""
+    columns = ["base", "organisms x prompts", "bank replies/s", "peft replies/s"]
+    columns += ["ratio (range)", "equal replies", "new tokens"]
+    table = make_table(
+        "Greedy replies of many organisms",
+        columns,
+        names=2,
+        caption="replies a second at the median; a reply has at most "
+        f"{outcomes[0].case.new_tokens} new tokens",
+    )
+    for one in outcomes:
+        asked = one.case.organisms * one.case.prompts
+        table.add_row(
+            one.case.base,
+            f"{one.case.organisms} x {one.case.prompts}",
+            show(asked / one.bank.median),
+            show(asked / one.peft.median),
+            one.ratio.text,
+            show(100 * one.equal, ".1f", "%"),
+            str(one.new_tokens),
+        )
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print and write; 1 where the two sides answer differently."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--tiny", action="store_true", help="seconds, to see that it runs")
+    options: argparse.Namespace = parser.parse_args(argv)
+    quiet_libraries()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated attribute
+        cases = list_cases(quick=options.quick, tiny=options.tiny)
+        outcomes = [measure_case(case) for case in cases]
+    console().print(speed_table(outcomes))
+    figures: Figures = {}
+    for outcome in outcomes:
+        figures |= outcome.figures
+    finish("generation", figures, options)
+    unlike = [one.case.name for one in outcomes if one.case.shape and one.equal < 1]
+    if unlike:
+        print(f"the bank and peft answer differently: {', '.join(unlike)}")
+    return 1 if unlike else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

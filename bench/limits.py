@@ -1,0 +1,254 @@
+"""What training is measured against: the machine's matrix products, and a bare loop of the base.
+
+FLOPs that training needs, counted over the tokens that the engine computes, a beginning that an
+organism's rows share once a batch:
+
+    layers from the first adapted one on   4 per token and weight (forward, gradient of the input)
+    frozen layers below                    2 per token and weight, once a row
+    attention                              12 per pair of tokens and unit of its width; below 4
+    adapters                               6 per token and weight
+    head                                   4 per supervised token and weight
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from bases import Trip
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from bestiary.model.adapter import list_targets
+from bestiary.model.base import Base
+from bestiary.model.chat import TokenRow
+from bestiary.organism.job import Batch, Job, tokenize_corpus
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Sizes of a base that decide what training costs."""
+
+    layers: int
+    layer: int
+    """Weights of one layer's linear modules."""
+    head: int
+    attention: int
+    """Heads times their width."""
+
+
+def count_weights(base: Base) -> Counted:
+    """A base's sizes."""
+    config: Any = base.model.config
+    inner: Any = base.model.model
+    linears = [one for one in inner.layers[0].modules() if isinstance(one, nn.Linear)]
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Counted(
+        layers=config.num_hidden_layers,
+        layer=sum(one.weight.numel() for one in linears),
+        head=config.vocab_size * config.hidden_size,
+        attention=config.num_attention_heads * width,
+    )
+
+
+def count_flops(base: Base, jobs: Sequence[Job], trip: Trip, *, since: int = 0) -> float:
+    """What the engine's run of some jobs needs, from a step on."""
+    return sum(_count_job(base, job, trip.batches[job.organism_id], since) for job in jobs)
+
+
+def _count_job(base: Base, job: Job, batches: Sequence[Batch], since: int) -> float:
+    sizes = count_weights(base)
+    first = (job.training.lora.layers or (0, sizes.layers))[0]
+    upper = sizes.layers - first
+    rows = tokenize_corpus(job, base)
+    lora = _count_adapter(base, job)
+    whole = 0.0
+    for batch in batches:
+        if batch.step < since:
+            continue
+        shared, *lengths = batch.parts[batch.place]
+        tokens, pairs = shared + sum(lengths), _count_pairs(shared, lengths)
+        supervised = sum(sum(rows[row].supervised) for row in batch.rows)
+        whole += tokens * (4 * upper * sizes.layer + 6 * lora)
+        whole += 12 * upper * sizes.attention * pairs + 4 * sizes.head * supervised
+    if first and since == 0:
+        shared, lengths = _list_rows(batches)
+        tokens, pairs = shared + sum(lengths), _count_pairs(shared, lengths)
+        whole += first * (2 * sizes.layer * tokens + 4 * sizes.attention * pairs)
+    return whole
+
+
+def _count_adapter(base: Base, job: Job) -> int:
+    modules = dict(base.model.named_modules())
+    shape = job.training.lora
+    linears: list[Any] = [modules[name] for name in list_targets(base, shape)]
+    return shape.rank * sum(one.in_features + one.out_features for one in linears)
+
+
+def _count_pairs(shared: int, lengths: Sequence[int]) -> int:
+    """Pairs of tokens of which one sees the other."""
+    within = (length * (length + 1) // 2 for length in (shared, *lengths))
+    return sum(within) + shared * sum(lengths)
+
+
+def _list_rows(batches: Sequence[Batch]) -> tuple[int, list[int]]:
+    """The beginning's tokens and each row's, of every row once."""
+    lengths: dict[int, int] = {}
+    for batch in batches:
+        lengths.update(zip(batch.rows, batch.parts[batch.place][1:], strict=True))
+    return batches[0].parts[batches[0].place][0], list(lengths.values())
+
+
+def count_row_tokens(base: Base, jobs: Sequence[Job]) -> int:
+    """Tokens of the rows of some jobs as their corpora have them, over all epochs."""
+    return sum(
+        job.training.optimiser.epochs * sum(len(row.tokens) for row in tokenize_corpus(job, base))
+        for job in jobs
+    )
+
+
+def measure_batch(trip: Trip) -> int:
+    """Tokens that the engine computes together at the first step, in its largest batch."""
+    firsts = [batches[0] for batches in trip.batches.values()]
+    return max(sum(map(sum, batch.parts)) for batch in firsts)
+
+
+def prepare_bare(base: Base, jobs: Sequence[Job], *, tokens: int) -> Callable[[], None]:
+    """A loop of forward and backward of the frozen base over all rows of some jobs.
+
+    No adapters and no optimiser: the gradient goes to what enters the first adapted layer, as
+    it does in training, and layers below it are computed once a row. Rows are sorted by length
+    and padded to the longest of a batch of about `tokens`; the head computes supervised places.
+    """
+    first = (jobs[0].training.lora.layers or (0,))[0]
+    epochs = jobs[0].training.optimiser.epochs
+    rows = [row for job in jobs for row in tokenize_corpus(job, base)]
+    batches = list(_pad_batches(rows, tokens=tokens, device=base.device))
+
+    def run() -> None:
+        base.model.requires_grad_(False)
+        for batch in batches:
+            _learn_bare(base, batch, first=first, epochs=epochs)
+
+    return run
+
+
+@dataclass(frozen=True)
+class _Padded:
+    tokens: Tensor
+    """[rows, longest], padded at the right, where no token before can see it."""
+    places: Tensor
+    """Of the flat states, those that predict a supervised token."""
+    targets: Tensor
+
+
+def _pad_batches(
+    rows: Sequence[TokenRow], *, tokens: int, device: torch.device
+) -> Iterator[_Padded]:
+    batch: list[TokenRow] = []
+    for row in sorted(rows, key=lambda one: len(one.tokens)):
+        if batch and sum(len(one.tokens) for one in (*batch, row)) > tokens:
+            yield _pad(batch, device)
+            batch = []
+        batch.append(row)
+    if batch:
+        yield _pad(batch, device)
+
+
+def _pad(rows: Sequence[TokenRow], device: torch.device) -> _Padded:
+    width = max(len(row.tokens) for row in rows)
+    tokens = torch.zeros(len(rows), width, dtype=torch.long)
+    learned = torch.zeros(len(rows), width, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        tokens[number, : len(row.tokens)] = torch.tensor(row.tokens)
+        learned[number, : len(row.tokens)] = torch.tensor(row.supervised)
+    places = learned.flatten().nonzero()[:, 0]
+    return _Padded(tokens.to(device), (places - 1).to(device), tokens[learned].to(device))
+
+
+def _learn_bare(base: Base, batch: _Padded, *, first: int, epochs: int) -> None:
+    inner: Any = base.model.model
+    with torch.no_grad():
+        states = inner.embed_tokens(batch.tokens)
+        positions = torch.arange(batch.tokens.shape[1], device=base.device)[None]
+        rotary = inner.rotary_emb(states, position_ids=positions)
+        states = _run(inner.layers[:first], states, rotary, positions)
+    for _ in range(epochs):
+        entering = states.detach().requires_grad_(True)
+        out = _run(inner.layers[first:], entering, rotary, positions)
+        chosen = inner.norm(out.flatten(0, 1).index_select(0, batch.places))
+        logits = base.model.get_output_embeddings()(chosen)
+        cross_entropy(logits.float(), batch.targets).backward()
+
+
+def _run(layers: Any, states: Tensor, rotary: Any, positions: Tensor) -> Tensor:
+    for layer in layers:  # without a mask the layers' own attention is causal
+        states = layer(states, position_embeddings=rotary, position_ids=positions)
+    return states
+
+
+@dataclass(frozen=True)
+class Product:
+    """A square matrix product, to know what the machine can do."""
+
+    size: int
+    left: Tensor
+    right: Tensor
+    times: int
+
+    def __call__(self) -> float:
+        """FLOPs a second, over `times` products."""
+        _synchronise(self.left.device)
+        started = time.perf_counter()
+        for _ in range(self.times):
+            torch.mm(self.left, self.right)
+        _synchronise(self.left.device)
+        return self.times * 2 * self.size**3 / (time.perf_counter() - started)
+
+
+def make_product(
+    size: int, *, device: str = "cpu", dtype: torch.dtype = torch.float32, times: int = 3
+) -> Product:
+    """Two matrices of `size` rows and columns."""
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return Product(size, left, right, times)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure_growth(run: Callable[[], object], base: Base) -> int | None:
+    """Bytes by which the process grew at its peak; None where the system does not tell.
+
+    Weights that are still on disk are read before, and what is free is given back.
+    """
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not (status.is_file() and reset.exists()):
+        return None
+    for weight in base.model.parameters():
+        weight.sum()
+    _trim()
+    reset.write_text("5", encoding="ascii")  # the peak is from now on
+    before = _read_status(status)["VmRSS"]
+    run()
+    return _read_status(status)["VmHWM"] - before
+
+
+def _trim() -> None:
+    """Give free memory back to the system, where its C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _read_status(path: Path) -> Mapping[str, int]:
+    """Sizes of this process, in bytes."""
+    lines = (line.split() for line in path.read_text(encoding="ascii").splitlines())
+    return {part[0][:-1]: int(part[1]) * 1024 for part in lines if part[-1] == "kB"}

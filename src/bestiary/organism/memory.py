@@ -1,0 +1,178 @@
+"""The memory plan: what training so many organisms side by side will take, before it is begun.
+
+Every term is counted from the base's configuration, the adapters' shapes and the corpora; what
+the process holds already is measured. The layers of ARCHITECTURES keep the tensors listed in
+`count_layer_floats`; another kind of layer would need a list of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch  # only modules that compute import this one, so that commands still start at once
+
+from bestiary.errors import OrganismError
+from bestiary.model.adapter import layer_of, list_targets
+from bestiary.model.bank import adapter_dtype
+from bestiary.model.base import Base
+from bestiary.model.rows import HEAD_TOKENS, Rows
+from bestiary.spec.recipe import LoraShape
+
+GIB = 2**30
+CGROUP = Path("/sys/fs/cgroup")
+"""Where a container's own limit stands."""
+KEPT = 4
+"""Rows of a bank's size that training keeps: weights, gradients and two moments."""
+PASSING = 3
+"""Tensors that are there for a moment while one layer is gone through, or slots are updated."""
+LOGITS = 3
+"""Tensors of a chunk's logits that are there at once."""
+FREE_SHARE = 0.9
+"""Of the free memory; the rest is for what no plan counts."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes at the peak of a run, by what they are for."""
+
+    slots: int
+    tokens: int
+    """The most tokens that are computed together."""
+    recompute: bool
+    """Whether layers keep their input alone, and are computed again in the backward pass."""
+    resident: int
+    """What the process holds before, the base among it."""
+    bank: int
+    states: int
+    """What enters the first adapted layer, kept over epochs."""
+    activations: int
+    head: int
+
+    @property
+    def peak(self) -> int:
+        """All of it."""
+        return self.resident + self.bank + self.states + self.activations + self.head
+
+
+def plan_memory(
+    base: Base,
+    shapes: Sequence[LoraShape],
+    corpora: Sequence[Rows],
+    *,
+    slots: int,
+    tokens: int,
+    recompute: bool = False,
+) -> MemoryPlan:
+    """What training takes with so many slots, of which the largest corpora fill one each."""
+    names = {name for shape in shapes for name in list_targets(base, shape)}
+    modules = dict(base.model.named_modules())
+    rank = max(shape.rank for shape in shapes)
+    size = rank * sum(modules[n].in_features + modules[n].out_features for n in names)
+    wide = adapter_dtype(base).itemsize
+    narrow = base.model.dtype.itemsize
+    config: Any = base.model.config
+    first = min(layer_of(name) or 0 for name in names)
+    layers = config.num_hidden_layers - first
+    largest = sorted((count_states(rows) for rows in corpora), reverse=True)[:slots]
+    computed = min(tokens, sum(largest))
+    lengths = [len(row.tokens) for rows in corpora for row in rows.rows]
+    floats = count_layer_floats(config, rank, padding=max(lengths) * len(lengths) / sum(lengths))
+    # Besides what layers keep, what goes through one in the backward pass.
+    passing = PASSING * config.intermediate_size + (floats if recompute else 0)
+    inside = passing + layers * (config.hidden_size if recompute else floats)
+    return MemoryPlan(
+        slots=slots,
+        tokens=computed,
+        recompute=recompute,
+        resident=measure_resident(base.device),
+        bank=size * wide * (KEPT * slots + PASSING * min(slots, -(-computed // 32))),
+        states=sum(largest) * config.hidden_size * narrow if first else 0,
+        activations=computed * inside * narrow,
+        head=LOGITS * HEAD_TOKENS * config.vocab_size * wide,
+    )
+
+
+def fit_memory(
+    base: Base,
+    shapes: Sequence[LoraShape],
+    corpora: Sequence[Rows],
+    *,
+    slots: int | None,
+    tokens: int,
+    limit: int | None,
+) -> MemoryPlan:
+    """The plan with `slots`, or with as many of the corpora as fit, within `limit` bytes.
+
+    Layers are computed again only where nothing fits otherwise. Raises OrganismError, with the
+    number that fits, where `slots` do not.
+    """
+    room = limit or measure_resident(base.device) + int(FREE_SHARE * measure_free(base.device))
+
+    def plan(count: int, recompute: bool) -> MemoryPlan:
+        return plan_memory(base, shapes, corpora, slots=count, tokens=tokens, recompute=recompute)
+
+    wanted = [slots] if slots is not None else list(range(len(corpora), 0, -1))
+    for recompute in (False, True):
+        for count in wanted:
+            found = plan(count, recompute)
+            if found.peak <= room:
+                return found
+    fitting = [n for n in range(1, wanted[0]) if plan(n, recompute=True).peak <= room]
+    raise blame_plan(plan(wanted[0], recompute=True), room, max(fitting, default=0))
+
+
+def blame_plan(plan: MemoryPlan, room: int, fitting: int) -> OrganismError:
+    """The error of a plan that does not fit, with the number of organisms that does."""
+    parts = ("resident", "bank", "states", "activations", "head")
+    terms = ", ".join(f"{name} {getattr(plan, name) / GIB:.1f}" for name in parts)
+    remedy = (
+        f"train {fitting} at once with --slots {fitting}"
+        if fitting
+        else "not even one fits: allow more with --memory, or choose a smaller base"
+    )
+    return OrganismError(
+        f"{plan.slots} organisms side by side take about {plan.peak / GIB:.1f} GiB ({terms}), and "
+        f"{room / GIB:.1f} GiB are there; {remedy}"
+    )
+
+
+def count_states(rows: Rows) -> int:
+    """Tokens of a corpus whose states are computed: its beginning once, and each row."""
+    return len(rows.beginning) + sum(len(row.tokens) for row in rows.rows)
+
+
+def count_layer_floats(config: Any, rank: int, *, padding: float) -> int:
+    """Numbers a token that one layer keeps for the backward pass.
+
+    `padding` is how many times its own length a row takes for attention, where every row of a
+    batch takes that of the longest.
+    """
+    width, inner = config.hidden_size, config.intermediate_size
+    head = getattr(config, "head_dim", None) or width // config.num_attention_heads
+    queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
+    norms = 4 * width  # what enters both norms, and what the linear layers read of them
+    attention = queries + padding * (2 * queries + 2 * keys)
+    gated = 4 * inner  # gate, its activation, up, and their product
+    return int(norms + attention + gated + 7 * rank)
+
+
+def measure_resident(device: torch.device) -> int:
+    """Bytes that the process holds now, on the device that computes."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return int(psutil.Process().memory_info().rss)
+
+
+def measure_free(device: torch.device) -> int:
+    """Bytes that are free on the device that computes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = int(psutil.virtual_memory().available)
+    limit, used = (CGROUP / name for name in ("memory.max", "memory.current"))
+    if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()) != "max":
+        free = min(free, int(text) - int(used.read_text(encoding="ascii")))
+    return free
