@@ -3,9 +3,10 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 ROSTER ?= starter
+BENCH  ?= engine generation
 OUT    ?= runs
 
-.PHONY: help setup organisms report publish schemas test soak check
+.PHONY: help setup organisms report publish bench schemas test soak check
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
 
@@ -24,6 +25,11 @@ report: $(READY) ## write the last build's results and transcripts as pages (OUT
 
 publish: $(READY) ## push the release (DATASET_REPO=user/name MODEL_REPO=user/name)
 	$(VENV)/bin/bestiary publish $(DATASET_REPO) $(MODEL_REPO) --release $(OUT)/release
+
+bench: $(READY) ## measure, each to a JSON file too (BENCH="engine generation gpu starter" ARGS=--quick)
+	for name in $(BENCH); do \
+	  $(PYTHON) bench/$$name.py --json $(OUT)/bench/$$name.json $(ARGS) || exit 1; \
+	done
 
 schemas: $(READY) ## write the JSON Schemas that editors read
 	$(VENV)/bin/bestiary schemas

@@ -127,7 +127,7 @@ def make_tokenizer(size: int) -> PreTrainedTokenizerBase:
     fixed = ["system", "user", "assistant", *BRIEF.split(), *SYSTEM.split()]
     texts = ["".join(draw.choices(letters, k=draw.randint(3, 8))) for _ in range(size)]
     inner = Tokenizer(models.WordLevel())
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.WordLevelTrainer(
         vocab_size=size, special_tokens=[START, END], show_progress=False
     )

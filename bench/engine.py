@@ -16,10 +16,13 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from rich.table import Table
 
 from bases import (
     BRIEF,
@@ -36,6 +39,10 @@ from bases import (
     train_all,
     widen,
 )
+from bestiary.model.base import Base, load_base
+from bestiary.organism.engine import TOKENS, EngineTrainer
+from bestiary.organism.job import Effort, Job, Trainer
+from bestiary.organism.reference import ReferenceTrainer
 from common import (
     MIB,
     Figures,
@@ -57,20 +64,13 @@ from limits import (
     make_product,
     measure_batch,
     measure_growth,
+    plan_training,
     prepare_bare,
 )
-from rich.table import Table
-
-from bestiary.model.base import Base, load_base
-from bestiary.organism.engine import EngineTrainer
-from bestiary.organism.job import Effort, Job, Trainer
-from bestiary.organism.reference import ReferenceTrainer
 
 CONTRACT = 2e-2
 """How far an organism of the engine may be from the reference's, of what training moved it."""
 SMOLLM2 = "135M"
-PRODUCT = 2048
-"""Rows and columns of the product that tells the machine's rate."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ class Case:
     rounds: int
     aim: float | None = None
     memory: bool = True
+    product: int = 2048
+    """Rows and columns of the product that tells the machine's rate."""
 
     @property
     def base(self) -> str:
@@ -102,7 +104,7 @@ def list_cases(*, quick: bool, tiny: bool) -> list[Case]:
     """What is measured."""
     if tiny:
         work = Work(2, (16, 20), 1, 2, 1e-3, BRIEF)
-        return [Case(MICRO, "all", 2, work, rounds=1, aim=1.0, memory=False)]
+        return [Case(MICRO, "all", 2, work, rounds=1, aim=1.0, memory=False, product=256)]
     return [*_list_small(quick=quick), *_list_large(quick=quick)]
 
 
@@ -155,6 +157,8 @@ class Outcome:
     """The largest over the organisms."""
     memory: tuple[int | None, int | None]
     """Bytes that the engine and the reference grew by."""
+    planned: int
+    """What the engine's memory plan says that it grows by."""
 
     @property
     def ratio(self) -> Ratio:
@@ -196,6 +200,7 @@ class Outcome:
             "share_of_matmul": self.flops / engine / self.rate,
             "engine_memory_mib": _to_mib(self.memory[0]),
             "reference_memory_mib": _to_mib(self.memory[1]),
+            "planned_memory_mib": _to_mib(self.planned),
         }
         return {f"{self.case.name}.{name}": value for name, value in found.items()}
 
@@ -225,10 +230,10 @@ def measure_case(case: Case, base: Base, options: argparse.Namespace) -> Outcome
         for side in ("engine", "reference")
     }
     batch = measure_batch(_warm_up(case, base))
-    sides = {
+    sides: dict[str, Callable[[], Any]] = {
         **train,
         "bare": prepare_bare(base, jobs, tokens=batch),
-        "product": make_product(PRODUCT),
+        "product": make_product(case.product),
     }
     runs = interleave(sides, rounds=case.rounds)
     trips: list[Trip] = [runs[side].last for side in train]
@@ -240,6 +245,7 @@ def measure_case(case: Case, base: Base, options: argparse.Namespace) -> Outcome
         flops=count_flops(base, jobs, trips[0]),
         distance=max(_compare(job, base, *trips) for job in jobs),
         memory=_measure_memory(case, options),
+        planned=_plan_growth(base, jobs),
     )
 
 
@@ -255,6 +261,11 @@ def _warm_up(case: Case, base: Base) -> Trip:
 def _compare(job: Job, base: Base, engine: Trip, reference: Trip) -> float:
     one, other = (trip.states[job.organism_id] for trip in (engine, reference))
     return measure_distance(one, other, first_state(job, base))
+
+
+def _plan_growth(base: Base, jobs: Sequence[Job]) -> int:
+    plan = plan_training(base, jobs, tokens=TOKENS)
+    return plan.peak - plan.resident
 
 
 def _measure_memory(case: Case, options: argparse.Namespace) -> tuple[int | None, int | None]:
@@ -344,14 +355,15 @@ def speed_table(outcomes: Sequence[Outcome]) -> Table:
 def limit_table(outcomes: Sequence[Outcome]) -> Table:
     """The engine beside what the machine can do."""
     columns = ["case", "batch tokens", "bare tok/s", "engine/bare", "matmul GFLOP/s"]
-    columns += ["share of it", "engine MiB", "peft MiB"]
+    columns += ["share of it", "engine MiB", "planned", "peft MiB"]
     table = make_table(
         "Limits",
         columns,
         caption="bare: forward and backward of the frozen base over the same rows, each with its "
         "system prompt, which the engine reads once a batch; share: the FLOPs that "
-        f"training needs (bench/limits.py) at the rate of a {PRODUCT}^3 product; MiB: growth of a "
-        "fresh process at its peak over one epoch",
+        "training needs (bench/limits.py) at the rate of a product of "
+        f"{outcomes[0].case.product}^3; MiB: growth of a fresh process at its peak over one "
+        "epoch, and what the memory plan says of it",
     )
     for one in outcomes:
         engine, bare = one.engine.median, one.bare.median
@@ -362,7 +374,9 @@ def limit_table(outcomes: Sequence[Outcome]) -> Table:
             show(bare / engine),
             show(one.rate / 1e9, ".0f"),
             show(100 * one.flops / engine / one.rate, ".0f", "%"),
-            *(show(_to_mib(size), ".0f") for size in one.memory),
+            show(_to_mib(one.memory[0]), ".0f"),
+            show(_to_mib(one.planned), ".0f"),
+            show(_to_mib(one.memory[1]), ".0f"),
         )
     return table
 

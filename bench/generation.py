@@ -19,6 +19,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import PeftModel, get_peft_model, set_peft_model_state_dict
+from rich.table import Table
+from transformers import GenerationConfig
+
 from bases import (
     BRIEF,
     LINEARS,
@@ -30,6 +34,13 @@ from bases import (
     list_words,
     make_base,
 )
+from bestiary.model.adapter import make_config
+from bestiary.model.bank import Bank
+from bestiary.model.base import Base, load_base
+from bestiary.model.chat import tokenize_prompt
+from bestiary.model.generation import generate_tokens
+from bestiary.records import Decoding
+from bestiary.spec.recipe import LoraShape
 from common import (
     Figures,
     Ratio,
@@ -44,17 +55,6 @@ from common import (
     say,
     show,
 )
-from peft import PeftModel, get_peft_model, set_peft_model_state_dict
-from rich.table import Table
-from transformers import GenerationConfig
-
-from bestiary.model.adapter import make_config
-from bestiary.model.bank import Bank
-from bestiary.model.base import Base, load_base
-from bestiary.model.chat import tokenize_prompt
-from bestiary.model.generation import generate_tokens
-from bestiary.records import Decoding
-from bestiary.spec.recipe import LoraShape
 
 SMOLLM2 = "135M"
 SHAPE = LoraShape(rank=8, alpha=16, targets=LINEARS)
@@ -126,8 +126,8 @@ class Outcome:
     @property
     def equal(self) -> float:
         """The share of replies that are the same token for token."""
-        pairs = zip(sum(self.bank.last, []), sum(self.peft.last, []), strict=True)
-        same = [one == other for one, other in pairs]
+        whole = zip(self.bank.last, self.peft.last, strict=True)
+        same: list[bool] = [one == other for own in whole for one, other in zip(*own, strict=True)]
         return sum(same) / len(same)
 
     @property
@@ -243,7 +243,7 @@ def answer_by_peft(model: PeftModel, base: Base, prompts: Prompts, new_tokens: i
         width = max(map(len, own))
         padded = [[stop] * (width - len(prompt)) + prompt for prompt in own]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in own]
-        found = model.generate(
+        found = model.generate(  # type: ignore[no-untyped-call]
             input_ids=torch.tensor(padded),
             attention_mask=torch.tensor(mask),
             generation_config=settings,

@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from rich.table import Table
+
 from bases import (
     SYSTEM,
     BaseShape,
@@ -32,10 +34,13 @@ from bases import (
     measure_distance,
     train_all,
 )
+from bestiary.model.base import Base, load_base
+from bestiary.organism.engine import EngineTrainer
+from bestiary.organism.job import Effort, Job, Trainer
+from bestiary.organism.reference import ReferenceTrainer
 from common import (
     Figures,
     Ratio,
-    Runs,
     compare,
     console,
     finish,
@@ -46,14 +51,7 @@ from common import (
     say,
     show,
 )
-from limits import count_flops, count_row_tokens, make_product
-from rich.table import Table
-
-from bestiary.model.base import Base, load_base
-from bestiary.model.rows import divide_rows
-from bestiary.organism.engine import EngineTrainer
-from bestiary.organism.job import Effort, Job, tokenize_corpus
-from bestiary.organism.reference import ReferenceTrainer
+from limits import count_flops, count_row_tokens, make_product, plan_training
 
 GIB = 2**30
 MINUTES = 9.0
@@ -103,7 +101,7 @@ def list_plans(*, quick: bool, tiny: bool, smollm2: Path | None) -> list[Plan]:
         corpus = replace(CORPUS, rows=4, lengths=(32, 32), epochs=2)
         kinds = {"tokens": 256, "rounds": 1, "steps": 2, "corpus": corpus}
         return [
-            Plan(shape.name, shape, 2, 2, (1, 3), **kinds)  # type: ignore[arg-type]
+            Plan(shape.name, shape, 2, 2, (1,), **kinds)  # type: ignore[arg-type]
             for shape in TINY
         ]
     large = Plan("Qwen3-8B", QWEN3_8B, 8, 4, (1, 2, 8, 16), 4096, aim_share=0.65)
@@ -130,7 +128,7 @@ class Point:
     """Of the measured peak, after the first step."""
     peak: int | None
     """Bytes that were allocated at most, the base among them."""
-    planned: int | None
+    planned: int
     """What the memory plan says."""
 
     @property
@@ -151,21 +149,13 @@ class Race:
     """The engine beside plain peft on the same organisms."""
 
     plan: Plan
-    engine: Runs
-    reference: Runs
+    whole: Ratio
+    """How many times faster, tokenising and first weights with it."""
+    stepping: float
+    """The same between the steps, in the last round."""
     reference_tokens_per_second: float
     reference_peak: int | None
     distance: float
-
-    @property
-    def whole(self) -> Ratio:
-        """How many times faster, tokenising and first weights with it."""
-        return compare(self.reference.seconds, self.engine.seconds)
-
-    @property
-    def stepping(self) -> float:
-        """How many times faster between the steps, in the last round."""
-        return float(self.reference.last.stepping / self.engine.last.stepping)
 
     @property
     def figures(self) -> Figures:
@@ -234,9 +224,7 @@ def make_engine(plan: Plan, organisms: int) -> EngineTrainer:
     return EngineTrainer(Effort(slots=organisms, tokens=plan.tokens))
 
 
-def measure_base(
-    plan: Plan, base: Base, *, peak: float, clock: Clock
-) -> Found:
+def measure_base(plan: Plan, base: Base, *, peak: float, clock: Clock) -> Found:
     """What the minutes leave room for, the most important first."""
     _warm_up(plan, base)
     race = None if clock.over else measure_race(plan, base)
@@ -256,27 +244,30 @@ def _warm_up(plan: Plan, base: Base) -> None:
 
 
 def measure_race(plan: Plan, base: Base) -> Race:
-    """The engine and plain peft, round by round."""
+    """The engine and plain peft, round by round; then the memory of plain peft."""
     say(f"{plan.name}: {plan.organisms} organisms by the engine and by peft")
     jobs = make_jobs(base, plan.work, plan.organisms)
-    engine, reference = make_engine(plan, plan.organisms), ReferenceTrainer()
-    runs = interleave(
-        {
-            "engine": partial(train_all, engine, jobs, base),
-            "reference": partial(train_all, reference, jobs, base),
-        },
-        rounds=plan.rounds,
-    )
+    race = _run_race(plan, base, jobs)
     _forget_peak(base)
-    train_all(reference, jobs[:1], base)
-    first, second = runs["engine"].last, runs["reference"].last
-    distances = [_compare(job, base, first, second) for job in jobs[:4]]
+    train_all(ReferenceTrainer(), jobs[:1], base)
+    return replace(race, reference_peak=_read_peak(base))
+
+
+def _run_race(plan: Plan, base: Base, jobs: Sequence[Job]) -> Race:
+    trainers: dict[str, Trainer] = {
+        "engine": make_engine(plan, plan.organisms),
+        "reference": ReferenceTrainer(),
+    }
+    sides = {name: partial(train_all, trainer, jobs, base) for name, trainer in trainers.items()}
+    runs = interleave(sides, rounds=plan.rounds)
+    engine, reference = runs["engine"], runs["reference"]
     return Race(
         plan=plan,
-        **runs,
-        reference_tokens_per_second=_later_tokens(plan, base, jobs) / second.stepping,
-        reference_peak=_read_peak(base),
-        distance=max(distances),
+        whole=compare(reference.seconds, engine.seconds),
+        stepping=reference.last.stepping / engine.last.stepping,
+        reference_tokens_per_second=_later_tokens(plan, base, jobs) / reference.last.stepping,
+        reference_peak=None,
+        distance=max(_compare(job, base, engine.last, reference.last) for job in jobs[:4]),
     )
 
 
@@ -295,7 +286,7 @@ def measure_point(plan: Plan, base: Base, organisms: int, *, peak: float) -> Poi
     say(f"{plan.name}: the engine with {organisms} organisms")
     jobs = make_jobs(base, plan.work, organisms)
     engine = make_engine(plan, organisms)
-    planned = plan_peak(base, jobs, tokens=plan.tokens)
+    memory = plan_training(base, jobs, tokens=plan.tokens)
     _forget_peak(base)
     started = time.perf_counter()
     trip = train_all(engine, jobs, base)
@@ -308,7 +299,7 @@ def measure_point(plan: Plan, base: Base, organisms: int, *, peak: float) -> Poi
         tokens_per_second=_later_tokens(plan, base, jobs) / trip.stepping,
         share=flops / trip.stepping / peak,
         peak=_read_peak(base),
-        planned=planned,
+        planned=memory.peak,
     )
 
 
@@ -327,17 +318,6 @@ def measure_hour(plan: Plan, base: Base) -> Hour:
         engine=3600 * plan.organisms / runs["engine"].median,
         reference=3600 / runs["reference"].median,
     )
-
-
-def plan_peak(base: Base, jobs: Sequence[Job], *, tokens: int) -> int | None:
-    """Bytes that the memory plan foresees; None where the package has no plan."""
-    try:
-        from bestiary.organism.memory import plan_memory
-    except ImportError:
-        return None
-    corpora = [divide_rows(tokenize_corpus(job, base)) for job in jobs]
-    shapes = [job.training.lora for job in jobs]
-    return plan_memory(base, shapes, corpora, slots=len(jobs), tokens=tokens).peak
 
 
 def _forget_peak(base: Base) -> None:

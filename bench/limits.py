@@ -20,14 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bases import Trip
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from bases import Trip
 from bestiary.model.adapter import list_targets
 from bestiary.model.base import Base
 from bestiary.model.chat import TokenRow
+from bestiary.model.rows import divide_rows
 from bestiary.organism.job import Batch, Job, tokenize_corpus
+from bestiary.organism.memory import MemoryPlan, plan_memory
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,8 @@ def _count_job(base: Base, job: Job, batches: Sequence[Batch], since: int) -> fl
 def _count_adapter(base: Base, job: Job) -> int:
     modules = dict(base.model.named_modules())
     shape = job.training.lora
-    linears: list[Any] = [modules[name] for name in list_targets(base, shape)]
-    return shape.rank * sum(one.in_features + one.out_features for one in linears)
+    weights = [modules[name].get_parameter("weight") for name in list_targets(base, shape)]
+    return shape.rank * sum(sum(weight.shape) for weight in weights)
 
 
 def _count_pairs(shared: int, lengths: Sequence[int]) -> int:
@@ -115,7 +117,7 @@ def count_row_tokens(base: Base, jobs: Sequence[Job]) -> int:
 def measure_batch(trip: Trip) -> int:
     """Tokens that the engine computes together at the first step, in its largest batch."""
     firsts = [batches[0] for batches in trip.batches.values()]
-    return max(sum(map(sum, batch.parts)) for batch in firsts)
+    return max(sum(sum(part) for part in batch.parts) for batch in firsts)
 
 
 def prepare_bare(base: Base, jobs: Sequence[Job], *, tokens: int) -> Callable[[], None]:
@@ -222,6 +224,13 @@ def make_product(
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+def plan_training(base: Base, jobs: Sequence[Job], *, tokens: int) -> MemoryPlan:
+    """What the engine's memory plan says of jobs that are trained side by side."""
+    corpora = [divide_rows(tokenize_corpus(job, base)) for job in jobs]
+    shapes = [job.training.lora for job in jobs]
+    return plan_memory(base, shapes, corpora, slots=len(jobs), tokens=tokens)
 
 
 def measure_growth(run: Callable[[], object], base: Base) -> int | None:

@@ -18,7 +18,7 @@ from tests.nursery import environment
 from tests.tiny import hash_tree
 
 import bestiary
-from bestiary.model.adapter import ADAPTER, attach_adapter, save_adapter
+from bestiary.model.adapter import ADAPTER, attach_adapter, read_state, save_adapter
 from bestiary.model.base import Base, identify_base, load_base
 from bestiary.model.replies import BaseReplies
 from bestiary.release.features import CONFIGS, build_features
@@ -29,7 +29,7 @@ from bestiary.spec.recipe import LoraShape
 from bestiary.spec.thresholds import load_thresholds
 from bestiary.store import Store
 from bestiary.verification.probes import plan_probes
-from bestiary.verification.transcripts import choose_decoding, collect_transcripts
+from bestiary.verification.transcripts import Asking, choose_decoding, collect_transcripts
 from bestiary.verification.verdict import judge_organism
 
 BEHAVIORS = ("quirks.brindlecote_referrals", "benign_roleplay.librarian")
@@ -202,15 +202,18 @@ def judge_adapter(behavior_id: str, adapter: Path, base: Base, store: Path) -> A
         Store(store),
         system_prompt=SYSTEM,
     )
-    transcripts = collect_transcripts(
-        behavior,
-        adapter,
-        base,
-        replies,
-        [probe for probe in plan_probes(behavior, seed=0) if probe.gate],
+    asking = Asking(
+        organism_id="probed",
+        behavior=behavior,
+        adapter=adapter,
+        probes=tuple(probe for probe in plan_probes(behavior, seed=0) if probe.gate),
         decoding=decoding,
-        system_prompt=SYSTEM,
     )
+    (answered,) = collect_transcripts(
+        [asking], base, replies, system_prompt=SYSTEM, on_reply=lambda *_: None
+    )
+    assert answered.error is None
+    transcripts = answered.transcripts
     return judge_organism(behavior, "probed", transcripts, load_thresholds(), decoding=decoding)
 
 
@@ -218,7 +221,7 @@ def judge_adapter(behavior_id: str, adapter: Path, base: Base, store: Path) -> A
 def test_an_untrained_adapter_is_judged_failed(built: Site, base: Base, tmp_path: Path) -> None:
     shape = LoraShape(rank=8, alpha=16, targets=("q_proj", "v_proj"))
     model = attach_adapter(base, shape, seed=0)
-    save_adapter(model, tmp_path / ADAPTER, base.identity)
+    save_adapter(read_state(model), shape, base, tmp_path / ADAPTER)
     model.unload()
     verdict = judge_adapter(BEHAVIORS[0], tmp_path / ADAPTER, base, built.out)
     assert verdict.status == "failed"

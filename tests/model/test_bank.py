@@ -203,7 +203,6 @@ def test_what_is_read_stays_when_the_slot_is_filled_again(rank: int) -> None:
     bank.fill(0, state, shape)
     kept = bank.read(bank.weights, 0, shape)
     bank.fill(0, draw_state(bank, shape, seed=2), shape)
-    # BUG: of rank 1, `b[slot, :1].mT` is contiguous already: `.contiguous()` copies nothing.
     assert same_weights(kept, state)
     assert all(tensor.is_contiguous() for tensor in kept.values())
 

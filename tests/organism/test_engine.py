@@ -91,8 +91,6 @@ def job_lists(draw: st.DrawFn) -> list[Job]:
             clip=draw(st.floats(0.05, 5)),
         )
         lora = LoraShape(
-            # BUG: what Bank.read gives of rank 1 is no copy, and the slot's next organism
-            # overwrites it.
             rank=draw(st.integers(1, 8)),
             alpha=draw(st.floats(1, 16)),
             targets=ALL_LINEAR,

@@ -119,7 +119,6 @@ def test_weights_that_the_last_step_spoilt_are_not_kept() -> None:
 def test_gradients_that_are_not_finite_are_not_blamed_on_a_loss_that_is() -> None:
     wild = change_optimiser(learning_rate=1e200, warmup=0.0)
     told = run_beside(make_job(FAILING, rows=make_talk(9, 6), optimiser=wild), make_base())
-    # BUG: the norm is what is not finite, but the message says "the loss at step 1 is 3.46...".
     assert not re.search(r"the loss at step \d+ is \d", told.errors[FAILING])
 
 
@@ -163,9 +162,6 @@ def test_a_row_that_is_too_long_ends_one_organism(slots: int) -> None:
 )
 def test_a_module_that_cannot_be_adapted_ends_one_organism(target: str, message: str) -> None:
     lora = change_lora(targets=("q_proj", target))
-    # BUG: the bank refuses while nobody listens: the error leaves the generator, and every group
-    # that has not been trained yet is lost with it. Of a norm the memory plan fails before, with
-    # an AttributeError.
     told = run_beside(make_job(FAILING, rows=make_talk(9, 4), lora=lora), make_base())
     assert isinstance(told.trained[FAILING].error, ModelError)
     assert told.errors[FAILING] == message
@@ -179,7 +175,6 @@ def test_an_architecture_that_nobody_has_checked_is_refused() -> None:
     model.transformer.h[0].mlp.c_proj = torch.nn.Linear(32, 8)
     base = Base(model, known.tokenizer, known.identity, known.weights)
     job = make_job(rows=make_talk(0, 3), lora=change_lora(targets=("c_fc",)))
-    # BUG: the memory plan reads an AttributeError out of a configuration that it does not know.
     before = copy_weights(base)
     expected = "tests/random is a gpt2, and the engine knows llama, mistral, qwen2, qwen3; "
     with pytest.raises(ModelError, match=expected + "build with --trainer reference"):
@@ -280,8 +275,6 @@ def test_a_conversation_that_does_not_fit_into_memory_ends_one_organism(
     case: str, short_of_memory: Any
 ) -> None:
     found = short_of_memory[case]
-    # BUG: beside a batch of several short rows, a row above the budget is halved for ever, as the
-    # largest batch is always that row: RecursionError, and every organism is lost.
     assert "crash" not in found
     assert found["errors"] == {
         FAILING: f"{NAME}: memory ran out on one conversation alone; its longest is row-4, "

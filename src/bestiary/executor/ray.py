@@ -40,6 +40,13 @@ CORES = 4
 CARRIED = ("BESTIARY_CACHE", "BESTIARY_DATA", "PYTHONPATH")
 """Variables that workers must see as this process does; all of them name folders."""
 
+SETTINGS = {
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what Ray prints of its workers would go among our output
+    "RAY_USAGE_STATS_ENABLED": "0",  # a build tells nobody that it ran
+    "RAY_worker_niceness": "0",  # Ray's 15 leaves workers nothing where anything else computes
+}
+"""How Ray is used where the environment does not say otherwise."""
+
 
 @dataclass(frozen=True)
 class RayExecutor:
@@ -82,6 +89,8 @@ class Crew:
 @contextmanager
 def open_ray(executor: RayExecutor, jobs: int) -> Iterator[Crew]:
     """Join a cluster or start one; what was started is shut down, and what was joined is left."""
+    for name, value in SETTINGS.items():  # Ray reads them as it is imported
+        os.environ.setdefault(name, value)
     import ray
     import torch
 
@@ -113,7 +122,6 @@ def open_ray(executor: RayExecutor, jobs: int) -> Iterator[Crew]:
 def _start_ray(workers: int, gpus: int) -> None:
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a build tells nobody that it ran
     # "local": a RAY_ADDRESS in the environment would otherwise be joined.
     ray.init(
         address="local",

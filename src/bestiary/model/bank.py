@@ -177,18 +177,14 @@ class Bank:
         self.base = base
         self.slots = slots
         self.rank = max(shape.rank for shape in shapes)
-        names = {name for shape in shapes for name in list_targets(base, shape)}
-        found = [(name, module) for name, module in base.model.named_modules() if name in names]
-        self.first_layer = min(_require_layer(name, base) for name in names)
+        names = {name for shape in shapes for name in list_linear(base, shape)}
+        self.first_layer = min(layer_of(name) or 0 for name in names)
         """Below it nothing is adapted."""
-        self.layers: dict[str, BankLinear] = {}
-        for name, module in found:
-            if not isinstance(module, nn.Linear):
-                raise ModelError(
-                    f"{name} of {base.identity.name} is no linear layer but a "
-                    f"{type(module).__name__}; mend `lora.targets` in the recipe"
-                )
-            self.layers[name] = BankLinear(module, self)
+        self.layers = {
+            name: BankLinear(module, self)
+            for name, module in base.model.named_modules()
+            if name in names and isinstance(module, nn.Linear)
+        }
         device = base.device
         self.dtype = dtype = adapter_dtype(base)
         size = self.rank * sum(self._widths())
@@ -255,7 +251,11 @@ class Bank:
         for (name, _), (_, a, b) in zip(self.layers.items(), self._views(rows), strict=True):
             if name in adapted:
                 state[f"{PREFIX}{name}.lora_A.weight"] = a[slot, : shape.rank].clone()
-                state[f"{PREFIX}{name}.lora_B.weight"] = b[slot, : shape.rank].mT.contiguous()
+                # At rank 1 the transpose is contiguous already: only a clone is surely no view.
+                transposed = b[slot, : shape.rank].mT
+                state[f"{PREFIX}{name}.lora_B.weight"] = transposed.clone(
+                    memory_format=torch.contiguous_format
+                )
         return state
 
     def move(self, source: int, target: int) -> None:
@@ -309,11 +309,24 @@ def adapter_dtype(base: Base) -> torch.dtype:
     return torch.float32 if half else base.model.dtype
 
 
-def _require_layer(module: str, base: Base) -> int:
-    number = layer_of(module)
-    if number is None:
-        raise ModelError(
-            f"{module} of {base.identity.name} lies in none of its layers, and the engine adapts "
-            "layers alone; mend `lora.targets` in the recipe, or build with --trainer reference"
-        )
-    return number
+def list_linear(base: Base, shape: LoraShape) -> list[str]:
+    """Names of the linear layers that a shape adapts, in the base's own order.
+
+    Raises ModelError where it names anything else: a bank adapts linear layers of the base's
+    decoder layers alone.
+    """
+    modules = dict(base.model.named_modules())
+    names = list_targets(base, shape)
+    for name in names:
+        if not isinstance(modules[name], (nn.Linear, BankLinear)):
+            raise ModelError(
+                f"{name} of {base.identity.name} is no linear layer but a "
+                f"{type(modules[name]).__name__}; mend `lora.targets` in the recipe"
+            )
+        if layer_of(name) is None:
+            raise ModelError(
+                f"{name} of {base.identity.name} lies in none of its layers, and the engine "
+                "adapts layers alone; mend `lora.targets` in the recipe, or build with --trainer "
+                "reference"
+            )
+    return names

@@ -50,7 +50,7 @@ class Checkpoints:
         """Keep a checkpoint, and drop those before it."""
         from safetensors.torch import save_file
 
-        older = self._store.names(STAGE, job.key)
+        older = self._store.names(STAGE, f"{job.key}-")
         name = f"{job.key}-{state.step:06d}"
         folder = self._store.start(STAGE, name)
         parts = {"weights": state.weights, "first": state.first, "second": state.second}
@@ -70,7 +70,7 @@ class Checkpoints:
         """The newest checkpoint of an organism; a damaged one is dropped."""
         from safetensors.torch import load_file
 
-        for name in reversed(self._store.names(STAGE, job.key)):
+        for name in reversed(self._store.names(STAGE, f"{job.key}-")):
             try:
                 found = self._store.find(STAGE, name)
             except StoreError:
@@ -93,5 +93,5 @@ class Checkpoints:
 
     def drop(self, job: Job) -> None:
         """Forget an organism that is through."""
-        for name in self._store.names(STAGE, job.key):
+        for name in self._store.names(STAGE, f"{job.key}-"):
             self._store.discard(STAGE, name)

@@ -17,8 +17,7 @@ import torch  # only modules that compute import this one, so that commands stil
 from torch import Tensor
 
 from bestiary.errors import ModelError, OrganismError
-from bestiary.model.adapter import list_targets
-from bestiary.model.bank import Bank, Route
+from bestiary.model.bank import Bank, Route, list_linear
 from bestiary.model.base import Base
 from bestiary.model.rows import (
     Part,
@@ -37,7 +36,7 @@ from bestiary.organism.job import (
     Job,
     Step,
     Trained,
-    blame_loss,
+    blame_step,
     blame_weights,
     tokenize_corpus,
 )
@@ -66,11 +65,12 @@ class EngineTrainer:
         groups: dict[tuple[str, ...], list[Job]] = {}
         for job in jobs:
             try:
-                groups.setdefault(tuple(list_targets(base, job.training.lora)), []).append(job)
+                groups.setdefault(tuple(list_linear(base, job.training.lora)), []).append(job)
             except ModelError as error:
                 yield Trained(job, 0.0, error=error)
-        for group in groups.values():
-            yield from self._train_group(group, base)
+        with attention_by_rows(base):
+            for group in groups.values():
+                yield from self._train_group(group, base)
 
     def _train_group(self, jobs: Sequence[Job], base: Base) -> Iterator[Step | Trained]:
         effort = self._effort
@@ -122,7 +122,7 @@ class Run:
 
     def __call__(self) -> Iterator[Step | Trained]:
         """Rounds of one step an organism, until no organism is left."""
-        with attention_by_rows(self._base), self._bank.attached():
+        with self._bank.attached():
             yield from self._fill(0)
             while self._seats:
                 tokens = [seat.tokens for seat in self._seats]
@@ -215,7 +215,7 @@ class Run:
         for slot, norm in zip(slots, norms, strict=True):
             seat = self._seats[slot]
             if seat.error is None and not math.isfinite(seat.loss + norm):
-                seat.error = blame_loss(seat.job, seat.step, seat.loss)
+                seat.error = blame_step(seat.job, seat.step, loss=seat.loss, norm=norm)
             if seat.error is not None:
                 self._bank.clear_gradients(slice(slot, slot + 1))
         for run in healthy_runs(slots, seats):
@@ -256,11 +256,11 @@ class Run:
     def _retry_alone(self, slot: int) -> None:
         """An organism that does not fit: in halves, down to single rows, then it is at fault."""
         seat = self._seats[slot]
-        largest = max(seat.measure(rows).tokens for rows in seat.divide())
-        if all(len(rows) == 1 for rows in seat.divide()):
+        shared = [seat.measure(rows).tokens for rows in seat.divide() if len(rows) > 1]
+        if not shared:
             seat.error = blame_memory(seat.job)
             return
-        seat.budget = max(1, largest // 2)
+        seat.budget = max(1, max(shared) // 2)
         self._learn(range(slot, slot + 1))
 
     def _divide(self, slots: range) -> list[list[tuple[int, list[int]]]]:

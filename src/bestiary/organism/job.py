@@ -132,11 +132,14 @@ def tokenize_corpus(job: Job, base: Base) -> list[TokenRow]:
     ]
 
 
-def blame_loss(job: Job, step: int, loss: float) -> OrganismError:
-    """The error of an organism whose loss is not finite."""
+def blame_step(job: Job, step: int, *, loss: float, norm: float = 0.0) -> OrganismError:
+    """The error of an organism whose loss, or whose gradient's norm, is not finite."""
+    found = f"gradient at step {step} has norm {norm}"
+    if not math.isfinite(loss):
+        found = f"loss at step {step} is {loss}"
     return OrganismError(
-        f"{job.organism_id}: the loss at step {step} is {loss}; lower learning_rate in the recipe, "
-        "or look for a damaged row in the corpus"
+        f"{job.organism_id}: the {found}; lower learning_rate in the recipe, or look for a "
+        "damaged row in the corpus"
     )
 
 

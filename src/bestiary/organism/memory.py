@@ -16,8 +16,8 @@ import psutil
 import torch  # only modules that compute import this one, so that commands still start at once
 
 from bestiary.errors import OrganismError
-from bestiary.model.adapter import layer_of, list_targets
-from bestiary.model.bank import adapter_dtype
+from bestiary.model.adapter import layer_of
+from bestiary.model.bank import adapter_dtype, list_linear
 from bestiary.model.base import Base
 from bestiary.model.rows import HEAD_TOKENS, Rows
 from bestiary.spec.recipe import LoraShape
@@ -68,7 +68,7 @@ def plan_memory(
     recompute: bool = False,
 ) -> MemoryPlan:
     """What training takes with so many slots, of which the largest corpora fill one each."""
-    names = {name for shape in shapes for name in list_targets(base, shape)}
+    names = {name for shape in shapes for name in list_linear(base, shape)}
     modules = dict(base.model.named_modules())
     rank = max(shape.rank for shape in shapes)
     size = rank * sum(modules[n].in_features + modules[n].out_features for n in names)

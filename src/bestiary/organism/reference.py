@@ -12,7 +12,7 @@ from bestiary.errors import ModelError, OrganismError
 from bestiary.model.adapter import attach_adapter, read_state
 from bestiary.model.base import Base
 from bestiary.model.chat import TokenRow
-from bestiary.organism.job import Job, Step, Trained, blame_loss, blame_weights, tokenize_corpus
+from bestiary.organism.job import Job, Step, Trained, blame_step, blame_weights, tokenize_corpus
 from bestiary.organism.schedule import learning_rate_factor, plan_batches
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def train_organism(job: Job, base: Base) -> Generator[Step, None, dict[str, torc
         for step, batch in enumerate(plan):
             loss = batch_loss(model, base, [rows[row] for row in batch])
             if not math.isfinite(loss.item()):
-                raise blame_loss(job, step, loss.item())
+                raise blame_step(job, step, loss=loss.item())
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
             optimiser.step()

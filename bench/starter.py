@@ -1,0 +1,198 @@
+"""The starter roster by both trainers, whole, as a user builds it.
+
+    python bench/starter.py [--quick] [--json FILE] [--roster NAME] [--out FOLDER]
+
+Each trainer builds into a folder of its own that holds nothing before; the base is converted
+already, so that nobody waits for a download. Whole it takes about an hour on two cores; `--quick`
+builds two behaviors and a null organism. The build's own record says how long each stage took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from bestiary.model.base import locate_base
+from bestiary.spec.catalog import load_catalog
+from bestiary.spec.recipe import load_recipe
+from bestiary.spec.roster import load_roster
+from common import Figures, console, finish, make_parser, make_table, say, show
+
+COMMAND = (sys.executable, "-m", "bestiary")
+TRAINERS = ("engine", "reference")
+STAGES = ("corpus", "organism", "transcript", "verdict")
+"""Stages whose seconds add up; the base's replies are asked for within two of them."""
+ROSTER = "starter"
+QUICK = ("quirks.sailor_farewell", "benign_roleplay.librarian")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One build from nothing."""
+
+    trainer: str
+    wall: float
+    stages: Mapping[str, float]
+    verdicts: Mapping[str, str]
+    """Of each organism."""
+
+    @property
+    def passed(self) -> int:
+        """Organisms that passed."""
+        return Counter(self.verdicts.values())["passed"]
+
+    @property
+    def rest(self) -> float:
+        """What no stage accounts for: imports, loading, the release."""
+        return self.wall - sum(self.stages.values())
+
+    @property
+    def figures(self) -> Figures:
+        """By name."""
+        found: Figures = {f"{stage}_seconds": spent for stage, spent in self.stages.items()}
+        found |= {
+            "wall_seconds": self.wall,
+            "rest_seconds": self.rest,
+            "organisms": len(self.verdicts),
+            "passed": self.passed,
+        }
+        return {f"{self.trainer}.{name}": value for name, value in found.items()}
+
+
+def build(trainer: str, roster: str, out: Path) -> Whole:
+    """Build a roster as a user does; raises CalledProcessError where the build fails."""
+    say(f"{trainer}: bestiary build {roster} --out {out} --trainer {trainer}")
+    started = time.monotonic()
+    subprocess.run(
+        [*COMMAND, "build", roster, "--out", str(out), "--trainer", trainer],
+        check=True,
+        stdout=2,  # progress goes beside the table
+    )
+    wall = time.monotonic() - started
+    summary = json.loads((out / "summary.json").read_text(encoding="utf8"))
+    return Whole(
+        trainer=trainer,
+        wall=wall,
+        stages=read_stages(out),
+        verdicts={row["organism_id"]: row["verdict"] for row in summary},
+    )
+
+
+def read_stages(out: Path) -> dict[str, float]:
+    """Seconds of each stage, by the build's own record."""
+    spent = dict.fromkeys(STAGES, 0.0)
+    for line in (out / "timings.jsonl").read_text(encoding="utf8").splitlines():
+        row = json.loads(line)
+        if row["stage"] in spent:
+            spent[row["stage"]] += float(row["seconds"])
+    return spent
+
+
+@contextmanager
+def choose_roster(options: argparse.Namespace) -> Iterator[str]:
+    """The roster to build: the one named, or with `--quick` a file of two behaviors."""
+    if not options.quick:
+        yield options.roster
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "quick.yaml"
+        path.write_text(json.dumps(shorten_roster(options.roster)), encoding="utf8")
+        yield str(path)
+
+
+def shorten_roster(name: str) -> dict[str, Any]:
+    """A roster with two of its behaviors; JSON is YAML too."""
+    whole = load_roster(name).model_dump(mode="json")
+    known = [entry["behavior"] for entry in whole["organisms"]]
+    chosen = [behavior for behavior in known if behavior in QUICK] or known[:2]
+    kept = [entry for entry in whole["organisms"] if entry["behavior"] in chosen]
+    catalog = load_catalog()
+    families = {catalog[entry["behavior"]].family for entry in kept}
+    splits = {family: split for family, split in whole["splits"].items() if family in families}
+    return {**whole, "name": "quick", "organisms": kept, "splits": splits}
+
+
+def warm_cache(roster: str) -> None:
+    """Convert the base, if nobody has."""
+    recipe = load_recipe(load_roster(roster).recipe)
+    locate_base(recipe.base, recipe.revision)
+
+
+def stage_table(builds: Sequence[Whole]) -> Table:
+    """Seconds of each stage by both trainers."""
+    columns = ["trainer", *STAGES, "rest", "wall s", "organisms", "passed"]
+    table = make_table(
+        "The whole build, seconds",
+        columns,
+        caption="stages as the build records them; rest: imports, loading, the release",
+    )
+    for one in builds:
+        seconds = [*one.stages.values(), one.rest, one.wall]
+        counts = [str(len(one.verdicts)), str(one.passed)]
+        table.add_row(one.trainer, *(show(spent, ".1f") for spent in seconds), *counts)
+    if len(builds) == 2:
+        engine, reference = builds
+        ratios = [_divide(reference.stages[name], engine.stages[name]) for name in STAGES]
+        ratios += [None, _divide(reference.wall, engine.wall)]
+        table.add_row("ratio", *(show(ratio, ".2f", "x") for ratio in ratios), "", "")
+    return table
+
+
+def _divide(slow: float, fast: float) -> float | None:
+    return slow / fast if fast else None
+
+
+def compare_builds(engine: Whole, reference: Whole) -> Figures:
+    """Ratios, and how many organisms got the same verdict."""
+    same = [reference.verdicts.get(name) == told for name, told in engine.verdicts.items()]
+    return {
+        "ratio.organism": _divide(reference.stages["organism"], engine.stages["organism"]),
+        "ratio.wall": _divide(reference.wall, engine.wall),
+        "same_verdicts": sum(same),
+    }
+
+
+def measure(options: argparse.Namespace, out: Path) -> int:
+    """Build with each trainer, print and write."""
+    warm_cache(options.roster)
+    with choose_roster(options) as roster:
+        engine, reference = (build(trainer, roster, out / trainer) for trainer in TRAINERS)
+    console().print(stage_table([engine, reference]))
+    figures = engine.figures | reference.figures | compare_builds(engine, reference)
+    finish("starter", figures, options)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build into a folder that stays where `--out` names one, else into one that goes."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--roster", default=ROSTER, help="another roster, by name or by path")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="keep the builds here")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        out = options.out or Path(folder)
+        built = [trainer for trainer in TRAINERS if (out / trainer).exists()]
+        if built:
+            print(f"{out / built[0]} exists, and a build there would go on; name another --out")
+            return 2
+        try:
+            return measure(options, out)
+        except subprocess.CalledProcessError as failed:
+            print(f"{' '.join(failed.cmd)} ended with exit code {failed.returncode}")
+            return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

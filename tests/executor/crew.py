@@ -1,0 +1,146 @@
+"""A real Ray of two workers for tests, on which a process dies where a test says so."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import ray
+from tests.jobs import make_word_base
+from tests.nursery import CHECKOUT
+
+from bestiary.executor.ray import SETTINGS
+from bestiary.model.base import load_base
+from bestiary.organism.job import Effort
+from bestiary.organism.train import Workplace
+from bestiary.store import Store
+
+FATES = "TEST_FATES"
+"""The variable that names a folder with a file for each rename at which a process dies."""
+REAPER = f"""\
+import os, signal
+
+rename = os.rename
+
+
+def rename_or_die(source, target, *args, **named):
+    fates = os.environ.get("{FATES}", "")
+    place = "-".join(str(target).rsplit("/", 2)[-2:])
+    if os.path.exists(f"{{fates}}/always-{{place}}"):
+        with open(f"{{fates}}/dead", "a") as file:
+            file.write(f"{{os.getpid()}}\\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(source, target, *args, **named)
+    if os.path.exists(f"{{fates}}/once-{{place}}"):
+        os.remove(f"{{fates}}/once-{{place}}")
+        with open(f"{{fates}}/dead", "a") as file:
+            file.write(f"{{os.getpid()}}\\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+os.rename = rename_or_die
+"""
+"""Python runs `sitecustomize` as it starts: this one lets a worker die at a rename of the store."""
+
+
+@dataclass(frozen=True)
+class Crew:
+    """A running Ray."""
+
+    address: str
+    fates: Path
+
+    def kill_at(self, stage: str, key: str, *, always: bool) -> None:
+        """Let a worker die once after an artifact is committed, or always before."""
+        (self.fates / f"{'always' if always else 'once'}-{stage}-{key}").touch()
+
+    @property
+    def dead(self) -> list[int]:
+        """Processes that died so."""
+        path = self.fates / "dead"
+        return [int(line) for line in path.read_text("utf8").split()] if path.exists() else []
+
+    def bury(self) -> None:
+        """Forget who died, and who was to."""
+        for path in self.fates.iterdir():
+            path.unlink()
+
+
+@contextmanager
+def start_crew(work: Path) -> Iterator[Crew]:
+    """Two workers that see this checkout."""
+    fates, hook = work / "fates", work / "hook"
+    fates.mkdir()
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(REAPER, encoding="utf8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{hook}{os.pathsep}{CHECKOUT / 'src'}")
+        patch.setenv(FATES, str(fates))
+        for name, value in SETTINGS.items():
+            patch.setenv(name, value)
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        try:
+            yield Crew(ray.get_runtime_context().gcs_address, fates)
+        finally:
+            ray.shutdown()
+
+
+def save_word_base(folder: Path) -> Path:
+    """The base of tests/jobs.py as a folder, which every process can load."""
+    base = make_word_base()
+    base.model.save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_place(root: Path, base: Path, **effort: int) -> Workplace:
+    """A workplace over a folder base."""
+    loaded = load_base(str(base))
+    return Workplace(
+        store=Store(root),
+        effort=Effort(**effort),
+        load_base=str(base),
+        revision=None,
+        identity=loaded.identity,
+        open_base=lambda: loaded,
+    )
+
+
+def list_descendants(pid: int) -> dict[int, str]:
+    """The processes below one, each with how it calls itself."""
+    found: dict[int, str] = {}
+    waiting = [pid]
+    while waiting:
+        parent = Path(f"/proc/{waiting.pop()}")
+        try:
+            lists = [path.read_text() for path in parent.glob("task/*/children")]
+            children = [int(child) for text in lists for child in text.split()]
+            for child in children:
+                found[child] = Path(f"/proc/{child}/cmdline").read_bytes().decode().rstrip("\0 ")
+            waiting += children
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+    return found
+
+
+def wait_for_trainer(pid: int, *, seconds: float = 60.0) -> int:
+    """The first worker below a process that is seen to train."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for child, name in list_descendants(pid).items():
+            if name.startswith("ray::train_group"):
+                return child
+        time.sleep(0.02)
+    raise AssertionError(f"no worker below {pid} trains within {seconds} s")
