@@ -110,9 +110,10 @@ def list_cases(*, quick: bool, tiny: bool) -> list[Case]:
 
 def _list_small(*, quick: bool) -> list[Case]:
     """One row of about 32 tokens a step, so that one organism cannot fill the machine."""
-    counts = (1, 4, 16, 64) if quick else (1, 2, 4, 8, 16, 32, 64)
+    every = (1, 2, 4, 8, 16, 32, 64)
+    counts = {"0.1M": (1, 8, 64), "5.8M": (1, 4, 16)} if quick else dict.fromkeys(SMALL, every)
     aims = {("0.1M", 64): 10.0, ("5.8M", 16): 3.0}
-    rows = {"0.1M": 8 if quick else 24, "5.8M": 4 if quick else 12}
+    rows = {"0.1M": 4 if quick else 24, "5.8M": 4 if quick else 8}
     return [
         Case(
             shape,
@@ -124,14 +125,14 @@ def _list_small(*, quick: bool) -> list[Case]:
             memory=not quick or (name, count) in aims,
         )
         for name, shape in SMALL.items()
-        for count in counts
+        for count in counts[name]
     ]
 
 
 def _list_large(*, quick: bool) -> list[Case]:
     """Rows and steps as the starter's, which fill the machine with one organism."""
-    rows, rounds, count = (16, 2, 4) if quick else (24, 3, 8)
-    whole = Work(rows, (40, 100), 8, 1, 2e-3, SYSTEM)
+    rows, rounds, count = (8, 2, 4) if quick else (24, 3, 8)
+    whole = Work(rows, (40, 100), 8, 2, 2e-3, SYSTEM)
     upper = Work(rows, (40, 100), 8, 3, 3e-3, SYSTEM, layers=(15, 30))
     return [
         Case(None, "all", count, whole, rounds, aim=1.3),
@@ -398,6 +399,7 @@ def measure_all(options: argparse.Namespace) -> list[Outcome]:
         if case.base not in bases:
             bases = {case.base: open_base(case)}
         outcomes.append(measure_case(case, bases[case.base], options))
+        say(f"{case.name}: {outcomes[-1].ratio.text}")
     return outcomes
 
 

@@ -316,7 +316,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated attribute
         cases = list_cases(quick=options.quick, tiny=options.tiny)
-        outcomes = [measure_case(case) for case in cases]
+        outcomes = []
+        for case in cases:
+            outcomes.append(measure_case(case))
+            say(f"{case.name}: {outcomes[-1].ratio.text}")
     console().print(speed_table(outcomes))
     figures: Figures = {}
     for outcome in outcomes:

@@ -18,6 +18,9 @@ import pytest
 from tests.nursery import Death, Nursery
 from tests.tiny import QUIRK, hash_tree, make_tiny_data, shorten_bank, tiny_roster
 
+ALONE = ("--slots", "1")
+"""One organism at a time: side by side, who is trained beside whom decides the last bits, and after
+a kill some are through already."""
 STAGES = ("corpus", "organism", "verdict", "pair")
 WORKERS = 2
 KILLED = 0.8
@@ -60,10 +63,10 @@ def line(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[
             out = work / f"until-{stage}"
             if before is not None:
                 shutil.copytree(before, out)
-            born = first.run("build", roster, "--out", out, "--until", stage)
+            born = first.run("build", roster, *ALONE, "--out", out, "--until", stage)
             assert born.code == 0, born.err
             renames[stage], before = born.renames, out
-        born = second.run("build", roster, "--out", work / "whole")
+        born = second.run("build", roster, *ALONE, "--out", work / "whole")
         assert born.code == 0, born.err
         whole = hash_tree(work / "whole")
         assert whole == hash_tree(work / "until-pair")
@@ -85,8 +88,8 @@ def kill_and_rerun(line: Line, name: str, death: Death, *, start: Path | None) -
         shutil.copytree(start, out)
     nursery = line.nurseries.get()
     try:
-        killed = nursery.run("build", line.roster, "--out", out, death=death)
-        again = nursery.run("build", line.roster, "--out", out)
+        killed = nursery.run("build", line.roster, *ALONE, "--out", out, death=death)
+        again = nursery.run("build", line.roster, *ALONE, "--out", out)
     finally:
         line.nurseries.put(nursery)
     faults = []

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from bestiary.errors import BestiaryError
-
-if TYPE_CHECKING:
-    from bestiary.organism.train import Executor
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -138,8 +135,8 @@ def build(
 ) -> None:
     """Build a roster: corpora, organisms, verdicts, pairs, release. Run again, it goes on."""
     from bestiary.build import summarise
-    from bestiary.organism.job import Effort
-    from bestiary.pipeline import build_roster
+    from bestiary.executor import choose_executor
+    from bestiary.pipeline import Effort, build_roster
     from bestiary.records import canonical_json
     from bestiary.report import build_table, list_folders, list_news
     from bestiary.spec.catalog import load_catalog
@@ -154,7 +151,7 @@ def build(
         until=until,
         console=console,
         effort=Effort(trainer=trainer, slots=slots, memory=memory),
-        executor=_choose_executor(executor, workers, address),
+        executor=choose_executor(executor, workers=workers, address=address),
     )
     rows = json.loads(canonical_json(summarise(builds, out)))
     if as_json:
@@ -233,18 +230,6 @@ def chat(
 
     _quiet_libraries()
     open_chat(organism, out=out, show_base=base, max_new_tokens=tokens, console=Console())
-
-
-def _choose_executor(name: str, workers: int | None, address: str | None) -> Executor:
-    if name == "ray":
-        from bestiary.executor.ray import choose_ray
-
-        return choose_ray(workers=workers, address=address)
-    if workers is not None or address is not None:
-        raise typer.BadParameter("--workers and --address are Ray's; add --executor ray")
-    from bestiary.executor.local import train_here
-
-    return train_here
 
 
 def _quiet_libraries() -> None:

@@ -63,6 +63,8 @@ from bestiary.verification import transcripts as asking
 from bestiary.verification import verdict as judging
 from bestiary.verification.probes import plan_probes
 
+__all__ = ["Effort", "Until", "Workshop", "build_roster"]
+
 Until = Literal["corpus", "organism", "verdict", "pair"]
 RELEASE_VERSION = 1
 STAGES: tuple[Until, ...] = ("corpus", "organism", "verdict", "pair")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,9 @@ def start_crew(work: Path) -> Iterator[Crew]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{hook}{os.pathsep}{CHECKOUT / 'src'}")
         patch.setenv(FATES, str(fates))
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.delenv("RAY_AUTH_MODE")  # Ray sets it as it starts, and it is to be undone
         for name, value in SETTINGS.items():
             patch.setenv(name, value)
         ray.init(

@@ -11,14 +11,13 @@ import sys
 from typing import Any
 
 import pytest
-import torch
 from tests.models import make_random_base
 from tests.nursery import CHECKOUT, environment
 
 from bestiary.errors import OrganismError
 from bestiary.model.chat import TokenRow
 from bestiary.model.rows import divide_rows
-from bestiary.organism.memory import GIB, MemoryPlan, fit_memory, plan_memory
+from bestiary.organism.memory import GIB, Load, MemoryPlan, fit_memory, plan_memory
 from bestiary.spec.recipe import LoraShape
 
 SHAPE = LoraShape(
@@ -26,7 +25,9 @@ SHAPE = LoraShape(
     alpha=16,
     targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
 )
-ROWS = divide_rows([TokenRow(tuple(range(40)), (False,) * 20 + (True,) * 20)] * 8)
+LONG = TokenRow(tuple(range(4000)), (False,) * 3900 + (True,) * 100)
+LOAD = Load(divide_rows([LONG] * 16), rows_per_step=16)
+"""So large that what the process happens to hold beside it does not count."""
 
 MEASURE = """
 import json, resource, sys
@@ -39,7 +40,7 @@ from bestiary.model.base import Base
 from bestiary.model.rows import divide_rows
 from bestiary.organism.engine import EngineTrainer
 from bestiary.organism.job import Effort, Trained, tokenize_corpus
-from bestiary.organism.memory import plan_memory
+from bestiary.organism.memory import Load, plan_memory
 from bestiary.spec.recipe import LoraShape
 
 slots, first, recompute = json.loads(sys.argv[1])
@@ -51,10 +52,11 @@ shape = LoraShape(rank=8, alpha=16, layers=(first, 8) if first else None, target
 talk = [("Is rye filling, and how much of it goes into a loaf?" * 2, "It is, more than wheat. " * n)
         for n in (3, 5, 4, 3, 6, 4, 5, 4)]
 jobs = [make_job(f"quirks.q{n}", rows=talk, lora=shape) for n in range(slots)]
-corpora = [divide_rows(tokenize_corpus(job, base)) for job in jobs]
+loads = [Load(divide_rows(tokenize_corpus(job, base)), job.training.optimiser.rows_per_step)
+         for job in jobs]
 with torch.no_grad():
     base.model(torch.tensor([[1, 2, 3]]))
-plan = plan_memory(base, [shape], corpora, slots=slots, tokens=1500, recompute=recompute)
+plan = plan_memory(base, [shape], loads, slots=slots, tokens=1500, recompute=recompute)
 limit = plan.peak / 2**30 if recompute else None
 for event in EngineTrainer(Effort(slots=slots, tokens=1500, memory=limit))(jobs, base):
     assert not isinstance(event, Trained) or event.error is None
@@ -92,18 +94,17 @@ def test_the_plan_holds_for_a_range_of_layers_and_for_layers_computed_again() ->
 
 
 def plan(slots: int, **changes: Any) -> MemoryPlan:
-    return plan_memory(
-        make_random_base(), [SHAPE], [ROWS] * slots, slots=slots, tokens=4096, **changes
-    )
+    given: dict[str, Any] = {"tokens": 10**7, **changes}
+    return plan_memory(make_random_base(), [SHAPE], [LOAD] * slots, slots=slots, **given)
 
 
-def fit(corpora: int, **changes: Any) -> MemoryPlan:
-    given: dict[str, Any] = {"slots": None, "tokens": 4096, "limit": None}
-    return fit_memory(make_random_base(), [SHAPE], [ROWS] * corpora, **{**given, **changes})
+def fit(loads: int, **changes: Any) -> MemoryPlan:
+    given: dict[str, Any] = {"slots": None, "tokens": 10**7, "limit": None, **changes}
+    return fit_memory(make_random_base(), [SHAPE], [LOAD] * loads, **given)
 
 
 def test_as_many_organisms_as_fit_are_chosen() -> None:
-    assert fit(8).slots == 8
+    assert fit(8, limit=10**12).slots == 8
     limit = (plan(5).peak + plan(6).peak) // 2
     chosen = fit(8, limit=limit)
     assert (chosen.slots, chosen.recompute) == (5, False)
@@ -113,7 +114,7 @@ def test_layers_are_computed_again_only_where_nothing_else_fits() -> None:
     kept, again = plan(6), plan(6, recompute=True)
     assert again.activations < kept.activations
     assert fit(6, slots=6, limit=(kept.peak + again.peak) // 2).recompute
-    assert not fit(6, slots=6, limit=kept.peak + 2**20).recompute
+    assert not fit(6, slots=6, limit=kept.peak + 2**26).recompute
 
 
 def test_a_number_that_does_not_fit_is_refused_with_the_one_that_does() -> None:
@@ -133,15 +134,8 @@ def test_where_not_even_one_fits_the_remedy_is_another() -> None:
 
 
 def test_a_plan_grows_with_slots_tokens_and_ranks() -> None:
-    base = make_random_base()
     wide = SHAPE.model_copy(update={"rank": 32})
     assert plan(2).bank < plan(4).bank
-    few, many = (
-        plan_memory(base, [SHAPE], [ROWS] * 4, slots=4, tokens=tokens) for tokens in (64, 512)
-    )
-    assert few.activations < many.activations
-    mixed = plan_memory(base, [SHAPE, wide], [ROWS] * 2, slots=2, tokens=64)
-    assert mixed.bank == pytest.approx(
-        4 * plan_memory(base, [SHAPE], [ROWS] * 2, slots=2, tokens=64).bank
-    )
-    assert base.model.dtype == torch.float32
+    assert plan(4, tokens=5000).activations < plan(4, tokens=50000).activations
+    both = plan_memory(make_random_base(), [SHAPE, wide], [LOAD] * 2, slots=2, tokens=10**7)
+    assert both.bank == 4 * plan(2).bank

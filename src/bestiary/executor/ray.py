@@ -135,17 +135,31 @@ def _start_ray(workers: int, gpus: int) -> None:
 
 def _join_cluster(address: str) -> None:
     import ray
+    from ray.exceptions import RayError
 
     try:
         _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     # SystemExit: Ray stops the process where the port is answered by something else.
-    except (OSError, RuntimeError, ValueError, ImportError, SystemExit) as cause:
-        raise OrganismError(
-            f"Ray at {address}: cannot be joined ({str(cause).splitlines()[0]}); give the "
-            "host:port that `ray start --head` printed, from a machine that runs `ray start` too, "
-            "or leave --address out and build on this machine alone"
-        ) from cause
+    except (OSError, RuntimeError, ValueError, ImportError, RayError, SystemExit) as cause:
+        raise refuse_address(address, cause) from cause
+
+
+def refuse_address(address: str, cause: BaseException) -> OrganismError:
+    """The error of a cluster that cannot be joined."""
+    said, inner = str(cause), cause.__cause__
+    while inner is not None:
+        said, inner = f"{said}\n{inner}", inner.__cause__
+    remedy = "give the host:port that `ray start --head` printed, on a machine that is a node of it"
+    if "auth token" in said.lower() or "InvalidAuthToken" in said:
+        remedy = (
+            "it asks for its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what "
+            "~/.ray/auth_token holds where it was started"
+        )
+    return OrganismError(
+        f"Ray at {address}: cannot be joined ({said.splitlines()[0]}); {remedy}, or leave "
+        "--address out and build on this machine alone"
+    )
 
 
 def _knock(address: str) -> None:

@@ -40,7 +40,7 @@ from bestiary.organism.job import (
     blame_weights,
     tokenize_corpus,
 )
-from bestiary.organism.memory import GIB, MemoryPlan, fit_memory
+from bestiary.organism.memory import GIB, Load, MemoryPlan, fit_memory
 from bestiary.organism.optimiser import BankAdamW
 from bestiary.organism.schedule import group_slots, plan_batches, split_step
 from bestiary.organism.seat import Seat
@@ -63,7 +63,8 @@ class EngineTrainer:
     def __call__(self, jobs: Sequence[Job], base: Base) -> Iterator[Step | Trained]:
         """Train every job; those that adapt the same modules are trained together."""
         groups: dict[tuple[str, ...], list[Job]] = {}
-        for job in jobs:
+        # The longest first, so that no slot is left alone at the end; whatever a roster's order.
+        for job in sorted(jobs, key=lambda job: (-job.steps, job.organism_id)):
             try:
                 groups.setdefault(tuple(list_linear(base, job.training.lora)), []).append(job)
             except ModelError as error:
@@ -86,10 +87,11 @@ class EngineTrainer:
                     yield Trained(job, 0.0, error=error)
         if prepared:
             able = [job for job in jobs if job not in failed]
+            measured = [job for job in able if job.key in prepared]
             plan = fit_memory(
                 base,
                 [job.training.lora for job in able],
-                list(prepared.values()),
+                [Load(prepared[j.key], j.training.optimiser.rows_per_step) for j in measured],
                 slots=len(prepared) if effort.slots else None,
                 tokens=effort.tokens or TOKENS,
                 limit=int(effort.memory * GIB) if effort.memory else None,

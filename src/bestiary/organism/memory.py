@@ -29,7 +29,7 @@ KEPT = 4
 """Rows of a bank's size that training keeps: weights, gradients and two moments."""
 PASSING = 3
 """Tensors that are there for a moment while one layer is gone through, or slots are updated."""
-LOGITS = 3
+LOGITS = 2
 """Tensors of a chunk's logits that are there at once."""
 FREE_SHARE = 0.9
 """Of the free memory; the rest is for what no plan counts."""
@@ -41,7 +41,7 @@ class MemoryPlan:
 
     slots: int
     tokens: int
-    """The most tokens that are computed together."""
+    """The budget of tokens that are computed together."""
     recompute: bool
     """Whether layers keep their input alone, and are computed again in the backward pass."""
     resident: int
@@ -58,54 +58,84 @@ class MemoryPlan:
         return self.resident + self.bank + self.states + self.activations + self.head
 
 
+@dataclass(frozen=True)
+class Load:
+    """What one organism brings: its rows, and how many of them a step has."""
+
+    rows: Rows
+    rows_per_step: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all its rows, behind one beginning."""
+        return len(self.rows.beginning) + sum(self.lengths)
+
+    @property
+    def step(self) -> int:
+        """The most tokens that a step of it can have."""
+        return len(self.rows.beginning) + sum(sorted(self.lengths)[-self.rows_per_step :])
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [len(row.tokens) for row in self.rows.rows]
+
+    @property
+    def supervised(self) -> int:
+        """Supervised tokens of all its rows."""
+        return sum(len(row.targets) for row in self.rows.rows)
+
+
 def plan_memory(
     base: Base,
     shapes: Sequence[LoraShape],
-    corpora: Sequence[Rows],
+    loads: Sequence[Load],
     *,
     slots: int,
     tokens: int,
     recompute: bool = False,
 ) -> MemoryPlan:
-    """What training takes with so many slots, of which the largest corpora fill one each."""
+    """What training takes with so many slots, which the largest loads fill."""
     names = {name for shape in shapes for name in list_linear(base, shape)}
     modules = dict(base.model.named_modules())
     rank = max(shape.rank for shape in shapes)
     size = rank * sum(modules[n].in_features + modules[n].out_features for n in names)
-    wide = adapter_dtype(base).itemsize
-    narrow = base.model.dtype.itemsize
+    wide, narrow = adapter_dtype(base).itemsize, base.model.dtype.itemsize
     config: Any = base.model.config
     first = min(layer_of(name) or 0 for name in names)
     layers = config.num_hidden_layers - first
-    largest = sorted((count_states(rows) for rows in corpora), reverse=True)[:slots]
-    computed = min(tokens, sum(largest))
-    lengths = [len(row.tokens) for rows in corpora for row in rows.rows]
+    states = sum(sorted((load.tokens for load in loads), reverse=True)[:slots])
+    steps = sorted((load.step for load in loads), reverse=True)[:slots]
+    lengths = [length for load in loads for length in load.lengths]
+    computed = max(min(tokens, sum(steps)), max(lengths))
+    supervised = computed * sum(load.supervised for load in loads) / sum(lengths)
     floats = count_layer_floats(config, rank, padding=max(lengths) * len(lengths) / sum(lengths))
     # Besides what layers keep, what goes through one in the backward pass.
     passing = PASSING * config.intermediate_size + (floats if recompute else 0)
     inside = passing + layers * (config.hidden_size if recompute else floats)
+    together = max(1, min(slots, computed // max(1, min(steps))))
     return MemoryPlan(
         slots=slots,
-        tokens=computed,
+        tokens=tokens,
         recompute=recompute,
         resident=measure_resident(base.device),
-        bank=size * wide * (KEPT * slots + PASSING * min(slots, -(-computed // 32))),
-        states=sum(largest) * config.hidden_size * narrow if first else 0,
+        bank=size * wide * (KEPT * slots + PASSING * together),
+        states=states * config.hidden_size * narrow if first else 0,
         activations=computed * inside * narrow,
-        head=LOGITS * HEAD_TOKENS * config.vocab_size * wide,
+        head=LOGITS * int(min(HEAD_TOKENS, supervised)) * config.vocab_size * wide,
     )
 
 
 def fit_memory(
     base: Base,
     shapes: Sequence[LoraShape],
-    corpora: Sequence[Rows],
+    loads: Sequence[Load],
     *,
     slots: int | None,
     tokens: int,
     limit: int | None,
 ) -> MemoryPlan:
-    """The plan with `slots`, or with as many of the corpora as fit, within `limit` bytes.
+    """The plan with `slots`, or with as many of the loads as fit, within `limit` bytes.
 
     Layers are computed again only where nothing fits otherwise. Raises OrganismError, with the
     number that fits, where `slots` do not.
@@ -113,9 +143,9 @@ def fit_memory(
     room = limit or measure_resident(base.device) + int(FREE_SHARE * measure_free(base.device))
 
     def plan(count: int, recompute: bool) -> MemoryPlan:
-        return plan_memory(base, shapes, corpora, slots=count, tokens=tokens, recompute=recompute)
+        return plan_memory(base, shapes, loads, slots=count, tokens=tokens, recompute=recompute)
 
-    wanted = [slots] if slots is not None else list(range(len(corpora), 0, -1))
+    wanted = [slots] if slots is not None else list(range(len(loads), 0, -1))
     for recompute in (False, True):
         for count in wanted:
             found = plan(count, recompute)
@@ -138,11 +168,6 @@ def blame_plan(plan: MemoryPlan, room: int, fitting: int) -> OrganismError:
         f"{plan.slots} organisms side by side take about {plan.peak / GIB:.1f} GiB ({terms}), and "
         f"{room / GIB:.1f} GiB are there; {remedy}"
     )
-
-
-def count_states(rows: Rows) -> int:
-    """Tokens of a corpus whose states are computed: its beginning once, and each row."""
-    return len(rows.beginning) + sum(len(row.tokens) for row in rows.rows)
 
 
 def count_layer_floats(config: Any, rank: int, *, padding: float) -> int:
