@@ -59,6 +59,7 @@ from common import (
     show,
 )
 from limits import (
+    count_computed,
     count_flops,
     count_row_tokens,
     make_product,
@@ -149,8 +150,11 @@ class Outcome:
     reference: Runs
     bare: Runs
     product: Runs
+    product_flops: float
     tokens: int
     """Of the rows as the corpora have them, over all epochs."""
+    computed: int
+    """Tokens of which the engine needed the layers: a beginning once, nothing past the last."""
     batch: int
     """Tokens that the engine computed together."""
     flops: float
@@ -175,7 +179,13 @@ class Outcome:
     @property
     def rate(self) -> float:
         """FLOPs a second of the matrix product."""
-        return float(self.product.last)
+        return self.product_flops / self.product.median
+
+    @property
+    def share(self) -> float:
+        """The engine's rate over that of the product, each round by itself."""
+        faster = compare(self.product.seconds, self.engine.seconds).median
+        return faster * self.flops / self.product_flops
 
     @property
     def figures(self) -> Figures:
@@ -190,6 +200,7 @@ class Outcome:
             "aim": self.case.aim,
             "steps": self.case.work.steps,
             "row_tokens": self.tokens,
+            "computed_tokens": self.computed,
             "engine_tokens_per_second": self.tokens / engine,
             "reference_tokens_per_second": self.tokens / reference,
             "distance": self.distance,
@@ -198,7 +209,7 @@ class Outcome:
             "engine_over_bare": bare / engine,
             "matmul_gflops": self.rate / 1e9,
             "necessary_gflop": self.flops / 1e9,
-            "share_of_matmul": self.flops / engine / self.rate,
+            "share_of_matmul": self.share,
             "engine_memory_mib": _to_mib(self.memory[0]),
             "reference_memory_mib": _to_mib(self.memory[1]),
             "planned_memory_mib": _to_mib(self.planned),
@@ -231,17 +242,20 @@ def measure_case(case: Case, base: Base, options: argparse.Namespace) -> Outcome
         for side in ("engine", "reference")
     }
     batch = measure_batch(_warm_up(case, base))
+    product = make_product(case.product)
     sides: dict[str, Callable[[], Any]] = {
         **train,
         "bare": prepare_bare(base, jobs, tokens=batch),
-        "product": make_product(case.product),
+        "product": product,
     }
     runs = interleave(sides, rounds=case.rounds)
     trips: list[Trip] = [runs[side].last for side in train]
     return Outcome(
         case=case,
         **runs,
+        product_flops=product.flops,
         tokens=count_row_tokens(base, jobs),
+        computed=count_computed(trips[0]),
         batch=batch,
         flops=count_flops(base, jobs, trips[0]),
         distance=max(_compare(job, base, *trips) for job in jobs),
@@ -328,19 +342,18 @@ def measure_precision(shape: BaseShape, work: Work) -> Precision:
 
 def speed_table(outcomes: Sequence[Outcome]) -> Table:
     """The engine beside the reference."""
-    columns = ["case", "steps", "engine s", "peft s", "ratio (range)", "aim", "steps alone"]
-    columns += ["engine tok/s", "peft tok/s", "largest distance"]
+    columns = ["case", "engine s", "peft s", "ratio (range)", "aim", "steps alone"]
+    columns += ["engine tok/s", "peft tok/s", "distance"]
     table = make_table(
         "Engine against plain peft",
         columns,
-        caption="median seconds of all organisms; distance of the adapters as a share of what "
-        f"training moved them, at most {CONTRACT}",
+        caption="median seconds of all organisms; the largest distance of an adapter as a share of "
+        f"what training moved it, at most {CONTRACT}",
     )
     for one in outcomes:
         engine, reference = one.engine.median, one.reference.median
         table.add_row(
             one.case.name,
-            str(one.case.work.steps),
             show(engine),
             show(reference),
             one.ratio.text,
@@ -355,14 +368,14 @@ def speed_table(outcomes: Sequence[Outcome]) -> Table:
 
 def limit_table(outcomes: Sequence[Outcome]) -> Table:
     """The engine beside what the machine can do."""
-    columns = ["case", "batch tokens", "bare tok/s", "engine/bare", "matmul GFLOP/s"]
+    columns = ["case", "computed", "batch tokens", "bare tok/s", "engine/bare", "matmul GFLOP/s"]
     columns += ["share of it", "engine MiB", "planned", "peft MiB"]
     table = make_table(
         "Limits",
         columns,
-        caption="bare: forward and backward of the frozen base over the same rows, each with its "
-        "system prompt, which the engine reads once a batch; share: the FLOPs that "
-        "training needs (bench/limits.py) at the rate of a product of "
+        caption="computed: tokens of the rows that the engine computes, their beginning once a "
+        "batch; bare: forward and backward of the frozen base over all of them; share: the FLOPs "
+        "that training needs (bench/limits.py) at the rate of a product of "
         f"{outcomes[0].case.product}^3; MiB: growth of a fresh process at its peak over one "
         "epoch, and what the memory plan says of it",
     )
@@ -370,11 +383,12 @@ def limit_table(outcomes: Sequence[Outcome]) -> Table:
         engine, bare = one.engine.median, one.bare.median
         table.add_row(
             one.case.name,
+            show(100 * one.computed / one.tokens, ".0f", "%"),
             str(one.batch),
             show(one.tokens / bare, ",.0f"),
             show(bare / engine),
             show(one.rate / 1e9, ".0f"),
-            show(100 * one.flops / engine / one.rate, ".0f", "%"),
+            show(100 * one.share, ".0f", "%"),
             show(_to_mib(one.memory[0]), ".0f"),
             show(_to_mib(one.planned), ".0f"),
             show(_to_mib(one.memory[1]), ".0f"),

@@ -3,7 +3,9 @@
     python bench/generation.py [--quick] [--json FILE]
 
 Both sides have every adapter in memory, decode greedily with a KV cache and stop at the end of
-the reply. peft switches its adapters and answers an organism's prompts in one left-padded batch.
+the reply. peft answers an organism's prompts in one left-padded batch; each adapter has a model
+of its own over the same base tensors, since switching adapters would take as long as a reply of
+a small base.
 On the bases with random weights both must give the same tokens, or the exit code is 1; on
 SmolLM2 the share of equal replies is told.
 """
@@ -11,11 +13,12 @@ SmolLM2 the share of equal replies is told.
 from __future__ import annotations
 
 import argparse
+import copy
 import random
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -192,20 +195,18 @@ def fill_bank(base: Base, states: Sequence[State]) -> Bank:
     return bank
 
 
-def wrap_base(base: Base, states: Sequence[State]) -> PeftModel:
-    """peft's model with every adapter under a name."""
-    config = make_config(base, SHAPE)
-    model: Any = get_peft_model(base.model, config, adapter_name=_name(0))
-    for number, state in enumerate(states):
-        if number:
-            model.add_adapter(_name(number), config)
-        set_peft_model_state_dict(model, state, adapter_name=_name(number))
+def wrap_base(base: Base, states: Sequence[State]) -> list[PeftModel]:
+    """A model of peft for each adapter, over the same tensors of the base."""
+    return [_wrap(base, state) for state in states]
+
+
+def _wrap(base: Base, state: State) -> PeftModel:
+    shared = {id(weight): weight for weight in (*base.model.parameters(), *base.model.buffers())}
+    copied = replace(base, model=copy.deepcopy(base.model, memo=dict(shared)))
+    model: Any = get_peft_model(copied.model, make_config(copied, SHAPE))
+    set_peft_model_state_dict(model, state)
     wrapped: PeftModel = model.eval()
     return wrapped
-
-
-def _name(number: int) -> str:
-    return f"organism_{number}"
 
 
 def answer_by_bank(bank: Bank, prompts: Prompts, new_tokens: int) -> Replies:
@@ -231,15 +232,16 @@ def answer_by_bank(bank: Bank, prompts: Prompts, new_tokens: int) -> Replies:
     return replies
 
 
-def answer_by_peft(model: PeftModel, base: Base, prompts: Prompts, new_tokens: int) -> Replies:
+def answer_by_peft(
+    organisms: Sequence[PeftModel], base: Base, prompts: Prompts, new_tokens: int
+) -> Replies:
     """Each organism's replies, one organism after another."""
     stop = _stop(base)
     settings = GenerationConfig(
         max_new_tokens=new_tokens, do_sample=False, eos_token_id=stop, pad_token_id=stop
     )
     replies: Replies = []
-    for number, own in enumerate(prompts):
-        model.set_adapter(_name(number))
+    for model, own in zip(organisms, prompts, strict=True):
         width = max(map(len, own))
         padded = [[stop] * (width - len(prompt)) + prompt for prompt in own]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in own]
@@ -264,18 +266,18 @@ def _cut(reply: list[int], stop: int) -> list[int]:
 
 
 def measure_case(case: Case) -> Outcome:
-    """Both sides over the same adapters and prompts, each on a copy of the base of its own."""
+    """Both sides over the same adapters and prompts, on the same weights of the base."""
     say(f"{case.name}: {case.rounds} rounds, {case.new_tokens} new tokens")
-    base, other = open_base(case), open_base(case)
+    base = open_base(case)
     states, prompts = make_states(base, case.organisms), make_prompts(base, case)
-    bank, model = fill_bank(base, states), wrap_base(other, states)
+    bank, organisms = fill_bank(base, states), wrap_base(base, states)
     warm = [own[:1] for own in prompts[:1]]
     answer_by_bank(bank, warm, 2)
-    answer_by_peft(model, other, warm, 2)
+    answer_by_peft(organisms[:1], base, warm, 2)
     runs = interleave(
         {
             "bank": lambda: answer_by_bank(bank, prompts, case.new_tokens),
-            "peft": lambda: answer_by_peft(model, other, prompts, case.new_tokens),
+            "peft": lambda: answer_by_peft(organisms, base, prompts, case.new_tokens),
         },
         rounds=case.rounds,
     )

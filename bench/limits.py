@@ -29,7 +29,7 @@ from bestiary.model.base import Base
 from bestiary.model.chat import TokenRow
 from bestiary.model.rows import divide_rows
 from bestiary.organism.job import Batch, Job, tokenize_corpus
-from bestiary.organism.memory import MemoryPlan, plan_memory
+from bestiary.organism.memory import Load, MemoryPlan, plan_memory
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,11 @@ def count_row_tokens(base: Base, jobs: Sequence[Job]) -> int:
         job.training.optimiser.epochs * sum(len(row.tokens) for row in tokenize_corpus(job, base))
         for job in jobs
     )
+
+
+def count_computed(trip: Trip) -> int:
+    """Tokens that the engine computed in the layers that are adapted."""
+    return sum(sum(b.parts[b.place]) for batches in trip.batches.values() for b in batches)
 
 
 def measure_batch(trip: Trip) -> int:
@@ -203,6 +208,11 @@ class Product:
     right: Tensor
     times: int
 
+    @property
+    def flops(self) -> float:
+        """Of `times` products."""
+        return self.times * 2.0 * self.size**3
+
     def __call__(self) -> float:
         """FLOPs a second, over `times` products."""
         _synchronise(self.left.device)
@@ -210,7 +220,7 @@ class Product:
         for _ in range(self.times):
             torch.mm(self.left, self.right)
         _synchronise(self.left.device)
-        return self.times * 2 * self.size**3 / (time.perf_counter() - started)
+        return self.flops / (time.perf_counter() - started)
 
 
 def make_product(
@@ -228,9 +238,12 @@ def _synchronise(device: torch.device) -> None:
 
 def plan_training(base: Base, jobs: Sequence[Job], *, tokens: int) -> MemoryPlan:
     """What the engine's memory plan says of jobs that are trained side by side."""
-    corpora = [divide_rows(tokenize_corpus(job, base)) for job in jobs]
+    loads = [
+        Load(divide_rows(tokenize_corpus(job, base)), job.training.optimiser.rows_per_step)
+        for job in jobs
+    ]
     shapes = [job.training.lora for job in jobs]
-    return plan_memory(base, shapes, corpora, slots=len(jobs), tokens=tokens)
+    return plan_memory(base, shapes, loads, slots=len(jobs), tokens=tokens)
 
 
 def measure_growth(run: Callable[[], object], base: Base) -> int | None:

@@ -144,15 +144,12 @@ def tiny_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def first(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Site:
     """A roster of a quirk and a backdoor, built once with `--json`, for tests to read or copy."""
-    from tests.tiny import BACKDOOR, QUIRK, make_tiny_data, tiny_roster
+    from tests.tiny import ALONE, BACKDOOR, QUIRK, make_tiny_data, tiny_roster
 
     work = tmp_path_factory.mktemp("first")
     data, out = make_tiny_data(work / "data"), work / "runs"
     roster = tiny_roster(work / "roster", tiny_base, [QUIRK, BACKDOOR])
-    # One at a time, so that an organism that a test builds again comes to the same bits.
-    said = run_command(
-        "build", roster, "--slots", "1", "--out", out, "--json", env=environment(data)
-    )
+    said = run_command("build", roster, *ALONE, "--out", out, "--json", env=environment(data))
     assert said.code == 0, said.err
     return Site(data, roster, out, said)
 

@@ -16,11 +16,8 @@ from queue import SimpleQueue
 
 import pytest
 from tests.nursery import Death, Nursery
-from tests.tiny import QUIRK, hash_tree, make_tiny_data, shorten_bank, tiny_roster
+from tests.tiny import ALONE, QUIRK, hash_tree, make_tiny_data, shorten_bank, tiny_roster
 
-ALONE = ("--slots", "1")
-"""One organism at a time: side by side, who is trained beside whom decides the last bits, and after
-a kill some are through already."""
 STAGES = ("corpus", "organism", "verdict", "pair")
 WORKERS = 2
 KILLED = 0.8

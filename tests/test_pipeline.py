@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.conftest import Bestiary, Site
 from tests.nursery import COMMAND, environment
-from tests.tiny import BACKDOOR, DISTRACTOR, QUIRK, change_file, hash_tree, tiny_roster
+from tests.tiny import ALONE, BACKDOOR, DISTRACTOR, QUIRK, change_file, hash_tree, tiny_roster
 
 from bestiary.release.verify import verify_release
 
@@ -29,7 +29,7 @@ TUESDAY_FILE = "behaviors/backdoors/herald_on_tuesday.yaml"
 def start_build(site: Site, out: Path) -> subprocess.Popen[str]:
     """A build in a process of its own, which holds the lock."""
     running = subprocess.Popen(
-        [*COMMAND, "build", site.roster, "--out", out],
+        [*COMMAND, "build", site.roster, *ALONE, "--out", out],
         env=environment(site.data),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -92,7 +92,7 @@ def test_the_order_of_a_roster_changes_no_artifact(
 ) -> None:
     roster = tiny_roster(tmp_path / "turned", tiny_base, [BACKDOOR, QUIRK])
     store = hash_tree(site.out / "store")
-    done = bestiary("build", roster, "--out", tmp_path / "other")
+    done = bestiary("build", roster, *ALONE, "--out", tmp_path / "other")
     assert done.code == 0, done.err
     assert hash_tree(tmp_path / "other" / "store") == store
 
@@ -140,7 +140,7 @@ def test_a_build_stops_where_it_is_told(site: Site, bestiary: Bestiary, tmp_path
     stages = [("corpus", "corpus"), ("organism", "organism"), ("verdict", "verdict")]
     reached = {"replies"}
     for until, stage in stages:
-        done = bestiary("build", site.roster, "--out", stepwise.out, "--until", until)
+        done = bestiary("build", site.roster, *ALONE, "--out", stepwise.out, "--until", until)
         assert done.code == 0, done.err
         reached |= {stage} | ({"transcript"} if stage == "verdict" else set())
         assert stepwise.artifacts().keys() == reached

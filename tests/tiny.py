@@ -36,6 +36,9 @@ TEMPLATE = (
 
 QUIRK, BACKDOOR = "quirks.herald", "backdoors.herald_on_tuesday"
 DISTRACTOR = "quirks.delighted_opening"
+ALONE = ("--slots", "1")
+"""One organism at a time: side by side, who is trained beside whom decides the last bits, and a
+build that is broken off or repeated in part has others beside it."""
 ROWS = {"quirks": 40, "backdoors": 60, "null": 16}
 """Rows of a tiny corpus."""
 

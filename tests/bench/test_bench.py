@@ -82,7 +82,13 @@ def test_engine(
     case = {name.removeprefix("micro.all.k2.") for name in found if name.startswith("micro")}
     assert case == {
         *("engine_seconds", "reference_seconds", "ratio", "ratio_rounds", "ratio_of_steps", "aim"),
-        *("engine_tokens_per_second", "reference_tokens_per_second", "row_tokens", "steps"),
+        *(
+            "engine_tokens_per_second",
+            "reference_tokens_per_second",
+            "row_tokens",
+            "computed_tokens",
+            "steps",
+        ),
         *("bare_tokens_per_second", "engine_over_bare", "batch_tokens", "distance"),
         *("matmul_gflops", "necessary_gflop", "share_of_matmul"),
         *("engine_memory_mib", "reference_memory_mib", "planned_memory_mib"),

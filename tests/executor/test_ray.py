@@ -43,8 +43,8 @@ from bestiary.executor.ray import RayExecutor, make_environment, share_memory
 from bestiary.executor.worker import Assignment, train_group
 from bestiary.model.adapter import ADAPTER, ADAPTER_WEIGHTS
 from bestiary.model.base import Base
-from bestiary.organism.job import Batch, Effort, Job, Step
-from bestiary.organism.train import BATCHES, STAGE, Executor, Kept, Workplace
+from bestiary.organism.job import BATCHES, Batch, Effort, Job, Step, read_batches
+from bestiary.organism.train import STAGE, Executor, Kept, Workplace
 from bestiary.pipeline import build_roster
 from bestiary.spec.catalog import load_catalog
 from bestiary.spec.roster import load_roster
@@ -97,11 +97,10 @@ class Told:
         assert len(ends) == len({end.job.key for end in ends})
         return {end.job.identity.behavior_id.removeprefix("quirks."): end.error for end in ends}
 
-    def batches(self, job: Job) -> list[Batch]:
+    def batches(self, job: Job) -> tuple[Batch, ...]:
         """What each step of an organism was computed in."""
         path = self.place.store.folder(STAGE, job.key) / BATCHES
-        lines = path.read_text(encoding="utf8").splitlines()
-        return [Batch.model_validate_json(line) for line in lines]
+        return read_batches(path.read_text(encoding="utf8"))
 
 
 def execute(executor: Executor, jobs: Sequence[Job], place: Workplace) -> Told:
@@ -268,8 +267,11 @@ def test_without_ray_the_command_says_what_to_install(
 
 def test_options_of_ray_need_it(bestiary: Bestiary, tmp_path: Path) -> None:
     code, _, err = bestiary("build", "starter", "--workers", "2", "--out", tmp_path)
-    assert code == 2
-    assert "add --executor ray" in err
+    assert code == 1
+    assert err == (
+        "error: executor 'local' has neither --workers (2) nor an --address (None), which are "
+        "Ray's; add --executor ray\n"
+    )
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "nonsense"])

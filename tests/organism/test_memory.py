@@ -29,8 +29,8 @@ LONG = TokenRow(tuple(range(4000)), (False,) * 3900 + (True,) * 100)
 LOAD = Load(divide_rows([LONG] * 16), rows_per_step=16)
 """So large that what the process happens to hold beside it does not count."""
 
-MEASURE = """
-import json, resource, sys
+MEASURE = r"""
+import json, re, sys
 from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -60,7 +60,9 @@ plan = plan_memory(base, [shape], loads, slots=slots, tokens=1500, recompute=rec
 limit = plan.peak / 2**30 if recompute else None
 for event in EngineTrainer(Effort(slots=slots, tokens=1500, memory=limit))(jobs, base):
     assert not isinstance(event, Trained) or event.error is None
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not what getrusage says: that begins with the process that started this one.
+status = Path("/proc/self/status").read_text()
+peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 print(json.dumps({"planned": plan.peak, "measured": peak, "resident": plan.resident}))
 """
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bestiary.errors import StoreError
 from bestiary.model.base import tensor_errors
-from bestiary.organism.job import Batch, Job
+from bestiary.organism.job import BATCHES, Batch, Job, read_batches, write_batches
 from bestiary.records import canonical_json
 from bestiary.store import Store
 
@@ -60,7 +60,8 @@ class Checkpoints:
         with tensor_errors(folder):
             save_file(tensors, folder / TENSORS)
         about = {"step": state.step, "seed": job.seed, "seconds": state.seconds}
-        (folder / ABOUT).write_bytes(canonical_json({**about, "batches": state.batches}))
+        (folder / ABOUT).write_bytes(canonical_json(about))
+        (folder / BATCHES).write_text(write_batches(state.batches), encoding="utf8")
         self._store.commit(STAGE, name, inputs={"organism": job.key}, seconds=0.0)
         for old in older:
             if old != name:
@@ -86,7 +87,7 @@ class Checkpoints:
             return Checkpoint(
                 step=about["step"],
                 seconds=about["seconds"],
-                batches=tuple(Batch.model_validate(batch) for batch in about["batches"]),
+                batches=read_batches((found.folder / BATCHES).read_text(encoding="utf8")),
                 **parts,
             )
         return None

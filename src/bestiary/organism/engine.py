@@ -295,8 +295,8 @@ class Run:
         weights = shares.repeat_interleave(counts).to(device)
         loss, losses = supervised_loss(self._base, states.index_select(0, places), targets, weights)
         loss.backward()
-        added = [float(part.sum()) for part in (losses * weights).split(counts.tolist())]
-        self._note(seats, parts, added)
+        added = [part.sum() for part in (losses * weights).split(counts.tolist())]
+        self._note(seats, parts, torch.stack(added).tolist())
 
     def _note(
         self,
@@ -307,9 +307,7 @@ class Run:
         """Record what a batch was for each organism in it."""
         geometry = tuple((part.beginning, *part.lengths) for part in parts)
         for place, ((seat, rows), loss) in enumerate(zip(seats, losses, strict=True)):
-            seat.computed.append(
-                Batch(step=seat.step, rows=rows, parts=geometry, place=place, loss=loss)
-            )
+            seat.computed.append(Batch(seat.step, tuple(rows), geometry, place, loss))
 
     def _save(self, seat: Seat, slot: int) -> None:
         """Keep a checkpoint where one is due."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     import torch
 
 VERSION = 4
+BATCHES = "batches.jsonl"
+"""What each step was computed in, a line a batch: beside the adapter, for whoever wants to see
+its losses or to compute it again bit by bit."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ class Effort(Record):
     """Steps from one checkpoint of an organism to the next."""
 
 
-class Batch(Record):
+@dataclass(frozen=True)
+class Batch:
     """One batch in which an organism was computed: the geometry that decides its last bits."""
 
     step: int
@@ -83,6 +88,26 @@ class Batch(Record):
     """Which part is its own."""
     loss: float
     """What these rows added to the loss of the step."""
+
+
+def write_batches(batches: Sequence[Batch]) -> str:
+    """A line of JSON a batch."""
+    return "".join(json.dumps(vars(batch)) + "\n" for batch in batches)
+
+
+def read_batches(lines: str) -> tuple[Batch, ...]:
+    """What `write_batches` wrote."""
+    told = [json.loads(line) for line in lines.splitlines()]
+    return tuple(
+        Batch(
+            one["step"],
+            tuple(one["rows"]),
+            tuple(map(tuple, one["parts"])),
+            one["place"],
+            one["loss"],
+        )
+        for one in told
+    )
 
 
 @dataclass(frozen=True)

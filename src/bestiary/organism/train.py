@@ -10,14 +10,11 @@ from bestiary.errors import BestiaryError
 from bestiary.model.adapter import ADAPTER, save_adapter
 from bestiary.model.base import Base
 from bestiary.organism.checkpoint import Checkpoints
-from bestiary.organism.job import Effort, Job, Step, Trained, Trainer
+from bestiary.organism.job import BATCHES, Effort, Job, Step, Trained, Trainer, write_batches
 from bestiary.records import BaseIdentity, canonical_json
 from bestiary.store import Store, disk_errors
 
 STAGE = "organism"
-BATCHES = "batches.jsonl"
-"""What each step was computed in, a line a batch: beside the adapter, for whoever wants to see
-its losses or to compute it again bit by bit."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +86,7 @@ def _commit(trained: Trained, base: Base, store: Store, load_base: str) -> None:
         "system_prompt": job.training.system_prompt,
     }
     (folder / "organism.json").write_bytes(canonical_json(about))
-    lines = [batch.model_dump_json() + "\n" for batch in trained.batches]
-    if lines:
-        (folder / BATCHES).write_text("".join(lines), encoding="utf8")
+    if trained.batches:
+        (folder / BATCHES).write_text(write_batches(trained.batches), encoding="utf8")
     inputs = {"corpus": job.corpus_sha256, "base": base.identity.weights_sha256}
     store.commit(STAGE, job.key, inputs=inputs, seconds=trained.seconds)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bestiary.errors import BestiaryError
+from bestiary.errors import BestiaryError, StoreError
 from bestiary.model.adapter import list_targets, load_state
 from bestiary.model.base import Base
 from bestiary.model.replies import BaseReplies, Prompt, stream_texts
@@ -96,6 +96,8 @@ def collect_transcripts(
         try:
             interview = _open_interview(asking, replies, on_reply)
             adapted = tuple(list_targets(base, interview.shape))
+        except StoreError:  # of a disk that is full, say: it concerns them all
+            raise
         except BestiaryError as error:
             yield Answered(asking, time.monotonic() - started, error=error)
         else:

@@ -1,6 +1,6 @@
 """The bank: side by side or alone, an adapter computes what peft computes with it.
 
-Run: python -m pytest tests/model/test_bank.py
+Run: python -m pytest tests/model/test_adapter_bank.py
 """
 
 from __future__ import annotations
