@@ -31,6 +31,9 @@ PASSING = 3
 """Tensors that are there for a moment while one layer is gone through, or slots are updated."""
 LOGITS = 2
 """Tensors of a chunk's logits that are there at once."""
+SCATTERED = 1.3
+"""What activations take over what they hold: the allocator keeps gaps between them. Measured at
+135M on a CPU, 4 to 64 slots: 1.25 to 1.37."""
 FREE_SHARE = 0.9
 """Of the free memory; the rest is for what no plan counts."""
 
@@ -121,7 +124,7 @@ def plan_memory(
         resident=measure_resident(base.device),
         bank=size * wide * (KEPT * slots + PASSING * together),
         states=states * config.hidden_size * narrow if first else 0,
-        activations=computed * inside * narrow,
+        activations=int(SCATTERED * computed * inside * narrow),
         head=LOGITS * int(min(HEAD_TOKENS, supervised)) * config.vocab_size * wide,
     )
 
