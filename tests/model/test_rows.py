@@ -147,9 +147,6 @@ def test_the_beginning_stands_once_and_nothing_after_the_last_prediction() -> No
         assert row.places[-1] == len(row.tokens) - 1
         for place, target in zip(row.places.tolist(), row.targets.tolist(), strict=True):
             assert whole.tokens[len(rows.beginning) + place + 1] == target
-    assert rows.count_tokens([0, 2]) == (
-        len(rows.beginning) + len(rows.rows[0].tokens) + len(rows.rows[2].tokens)
-    )
 
 
 def test_a_beginning_ends_before_the_first_token_that_predicts() -> None:

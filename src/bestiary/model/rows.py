@@ -49,10 +49,6 @@ class Rows:
     beginning: Tensor
     rows: tuple[Row, ...]
 
-    def count_tokens(self, chosen: Sequence[int]) -> int:
-        """Tokens of some rows behind one beginning."""
-        return len(self.beginning) + sum(len(self.rows[row].tokens) for row in chosen)
-
 
 def divide_rows(rows: Sequence[TokenRow]) -> Rows:
     """Divide rows into what all begin with and what is their own.

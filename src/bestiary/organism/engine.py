@@ -44,6 +44,7 @@ from bestiary.organism.memory import GIB, Load, MemoryPlan, fit_memory
 from bestiary.organism.optimiser import BankAdamW
 from bestiary.organism.schedule import group_slots, plan_batches, split_step
 from bestiary.organism.seat import Seat
+from bestiary.spec.recipe import LoraShape
 
 SLOTS = 16
 """Organisms trained side by side, where memory has room for them."""
@@ -90,7 +91,7 @@ class EngineTrainer:
             measured = [job for job in able if job.key in prepared]
             plan = fit_memory(
                 base,
-                [job.training.lora for job in able],
+                list_shapes(able),
                 [Load(prepared[j.key], j.training.optimiser.rows_per_step) for j in measured],
                 slots=len(prepared) if effort.slots else None,
                 tokens=effort.tokens or TOKENS,
@@ -116,7 +117,7 @@ class Run:
         self._budget = plan.tokens
         self._recompute = plan.recompute
         self._checkpoints = checkpoints
-        self._bank = Bank(base, [job.training.lora for job in jobs], slots=plan.slots)
+        self._bank = Bank(base, list_shapes(jobs), slots=plan.slots)
         self._bank.require_gradients()
         self._optimiser = BankAdamW(self._bank)
         self._layers = range(self._bank.first_layer, base.model.config.num_hidden_layers)
@@ -345,6 +346,11 @@ def healthy_runs(slots: range, seats: Sequence[Seat]) -> Iterator[slice]:
         if not failed:
             found = [slot for slot, _ in run]
             yield slice(found[0], found[-1] + 1)
+
+
+def list_shapes(jobs: Sequence[Job]) -> list[LoraShape]:
+    """The shapes of jobs, each once: hundreds of organisms share a few."""
+    return list(dict.fromkeys(job.training.lora for job in jobs))
 
 
 def count_characters(job: Job) -> int:
