@@ -154,10 +154,11 @@ class _Adapt(torch.autograd.Function):
         down = [torch.bmm(piece, b.mT).mul_(scale) for piece, b, scale in sides]
         assert layer.grad_a is not None and layer.grad_b is not None
         entered = route.split(tokens.to(layer.a.dtype))
+        # Products into rows of the bank would be computed one by one: they are added to it.
         for grad, left, right in zip(route.cut(layer.grad_a), down, entered, strict=True):
-            grad.baddbmm_(left.mT, right)
+            grad.add_(torch.bmm(left.mT, right))
         for grad, left, right in zip(route.cut(layer.grad_b), low, wide, strict=True):
-            grad.baddbmm_(left.mT, right)
+            grad.add_(torch.bmm(left.mT, right))
         if not ctx.needs_input_grad[0]:
             return None, None, None
         back = given @ layer.inner.weight

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch  # only modules that compute import this one, so that commands still start at once
@@ -89,8 +90,8 @@ class Part:
 class Layout:
     """Where the rows of a batch lie in one sequence of N tokens, and what each token sees.
 
-    For attention the sequence is cut into R pieces: each row, and each part's beginning. A piece
-    has up to Q tokens, and sees up to K: its part's beginning and itself.
+    For attention the sequence is cut into R pieces: each row, and each beginning that several
+    rows share. A piece has up to Q tokens, and sees up to K: its part's beginning and itself.
     """
 
     sizes: tuple[int, ...]
@@ -115,16 +116,18 @@ def lay_out(parts: Sequence[Part], *, device: torch.device) -> Layout:
     starts: list[tuple[int, ...]] = []
     offset = 0
     for part in parts:
-        first = offset
+        first, own = offset, offset + part.beginning
+        *begun, offset = accumulate(part.lengths, initial=own)
+        starts.append(tuple(begun))
+        if len(begun) == 1:  # a beginning that nobody else has is a row's own
+            pieces.append((first, part.tokens, first, 0))
+            continue
         if part.beginning:
             pieces.append((first, part.beginning, first, 0))
-        offset += part.beginning
-        own = []
-        for length in part.lengths:
-            pieces.append((offset, length, first, part.beginning))
-            own.append(offset)
-            offset += length
-        starts.append(tuple(own))
+        pieces += [
+            (start, length, first, part.beginning)
+            for start, length in zip(begun, part.lengths, strict=True)
+        ]
     start, length, before, shared = (column[:, None] for column in torch.tensor(pieces).T)
     query = torch.arange(int(length.max()))
     key = torch.arange(int((length + shared).max()))
