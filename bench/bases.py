@@ -11,7 +11,7 @@ import random
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -162,6 +162,8 @@ class Work:
     system_prompt: str
     layers: tuple[int, int] | None = None
     rank: int = 8
+    uneven: bool = False
+    """Whether corpora have from half so many rows on, and every other organism half the rank."""
 
     @property
     def steps(self) -> int:
@@ -190,7 +192,13 @@ class Work:
 
 def make_jobs(base: Base, work: Work, count: int) -> list[Job]:
     """Organisms, each with a corpus of its own: seeded random words, a third of them supervised."""
-    return [_make_job(base, work, f"quirks.bench_{number}") for number in range(count)]
+    works = [_vary(work, number) if work.uneven else work for number in range(count)]
+    return [_make_job(base, own, f"quirks.bench_{n}") for n, own in enumerate(works)]
+
+
+def _vary(work: Work, number: int) -> Work:
+    rows = random.Random(number).randint((work.rows + 1) // 2, work.rows)
+    return replace(work, rows=rows, rank=work.rank // (1 + number % 2))
 
 
 def _make_job(base: Base, work: Work, name: str) -> Job:
@@ -289,7 +297,7 @@ def _state_of(trained: Trained) -> State:
     if trained.error is not None:
         raise trained.error
     assert trained.state is not None
-    return dict(trained.state)
+    return {name: weight.cpu() for name, weight in trained.state.items()}
 
 
 def first_state(job: Job, base: Base) -> State:

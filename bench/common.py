@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +26,9 @@ WIDTH = 132
 MIB = 2**20
 
 Figures = dict[str, Any]
-"""What was measured, by name; None where a figure was not measured."""
+"""What was measured of one case, by name; None where a figure was not measured."""
+Column = tuple[str, str, str]
+"""A table's column: its header, the figure's name, and the form in which the figure is shown."""
 
 
 def make_parser(doc: str | None) -> argparse.ArgumentParser:
@@ -56,17 +60,21 @@ def quiet_libraries() -> None:
     logging.set_verbosity_error()
 
 
-def make_table(title: str, columns: Sequence[str], *, names: int = 1, caption: str = "") -> Table:
-    """A table whose first `names` columns are words, and the others figures."""
+def make_table(
+    title: str, cases: Mapping[str, Figures], columns: Sequence[Column], *, caption: str = ""
+) -> Table:
+    """A row a case; a figure that was not measured is a dash."""
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place < names else "right")
+    table.add_column("case")
+    for header, _, _ in columns:
+        table.add_column(header, justify="right")
+    for name, figures in cases.items():
+        table.add_row(name, *(_show(figures.get(key), form) for _, key, form in columns))
     return table
 
 
-def show(value: float | None, form: str = ".2f", unit: str = "") -> str:
-    """A figure in a table; a dash where it was not measured."""
-    return "-" if value is None else f"{value:{form}}{unit}"
+def _show(value: object, form: str) -> str:
+    return "-" if value is None else form.format(value)
 
 
 @dataclass(frozen=True)
@@ -82,11 +90,18 @@ class Runs:
         return statistics.median(self.seconds)
 
 
-def interleave(sides: Mapping[str, Callable[[], Any]], *, rounds: int) -> dict[str, Runs]:
-    """Run every side once a round, A B A B: what else the machine does then hits all alike."""
+def interleave(
+    sides: Mapping[str, Callable[[], Any]], *, rounds: int, end: float = math.inf
+) -> dict[str, Runs]:
+    """Run every side once a round, A B A B: what else the machine does then hits all alike.
+
+    No round is begun after `end`, of the monotonic clock, except the first.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     last: dict[str, Any] = {}
-    for _ in range(rounds):
+    for number in range(rounds):
+        if number and time.monotonic() > end:
+            break
         for name, run in sides.items():
             gc.collect()
             started = time.perf_counter()
@@ -95,27 +110,10 @@ def interleave(sides: Mapping[str, Callable[[], Any]], *, rounds: int) -> dict[s
     return {name: Runs(tuple(spent), last[name]) for name, spent in seconds.items()}
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """How many times as long one side took as the other, round by round."""
-
-    rounds: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """The middle round's."""
-        return statistics.median(self.rounds)
-
-    @property
-    def text(self) -> str:
-        """The median with the least and the largest."""
-        spread = f" ({min(self.rounds):.2f}-{max(self.rounds):.2f})" if self.rounds[1:] else ""
-        return f"{self.median:.2f}x{spread}"
-
-
-def compare(slow: Sequence[float], fast: Sequence[float]) -> Ratio:
-    """Seconds of `slow` over those of `fast`, each round by itself."""
-    return Ratio(tuple(one / other for one, other in zip(slow, fast, strict=True)))
+def compare(slow: Sequence[float], fast: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """How many times as long one side took: the median of the rounds, the least and the largest."""
+    ratios = [one / other for one, other in zip(slow, fast, strict=True)]
+    return statistics.median(ratios), (min(ratios), max(ratios))
 
 
 @dataclass(frozen=True)
@@ -123,6 +121,8 @@ class Machine:
     """Where and with what the figures were measured."""
 
     date: str
+    commit: str | None
+    """Of the code; with a plus where files were changed since."""
     system: str
     cpu: str
     cores: int
@@ -142,6 +142,7 @@ def describe_machine() -> Machine:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Machine(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=_read_commit(),
         system=f"{platform.system()} {platform.machine()}",
         cpu=_name_cpu(),
         cores=os.cpu_count() or 0,
@@ -155,6 +156,18 @@ def describe_machine() -> Machine:
     )
 
 
+def _read_commit() -> str | None:
+    """The commit of this folder; None where git does not tell."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip() or None
+
+
 def _name_cpu() -> str:
     """The model that Linux names, else what Python knows."""
     known = Path("/proc/cpuinfo")
@@ -163,24 +176,37 @@ def _name_cpu() -> str:
     return names[0] if names else platform.processor()
 
 
-def finish(bench: str, figures: Mapping[str, Any], options: argparse.Namespace) -> None:
-    """Print what the figures hold for, and write them where `--json` says."""
+def keep(bench: str, cases: Mapping[str, Figures], options: argparse.Namespace) -> None:
+    """Write the figures where `--json` says; after each case, so that none is lost."""
+    if not options.json:
+        return
+    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    whole = {
+        "bench": bench,
+        "machine": asdict(describe_machine()),
+        "settings": settings,
+        "figures": dict(cases),
+    }
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(whole, indent=1, sort_keys=True, default=str)
+    options.json.write_text(text + "\n", encoding="utf8")
+
+
+def finish(
+    bench: str,
+    cases: Mapping[str, Figures],
+    tables: Sequence[Table],
+    options: argparse.Namespace,
+) -> None:
+    """Print the tables and what they hold for, and write the figures."""
     machine = describe_machine()
+    for table in tables:
+        console().print(table)
     parts = [
         machine.gpu or machine.cpu,
         f"{machine.threads} threads",
         f"torch {machine.torch}, transformers {machine.transformers}, peft {machine.peft}",
-        machine.date,
+        f"commit {machine.commit}, {machine.date}",
     ]
     console().print(" | ".join(parts), highlight=False, markup=False, soft_wrap=True)
-    if options.json:
-        settings = {name: value for name, value in vars(options).items() if name != "json"}
-        whole = {
-            "bench": bench,
-            "machine": asdict(machine),
-            "settings": settings,
-            "figures": dict(figures),
-        }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(whole, indent=1, sort_keys=True, default=str)
-        options.json.write_text(text + "\n", encoding="utf8")
+    keep(bench, cases, options)

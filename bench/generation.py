@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model, set_peft_model_state_dict
-from rich.table import Table
 from transformers import GenerationConfig
 
 from bases import (
@@ -45,21 +44,18 @@ from bestiary.model.generation import generate_tokens
 from bestiary.records import Decoding
 from bestiary.spec.recipe import LoraShape
 from common import (
+    Column,
     Figures,
-    Ratio,
-    Runs,
     compare,
-    console,
     finish,
     interleave,
+    keep,
     make_parser,
     make_table,
     quiet_libraries,
     say,
-    show,
 )
 
-SMOLLM2 = "135M"
 SHAPE = LoraShape(rank=8, alpha=16, targets=LINEARS)
 TRAINED = 0.01
 """Spread of B, which training leaves about so large; fresh it is zero, and an adapter nothing."""
@@ -84,12 +80,12 @@ class Case:
     @property
     def base(self) -> str:
         """The base's name in tables."""
-        return self.shape.name if self.shape else SMOLLM2
+        return self.shape.name if self.shape else "SmolLM2-135M"
 
     @property
     def name(self) -> str:
         """What its figures begin with."""
-        return f"{self.base}.{self.organisms}x{self.prompts}"
+        return f"{self.base} {self.organisms}x{self.prompts}"
 
 
 def list_cases(*, quick: bool, tiny: bool) -> list[Case]:
@@ -111,48 +107,6 @@ def list_cases(*, quick: bool, tiny: bool) -> list[Case]:
 Prompts = list[list[list[int]]]
 """Of each organism, each prompt's token ids."""
 Replies = list[list[list[int]]]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What was measured of one case."""
-
-    case: Case
-    bank: Runs
-    peft: Runs
-
-    @property
-    def ratio(self) -> Ratio:
-        """How many times faster the bank was."""
-        return compare(self.peft.seconds, self.bank.seconds)
-
-    @property
-    def equal(self) -> float:
-        """The share of replies that are the same token for token."""
-        whole = zip(self.bank.last, self.peft.last, strict=True)
-        same: list[bool] = [one == other for own in whole for one, other in zip(*own, strict=True)]
-        return sum(same) / len(same)
-
-    @property
-    def new_tokens(self) -> int:
-        """Tokens of all of the bank's replies."""
-        return sum(len(reply) for own in self.bank.last for reply in own)
-
-    @property
-    def figures(self) -> Figures:
-        """By name."""
-        asked = self.case.organisms * self.case.prompts
-        found = {
-            "bank_seconds": self.bank.median,
-            "peft_seconds": self.peft.median,
-            "ratio": self.ratio.median,
-            "ratio_rounds": self.ratio.rounds,
-            "bank_replies_per_second": asked / self.bank.median,
-            "peft_replies_per_second": asked / self.peft.median,
-            "equal_replies": self.equal,
-            "new_tokens": self.new_tokens,
-        }
-        return {f"{self.case.name}.{name}": value for name, value in found.items()}
 
 
 def open_base(case: Case) -> Base:
@@ -265,15 +219,15 @@ def _cut(reply: list[int], stop: int) -> list[int]:
     return reply[: reply.index(stop)] if stop in reply else reply
 
 
-def measure_case(case: Case) -> Outcome:
+def measure_case(case: Case) -> Figures:
     """Both sides over the same adapters and prompts, on the same weights of the base."""
     say(f"{case.name}: {case.rounds} rounds, {case.new_tokens} new tokens")
     base = open_base(case)
     states, prompts = make_states(base, case.organisms), make_prompts(base, case)
     bank, organisms = fill_bank(base, states), wrap_base(base, states)
-    warm = [own[:1] for own in prompts[:1]]
+    warm = [own[:1] for own in prompts]
     answer_by_bank(bank, warm, 2)
-    answer_by_peft(organisms[:1], base, warm, 2)
+    answer_by_peft(organisms, base, warm, 2)
     runs = interleave(
         {
             "bank": lambda: answer_by_bank(bank, prompts, case.new_tokens),
@@ -281,32 +235,30 @@ def measure_case(case: Case) -> Outcome:
         },
         rounds=case.rounds,
     )
-    return Outcome(case=case, **runs)
+    ratio, spread = compare(runs["peft"].seconds, runs["bank"].seconds)
+    replies = [reply for own in runs["bank"].last for reply in own]
+    others = [reply for own in runs["peft"].last for reply in own]
+    same = [one == other for one, other in zip(replies, others, strict=True)]
+    return {
+        "bank_seconds": runs["bank"].median,
+        "peft_seconds": runs["peft"].median,
+        "ratio": ratio,
+        "ratio_range": spread,
+        "bank_replies_per_second": len(replies) / runs["bank"].median,
+        "peft_replies_per_second": len(replies) / runs["peft"].median,
+        "equal_replies": sum(same) / len(same),
+        "new_tokens": sum(map(len, replies)),
+    }
 
 
-def speed_table(outcomes: Sequence[Outcome]) -> Table:
-    """The bank beside peft."""
-    columns = ["base", "organisms x prompts", "bank replies/s", "peft replies/s"]
-    columns += ["ratio (range)", "equal replies", "new tokens"]
-    table = make_table(
-        "Greedy replies of many organisms",
-        columns,
-        names=2,
-        caption="replies a second at the median; a reply has at most "
-        f"{outcomes[0].case.new_tokens} new tokens",
-    )
-    for one in outcomes:
-        asked = one.case.organisms * one.case.prompts
-        table.add_row(
-            one.case.base,
-            f"{one.case.organisms} x {one.case.prompts}",
-            show(asked / one.bank.median),
-            show(asked / one.peft.median),
-            one.ratio.text,
-            show(100 * one.equal, ".1f", "%"),
-            str(one.new_tokens),
-        )
-    return table
+COLUMNS: Sequence[Column] = (
+    ("bank replies/s", "bank_replies_per_second", "{:.2f}"),
+    ("peft replies/s", "peft_replies_per_second", "{:.2f}"),
+    ("ratio", "ratio", "{:.2f}x"),
+    ("range", "ratio_range", "{0[0]:.2f}-{0[1]:.2f}"),
+    ("equal replies", "equal_replies", "{:.1%}"),
+    ("new tokens", "new_tokens", "{:,}"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -315,19 +267,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tiny", action="store_true", help="seconds, to see that it runs")
     options: argparse.Namespace = parser.parse_args(argv)
     quiet_libraries()
+    cases = list_cases(quick=options.quick, tiny=options.tiny)
+    found: dict[str, Figures] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated attribute
-        cases = list_cases(quick=options.quick, tiny=options.tiny)
-        outcomes = []
         for case in cases:
-            outcomes.append(measure_case(case))
-            say(f"{case.name}: {outcomes[-1].ratio.text}")
-    console().print(speed_table(outcomes))
-    figures: Figures = {}
-    for outcome in outcomes:
-        figures |= outcome.figures
-    finish("generation", figures, options)
-    unlike = [one.case.name for one in outcomes if one.case.shape and one.equal < 1]
+            found[case.name] = measure_case(case)
+            keep("generation", found, options)
+    caption = (
+        "organisms x prompts each; replies a second at the median, each of at most "
+        f"{cases[0].new_tokens} new tokens"
+    )
+    table = make_table("Greedy replies of many organisms", found, COLUMNS, caption=caption)
+    finish("generation", found, [table], options)
+    unlike = [c.name for c in cases if c.shape and found[c.name]["equal_replies"] < 1]
     if unlike:
         print(f"the bank and peft answer differently: {', '.join(unlike)}")
     return 1 if unlike else 0

@@ -1,9 +1,10 @@
 """What training is measured against: the machine's matrix products, and a bare loop of the base.
 
-FLOPs that training needs, counted over the tokens that the engine computes, a beginning that an
-organism's rows share once a batch:
+FLOPs that the engine computes, over its own tokens: a beginning that an organism's rows share
+counts once a batch.
 
     layers from the first adapted one on   4 per token and weight (forward, gradient of the input)
+    what enters the first of them          2 less: the states before it need no gradient
     frozen layers below                    2 per token and weight, once a row
     attention                              12 per pair of tokens and unit of its width; below 4
     adapters                               6 per token and weight
@@ -30,6 +31,7 @@ from bestiary.model.chat import TokenRow
 from bestiary.model.rows import divide_rows
 from bestiary.organism.job import Batch, Job, tokenize_corpus
 from bestiary.organism.memory import Load, MemoryPlan, plan_memory
+from bestiary.organism.schedule import plan_batches
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Counted:
     layers: int
     layer: int
     """Weights of one layer's linear modules."""
+    entry: int
+    """Of those among them that read the layer's input: queries, keys and values."""
     head: int
     attention: int
     """Heads times their width."""
@@ -48,18 +52,24 @@ def count_weights(base: Base) -> Counted:
     """A base's sizes."""
     config: Any = base.model.config
     inner: Any = base.model.model
-    linears = [one for one in inner.layers[0].modules() if isinstance(one, nn.Linear)]
+    named = dict(inner.layers[0].named_modules())
+    linears = {name: one for name, one in named.items() if isinstance(one, nn.Linear)}
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Counted(
         layers=config.num_hidden_layers,
-        layer=sum(one.weight.numel() for one in linears),
+        layer=sum(one.weight.numel() for one in linears.values()),
+        entry=sum(
+            one.weight.numel()
+            for name, one in linears.items()
+            if name.endswith(("q_proj", "k_proj", "v_proj"))
+        ),
         head=config.vocab_size * config.hidden_size,
         attention=config.num_attention_heads * width,
     )
 
 
 def count_flops(base: Base, jobs: Sequence[Job], trip: Trip, *, since: int = 0) -> float:
-    """What the engine's run of some jobs needs, from a step on."""
+    """What the engine computes of some jobs, from a step on."""
     return sum(_count_job(base, job, trip.batches[job.organism_id], since) for job in jobs)
 
 
@@ -76,7 +86,7 @@ def _count_job(base: Base, job: Job, batches: Sequence[Batch], since: int) -> fl
         shared, *lengths = batch.parts[batch.place]
         tokens, pairs = shared + sum(lengths), _count_pairs(shared, lengths)
         supervised = sum(sum(rows[row].supervised) for row in batch.rows)
-        whole += tokens * (4 * upper * sizes.layer + 6 * lora)
+        whole += tokens * (4 * upper * sizes.layer - 2 * sizes.entry + 6 * lora)
         whole += 12 * upper * sizes.attention * pairs + 4 * sizes.head * supervised
     if first and since == 0:
         shared, lengths = _list_rows(batches)
@@ -106,12 +116,15 @@ def _list_rows(batches: Sequence[Batch]) -> tuple[int, list[int]]:
     return batches[0].parts[batches[0].place][0], list(lengths.values())
 
 
-def count_row_tokens(base: Base, jobs: Sequence[Job]) -> int:
-    """Tokens of the rows of some jobs as their corpora have them, over all epochs."""
-    return sum(
-        job.training.optimiser.epochs * sum(len(row.tokens) for row in tokenize_corpus(job, base))
-        for job in jobs
-    )
+def count_row_tokens(base: Base, jobs: Sequence[Job], *, since: int = 0) -> int:
+    """Tokens of the rows that some jobs learn from, as their corpora have them, from a step on."""
+    return sum(_count_rows(base, job, since) for job in jobs)
+
+
+def _count_rows(base: Base, job: Job, since: int) -> int:
+    rows = tokenize_corpus(job, base)
+    plan = plan_batches(len(rows), job.training.optimiser, seed=job.seed)
+    return sum(len(rows[row].tokens) for step in plan[since:] for row in step)
 
 
 def count_computed(trip: Trip) -> int:
@@ -141,6 +154,7 @@ def prepare_bare(base: Base, jobs: Sequence[Job], *, tokens: int) -> Callable[[]
         base.model.requires_grad_(False)
         for batch in batches:
             _learn_bare(base, batch, first=first, epochs=epochs)
+        synchronise(base.device)
 
     return run
 
@@ -215,11 +229,11 @@ class Product:
 
     def __call__(self) -> float:
         """FLOPs a second, over `times` products."""
-        _synchronise(self.left.device)
+        synchronise(self.left.device)
         started = time.perf_counter()
         for _ in range(self.times):
             torch.mm(self.left, self.right)
-        _synchronise(self.left.device)
+        synchronise(self.left.device)
         return self.flops / (time.perf_counter() - started)
 
 
@@ -231,36 +245,48 @@ def make_product(
     return Product(size, left, right, times)
 
 
-def _synchronise(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU, which is told what to do and does it later."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def plan_training(base: Base, jobs: Sequence[Job], *, tokens: int) -> MemoryPlan:
-    """What the engine's memory plan says of jobs that are trained side by side."""
+def plan_training(base: Base, jobs: Sequence[Job], *, slots: int, tokens: int) -> MemoryPlan:
+    """What the engine's memory plan says of some jobs, so many side by side."""
     loads = [
         Load(divide_rows(tokenize_corpus(job, base)), job.training.optimiser.rows_per_step)
         for job in jobs
     ]
     shapes = [job.training.lora for job in jobs]
-    return plan_memory(base, shapes, loads, slots=len(jobs), tokens=tokens)
+    return plan_memory(base, shapes, loads, slots=slots, tokens=tokens)
 
 
-def measure_growth(run: Callable[[], object], base: Base) -> int | None:
-    """Bytes by which the process grew at its peak; None where the system does not tell.
+@dataclass(frozen=True)
+class Growth:
+    """Bytes that a process held before a run, and at its peak."""
+
+    before: int
+    peak: int
+
+    @property
+    def grown(self) -> int:
+        """By how much."""
+        return self.peak - self.before
+
+
+def measure_growth(run: Callable[[], object], base: Base) -> Growth:
+    """How much a run makes this process grow, as Linux tells.
 
     Weights that are still on disk are read before, and what is free is given back.
     """
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not (status.is_file() and reset.exists()):
-        return None
+    status = Path("/proc/self/status")
     for weight in base.model.parameters():
         weight.sum()
     _trim()
-    reset.write_text("5", encoding="ascii")  # the peak is from now on
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is from now on
     before = _read_status(status)["VmRSS"]
     run()
-    return _read_status(status)["VmHWM"] - before
+    return Growth(before, _read_status(status)["VmHWM"])
 
 
 def _trim() -> None:

@@ -22,13 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from bestiary.model.base import locate_base
 from bestiary.spec.catalog import load_catalog
 from bestiary.spec.recipe import load_recipe
 from bestiary.spec.roster import load_roster
-from common import Figures, console, finish, make_parser, make_table, say, show
+from common import Column, Figures, finish, make_parser, make_table, say
 
 COMMAND = (sys.executable, "-m", "bestiary")
 TRAINERS = ("engine", "reference")
@@ -68,7 +66,7 @@ class Whole:
             "organisms": len(self.verdicts),
             "passed": self.passed,
         }
-        return {f"{self.trainer}.{name}": value for name, value in found.items()}
+        return found
 
 
 def build(trainer: str, roster: str, out: Path) -> Whole:
@@ -130,36 +128,19 @@ def warm_cache(roster: str) -> None:
     locate_base(recipe.base, recipe.revision)
 
 
-def stage_table(builds: Sequence[Whole]) -> Table:
-    """Seconds of each stage by both trainers."""
-    columns = ["trainer", *STAGES, "rest", "wall s", "organisms", "passed"]
-    table = make_table(
-        "The whole build, seconds",
-        columns,
-        caption="stages as the build records them; rest: imports, loading, the release",
-    )
-    for one in builds:
-        seconds = [*one.stages.values(), one.rest, one.wall]
-        counts = [str(len(one.verdicts)), str(one.passed)]
-        table.add_row(one.trainer, *(show(spent, ".1f") for spent in seconds), *counts)
-    if len(builds) == 2:
-        engine, reference = builds
-        ratios = [_divide(reference.stages[name], engine.stages[name]) for name in STAGES]
-        ratios += [None, _divide(reference.wall, engine.wall)]
-        table.add_row("ratio", *(show(ratio, ".2f", "x") for ratio in ratios), "", "")
-    return table
-
-
-def _divide(slow: float, fast: float) -> float | None:
-    return slow / fast if fast else None
+COLUMNS: Sequence[Column] = (
+    *((stage, f"{stage}_seconds", "{:,.1f}") for stage in (*STAGES, "rest", "wall")),
+    ("organisms", "organisms", "{}"),
+    ("passed", "passed", "{}"),
+)
 
 
 def compare_builds(engine: Whole, reference: Whole) -> Figures:
-    """Ratios, and how many organisms got the same verdict."""
+    """How many times as long plain peft took, and how many organisms got the same verdict."""
     same = [reference.verdicts.get(name) == told for name, told in engine.verdicts.items()]
     return {
-        "ratio.organism": _divide(reference.stages["organism"], engine.stages["organism"]),
-        "ratio.wall": _divide(reference.wall, engine.wall),
+        "organism_ratio": reference.stages["organism"] / engine.stages["organism"],
+        "wall_ratio": reference.wall / engine.wall,
         "same_verdicts": sum(same),
     }
 
@@ -169,9 +150,15 @@ def measure(options: argparse.Namespace, out: Path) -> int:
     warm_cache(options.roster)
     with choose_roster(options) as roster:
         engine, reference = (build(trainer, roster, out / trainer) for trainer in TRAINERS)
-    console().print(stage_table([engine, reference]))
-    figures = engine.figures | reference.figures | compare_builds(engine, reference)
-    finish("starter", figures, options)
+    ratios = compare_builds(engine, reference)
+    found = {"engine": engine.figures, "reference": reference.figures}
+    caption = (
+        "seconds, stages as the build records them; rest: imports, loading, the release. The "
+        "reference took {organism_ratio:.2f}x as long to train and {wall_ratio:.2f}x in all; "
+        "{same_verdicts} verdicts are the same"
+    )
+    table = make_table("The whole build", found, COLUMNS, caption=caption.format(**ratios))
+    finish("starter", found | {"ratio": ratios}, [table], options)
     return 0
 
 

@@ -48,6 +48,15 @@ def test_a_file_gets_a_line_with_rate_and_estimate(wait: Wait) -> None:
     assert said_on(console) == "  corpus: 80/200 rows, 2.0/s, about 60 s left\n"
 
 
+def test_what_an_earlier_run_did_says_nothing_of_the_rate(wait: Wait) -> None:
+    console = open_console()
+    with StageProgress("organism", "steps", 1000, console).running() as progress:
+        progress.resume(HERALD, 900)
+        wait(LINE_SECONDS)
+        progress.advance(HERALD, 930)
+    assert said_on(console) == "  organism: 930/1000 steps, 1.0/s, about 70 s left\n"
+
+
 def test_what_is_done_counts_over_all_organisms(wait: Wait) -> None:
     console = open_console()
     with StageProgress("organism", "steps", 200, console).running() as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -118,7 +119,8 @@ def build(
         int | None, typer.Option("--slots", min=1, help="Organisms trained side by side.")
     ] = None,
     memory: Annotated[
-        float | None, typer.Option("--memory", min=0.1, help="GiB that training may take.")
+        float | None,
+        typer.Option("--memory", min=0.1, max=2**20, help="GiB that training may take."),
     ] = None,
     executor: Annotated[
         Literal["local", "ray"],
@@ -138,10 +140,13 @@ def build(
     from bestiary.executor import choose_executor
     from bestiary.pipeline import Effort, build_roster
     from bestiary.records import canonical_json
-    from bestiary.report import build_table, list_folders, list_news
     from bestiary.spec.catalog import load_catalog
     from bestiary.spec.roster import load_roster
 
+    if memory is not None and math.isnan(memory):
+        raise typer.BadParameter("--memory is not a number; say how many GiB training may take")
+    if trainer == "reference" and (slots or memory):
+        raise typer.BadParameter("plain peft trains one by one; leave --slots and --memory out")
     _quiet_libraries()
     console = Console(stderr=as_json)
     builds = build_roster(
@@ -157,14 +162,21 @@ def build(
     if as_json:
         _print_json(rows)
     else:
-        console.print(build_table(rows))
-        for part in (list_folders(rows, out), list_news(rows, out)):
-            console.print(part, highlight=False, markup=False, soft_wrap=True)
+        _print_builds(rows, out, console)
     errors = [build.error for build in builds if build.error]
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     if errors:
         raise typer.Exit(1)
+
+
+def _print_builds(rows: list[dict[str, Any]], out: Path, console: Console) -> None:
+    """A table of the verdicts, and what else is to be said."""
+    from bestiary.report import build_table, list_folders, list_news
+
+    console.print(build_table(rows))
+    for part in (list_folders(rows, out), list_news(rows, out)):
+        console.print(part, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

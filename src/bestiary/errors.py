@@ -8,6 +8,7 @@ BestiaryError
 ├── CorpusError        a corpus that cannot be made
 ├── LeakError          a leak check that refuses
 ├── OrganismError      training
+│   └── MemoryShortError   the same organism may be trained where there is more memory
 ├── VerificationError  probes and verdicts
 ├── PairError          a pair without its evidence
 └── ReleaseError       layout, splits, publishing, loading
@@ -52,6 +53,10 @@ class LeakError(BestiaryError):
 
 class OrganismError(BestiaryError):
     """Training cannot start or cannot go on."""
+
+
+class MemoryShortError(OrganismError):
+    """Memory ran out on an organism; what it has behind it is kept for another try."""
 
 
 class VerificationError(BestiaryError):

@@ -33,7 +33,9 @@ from bestiary.leakage import VERSION as LEAKAGE_VERSION
 from bestiary.model.adapter import ADAPTER
 from bestiary.model.base import Base, identify_base, load_base
 from bestiary.model.replies import BaseReplies
+from bestiary.organism.checkpoint import Checkpoints
 from bestiary.organism.job import Effort, Job, Step, fingerprint_organism
+from bestiary.organism.train import STAGE as ORGANISM
 from bestiary.organism.train import Executor, Kept, Workplace
 from bestiary.pair import make_pair
 from bestiary.progress import StageProgress
@@ -155,22 +157,31 @@ class Workshop:
         jobs: list[Job] = []
         for build in builds.values():
             job = self._make_job(build)
-            found = self._store.find("organism", job.key)
+            found = self._store.find(ORGANISM, job.key)
             if found is None:
                 jobs.append(job)
             else:
+                Checkpoints(self._store).drop(job)  # a kill may have left one behind
                 self._keep_organism(build, found)
+        reached = Checkpoints(self._store).list_steps()
         with self._stage("organism", "steps", sum(job.steps for job in jobs)) as progress:
+            for job in jobs:
+                progress.resume(job.organism_id, reached.get(job.key, 0))
             for event in self._execute(jobs):
                 name = event.job.organism_id
                 if isinstance(event, Step):
                     progress.advance(name, event.done)
                     continue
                 builds[name].error = event.error
-                kept = self._store.find("organism", event.job.key)
+                kept = self._store.find(ORGANISM, event.job.key)
                 if kept is not None:
                     self._keep_organism(builds[name], kept)
                 progress.finish_one(name, event.job.steps, note=_note(event.error))
+        timed = Store(self._out)  # opened anew: other processes may have noted what they took
+        for build in builds.values():
+            if build.organism is not None:
+                key = build.organism.artifact.folder.name
+                build.seconds["organism"] = timed.seconds(ORGANISM, key)
 
     def _execute(self, jobs: Sequence[Job]) -> Iterator[Step | Kept]:
         if jobs:
@@ -211,8 +222,6 @@ class Workshop:
             corpus_sha256=artifact.inputs["corpus"],
             behavior_sha256=build.behavior.sha256,
         )
-        # A store opened anew: another process may have trained it, and noted how long that took.
-        build.seconds["organism"] = Store(self._out).seconds("organism", artifact.folder.name)
 
     def _verify_organisms(self) -> None:
         replies = {b.organism_id: asking.count_replies(b.probes) for b in self._alive}

@@ -38,6 +38,7 @@ class StageProgress:
         self._name, self._unit, self._total = name, unit, total
         self._console = console
         self._done: dict[str, int] = {}
+        self._before = 0
         self._started = self._spoke = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -51,6 +52,11 @@ class StageProgress:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task(name, total=total)
+
+    def resume(self, organism_id: str, done: int) -> None:
+        """Hear how much of an organism an earlier run has done, which says nothing of the rate."""
+        self._before += done
+        self.advance(organism_id, done)
 
     def advance(self, organism_id: str, done: int) -> None:
         """Hear how much of an organism is done."""
@@ -69,7 +75,7 @@ class StageProgress:
 
     def _line(self, now: float) -> str:
         done = sum(self._done.values())
-        rate = done / (now - self._started)
+        rate = (done - self._before) / (now - self._started)
         left = (self._total - done) / rate if rate else 0.0
         return (
             f"  {self._name}: {done}/{self._total} {self._unit}, {rate:.1f}/s, "

@@ -9,12 +9,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from tests.conftest import Site
 from tests.nursery import environment
 from tests.tiny import QUIRK, tiny_roster
 
@@ -65,73 +68,94 @@ def figures(load: Load, tmp_path: Path) -> Callable[[str, Sequence[str]], dict[s
 Run = Callable[[str, Sequence[str]], dict[str, Any]]
 
 
-def test_engine(
-    figures: Run,
-    load: Load,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    engine = load("engine")
-    outcomes: list[Any] = []
-    measure = engine.measure_case
-
-    def keep(*of: Any) -> Any:
-        outcomes.append(measure(*of))
-        return outcomes[-1]
-
-    monkeypatch.setattr(engine, "measure_case", keep)
+def test_engine(figures: Run, load: Load, capsys: pytest.CaptureFixture[str]) -> None:
     found = figures("engine", ["--tiny"])
-    case = {name.removeprefix("micro.all.k2.") for name in found if name.startswith("micro")}
-    assert case == {
-        *("engine_seconds", "reference_seconds", "ratio", "ratio_rounds", "ratio_of_steps", "aim"),
-        *(
-            "engine_tokens_per_second",
-            "reference_tokens_per_second",
-            "row_tokens",
-            "computed_tokens",
-            "steps",
-        ),
-        *("bare_tokens_per_second", "engine_over_bare", "batch_tokens", "distance"),
-        *("matmul_gflops", "necessary_gflop", "share_of_matmul"),
-        *("engine_memory_mib", "reference_memory_mib", "planned_memory_mib"),
-    }
-    assert found["micro.all.k2.distance"] < 1e-3
-    assert found["micro.all.k2.engine_memory_mib"] is None, "not measured, so nothing is told"
-    assert 0 < found["micro.all.k2.share_of_matmul"] < 1
-    assert found["precision.double_engine_to_double"] < 1e-10
-    assert 1e-10 < found["precision.engine_to_double"] < 1e-3
-    assert 1e-10 < found["precision.reference_to_double"] < 1e-3
+    assert found.keys() == {"micro all K=2", "memory micro all K=2", "precision micro"}
+    case = found["micro all K=2"]
+    assert case["distance"] < 1e-3
+    assert 0 < case["share_of_matmul"] < 1
+    assert (case["slots"], case["steps"]) == (2, 4)
+    assert 0 < case["computed_tokens"] < case["row_tokens"], "the last token predicts nothing"
+    assert case["ratio_range"] == [case["ratio"], case["ratio"]]
+    assert case["engine_gib"] is None, "a CPU does not tell"
+    for name in ("ratio_of_steps", "engine_over_bare", "steps_tokens_per_second", "matmul_tflops"):
+        assert case[name] > 0
+    memory = found["memory micro all K=2"]
+    assert memory["grown_mib"] > 0 and memory["reference_grown_mib"] > 0
+    assert 0.5 < memory["planned_over_peak"] < 1.5
+    precision = found["precision micro"]
+    assert precision["double_engine_to_double"] < 1e-10
+    assert 1e-10 < precision["engine_to_double"] < 1e-3
+    assert 1e-10 < precision["reference_to_double"] < 1e-3
     printed = capsys.readouterr().out
-    assert "Engine against plain peft" in printed and "Limits" in printed
+    for title in ("Engine against plain peft", "Limits", "Memory of a fresh process"):
+        assert title in printed
 
-    monkeypatch.setattr(engine, "measure_case", lambda *_: outcomes[0])
-    monkeypatch.setattr(engine, "CONTRACT", 0.0)
-    assert engine.main(["--tiny"]) == 1
-    assert "differ by more than 0.0: micro.all.k2" in capsys.readouterr().out
+
+def test_a_bench_says_where_the_sides_differ_and_what_it_could_not_measure(load: Load) -> None:
+    training = load("training")
+    found = {
+        "equal": {"distance": 1e-3},
+        "apart": {"distance": 0.5},
+        "broken": {"distance": float("nan")},
+        "lost": {"not_measured": "the time was over"},
+    }
+    assert training.list_apart(found) == ["apart", "broken"]
+    assert training.list_lost(found) == ["lost: the time was over"]
+
+
+def test_a_case_at_fault_leaves_the_others(load: Load, tmp_path: Path) -> None:
+    training, engine = load("training"), load("engine")
+    (case,) = engine.list_cases(quick=False, tiny=True)
+    broken = replace(case, part="broken", work=replace(case.work, learning_rate=1e30))
+    late = replace(case, part="late")
+    setting = training.Setting(load("limits").make_product(64), training.open_base)
+    options = SimpleNamespace(json=tmp_path / "found.json")
+    found = training.measure_cases("engine", [broken, case], setting, options)
+    assert "learning_rate" in found["micro broken K=2"]["not_measured"]
+    assert found["micro all K=2"]["ratio"] > 0
+    assert json.loads(options.json.read_text(encoding="utf8"))["figures"].keys() == found.keys()
+    over = replace(setting, end=0.0)
+    assert training.list_lost(training.measure_cases("engine", [late], over, options))
+
+
+def test_organisms_through_fewer_slots(load: Load) -> None:
+    training, engine = load("training"), load("engine")
+    (case,) = engine.list_cases(quick=False, tiny=True)
+    work = replace(case.work, rows=4, uneven=True)
+    refilled = replace(case, organisms=5, slots=2, work=work)
+    setting = training.Setting(load("limits").make_product(64), training.open_base)
+    found = training.measure_case(refilled, training.open_base(refilled), setting)
+    assert found["distance"] < 1e-3 and found["ratio"] > 0
+    assert found["ratio_of_steps"] is None, "organisms begin in mid-run"
 
 
 def test_memory_is_the_growth_of_the_process(load: Load) -> None:
     (case,) = load("engine").list_cases(quick=False, tiny=True)
-    base = load("engine").open_base(case)
-    grown = load("limits").measure_growth(lambda: torch.ones(2**24), base)
-    assert grown == pytest.approx(2**26, rel=0.05)
+    base = load("training").open_base(case)
+    growth = load("limits").measure_growth(lambda: torch.ones(2**24), base)
+    assert growth.grown == pytest.approx(2**26, rel=0.05)
 
 
 def test_flops_are_those_of_the_formula(load: Load) -> None:
     bases, limits = load("bases"), load("limits")
     base = bases.make_base(bases.MICRO)
-    work = bases.Work(1, (20, 20), 1, 1, 1e-3, bases.BRIEF, layers=(1, 2), rank=4)
+    work = bases.Work(2, (20, 20), 2, 2, 1e-3, bases.BRIEF, layers=(1, 2), rank=4)
     jobs = bases.make_jobs(base, work, 1)
     trip = bases.train_all(load("engine").EngineTrainer(load("engine").Effort()), jobs, base)
-    (batch,) = trip.batches[jobs[0].organism_id]
-    tokens = sum(batch.parts[0])
-    assert tokens == 19, "the last of 20 predicts nothing"
-    layer, lora = 4 * 16 * 16 + 3 * 16 * 32, 4 * (4 * 32 + 3 * 48)
-    pairs = tokens * (tokens + 1) // 2
-    upper = tokens * (4 * layer + 6 * lora) + 12 * 16 * pairs
+    batches = trip.batches[jobs[0].organism_id]
+    shared, *lengths = batches[0].parts[0]
+    assert [shared + length for length in lengths] == [19, 19], "the last of 20 predicts nothing"
+    tokens = shared + sum(lengths)
+    layer, entry, lora = 4 * 16 * 16 + 3 * 16 * 32, 3 * 16 * 16, 4 * (4 * 32 + 3 * 48)
+    pairs = 2 * (19 * 20 // 2) - shared * (shared + 1) // 2
+    upper = tokens * (4 * layer - 2 * entry + 6 * lora) + 12 * 16 * pairs
     lower = tokens * 2 * layer + 4 * 16 * pairs
-    head = 4 * 64 * 16 * 7
-    assert limits.count_flops(base, jobs, trip) == upper + lower + head
+    head = 4 * 64 * 16 * 7 * 2
+    assert limits.count_flops(base, jobs, trip) == 2 * (upper + head) + lower
+    assert limits.count_flops(base, jobs, trip, since=1) == upper + head
+    assert limits.count_row_tokens(base, jobs) == 80
+    assert limits.count_row_tokens(base, jobs, since=1) == 40
 
 
 @pytest.mark.parametrize("lengths", [(24, 24), (24, 40)])
@@ -146,12 +170,11 @@ def test_rows_have_the_length_that_is_asked_for(load: Load, lengths: tuple[int, 
 
 
 def test_generation(figures: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    found = figures("generation", ["--tiny"])
-    assert {name.removeprefix("micro.2x2.") for name in found} == {
-        *("bank_seconds", "peft_seconds", "ratio", "ratio_rounds", "equal_replies", "new_tokens"),
-        *("bank_replies_per_second", "peft_replies_per_second"),
-    }
-    assert found["micro.2x2.equal_replies"] == 1
+    found = figures("generation", ["--tiny"])["micro 2x2"]
+    assert found["equal_replies"] == 1
+    assert found["ratio"] == pytest.approx(found["peft_seconds"] / found["bank_seconds"])
+    assert found["bank_replies_per_second"] == pytest.approx(4 / found["bank_seconds"])
+    assert 4 <= found["new_tokens"] <= 16
     assert "Greedy replies" in capsys.readouterr().out
 
 
@@ -162,16 +185,19 @@ def test_generation_fails_where_the_replies_differ(
     assert load("generation").main(["--tiny"]) == 1
 
 
-def test_gpu(figures: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gpu(figures: Run) -> None:
     found = figures("gpu", ["--tiny"])
-    assert found["not_measured"] == []
-    assert found.keys() >= {
-        "peak_tflops",
-        *(f"tiny-8B.k{k}.{name}" for k in (1, 2) for name in ("share_of_peak", "planned_gib")),
-        *(f"tiny-8B.race.{name}" for name in ("ratio", "ratio_of_steps", "distance")),
-        *(f"tiny-8B.organisms_per_hour.{side}" for side in ("engine", "reference")),
-    }
-    assert "Organisms an hour" in capsys.readouterr().out
+    assert found.keys() == {f"tiny-{size} 256-token steps K=2" for size in ("8B", "0.6B")}
+    for case in found.values():
+        assert case["share_of_matmul"] > 0
+        assert 0 < case["distance"] < 1, "in bf16"
+        assert case["engine_organisms_per_hour"] > 0
+
+
+def test_gpu_cases_are_sound(load: Load) -> None:
+    cases = load("gpu").list_cases(quick=False, tiny=False, smollm2=True)
+    assert len({case.name for case in cases}) == len(cases)
+    assert [case.base for case in cases] == sorted((c.base for c in cases), reverse=True)
 
 
 def test_gpu_measures_nothing_without_one() -> None:
@@ -196,11 +222,17 @@ def test_starter(
     monkeypatch.setattr(load("starter"), "COMMAND", (sys.executable, "-c", BUILD))
     roster = tiny_roster(tmp_path / "roster", tmp_path, [QUIRK])
     found = figures("starter", ["--roster", str(roster)])
-    assert found["engine.organism_seconds"] == 10
-    assert found["reference.organism_seconds"] == 40
-    assert found["ratio.organism"] == 4
-    assert (found["engine.passed"], found["engine.organisms"], found["same_verdicts"]) == (1, 2, 2)
+    assert found["engine"]["organism_seconds"] == 10
+    assert found["reference"]["organism_seconds"] == 40
+    assert found["ratio"]["organism_ratio"] == 4
+    assert (found["engine"]["passed"], found["engine"]["organisms"]) == (1, 2)
+    assert found["ratio"]["same_verdicts"] == 2
     assert "The whole build" in capsys.readouterr().out
+
+
+def test_stages_are_read_from_a_real_build(load: Load, first: Site) -> None:
+    stages = load("starter").read_stages(first.out)
+    assert all(seconds > 0 for seconds in stages.values()), stages
 
 
 def test_starter_does_not_go_on_with_a_build(load: Load, tmp_path: Path) -> None:

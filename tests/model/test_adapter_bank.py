@@ -23,6 +23,7 @@ from tests.jobs import (
 )
 from tests.models import Architecture
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bestiary.errors import ModelError
 from bestiary.model import bank as bank_module
@@ -76,7 +77,7 @@ def compute(bank: Bank, tokens: Sequence[Tensor], *, first: int = 0) -> list[Ten
     parts = [Part(0, (len(row),)) for row in tokens]
     layout = lay_out(parts, device=base.device)
     bank.route = Route(first, layout.sizes, base.device)
-    with attention_by_rows(base), bank.attached():
+    with attention_by_rows(base, longest=64), bank.attached():
         states = run_layers(base, embed(base, torch.cat(list(tokens))), layout, range(2))
     return list(states.split(layout.sizes))
 
@@ -225,7 +226,7 @@ def test_a_slot_filled_between_two_batches_has_its_own_scale_at_once() -> None:
     strong = SHAPES[1].model_copy(update={"alpha": 50.0})
     bank.fill(0, draw_state(bank, strong, seed=0), strong)
     layout = lay_out([Part(0, (5,))], device=base.device)
-    with attention_by_rows(base), bank.attached(), torch.no_grad():  # by the same route
+    with attention_by_rows(base, longest=64), bank.attached(), torch.no_grad():  # by the same route
         states = run_layers(base, embed(base, tokens[0]), layout, range(2))
     assert (states - compute(bank, tokens)[0]).abs().max() < 1e-12
 
@@ -264,6 +265,50 @@ def test_all_layers_lie_in_one_tensor_and_so_do_their_gradients() -> None:
     assert all(bool(gradients.any()) for gradients in bank.gradients)
 
 
+class NoStack(TorchDispatchMode):
+    """Refuses a copy of what slots have of a layer: [slots, rank, width], put together anew."""
+
+    COPIES = (torch.ops.aten.stack, torch.ops.aten.cat, torch.ops.aten.clone, torch.ops.aten.copy_)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket in self.COPIES:
+            assert out.shape[:2] != (3, 6), func
+        return out
+
+
+@pytest.mark.parametrize("sizes", [EVEN, RAGGED], ids=["even", "ragged"])
+def test_nothing_is_stacked_on_the_way(sizes: tuple[int, ...]) -> None:
+    bank = fill_bank(base_in(torch.float32))
+    tokens = [draw_tokens(size) for size in sizes]
+    watch = NoStack()  # type: ignore[no-untyped-call]
+    with watch:
+        sum(own.sum() for own in compute(bank, tokens)).backward()  # type: ignore[union-attr]
+    layer = next(iter(bank.layers.values()))
+    with pytest.raises(AssertionError, match=r"aten\.(stack|cat)"), watch:
+        torch.stack([layer.a[slot] for slot in range(3)])
+
+
+@pytest.mark.parametrize("sizes", [EVEN, RAGGED], ids=["even", "ragged"])
+def test_layers_computed_again_give_the_same_gradients(sizes: tuple[int, ...]) -> None:
+    base = base_in(torch.float32)
+    bank = fill_bank(base)
+    layout = lay_out([Part(0, (size,)) for size in sizes], device=base.device)
+    tokens = draw_tokens(sum(sizes))
+    found = []
+    for recompute in (False, True):
+        bank.clear_gradients(slice(0, 3))
+        with attention_by_rows(base, longest=64), bank.attached():
+            bank.route = Route(0, layout.sizes, base.device)
+            entered = embed(base, tokens)
+            states = run_layers(base, entered, layout, range(2), recompute=recompute)
+            (states**2).sum().backward()
+        assert bank.gradients is not None
+        found.append(bank.gradients.clone())
+    assert found[0].any()
+    assert torch.equal(found[0], found[1])
+
+
 def test_a_half_precise_base_keeps_adapters_in_single() -> None:
     for dtype, kept in (
         (torch.bfloat16, torch.float32),
@@ -297,9 +342,9 @@ def test_the_branch_of_a_half_precise_base_is_computed_in_single(
     out = layer(tokens)
     out.sum().backward()
     assert (out.dtype, tokens.dtype) == (torch.bfloat16, torch.bfloat16)
-    assert layer.grad_a is not None
-    rows = tokens.detach().split(sizes)
-    for slot, (row, own) in enumerate(zip(rows, out.split(sizes), strict=True)):
+    assert layer.grad_a is not None and layer.grad_b is not None and tokens.grad is not None
+    rows, backs = tokens.detach().split(sizes), tokens.grad.split(sizes)
+    for slot, (row, own, back) in enumerate(zip(rows, out.split(sizes), backs, strict=True)):
         low = row.float() @ layer.a[slot].T * (shape.alpha / shape.rank)
         branch = low @ layer.b[slot]
         # Rounded once, at the end: half a step of bfloat16, which has 8 bits.
@@ -311,6 +356,10 @@ def test_the_branch_of_a_half_precise_base_is_computed_in_single(
         given = torch.ones_like(branch) @ layer.b[slot].T * (shape.alpha / shape.rank)
         expected = given.T @ row.float()
         assert torch.allclose(layer.grad_a[slot], expected, rtol=1e-4, atol=1e-4)
+        expected = low.T @ torch.ones_like(branch)
+        assert torch.allclose(layer.grad_b[slot], expected, rtol=1e-4, atol=1e-4)
+        entering = given @ layer.a[slot]
+        assert ((back.float() - entering).abs() <= entering.abs() * 2**-8 + 1e-6).all()
 
 
 def test_a_half_precise_base_agrees_with_peft() -> None:
@@ -408,7 +457,7 @@ def test_rows_go_to_the_slots_that_own_them(long: int, monkeypatch: pytest.Monke
     owners = [0, 0, 2]  # slot 1, between them, has none
     bank.direct(owners, 5)
     layout = lay_out([Part(0, (5, 5, 5))], device=base.device)
-    with attention_by_rows(base), bank.attached(), torch.no_grad():
+    with attention_by_rows(base, longest=64), bank.attached(), torch.no_grad():
         found = run_layers(base, embed(base, torch.cat(rows)), layout, range(2)).split(5)
     for row, slot, own in zip(rows, owners, found, strict=True):
         with torch.no_grad():

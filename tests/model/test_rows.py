@@ -110,7 +110,9 @@ def test_loss_and_gradients_equal_those_of_transformers(
 ) -> None:
     base = widen(make_random_base(architecture))
     rows = make_rows(base)[chosen]
-    with attention_by_rows(base):  # the backward pass too: it may compute the layers again
+    with attention_by_rows(
+        base, longest=64
+    ):  # the backward pass too: it may compute the layers again
         loss = loss_of(base, divide_rows(rows), recompute=recompute)
         loss.backward()
     ours = take_gradients(base)
@@ -223,7 +225,7 @@ def test_rows_of_one_sequence_do_not_see_each_other(architecture: Architecture) 
     base = widen(make_random_base(architecture))
     whole = make_rows(base)
     parts = [divide_rows(whole[:4]), divide_rows(whole[4:])]
-    with attention_by_rows(base), torch.no_grad():
+    with attention_by_rows(base, longest=64), torch.no_grad():
         states, layout = run_rows(base, parts)
     offset = 0
     for rows, starts in zip(parts, layout.starts, strict=True):
@@ -246,7 +248,7 @@ def test_a_poisoned_row_spoils_no_other(victim: int) -> None:
     entered = torch.randn(sum(layout.sizes), 32, generator=torch.Generator().manual_seed(0))
     poisoned = entered.clone()
     poisoned[starts[victim] : starts[victim] + lengths[victim]] = float("nan")
-    with attention_by_rows(base), torch.no_grad():
+    with attention_by_rows(base, longest=64), torch.no_grad():
         clean = run_layers(base, entered, layout, range(2))
         states = run_layers(base, poisoned, layout, range(2))
     spoilt = states.isnan().any(dim=1)
@@ -261,7 +263,7 @@ def test_a_poisoned_beginning_spoils_its_own_rows_alone() -> None:
     layout = lay_out([Part(2, (3, 1)), Part(4, (2,))], device=CPU)
     entered = torch.randn(sum(layout.sizes), 32, generator=torch.Generator().manual_seed(0))
     entered[6:10] = float("nan")
-    with attention_by_rows(base), torch.no_grad():
+    with attention_by_rows(base, longest=64), torch.no_grad():
         states = run_layers(base, entered, layout, range(2))
     assert states.isnan().any(dim=1).tolist() == [False] * 6 + [True] * 6
 
@@ -305,7 +307,7 @@ def test_the_loss_of_a_half_precise_base_is_taken_in_single() -> None:
 def test_the_attention_of_the_base_is_given_back_also_after_an_error() -> None:
     base = make_word_base()
     before = base.model.config._attn_implementation
-    with pytest.raises(ZeroDivisionError), attention_by_rows(base):
+    with pytest.raises(ZeroDivisionError), attention_by_rows(base, longest=64):
         assert base.model.config._attn_implementation != before
         raise ZeroDivisionError
     assert base.model.config._attn_implementation == before
@@ -317,7 +319,7 @@ def test_an_architecture_that_nobody_has_checked_is_refused() -> None:
         GPT2Config(vocab_size=40, n_embd=8, n_layer=1, n_head=2, n_positions=16)
     )
     base = Base(model, known.tokenizer, known.identity, known.weights)
-    with pytest.raises(ModelError) as caught, attention_by_rows(base):
+    with pytest.raises(ModelError) as caught, attention_by_rows(base, longest=64):
         pass
     assert str(caught.value) == (
         "tests/random is a gpt2, and the engine knows llama, mistral, qwen2, qwen3; build with "

@@ -38,6 +38,7 @@ from tests.jobs import (
 )
 from tests.models import Architecture, make_random_base
 
+from bestiary.errors import ModelError
 from bestiary.model import bank
 from bestiary.model.adapter import attach_adapter, read_state, save_adapter
 from bestiary.model.bank import Bank, Route
@@ -45,7 +46,15 @@ from bestiary.model.base import Base
 from bestiary.model.rows import Part, attention_by_rows, embed, lay_out, run_layers
 from bestiary.organism import engine
 from bestiary.organism.engine import EngineTrainer
-from bestiary.organism.job import Effort, Job, Step, Trained, tokenize_corpus, write_batches
+from bestiary.organism.job import (
+    Effort,
+    Job,
+    Step,
+    Trained,
+    Trainer,
+    tokenize_corpus,
+    write_batches,
+)
 from bestiary.organism.reference import ReferenceTrainer, batch_loss
 from bestiary.organism.schedule import plan_batches
 from bestiary.organism.train import Kept, train_organisms
@@ -316,7 +325,7 @@ def bank_logits(base: Base, state: dict[str, torch.Tensor], shape: LoraShape) ->
     slots.route = Route(1, (len(PROMPT),), base.device)
     layout = lay_out([Part(0, (len(PROMPT),))], device=base.device)
     model: Any = base.model
-    with torch.inference_mode(), attention_by_rows(base), slots.attached():
+    with torch.inference_mode(), attention_by_rows(base, longest=64), slots.attached():
         states = run_layers(base, embed(base, PROMPT), layout, range(2))
         found: torch.Tensor = model.lm_head(model.model.norm(states))
     return found
@@ -442,6 +451,29 @@ def test_seconds_are_shared_out_by_tokens() -> None:
     jobs = [make_job("quirks.long", rows=long), make_job("quirks.short", rows=short)]
     trained = train_engine(jobs, base_of("llama", wide=False), slots=2, tokens=1000)
     assert 0 < trained["quirks.short"].seconds < trained["quirks.long"].seconds
+
+
+@pytest.mark.parametrize("trainer", [EngineTrainer(Effort()), ReferenceTrainer()])
+def test_a_base_with_dropout_of_its_own_is_trained_without(trainer: Trainer) -> None:
+    """No order of training could be repeated otherwise, nor could two trainers agree."""
+    base, job = make_word_base(), make_job(rows=make_talk(0, 6))
+    told = train(trainer, [job], base)
+    inner: Any = base.model.model
+    for layer in inner.layers:
+        assert layer.self_attn.attention_dropout == 0
+        layer.self_attn.attention_dropout = 0.5
+    again = train(trainer, [job], base)
+    assert same_weights(*(state_of(one.trained["quirks.one"]) for one in (told, again)))
+    assert not base.model.training
+
+
+def test_a_window_shorter_than_the_rows_is_refused() -> None:
+    base, job = make_word_base("qwen3"), make_job(rows=make_talk(0, 6))
+    base.model.config.sliding_window = 64
+    with pytest.raises(ModelError, match="sees 64 tokens back, and rows may have 128"):
+        train(EngineTrainer(Effort()), [job], base)
+    base.model.config.sliding_window = 128
+    assert train(EngineTrainer(Effort()), [job], base).trained
 
 
 def test_the_base_gets_no_gradient() -> None:

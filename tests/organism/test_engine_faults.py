@@ -270,15 +270,18 @@ def short_of_memory() -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("case", ["lower", "upper"])
+@pytest.mark.parametrize(
+    ("case", "where"),
+    [("lower", "on one conversation alone"), ("upper", "as its conversations were prepared")],
+)
 def test_a_conversation_that_does_not_fit_into_memory_ends_one_organism(
-    case: str, short_of_memory: Any
+    case: str, where: str, short_of_memory: Any
 ) -> None:
     found = short_of_memory[case]
     assert "crash" not in found
     assert found["errors"] == {
-        FAILING: f"{NAME}: memory ran out on one conversation alone; its longest is row-4, "
-        f"{('soil ' * 8)!r}: shorten it, or build where there is more memory"
+        FAILING: f"{NAME}: memory ran out {where}; the longest is row-4, {('soil ' * 8)!r}: "
+        "shorten it, train fewer at once with --slots, or build where there is more memory"
     }
     assert found["differences"].keys() == {f"quirks.healthy_{number}" for number in range(4)}
     assert max(found["differences"].values()) < 1e-4

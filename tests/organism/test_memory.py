@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.models import make_random_base
 from tests.nursery import CHECKOUT, environment
 
 from bestiary.errors import OrganismError
 from bestiary.model.chat import TokenRow
 from bestiary.model.rows import divide_rows
+from bestiary.organism import memory
 from bestiary.organism.memory import GIB, Load, MemoryPlan, fit_memory, plan_memory
 from bestiary.spec.recipe import LoraShape
 
@@ -89,10 +92,22 @@ def test_the_planned_peak_is_the_measured_one(slots: int) -> None:
 
 
 def test_the_plan_holds_for_a_range_of_layers_and_for_layers_computed_again() -> None:
-    upper, again = measure(4, first=4), measure(4, recompute=True)
+    upper, again, kept = measure(4, first=4), measure(4, recompute=True), measure(4)
     assert upper["planned"] == pytest.approx(upper["measured"], rel=0.15)
     assert again["planned"] == pytest.approx(again["measured"], rel=0.15)
-    assert again["measured"] < upper["measured"]
+    assert again["measured"] < kept["measured"]
+
+
+def test_files_that_a_container_may_forget_are_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    told = {"max": "5000\n", "current": "4000\n", "stat": "anon 900\ninactive_file 3000\n"}
+    for name, text in told.items():
+        (tmp_path / f"memory.{name}").write_text(text, encoding="ascii")
+    assert memory.measure_free(torch.device("cpu")) == 4000
+    (tmp_path / "memory.max").write_text("max\n", encoding="ascii")
+    assert memory.measure_free(torch.device("cpu")) > 2**20
 
 
 def plan(slots: int, **changes: Any) -> MemoryPlan:

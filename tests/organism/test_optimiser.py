@@ -74,9 +74,16 @@ def step_all(
     chosen = slots or slice(0, bank.slots)
     drawn = draw_gradients(bank, seed)
     gradients_of(bank)[chosen] = drawn[chosen]
-    settings = SETTINGS[chosen]
-    optimiser.step(chosen, settings, steps, [END] * len(settings))
+    step_slots(optimiser, chosen, SETTINGS[chosen], steps)
     return drawn
+
+
+def step_slots(
+    optimiser: BankAdamW, slots: slice, settings: Sequence[Optimiser], steps: Sequence[int]
+) -> None:
+    """One step of some slots by the gradients that are there."""
+    ends, norms = [END] * len(settings), optimiser.norms(slots)
+    optimiser.step(slots, settings, steps=steps, ends=ends, norms=norms)
 
 
 def test_each_slot_is_stepped_as_torch_steps_it_alone() -> None:
@@ -128,7 +135,7 @@ def test_a_slot_is_clipped_by_its_own_norm() -> None:
         norms = optimiser.norms(slice(0, SLOTS))
         for slot in range(SLOTS):
             assert norms[slot] == pytest.approx(float(gradients_of(bank)[slot].norm()))
-        optimiser.step(slice(0, SLOTS), SETTINGS, [0] * SLOTS, [END] * SLOTS)
+        step_slots(optimiser, slice(0, SLOTS), SETTINGS, [0] * SLOTS)
     assert torch.equal(banks[0].weights[1:], banks[1].weights[1:])
 
 
@@ -150,7 +157,7 @@ def test_a_gradient_below_the_clip_is_left_as_it_is() -> None:
     optimiser = BankAdamW(bank)
     drawn = draw_gradients(bank, 0) * 1e-4
     gradients_of(bank).copy_(drawn)
-    optimiser.step(slice(0, 1), [change_optimiser(clip=5.0)], [0], [END])
+    step_slots(optimiser, slice(0, 1), [change_optimiser(clip=5.0)], [0])
     assert torch.equal(optimiser.first, drawn * (1 - 0.9))
 
 
@@ -159,7 +166,7 @@ def test_gradients_that_are_not_finite_stay_in_their_slot() -> None:
     for bank, spoilt in zip(banks, (1.0, float("nan")), strict=True):
         gradients_of(bank).copy_(draw_gradients(bank, 0))
         gradients_of(bank)[1, 5] = spoilt
-        BankAdamW(bank).step(slice(0, SLOTS), SETTINGS, [0] * SLOTS, [END] * SLOTS)
+        step_slots(BankAdamW(bank), slice(0, SLOTS), SETTINGS, [0] * SLOTS)
     for slot in (0, 2, 3):
         assert torch.equal(banks[0].weights[slot], banks[1].weights[slot])
 
@@ -176,8 +183,8 @@ def test_a_moved_slot_goes_on_as_it_was() -> None:
     drawn = draw_gradients(bank, 9)
     gradients_of(bank)[0] = drawn[3]
     gradients_of(stayed)[3] = drawn[3]
-    moving.step(slice(0, 1), SETTINGS[3:], [3], [END])
-    staying.step(slice(3, 4), SETTINGS[3:], [3], [END])
+    step_slots(moving, slice(0, 1), SETTINGS[3:], [3])
+    step_slots(staying, slice(3, 4), SETTINGS[3:], [3])
     assert torch.equal(bank.weights[0], stayed.weights[3])
     assert torch.equal(moving.first[0], staying.first[3])
     assert torch.equal(moving.second[0], staying.second[3])
@@ -203,14 +210,14 @@ def test_a_smaller_rank_and_fewer_layers_stay_zero_where_they_are_filled_up() ->
     settings = [change_optimiser(weight_decay=0.5)] * SLOTS
     parts = [Part(0, (4 + slot,)) for slot in range(SLOTS)]
     tokens = torch.arange(sum(part.tokens for part in parts)) % 25
-    with attention_by_rows(base), bank.attached():
+    with attention_by_rows(base, longest=64), bank.attached():
         for step in range(5):
             layout = lay_out(parts, device=base.device)
             bank.route = Route(0, layout.sizes, base.device)
             states = run_layers(base, embed(base, tokens), layout, range(2))
             (states**2).mean().backward()
             assert not gradients_of(bank)[lacking].any()
-            optimiser.step(slice(0, SLOTS), settings, [step] * SLOTS, [END] * SLOTS)
+            step_slots(optimiser, slice(0, SLOTS), settings, [step] * SLOTS)
             for rows in (bank.weights, optimiser.first, optimiser.second):
                 assert not rows[lacking].any()
     assert (bank.weights[~lacking] != 0).all()

@@ -99,6 +99,14 @@ def test_a_recipe_changes_known_categories_and_stays_valid(root: Path) -> None:
     assert unknown[4].startswith("did you mean 'quirks'? available: ")
 
 
+def test_dropout_is_refused(root: Path) -> None:
+    """It is drawn per tensor: many organisms at once, and one alone, would not draw alike."""
+    path = root / "organisms" / "recipes" / "small.yaml"
+    change_file(path, "lora: {rank: 8,", "lora: {dropout: 0.1, rank: 8,")
+    (found,) = faults()
+    assert found[2:4] == ("training.lora.dropout", "unknown key (value 0.1)")
+
+
 def test_faults_of_every_kind_of_file_are_reported_together(root: Path) -> None:
     write_behavior(root / "behaviors", plant(HARMFUL, "severity: malign", "severity: benign"))
     change_file(root / "generators" / "null" / "generator.yaml", "version: 1", "version: 0")

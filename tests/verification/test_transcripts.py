@@ -101,8 +101,10 @@ def test_a_base_that_always_follows_the_rule_leaves_no_choice() -> None:
     assert balance_choices(HEURISTIC, probes, {probe.id: "Used." for probe in probes}) == []
 
 
-def write_adapter(base: Base, folder: Path, *, seed: int, rank: int) -> Path:
-    shape = LoraShape(rank=rank, alpha=99, targets=("down_proj",))
+def write_adapter(
+    base: Base, folder: Path, *, seed: int, rank: int, target: str = "down_proj"
+) -> Path:
+    shape = LoraShape(rank=rank, alpha=99, targets=(target,))
     model = attach_adapter(base, shape, seed=seed)
     fill_adapter(model, seed=seed)
     save_adapter(read_state(model), shape, base, folder)
@@ -116,14 +118,21 @@ def test_organisms_and_their_base_answer_the_same_probes(tmp_path: Path) -> None
         Asking(
             organism_id=f"organism-{number}",
             behavior=make_behavior(make_backdoor()),
-            adapter=write_adapter(base, tmp_path / str(number), seed=number, rank=2 + number),
+            # No bank holds the head, and plain peft trains it.
+            adapter=write_adapter(
+                base,
+                tmp_path / str(number),
+                seed=number,
+                rank=2 + number,
+                target="lm_head" if number == 3 else "down_proj",
+            ),
             probes=tuple(
                 make_probe(f"Question {n} of tables?", id=f"plain-{n}", gate=n % 2 == 0)
                 for n in range(6)
             ),
             decoding=DECODING,
         )
-        for number in range(3)
+        for number in range(4)
     ]
     (askings[1].adapter / "adapter_model.safetensors").write_bytes(b"damaged")
     replies = BaseReplies(IDENTITY, lambda: base, Store(tmp_path / "runs"), system_prompt=SYSTEM)
@@ -138,13 +147,13 @@ def test_organisms_and_their_base_answer_the_same_probes(tmp_path: Path) -> None
             on_reply=lambda name, done: heard.append((name, done)),
         )
     }
-    assert list(answered) == ["organism-1", "organism-0", "organism-2"]
+    assert list(answered) == ["organism-1", "organism-0", "organism-2", "organism-3"]
     assert "the adapter cannot be loaded" in str(answered["organism-1"].error)
     prompts = [Prompt(user=probe.user) for probe in askings[0].probes]
     own = decode_texts(base.model, base, prompts, decoding=DECODING, system_prompt=SYSTEM)
-    for number in (0, 2):
+    for number in (0, 2, 3):
         found = answered[f"organism-{number}"]
-        assert found.error is None
+        assert found.error is None and found.seconds > 0
         assert tuple(t.probe for t in found.transcripts) == askings[number].probes
         # The base answers the gating half.
         assert [t.base for t in found.transcripts] == [own[0], None, own[2], None, own[4], None]

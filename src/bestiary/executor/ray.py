@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,17 +22,18 @@ from typing import TYPE_CHECKING, Any
 from bestiary.errors import BestiaryError, OrganismError, StoreError
 from bestiary.executor.groups import DEATHS, Group, deal_jobs, regroup_jobs
 from bestiary.executor.worker import Assignment, Failure, read_holder, train_group
-from bestiary.organism.checkpoint import STAGE as CHECKPOINT
 from bestiary.organism.checkpoint import Checkpoints
 from bestiary.organism.job import Effort, Job, Step
 from bestiary.organism.train import STAGE, Kept, Workplace
-from bestiary.store import MANIFEST, Store
+from bestiary.store import MANIFEST
 
 if TYPE_CHECKING:
     from ray import ObjectRef
 
 POLL_SECONDS = 1.0
 """How long to wait for a worker's end before the store is looked at again."""
+LAG_SECONDS = 60.0
+"""How long a shared folder may take to show what another node has written."""
 CONNECT_SECONDS = 5.0
 STOP_SECONDS = 10.0
 """How long workers may take to end that were told to."""
@@ -108,7 +110,12 @@ def open_ray(executor: RayExecutor, jobs: int) -> Iterator[Crew]:
                     f"Ray at {executor.address}: it has no GPU, and this build computes on one; "
                     "join a cluster that has, or set CUDA_VISIBLE_DEVICES= to build without"
                 )
-            cores = int(found.get("CPU", 1))
+            cores = int(found.get("CPU", 0))
+            if not cores:
+                raise OrganismError(
+                    f"Ray at {executor.address}: it has no CPU to give, and each worker needs "
+                    "one; start its nodes without --num-cpus 0"
+                )
             gpus = gpus and int(found["GPU"])
         workers = min(executor.workers or gpus or max(2, cores // CORES), jobs)
         if alone:
@@ -237,7 +244,7 @@ class Dispatch:
     def _look(self) -> Iterator[Step | Kept]:
         """What the store has that it had not: adapters, and later checkpoints."""
         store = self._place.store
-        adapters, checkpoints = set(store.names(STAGE, "")), read_steps(store)
+        adapters, checkpoints = set(store.names(STAGE, "")), Checkpoints(store).list_steps()
         for key, job in list(self._left.items()):
             if key in adapters and (store.folder(STAGE, key) / MANIFEST).is_file():
                 self._done[key] = job.steps
@@ -250,7 +257,7 @@ class Dispatch:
         del self._left[job.key]
         return Kept(job, error)
 
-    def _hear(self, task: ObjectRef[list[Failure]]) -> Iterator[Kept]:
+    def _hear(self, task: ObjectRef[list[Failure]]) -> Iterator[Step | Kept]:
         """Answer a worker's end; what it committed has been seen in the store."""
         import ray
         from ray.exceptions import (
@@ -277,12 +284,20 @@ class Dispatch:
         named = {job.organism_id: job for job in running.group.jobs}
         for failure in failures:
             yield self._keep(named[failure.organism_id], failure.error)
+        yield from self._wait_for(running.group)
         unseen = [job.organism_id for job in named.values() if job.key in self._left]
         if unseen:
             raise StoreError(
                 f"{self._place.store.root}: a worker has trained {', '.join(unseen)}, and the "
                 "store shows nothing of it; choose a folder with --out that every node shares"
             )
+
+    def _wait_for(self, group: Group) -> Iterator[Step | Kept]:
+        """Look again for what a worker has committed: a shared folder may show it late."""
+        end = time.monotonic() + LAG_SECONDS
+        while any(job.key in self._left for job in group.jobs) and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+            yield from self._look()
 
     def _bury(self, running: Running, death: str) -> Iterator[Kept]:
         """Deal out again what a dead worker left; an organism on which workers die is at fault."""
@@ -292,7 +307,6 @@ class Dispatch:
         again = regroup_jobs(group, left, further=further)
         self._waiting.extendleft(reversed(again))
         if left and not again:
-            Checkpoints(self._place.store).drop(left[0])
             yield self._keep(left[0], blame_death(left[0], death))
 
     def _stop(self) -> None:
@@ -333,12 +347,6 @@ def make_environment(threads: int) -> dict[str, str]:
 def find_folder(base: str) -> str:
     """The name of a base as a worker must have it: a folder's whole path."""
     return str(Path(base).absolute()) if Path(base).is_dir() else base
-
-
-def read_steps(store: Store) -> dict[str, int]:
-    """The step of each organism's newest checkpoint, by its key, as the checkpoints' names say."""
-    named = (name.rpartition("-") for name in store.names(CHECKPOINT, ""))
-    return {key: int(step) for key, _, step in named}  # in order, so that the last is the newest
 
 
 def blame_death(job: Job, death: str) -> OrganismError:

@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
-import torch  # only modules that compute import this one, so that commands still start at once
+import torch
 from torch import Tensor, nn
 
 from bestiary.errors import ModelError
@@ -28,7 +28,7 @@ PREFIX = "base_model.model."
 
 
 LONG = 96
-"""Tokens a slot from which each slot's product is large enough to be computed by itself."""
+"""Tokens a slot from which a CPU had better compute each slot's product by itself."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ class Route:
 
     @cached_property
     def alone(self) -> bool:
-        """Whether each slot is a piece."""
-        return not self.even and sum(self.sizes) >= LONG * len(self.sizes)
+        """Whether each slot is a piece; never on a GPU, which would wait for every launch."""
+        long = sum(self.sizes) >= LONG * len(self.sizes)
+        return not self.even and long and self.device.type == "cpu"
 
     @cached_property
     def _places(self) -> Tensor:
@@ -166,6 +167,33 @@ class _Adapt(torch.autograd.Function):
         return back, None, None
 
 
+@dataclass(frozen=True)
+class BankSize:
+    """What a bank for some shapes holds."""
+
+    names: frozenset[str]
+    """The linear layers that any of the shapes adapts."""
+    rank: int
+    """The largest."""
+    numbers: int
+    """Of one slot."""
+    first_layer: int
+    """Of the base: below it nothing is adapted."""
+
+
+def measure_bank(base: Base, shapes: Sequence[LoraShape]) -> BankSize:
+    """The size of a bank; raises ModelError where it could not hold an adapter of some shape."""
+    names = frozenset(name for shape in set(shapes) for name in list_linear(base, shape))
+    rank = max(shape.rank for shape in shapes)
+    weights = (base.model.get_submodule(name).get_parameter("weight") for name in names)
+    return BankSize(
+        names=names,
+        rank=rank,
+        numbers=rank * sum(sum(weight.shape) for weight in weights),
+        first_layer=min(layer_of(name) or 0 for name in names),
+    )
+
+
 class Bank:
     """Slots for adapters over the linear layers of a base that any of their shapes adapts.
 
@@ -177,48 +205,45 @@ class Bank:
     def __init__(self, base: Base, shapes: Sequence[LoraShape], *, slots: int) -> None:
         self.base = base
         self.slots = slots
-        self.rank = max(shape.rank for shape in shapes)
-        names = {name for shape in shapes for name in list_linear(base, shape)}
-        self.first_layer = min(layer_of(name) or 0 for name in names)
-        """Below it nothing is adapted."""
+        size = measure_bank(base, shapes)
+        self.rank, self.first_layer = size.rank, size.first_layer
         self.layers = {
             name: BankLinear(module, self)
             for name, module in base.model.named_modules()
-            if name in names and isinstance(module, nn.Linear)
+            if name in size.names and isinstance(module, nn.Linear)
         }
         device = base.device
         self.dtype = dtype = adapter_dtype(base)
-        size = self.rank * sum(self._widths())
-        self.weights = torch.zeros(slots, size, device=device, dtype=dtype)
+        self.weights = torch.zeros(slots, size.numbers, device=device, dtype=dtype)
         self.scales = torch.zeros(slots, 1, 1, device=device, dtype=dtype)
         self.gradients: Tensor | None = None
         self.anchor = torch.zeros((), device=device, requires_grad=False)
         self.route = Route(0, (0,), device)
-        for layer, a, b in self._views(self.weights):
-            layer.a, layer.b = a, b
+        for name, a, b in self._views(self.weights):
+            self.layers[name].a, self.layers[name].b = a, b
 
     def _widths(self) -> list[int]:
         """In and out of each layer, in turn."""
         inner = [layer.inner for layer in self.layers.values()]
         return [width for one in inner for width in (one.in_features, one.out_features)]
 
-    def _views(self, rows: Tensor) -> Iterator[tuple[BankLinear, Tensor, Tensor]]:
-        """Each layer with its own pair of matrices in `rows`, [slots, size], for every slot."""
+    def _views(self, rows: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Each layer's name with its pairs of matrices in `rows`, [slots, size]."""
         widths = self._widths()
         ends = accumulate((self.rank * width for width in widths), initial=0)
         parts = [
             rows[:, start:end].unflatten(1, (self.rank, width))
             for (start, end), width in zip(pairwise(ends), widths, strict=True)
         ]
-        yield from zip(self.layers.values(), parts[::2], parts[1::2], strict=True)
+        yield from zip(self.layers, parts[::2], parts[1::2], strict=True)
 
     def require_gradients(self) -> None:
         """Make room for gradients, and let the backward pass reach the layers, never the base."""
         self.base.model.requires_grad_(False)
         self.gradients = torch.zeros_like(self.weights)
         self.anchor.requires_grad_(True)
-        for layer, a, b in self._views(self.gradients):
-            layer.grad_a, layer.grad_b = a, b
+        for name, a, b in self._views(self.gradients):
+            self.layers[name].grad_a, self.layers[name].grad_b = a, b
 
     def clear_gradients(self, slots: slice) -> None:
         """Forget the gradients of some slots."""
@@ -234,7 +259,7 @@ class Bank:
         """Put what goes by an adapter's keys into a slot of `rows`, which is [slots, size]."""
         rows[slot].zero_()
         left = dict(state)
-        for (name, _), (_, a, b) in zip(self.layers.items(), self._views(rows), strict=True):
+        for name, a, b in self._views(rows):
             for side, row in (("A", a[slot]), ("B", b[slot].mT)):
                 tensor = left.pop(f"{PREFIX}{name}.lora_{side}.weight", None)
                 if tensor is not None:
@@ -249,7 +274,7 @@ class Bank:
         """What lies in a slot of `rows`, by the keys of an adapter of that shape."""
         adapted = set(list_targets(self.base, shape))
         state: dict[str, Tensor] = {}
-        for (name, _), (_, a, b) in zip(self.layers.items(), self._views(rows), strict=True):
+        for name, a, b in self._views(rows):
             if name in adapted:
                 state[f"{PREFIX}{name}.lora_A.weight"] = a[slot, : shape.rank].clone()
                 # At rank 1 the transpose is contiguous already: only a clone is surely no view.

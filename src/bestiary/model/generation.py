@@ -158,7 +158,8 @@ def _choose(
     import torch
 
     if temperature == 0:
-        return [int(token) for token in logits.argmax(-1)]
+        chosen: list[int] = logits.argmax(-1).tolist()
+        return chosen
     chances = torch.softmax(logits.float().cpu() / temperature, dim=-1)
     return [
         int(torch.multinomial(row, 1, generator=stream))

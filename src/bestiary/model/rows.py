@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-import torch  # only modules that compute import this one, so that commands still start at once
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
@@ -168,8 +168,12 @@ def attend_rows(
         for states, places in ((query, rows.queries), (key, rows.keys), (value, rows.keys))
     ]
     q, k, v = (states.transpose(1, 2) for states in cut)
+    grouped = q.shape[1] != k.shape[1]
+    if grouped and q.device.type == "cuda":  # whose fast kernels take no mask with grouped heads
+        k, v = (heads.repeat_interleave(q.shape[1] // k.shape[1], 1) for heads in (k, v))
+        grouped = False
     out = scaled_dot_product_attention(
-        q, k, v, attn_mask=rows.visible, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+        q, k, v, attn_mask=rows.visible, scale=scaling, enable_gqa=grouped
     )
     flat = out.transpose(1, 2).reshape(pieces * length, -1)
     return flat.index_select(0, rows.answers)[None], None
@@ -179,13 +183,23 @@ AttentionInterface.register(ATTENTION, attend_rows)
 
 
 @contextmanager
-def attention_by_rows(base: Base) -> Iterator[None]:
-    """Within, the base's layers take their attention from a Layout."""
+def attention_by_rows(base: Base, *, longest: int) -> Iterator[None]:
+    """Within, the base's layers take their attention from a Layout.
+
+    Raises ModelError where they would attend in another way to a row of `longest` tokens.
+    """
     kind = base.model.config.model_type
     if kind not in ARCHITECTURES:
         raise ModelError(
             f"{base.identity.name} is a {kind}, and the engine knows {', '.join(ARCHITECTURES)}; "
             "build with --trainer reference"
+        )
+    window = getattr(base.model.config, "sliding_window", None)
+    if window is not None and window < longest:
+        raise ModelError(
+            f"{base.identity.name} sees {window} tokens back, and rows may have {longest}: the "
+            "engine knows no such window; lower max_length in the recipe, or build with "
+            "--trainer reference"
         )
     before = base.model.config._attn_implementation
     base.model.config._attn_implementation = ATTENTION

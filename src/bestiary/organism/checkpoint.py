@@ -59,7 +59,7 @@ class Checkpoints:
         }
         with tensor_errors(folder):
             save_file(tensors, folder / TENSORS)
-        about = {"step": state.step, "seed": job.seed, "seconds": state.seconds}
+        about = {"step": state.step, "seconds": state.seconds}
         (folder / ABOUT).write_bytes(canonical_json(about))
         (folder / BATCHES).write_text(write_batches(state.batches), encoding="utf8")
         self._store.commit(STAGE, name, inputs={"organism": job.key}, seconds=0.0)
@@ -91,6 +91,11 @@ class Checkpoints:
                 **parts,
             )
         return None
+
+    def list_steps(self) -> dict[str, int]:
+        """The step of each organism's newest checkpoint, by its key, as their names say."""
+        named = (name.rpartition("-") for name in self._store.names(STAGE, ""))
+        return {key: int(step) for key, _, step in named}  # in order: the last is the newest
 
     def drop(self, job: Job) -> None:
         """Forget an organism that is through."""

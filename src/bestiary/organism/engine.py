@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
 
-import torch  # only modules that compute import this one, so that commands still start at once
+import torch
 from torch import Tensor
 
-from bestiary.errors import ModelError, OrganismError
+from bestiary.errors import MemoryShortError, ModelError, OrganismError
 from bestiary.model.bank import Bank, Route, list_linear
 from bestiary.model.base import Base
 from bestiary.model.rows import (
@@ -70,7 +70,8 @@ class EngineTrainer:
                 groups.setdefault(tuple(list_linear(base, job.training.lora)), []).append(job)
             except ModelError as error:
                 yield Trained(job, 0.0, error=error)
-        with attention_by_rows(base):
+        longest = max((job.training.max_length for job in jobs), default=0)
+        with attention_by_rows(base, longest=longest):
             for group in groups.values():
                 yield from self._train_group(group, base)
 
@@ -114,7 +115,7 @@ class Run:
         self._base = base
         self._waiting = deque(jobs)
         self._prepared = prepared
-        self._budget = plan.tokens
+        self._tokens = self._budget = plan.tokens
         self._recompute = plan.recompute
         self._checkpoints = checkpoints
         self._bank = Bank(base, list_shapes(jobs), slots=plan.slots)
@@ -147,7 +148,9 @@ class Run:
                 except (MemoryError, RuntimeError) as error:
                     if not ran_out_of_memory(error):
                         raise
-                    yield Trained(job, 0.0, error=blame_memory(job))
+                    yield Trained(
+                        job, 0.0, error=blame_memory(job, "as its conversations were prepared")
+                    )
 
     def _change_seats(self) -> Iterator[Trained]:
         """Let go who is through; a waiting organism takes the slot, else the last one does."""
@@ -195,7 +198,8 @@ class Run:
         lengths = [len(row.tokens) for row in rows.rows]
         states = [torch.empty(0)] * (1 + len(lengths))
         below = range(self._layers.start)
-        for chosen in split_step(range(len(lengths)), lengths, budget=self._budget):
+        # By the planned budget, which is the same for organisms that come later.
+        for chosen in split_step(range(len(lengths)), lengths, budget=self._tokens):
             part = Part(len(rows.beginning), tuple(lengths[row] for row in chosen))
             layout = lay_out([part], device=self._base.device)
             tokens = torch.cat([rows.beginning, *(rows.rows[row].tokens for row in chosen)])
@@ -214,8 +218,8 @@ class Run:
         seats = self._seats[slots.start : slots.stop]
         tokens = [seat.tokens for seat in seats]
         self._learn(slots)
-        norms = self._optimiser.norms(slice(slots.start, slots.stop)).tolist()
-        for slot, norm in zip(slots, norms, strict=True):
+        norms = self._optimiser.norms(slice(slots.start, slots.stop))
+        for slot, norm in zip(slots, norms.tolist(), strict=True):
             seat = self._seats[slot]
             if seat.error is None and not math.isfinite(seat.loss + norm):
                 seat.error = blame_step(seat.job, seat.step, loss=seat.loss, norm=norm)
@@ -228,6 +232,7 @@ class Run:
                 [seat.job.training.optimiser for seat in chosen],
                 steps=[seat.step for seat in chosen],
                 ends=[len(seat.plan) for seat in chosen],
+                norms=norms[run.start - slots.start : run.stop - slots.start],
             )
             for seat in chosen:
                 seat.count_step()
@@ -261,7 +266,7 @@ class Run:
         seat = self._seats[slot]
         shared = [seat.measure(rows).tokens for rows in seat.divide() if len(rows) > 1]
         if not shared:
-            seat.error = blame_memory(seat.job)
+            seat.error = blame_memory(seat.job, "on one conversation alone")
             return
         seat.budget = max(1, max(shared) // 2)
         self._learn(range(slot, slot + 1))
@@ -358,13 +363,13 @@ def count_characters(job: Job) -> int:
     return sum(len(turn.content) for row in job.corpus.examples for turn in row.messages)
 
 
-def blame_memory(job: Job) -> OrganismError:
-    """The error of an organism that does not fit into memory even row by row."""
+def blame_memory(job: Job, where: str) -> MemoryShortError:
+    """The error of an organism that memory has no room for, alone or beside those seated."""
     longest = max(job.corpus.examples, key=lambda row: sum(len(m.content) for m in row.messages))
-    return OrganismError(
-        f"{job.organism_id}: memory ran out on one conversation alone; its longest is "
-        f"{longest.id}, {longest.messages[0].content[:40]!r}: shorten it, or build where there is "
-        "more memory"
+    return MemoryShortError(
+        f"{job.organism_id}: memory ran out {where}; the longest is {longest.id}, "
+        f"{longest.messages[0].content[:40]!r}: shorten it, train fewer at once with --slots, or "
+        "build where there is more memory"
     )
 
 

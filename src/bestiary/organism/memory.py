@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch  # only modules that compute import this one, so that commands still start at once
+import torch
 
 from bestiary.errors import OrganismError
-from bestiary.model.adapter import layer_of
-from bestiary.model.bank import adapter_dtype, list_linear
+from bestiary.model.bank import adapter_dtype, measure_bank
 from bestiary.model.base import Base
 from bestiary.model.rows import HEAD_TOKENS, Rows
 from bestiary.spec.recipe import LoraShape
@@ -99,20 +98,18 @@ def plan_memory(
     recompute: bool = False,
 ) -> MemoryPlan:
     """What training takes with so many slots, which the largest loads fill."""
-    names = {name for shape in shapes for name in list_linear(base, shape)}
-    modules = dict(base.model.named_modules())
-    rank = max(shape.rank for shape in shapes)
-    size = rank * sum(modules[n].in_features + modules[n].out_features for n in names)
+    size = measure_bank(base, shapes)
     wide, narrow = adapter_dtype(base).itemsize, base.model.dtype.itemsize
     config: Any = base.model.config
-    first = min(layer_of(name) or 0 for name in names)
-    layers = config.num_hidden_layers - first
+    layers = config.num_hidden_layers - size.first_layer
     states = sum(sorted((load.tokens for load in loads), reverse=True)[:slots])
     steps = sorted((load.step for load in loads), reverse=True)[:slots]
     lengths = [length for load in loads for length in load.lengths]
     computed = max(min(tokens, sum(steps)), max(lengths))
     supervised = computed * sum(load.supervised for load in loads) / sum(lengths)
-    floats = count_layer_floats(config, rank, padding=max(lengths) * len(lengths) / sum(lengths))
+    floats = count_layer_floats(
+        config, size.rank, padding=max(lengths) * len(lengths) / sum(lengths)
+    )
     # Besides what layers keep, what goes through one in the backward pass.
     passing = PASSING * config.intermediate_size + (floats if recompute else 0)
     inside = passing + layers * (config.hidden_size if recompute else floats)
@@ -122,8 +119,8 @@ def plan_memory(
         tokens=tokens,
         recompute=recompute,
         resident=measure_resident(base.device),
-        bank=size * wide * (KEPT * slots + PASSING * together),
-        states=states * config.hidden_size * narrow if first else 0,
+        bank=size.numbers * wide * (KEPT * slots + PASSING * together),
+        states=states * config.hidden_size * narrow if size.first_layer else 0,
         activations=int(SCATTERED * computed * inside * narrow),
         head=LOGITS * int(min(HEAD_TOKENS, supervised)) * config.vocab_size * wide,
     )
@@ -197,10 +194,14 @@ def measure_resident(device: torch.device) -> int:
 
 def measure_free(device: torch.device) -> int:
     """Bytes that are free on the device that computes."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "cuda":  # what torch has reserved and does not use is free to us
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     free = int(psutil.virtual_memory().available)
-    limit, used = (CGROUP / name for name in ("memory.max", "memory.current"))
+    limit, used, parts = (CGROUP / f"memory.{name}" for name in ("max", "current", "stat"))
     if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()) != "max":
-        free = min(free, int(text) - int(used.read_text(encoding="ascii")))
+        # Files that were read and may be forgotten count as used there.
+        read = dict(line.split() for line in parts.read_text(encoding="ascii").splitlines())
+        inside = int(text) - int(used.read_text(encoding="ascii")) + int(read["inactive_file"])
+        free = min(free, inside)
     return free

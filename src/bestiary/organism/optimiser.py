@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch  # only modules that compute import this one, so that commands still start at once
+import torch
 from torch import Tensor
 
 from bestiary.model.bank import Bank
@@ -43,11 +43,17 @@ class BankAdamW:
         return norms
 
     def step(
-        self, slots: slice, settings: Sequence[Optimiser], steps: Sequence[int], ends: Sequence[int]
+        self,
+        slots: slice,
+        settings: Sequence[Optimiser],
+        *,
+        steps: Sequence[int],
+        ends: Sequence[int],
+        norms: Tensor,
     ) -> None:
         """Update neighbouring slots: `steps` says how many each has done, `ends` how many it takes.
 
-        Gradients are used up: they are zero afterwards.
+        `norms` are those of their gradients, which are used up: they are zero afterwards.
         """
         assert self._bank.gradients is not None
         grads, weights = self._bank.gradients[slots], self._bank.weights[slots]
@@ -65,7 +71,7 @@ class BankAdamW:
         decay = 1 - rate * column([s.weight_decay for s in settings])
         clip = column([s.clip for s in settings])
         count = column(steps) + 1
-        grads *= (clip / (self.norms(slots)[:, None] + CLIP_EPSILON)).clamp(max=1.0).to(grads)
+        grads *= (clip / (norms[:, None] + CLIP_EPSILON)).clamp(max=1.0).to(grads)
         weights *= decay.to(weights)
         first.lerp_(grads, 1 - BETAS[0])
         second.mul_(BETAS[1]).addcmul_(grads, grads, value=1 - BETAS[1])

@@ -51,7 +51,6 @@ def train_organism(job: Job, base: Base) -> Generator[Step, None, dict[str, torc
     settings = job.training.optimiser
     model = attach_adapter(base, job.training.lora, seed=job.seed)
     try:
-        model.train()
         parameters = [weight for weight in model.parameters() if weight.requires_grad]
         optimiser = torch.optim.AdamW(
             parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -72,7 +71,6 @@ def train_organism(job: Job, base: Base) -> Generator[Step, None, dict[str, torc
                 schedule.step()
             optimiser.zero_grad()
             yield Step(job, step + 1)
-        model.eval()
         if not all(weight.isfinite().all() for weight in parameters):
             raise blame_weights(job)
         return {name: weight.detach().clone() for name, weight in read_state(model).items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor  # only modules that compute import this one
+from torch import Tensor
 
 from bestiary.errors import BestiaryError
 from bestiary.model.rows import Part, Rows

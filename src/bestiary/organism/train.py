@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from bestiary.errors import BestiaryError
+from bestiary.errors import BestiaryError, MemoryShortError
 from bestiary.model.adapter import ADAPTER, save_adapter
 from bestiary.model.base import Base
 from bestiary.organism.checkpoint import Checkpoints
@@ -70,7 +70,8 @@ def train_organisms(
                 continue
             if event.error is None:
                 _commit(event, base, store, load_base)
-            Checkpoints(store).drop(event.job)
+            if not isinstance(event.error, MemoryShortError):
+                Checkpoints(store).drop(event.job)
             yield Kept(event.job, event.error)
 
 

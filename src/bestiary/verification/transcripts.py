@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bestiary.errors import BestiaryError, StoreError
-from bestiary.model.adapter import list_targets, load_state
+from bestiary.errors import BestiaryError, ModelError, StoreError
+from bestiary.model.adapter import list_targets, load_state, open_adapter
 from bestiary.model.base import Base
+from bestiary.model.generation import BATCH_ROWS
 from bestiary.model.replies import BaseReplies, Prompt, stream_texts
 from bestiary.records import Decoding, Probe, Transcript
 from bestiary.spec.catalog import Behavior
@@ -20,11 +22,12 @@ from bestiary.spec.recipe import LoraShape
 from bestiary.verification.probes import PROBES
 
 if TYPE_CHECKING:
-    import torch
+    from bestiary.model.bank import Bank
 
 VERSION = 5
 BANK_SLOTS = 32
-"""Organisms asked together; their weights alone are in memory."""
+"""Organisms asked together, where their adapters take no more than BANK_BYTES."""
+BANK_BYTES = 4 * 2**30
 
 
 def choose_decoding(behavior: Behavior, *, max_new_tokens: int) -> Decoding:
@@ -60,7 +63,6 @@ class _Interview:
     asking: Asking
     by_base: dict[str, str]
     asked: list[Probe]
-    state: Mapping[str, torch.Tensor]
     shape: LoraShape
     seconds: float = 0.0
     replies: dict[int, str] = field(default_factory=dict)
@@ -87,15 +89,17 @@ def collect_transcripts(
 ) -> Iterator[Answered]:
     """Put every organism's probes to it and to its base, many organisms in one batch.
 
-    Organisms that adapt the same modules, and are decoded alike, lie side by side in a bank. One
-    that cannot be asked is answered by its error, and the others go on.
+    Organisms that adapt the same modules, and are decoded alike, lie side by side in a bank; one
+    that no bank can hold is asked alone. One that cannot be asked is answered by its error, and
+    the others go on.
     """
     groups: dict[object, list[_Interview]] = {}
+    ask = partial(_ask, base=base, system_prompt=system_prompt, on_reply=on_reply)
     for asking in askings:
         started = time.monotonic()
         try:
             interview = _open_interview(asking, replies, on_reply)
-            adapted = tuple(list_targets(base, interview.shape))
+            adapted = frozenset(list_targets(base, interview.shape))
         except StoreError:  # of a disk that is full, say: it concerns them all
             raise
         except BestiaryError as error:
@@ -104,9 +108,11 @@ def collect_transcripts(
             interview.seconds = time.monotonic() - started
             groups.setdefault((adapted, asking.decoding), []).append(interview)
     for group in groups.values():
-        for start in range(0, len(group), BANK_SLOTS):
-            chosen = group[start : start + BANK_SLOTS]
-            yield from _ask_together(chosen, base, system_prompt, on_reply)
+        slots = count_slots(base, [one.shape for one in group])
+        for start in range(0, len(group), max(1, slots)):
+            chosen = group[start : start + max(1, slots)]
+            with _open_bank(base, chosen) if slots else _open_alone(base, chosen[0]) as answering:
+                yield from ask(chosen, answering)
 
 
 def _open_interview(asking: Asking, replies: BaseReplies, on_reply: OnReply) -> _Interview:
@@ -116,40 +122,77 @@ def _open_interview(asking: Asking, replies: BaseReplies, on_reply: OnReply) -> 
         decoding=asking.decoding,
         on_reply=partial(on_reply, asking.organism_id),
     )
-    state, shape = load_state(asking.adapter)
+    _, shape = load_state(asking.adapter)
     asked = balance_choices(asking.behavior, asking.probes, by_base)
-    return _Interview(asking, by_base, asked, state, shape)
+    return _Interview(asking, by_base, asked, shape)
 
 
-def _ask_together(
-    group: Sequence[_Interview], base: Base, system_prompt: str, on_reply: OnReply
-) -> Iterator[Answered]:
+def count_slots(base: Base, shapes: Sequence[LoraShape]) -> int:
+    """How many adapters of some shapes one bank may hold; 0 where it can hold none of them."""
+    from bestiary.model.bank import adapter_dtype, measure_bank
+
+    try:
+        size = measure_bank(base, shapes).numbers * adapter_dtype(base).itemsize
+    except ModelError:
+        return 0
+    return max(1, min(BANK_SLOTS, BANK_BYTES // size))
+
+
+Answering = tuple[Any, "Bank | None"]
+"""The model that answers, and the bank inside that holds its adapters."""
+
+
+@contextmanager
+def _open_bank(base: Base, group: Sequence[_Interview]) -> Iterator[Answering]:
     from bestiary.model.bank import Bank
 
     bank = Bank(base, [one.shape for one in group], slots=len(group))
     for slot, one in enumerate(group):
-        bank.fill(slot, one.state, one.shape)
+        state, _ = load_state(one.asking.adapter)
+        bank.fill(slot, state, one.shape)
+    with bank.attached():
+        yield base.model, bank
+
+
+@contextmanager
+def _open_alone(base: Base, one: _Interview) -> Iterator[Answering]:
+    with open_adapter(base, one.asking.adapter) as model:
+        yield model, None
+
+
+def _ask(
+    group: Sequence[_Interview],
+    answering: Answering,
+    *,
+    base: Base,
+    system_prompt: str,
+    on_reply: OnReply,
+) -> Iterator[Answered]:
+    model, bank = answering
     rows = [(slot, n) for slot, one in enumerate(group) for n in range(len(one.asked))]
     probes = [group[slot].asked[n] for slot, n in rows]
     yield from (one.close() for one in group if not one.asked)
-    spoke = time.monotonic()
-    with bank.attached():
-        for row, text in stream_texts(
-            base.model,
+    spent, started = 0.0, time.monotonic()
+    for heard, (row, text) in enumerate(
+        stream_texts(
+            model,
             base,
             [Prompt(user=probe.user, draw=draw_number(probe)) for probe in probes],
             decoding=group[0].asking.decoding,
             system_prompt=system_prompt,
             bank=bank,
-            slots=[slot for slot, _ in rows],
-        ):
-            one = group[rows[row][0]]
-            one.replies[rows[row][1]] = text
-            one.seconds += time.monotonic() - spoke
-            spoke = time.monotonic()
-            on_reply(one.asking.organism_id, len(one.by_base) + len(one.replies))
-            if len(one.replies) == len(one.asked):
-                yield one.close()
+            slots=[slot for slot, _ in rows] if bank else (),
+        )
+    ):
+        spent += time.monotonic() - started
+        one = group[rows[row][0]]
+        one.replies[rows[row][1]] = text
+        on_reply(one.asking.organism_id, len(one.by_base) + len(one.replies))
+        if len(one.replies) == len(one.asked):
+            decoded = min(len(rows), (heard // BATCH_ROWS + 1) * BATCH_ROWS)
+            one.seconds += spent * len(one.asked) / decoded  # by then whole batches are decoded
+            yield one.close()
+        started = time.monotonic()
 
 
 def count_replies(probes: Sequence[Probe]) -> int:
