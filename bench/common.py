@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 132
+WIDTH = 180
 """Columns of a table where no terminal says how many there are."""
 MIB = 2**20
 

@@ -2,7 +2,7 @@
 
     python bench/engine.py [--quick] [--json FILE]
 
-`bench/training.py` says what stands side by side. Where adapters come further apart than 2e-2 of
+`bench/training.py` says what stands side by side. Where adapters come further apart than 5e-3 of
 what training moved them, the exit code is 1. Memory is measured in a process of its own a case.
 """
 

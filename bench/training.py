@@ -44,7 +44,7 @@ from limits import (
     synchronise,
 )
 
-CONTRACT = 2e-2
+CONTRACT = 5e-3
 """How far an organism of the engine may be from the reference's, of what training moved it."""
 
 
