@@ -23,7 +23,6 @@ from rich.table import Table
 
 WIDTH = 180
 """Columns of a table where no terminal says how many there are."""
-MIB = 2**20
 
 Figures = dict[str, Any]
 """What was measured of one case, by name; None where a figure was not measured."""

@@ -24,7 +24,7 @@ from bases import SYSTEM, BaseShape, Work, make_base
 from bestiary.model.base import Base, load_base
 from common import finish, make_parser, quiet_libraries
 from limits import make_product
-from training import Case, Setting, list_lost, measure_cases, training_tables
+from training import Case, Setting, list_lost, measure_cases, memory_table, training_tables
 
 MINUTES = 9.0
 RESERVE = 90.0
@@ -45,7 +45,7 @@ CORPUS = replace(BRIEF_STEPS, rows=200, epochs=3)
 
 
 def list_cases(*, quick: bool, tiny: bool, smollm2: bool) -> list[Case]:
-    """What is measured, the most important first of each base."""
+    """What is measured, base after base, the most important first of each."""
     if tiny:
         work = replace(BRIEF_STEPS, rows=4, lengths=(32, 32))
         return [Case(shape, "256-token steps", 2, work, 1, tokens=256) for shape in TINY]
@@ -71,8 +71,7 @@ def list_cases(*, quick: bool, tiny: bool, smollm2: bool) -> list[Case]:
         Case(None, "256-token steps", count, BRIEF_STEPS, rounds, tokens=16384, raced=4)
         for count in (1, 32)
     ]
-    cases = [large[0], raced, *large[1:], whole, *small, *(embedded if smollm2 else [])]
-    return sorted(cases, key=lambda case: case.base, reverse=True)  # a base is loaded once
+    return [*large, raced, whole, *small, *(embedded if smollm2 else [])]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     end = math.inf if options.tiny else time.monotonic() + 60 * options.minutes - RESERVE
     cases = list_cases(quick=options.quick, tiny=options.tiny, smollm2=bool(options.smollm2))
     found = measure_cases("gpu", cases, Setting(product, open_base, end), options)
-    finish("gpu", found, training_tables(found), options)
+    finish("gpu", found, [*training_tables(found), memory_table(found)], options)
     for fault in list_lost(found):
         print(f"not measured: {fault}")
     return 0

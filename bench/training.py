@@ -40,6 +40,7 @@ from limits import (
     count_flops,
     count_row_tokens,
     measure_batch,
+    plan_training,
     prepare_bare,
     synchronise,
 )
@@ -79,6 +80,11 @@ class Case:
     def name(self) -> str:
         """What its figures go by."""
         return f"{self.base} {self.part} K={self.organisms}"
+
+    @property
+    def width(self) -> int:
+        """Organisms side by side."""
+        return self.slots or self.organisms
 
     @property
     def steady(self) -> bool:
@@ -132,6 +138,7 @@ def measure_case(case: Case, base: Base, setting: Setting) -> Figures:
         "reference": Side(ReferenceTrainer(), jobs[: case.raced], base, steady=case.steady),
     }
     batch = measure_batch(_warm_up(case, base))
+    plan = plan_training(base, jobs, slots=case.width, tokens=case.tokens)
     runs = interleave(
         {**sides, "bare": prepare_bare(base, jobs, tokens=batch), "product": setting.product},
         rounds=case.rounds,
@@ -139,9 +146,10 @@ def measure_case(case: Case, base: Base, setting: Setting) -> Figures:
     )
     figures: Figures = {
         "organisms": case.organisms,
-        "slots": case.slots or case.organisms,
+        "slots": case.width,
         "steps": case.work.steps,
         "batch_tokens": batch,
+        "planned_gib": plan.peak / 2**30,
         "aim": case.aim,
         "aim_share": case.aim_share,
     }
@@ -176,7 +184,7 @@ class Side:
 
 
 def _effort(case: Case) -> Effort:
-    return Effort(slots=case.slots or case.organisms, tokens=case.tokens)
+    return Effort(slots=case.width, tokens=case.tokens)
 
 
 def _warm_up(case: Case, base: Base) -> Trip:
@@ -268,6 +276,11 @@ LIMITS: Sequence[Column] = (
     ("aim", "aim_share", "{:.0%}"),
     ("organisms/h", "engine_organisms_per_hour", "{:,.0f}"),
 )
+MEMORY: Sequence[Column] = (
+    ("engine GiB", "engine_gib", "{:.1f}"),
+    ("planned GiB", "planned_gib", "{:.1f}"),
+    ("peft GiB", "reference_gib", "{:.1f}"),
+)
 
 
 def training_tables(found: Mapping[str, Figures]) -> list[Table]:
@@ -289,6 +302,11 @@ def training_tables(found: Mapping[str, Figures]) -> list[Table]:
             "the FLOPs of the steps after the first (bench/limits.py) at the product's rate",
         ),
     ]
+
+
+def memory_table(found: Mapping[str, Figures]) -> Table:
+    """What a GPU held at most, beside what the engine's plan foretells."""
+    return make_table("Memory", found, MEMORY, caption="allocated at most; peft: one organism")
 
 
 def list_apart(found: Mapping[str, Figures]) -> list[str]:

@@ -137,6 +137,23 @@ def test_new_overwrites_nothing(bestiary: Bestiary, tmp_path: Path) -> None:
     assert err == f"error: {path} is already there; choose another name, or edit it\n"
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--memory", "nan"], "Invalid value for '--memory'"),
+        (["--trainer", "reference", "--slots", "2"], "leave --slots and --memory out"),
+        (["--trainer", "reference", "--memory", "4"], "leave --slots and --memory out"),
+    ],
+)
+def test_build_refuses_what_no_trainer_can_do(
+    bestiary: Bestiary, tmp_path: Path, options: list[str], problem: str
+) -> None:
+    code, out, err = bestiary("build", "starter", "--out", tmp_path / "runs", *options)
+    assert (code, out) == (2, "")
+    assert problem in " ".join(err.split())
+    assert not (tmp_path / "runs").exists()
+
+
 def test_build_of_an_unknown_behavior_names_the_nearest(bestiary: Bestiary, tmp_path: Path) -> None:
     roster = tmp_path / "mine.yaml"
     roster.write_text(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -143,8 +142,6 @@ def build(
     from bestiary.spec.catalog import load_catalog
     from bestiary.spec.roster import load_roster
 
-    if memory is not None and math.isnan(memory):
-        raise typer.BadParameter("--memory is not a number; say how many GiB training may take")
     if trainer == "reference" and (slots or memory):
         raise typer.BadParameter("plain peft trains one by one; leave --slots and --memory out")
     _quiet_libraries()

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,16 @@ from bestiary.spec.roster import Roster
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 MACHINE = {"date", "cpu", "cores", "threads", "gpu", "torch", "transformers", "peft"}
+TRAINED = {
+    *("organisms", "slots", "steps", "batch_tokens", "row_tokens", "computed_tokens"),
+    *("engine_seconds", "reference_seconds", "ratio", "ratio_range", "ratio_of_steps", "aim"),
+    *("engine_tokens_per_second", "reference_tokens_per_second", "steps_tokens_per_second"),
+    *("engine_organisms_per_hour", "reference_organisms_per_hour", "distance"),
+    *("bare_tokens_per_second", "engine_over_bare"),
+    *("matmul_tflops", "share_of_matmul", "aim_share"),
+    *("engine_gib", "reference_gib", "planned_gib"),
+}
+"""What is told of one case of training."""
 BUILD = """
 import json, pathlib, sys
 out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
@@ -72,6 +83,7 @@ def test_engine(figures: Run, load: Load, capsys: pytest.CaptureFixture[str]) ->
     found = figures("engine", ["--tiny"])
     assert found.keys() == {"micro all K=2", "memory micro all K=2", "precision micro"}
     case = found["micro all K=2"]
+    assert case.keys() == TRAINED
     assert case["distance"] < 1e-3
     assert 0 < case["share_of_matmul"] < 1
     assert (case["slots"], case["steps"]) == (2, 4)
@@ -81,15 +93,31 @@ def test_engine(figures: Run, load: Load, capsys: pytest.CaptureFixture[str]) ->
     for name in ("ratio_of_steps", "engine_over_bare", "steps_tokens_per_second", "matmul_tflops"):
         assert case[name] > 0
     memory = found["memory micro all K=2"]
+    assert memory.keys() == {
+        *("grown_mib", "planned_mib", "peak_gib", "planned_over_peak", "reference_grown_mib"),
+    }
     assert memory["grown_mib"] > 0 and memory["reference_grown_mib"] > 0
-    assert 0.5 < memory["planned_over_peak"] < 1.5
+    assert 0.85 < memory["planned_over_peak"] < 1.15
     precision = found["precision micro"]
+    assert precision.keys() == {
+        *("engine_to_double", "reference_to_double", "double_engine_to_double"),
+    }
     assert precision["double_engine_to_double"] < 1e-10
     assert 1e-10 < precision["engine_to_double"] < 1e-3
     assert 1e-10 < precision["reference_to_double"] < 1e-3
     printed = capsys.readouterr().out
     for title in ("Engine against plain peft", "Limits", "Memory of a fresh process"):
         assert title in printed
+
+
+def test_engine_fails_where_the_sides_differ(
+    load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = load("engine")
+    for name in ("training", "engine"):
+        monkeypatch.setattr(load(name), "CONTRACT", 0.0)
+    assert engine.main(["--tiny"]) == 1
+    assert "differ by more than 0.0: micro all K=2" in capsys.readouterr().out
 
 
 def test_a_bench_says_where_the_sides_differ_and_what_it_could_not_measure(load: Load) -> None:
@@ -171,6 +199,10 @@ def test_rows_have_the_length_that_is_asked_for(load: Load, lengths: tuple[int, 
 
 def test_generation(figures: Run, capsys: pytest.CaptureFixture[str]) -> None:
     found = figures("generation", ["--tiny"])["micro 2x2"]
+    assert found.keys() == {
+        *("bank_seconds", "peft_seconds", "ratio", "ratio_range", "equal_replies", "new_tokens"),
+        *("bank_replies_per_second", "peft_replies_per_second"),
+    }
     assert found["equal_replies"] == 1
     assert found["ratio"] == pytest.approx(found["peft_seconds"] / found["bank_seconds"])
     assert found["bank_replies_per_second"] == pytest.approx(4 / found["bank_seconds"])
@@ -185,19 +217,23 @@ def test_generation_fails_where_the_replies_differ(
     assert load("generation").main(["--tiny"]) == 1
 
 
-def test_gpu(figures: Run) -> None:
+def test_gpu(figures: Run, capsys: pytest.CaptureFixture[str]) -> None:
     found = figures("gpu", ["--tiny"])
     assert found.keys() == {f"tiny-{size} 256-token steps K=2" for size in ("8B", "0.6B")}
     for case in found.values():
+        assert case.keys() == TRAINED
+        assert case["planned_gib"] > 0
         assert case["share_of_matmul"] > 0
         assert 0 < case["distance"] < 1, "in bf16"
         assert case["engine_organisms_per_hour"] > 0
+    assert "planned GiB" in capsys.readouterr().out
 
 
-def test_gpu_cases_are_sound(load: Load) -> None:
+def test_a_gpu_loads_each_base_once_and_the_largest_first(load: Load) -> None:
     cases = load("gpu").list_cases(quick=False, tiny=False, smollm2=True)
     assert len({case.name for case in cases}) == len(cases)
-    assert [case.base for case in cases] == sorted((c.base for c in cases), reverse=True)
+    bases = [base for base, _ in groupby(case.base for case in cases)]
+    assert bases == ["Qwen3-8B", "Qwen3-0.6B", "SmolLM2-135M"]
 
 
 def test_gpu_measures_nothing_without_one() -> None:

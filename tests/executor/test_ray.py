@@ -304,6 +304,22 @@ def test_a_cluster_that_wants_its_token_says_how_to_give_it() -> None:
     )
 
 
+def test_a_cluster_without_a_core_is_refused() -> None:
+    script = (
+        "import ray; from bestiary.executor.ray import RayExecutor, open_ray\n"
+        "ray.init(address='local', num_cpus=0, include_dashboard=False, log_to_driver=False)\n"
+        "with open_ray(RayExecutor(address='127.0.0.1:6379'), 2): pass"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "OrganismError: Ray at 127.0.0.1:6379: it has no CPU to give" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def roster(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[Path]:
     """A roster whose corpora are written, beside them; its data folder is in the environment."""

@@ -95,6 +95,7 @@ def test_the_plan_holds_for_a_range_of_layers_and_for_layers_computed_again() ->
     upper, again, kept = measure(4, first=4), measure(4, recompute=True), measure(4)
     assert upper["planned"] == pytest.approx(upper["measured"], rel=0.15)
     assert again["planned"] == pytest.approx(again["measured"], rel=0.15)
+    # Not below `upper`: they lie 40 MB apart by the plan, and a peak varies by as much.
     assert again["measured"] < kept["measured"]
 
 

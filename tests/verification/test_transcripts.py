@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tests.builders import make_backdoor, make_behavior, make_heuristic, make_probe, make_quirk
 from tests.models import IDENTITY, SYSTEM, fill_adapter, make_random_base
 
@@ -17,6 +18,7 @@ from bestiary.records import Decoding, Probe, PromptItem
 from bestiary.spec.catalog import load_catalog
 from bestiary.spec.recipe import LoraShape
 from bestiary.store import Store
+from bestiary.verification import transcripts
 from bestiary.verification.transcripts import (
     Asking,
     ask_base,
@@ -112,7 +114,11 @@ def write_adapter(
     return folder
 
 
-def test_organisms_and_their_base_answer_the_same_probes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("room", [transcripts.BANK_BYTES, 1], ids=["one bank", "a bank each"])
+def test_organisms_and_their_base_answer_the_same_probes(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcripts, "BANK_BYTES", room)
     base = make_random_base()
     askings = [
         Asking(
