@@ -34,7 +34,7 @@ bench: $(READY) ## measure, each to a JSON file too (BENCH="engine generation gp
 schemas: $(READY) ## write the JSON Schemas that editors read
 	$(VENV)/bin/bestiary schemas
 
-test: $(READY) ## the whole suite, under 8 minutes on 2 cores
+test: $(READY) ## the whole suite, about 10 minutes on 2 cores
 	$(PYTHON) -m pytest -m 'not soak' -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: $(READY) ## what takes longer

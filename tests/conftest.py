@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 # machine; the variable counts because nothing has imported torch yet.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A shell that runs the suite in the background ignores Ctrl-C for it, and builds that are started
+# here to be interrupted would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 LONGEST = ("test_end_to_end.py", "test_kills.py")
