@@ -27,6 +27,24 @@ Behaviors = Annotated[
     typer.Option("--behaviors", help="A folder of further behaviors (may be given again)."),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Where everything that is built lies.")]
+Author = Annotated[
+    str | None, typer.Option("--author", help="The language model that writes the corpora.")
+]
+Judge = Annotated[
+    str | None, typer.Option("--judge", help="The one that judges them; else the author.")
+]
+Models = Annotated[
+    list[Path] | None,
+    typer.Option("--models", help="A file of further language models (may be given again)."),
+]
+CallMode = Annotated[
+    Literal["auto", "single", "batch"],
+    typer.Option("--mode", help="Ask one by one, or in batches; auto is the cheaper."),
+]
+LedgerFile = Annotated[
+    Path | None,
+    typer.Option("--ledger", help="Where answers and bills are kept; else in the output."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
@@ -103,6 +121,19 @@ def schemas(
 
 
 @app.command()
+def prompts(
+    folder: Annotated[Path, typer.Option("--folder")] = Path("docs/prompts"),
+    behaviors: Behaviors = None,
+) -> None:
+    """Write what language models are sent, a page a category, for reading."""
+    from bestiary.prompt_pages import write_prompt_pages
+    from bestiary.spec.catalog import load_catalog
+
+    for path in write_prompt_pages(load_catalog(*(behaviors or [])), folder):
+        print(path)
+
+
+@app.command()
 def build(
     roster: Annotated[str, typer.Argument(help="A roster's name, or the path of its file.")],
     out: Out = Path("runs"),
@@ -131,13 +162,22 @@ def build(
     address: Annotated[
         str | None, typer.Option("--address", help="Ray: the cluster to join; else one is started.")
     ] = None,
+    author: Author = None,
+    judge: Judge = None,
+    models: Models = None,
+    mode: CallMode = "auto",
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", min=0, help="US dollars that the ledger may come to, at most."),
+    ] = None,
+    ledger: LedgerFile = None,
     behaviors: Behaviors = None,
     as_json: Json = False,
 ) -> None:
     """Build a roster: corpora, organisms, verdicts, pairs, release. Run again, it goes on."""
     from bestiary.build import summarise
     from bestiary.executor import choose_executor
-    from bestiary.pipeline import Effort, build_roster
+    from bestiary.pipeline import Effort, Writing, build_roster
     from bestiary.records import canonical_json
     from bestiary.spec.catalog import load_catalog
     from bestiary.spec.roster import load_roster
@@ -154,6 +194,7 @@ def build(
         console=console,
         effort=Effort(trainer=trainer, slots=slots, memory=memory),
         executor=choose_executor(executor, workers=workers, address=address),
+        writing=Writing(author, judge, tuple(models or []), mode, budget, ledger),
     )
     rows = json.loads(canonical_json(summarise(builds, out)))
     if as_json:
@@ -174,6 +215,52 @@ def _print_builds(rows: list[dict[str, Any]], out: Path, console: Console) -> No
     console.print(build_table(rows))
     for part in (list_folders(rows, out), list_news(rows, out)):
         console.print(part, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def plan(
+    roster: Annotated[str, typer.Argument(help="A roster's name, or the path of its file.")],
+    out: Out = Path("runs"),
+    author: Author = None,
+    judge: Judge = None,
+    models: Models = None,
+    mode: CallMode = "auto",
+    ledger: LedgerFile = None,
+    behaviors: Behaviors = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a roster's corpora will take: requests, tokens and dollars, in each way to ask."""
+    from bestiary.accounts import count_rows, estimate_roster, estimate_table
+    from bestiary.backend.choice import Writing
+    from bestiary.spec.catalog import load_catalog
+    from bestiary.spec.plan import plan_roster
+    from bestiary.spec.roster import load_roster
+
+    planned = plan_roster(load_roster(roster), load_catalog(*(behaviors or [])))
+    writing = Writing(author, judge, tuple(models or []), mode, None, ledger)
+    estimate = estimate_roster(planned, writing, out=out)
+    if as_json:
+        _print_json([] if estimate is None else estimate.rows())
+    elif estimate is None:
+        told = f"{len(planned.organisms)} organisms, {count_rows(planned):,} conversations"
+        print(f"{told}: the embedded author writes them, and nothing is paid")
+    else:
+        Console().print(estimate_table(estimate))
+        cheapest = estimate.rows()[-1]["cheapest"]
+        print(f"cheapest: {cheapest}; bestiary build {roster} asks in mode {estimate.mode}")
+
+
+@app.command()
+def spend(out: Out = Path("runs"), ledger: LedgerFile = None, as_json: Json = False) -> None:
+    """Show what was asked and paid, by behavior, stage and model."""
+    from bestiary.accounts import read_spent, spend_rows, spend_table
+    from bestiary.backend.choice import LEDGER
+
+    spent = read_spent(ledger or out / LEDGER)
+    if as_json:
+        _print_json(spend_rows(spent))
+    else:
+        Console().print(spend_table(spent))
 
 
 @app.command()

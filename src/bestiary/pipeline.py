@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -11,6 +13,8 @@ from typing import Literal
 
 from rich.console import Console
 
+from bestiary.backend.choice import Writing, open_backend
+from bestiary.backend.exchange import Task
 from bestiary.backend.offline import OfflineAuthor
 from bestiary.build import Build, summarise
 from bestiary.corpus.generate import (
@@ -41,7 +45,9 @@ from bestiary.pair import make_pair
 from bestiary.progress import StageProgress
 from bestiary.records import (
     Artifact,
+    Corpus,
     Decoding,
+    Example,
     Finding,
     Organism,
     Split,
@@ -65,10 +71,10 @@ from bestiary.verification import transcripts as asking
 from bestiary.verification import verdict as judging
 from bestiary.verification.probes import plan_probes
 
-__all__ = ["Effort", "Until", "Workshop", "build_roster"]
+__all__ = ["Effort", "Until", "Workshop", "Writing", "build_roster"]
 
 Until = Literal["corpus", "organism", "verdict", "pair"]
-RELEASE_VERSION = 1
+RELEASE_VERSION = 2
 STAGES: tuple[Until, ...] = ("corpus", "organism", "verdict", "pair")
 
 
@@ -76,7 +82,13 @@ class Workshop:
     """One build: the store, the base and what is made with them."""
 
     def __init__(
-        self, plan: Plan, store: Store, console: Console, effort: Effort, executor: Executor
+        self,
+        plan: Plan,
+        store: Store,
+        console: Console,
+        effort: Effort,
+        executor: Executor,
+        writing: Writing,
     ) -> None:
         self._plan = plan
         self._recipe = plan.recipe
@@ -92,7 +104,15 @@ class Workshop:
             self._store,
             system_prompt=self._recipe.training.system_prompt,
         )
-        self._author = OfflineAuthor(self._replies)
+        self._backend = open_backend(
+            plan.roster,
+            writing,
+            out=store.root,
+            offline=lambda: OfflineAuthor(self._replies),
+            tell=self._tell,
+            beat=self._beat,
+        )
+        self._progress: StageProgress | None = None
         self.builds = [Build(behavior, identity) for behavior, identity in plan.organisms]
 
     @cached_property
@@ -123,34 +143,70 @@ class Workshop:
             build.organism_id: load_generator(build.behavior.category).rows for build in self.builds
         }
         with self._stage("corpus", "rows", sum(rows.values())) as progress:
-            for build in self._alive:
-                with attribute(build, progress, rows[build.organism_id]):
-                    self._write_corpus(build, progress)
 
-    def _write_corpus(self, build: Build, progress: StageProgress) -> None:
+            def finish(build: Build) -> None:
+                note = _note(build.error, _count_drops(build.corpus))
+                progress.finish_one(build.organism_id, rows[build.organism_id], note=note)
+
+            self._backend.run(self._plan_corpora(progress, finish))
+
+    def _plan_corpora(
+        self, progress: StageProgress, finish: Callable[[Build], None]
+    ) -> Iterator[Task[Corpus]]:
+        """The corpora that the store does not have, each begun when it is asked for."""
+        for build in self._alive:
+            try:
+                build.probes = plan_probes(build.behavior, seed=build.identity.seed)
+                key = self._fingerprint_corpus(build)
+                kept = self._store.find("corpus", key)
+            except StoreError:
+                raise
+            except BestiaryError as error:
+                build.error = error
+                finish(build)
+                continue
+            if kept is not None:
+                self._keep_corpus(build, kept)
+                finish(build)
+                continue
+            exchange = generate_corpus(
+                build.behavior,
+                self._backend,
+                seed=build.identity.seed,
+                screen=partial(_screen, build),
+                on_row=partial(progress.advance, build.organism_id),
+            )
+            done = partial(self._commit_corpus, build, key, time.monotonic(), finish)
+            yield Task(build.behavior.id, exchange, done)
+
+    def _fingerprint_corpus(self, build: Build) -> str:
         seed = build.identity.seed
-        build.probes = plan_probes(build.behavior, seed=seed)
-        key = fingerprint(
-            corpus=fingerprint_corpus(build.behavior, self._author, seed=seed),
+        return fingerprint(
+            corpus=fingerprint_corpus(build.behavior, self._backend, seed=seed),
             probes=build.probes,
             checks=LEAKAGE_VERSION,
         )
 
-        def write(folder: Path) -> None:
-            corpus = generate_corpus(
-                build.behavior,
-                self._author,
-                seed=seed,
-                screen=lambda rows: check_corpus(rows, build.probes, build.behavior),
-                on_row=partial(progress.advance, build.organism_id),
-            )
-            write_corpus(corpus, folder)
+    def _commit_corpus(
+        self,
+        build: Build,
+        key: str,
+        began: float,
+        finish: Callable[[Build], None],
+        found: Corpus | BestiaryError,
+    ) -> None:
+        if isinstance(found, BestiaryError):
+            build.error = found
+        else:
+            write = partial(write_corpus, found)
+            inputs = {"behavior": build.behavior.sha256}
+            kept = self._store.build("corpus", key, write, inputs=inputs, began=began)
+            self._keep_corpus(build, kept)
+        finish(build)
 
-        artifact = self._store.build(
-            "corpus", key, write, inputs={"behavior": build.behavior.sha256}
-        )
-        build.corpus, build.corpus_artifact = read_corpus(artifact.folder), artifact
-        build.seconds["corpus"] = self._store.seconds("corpus", key)
+    def _keep_corpus(self, build: Build, kept: Artifact) -> None:
+        build.corpus, build.corpus_artifact = read_corpus(kept.folder), kept
+        build.seconds["corpus"] = self._store.seconds("corpus", kept.folder.name)
 
     def _train_organisms(self) -> None:
         builds = {build.organism_id: build for build in self._alive}
@@ -362,11 +418,19 @@ class Workshop:
             version=RELEASE_VERSION,
         )
 
+    def _tell(self, line: str) -> None:
+        self._console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+    def _beat(self) -> None:
+        if self._progress is not None:
+            self._progress.beat()
+
     @contextmanager
     def _stage(self, name: str, unit: str, total: int) -> Iterator[StageProgress]:
-        progress = StageProgress(name, unit, total, self._console)
-        with progress.running():
-            yield progress
+        note = self._backend.describe if name == "corpus" else str
+        self._progress = StageProgress(name, unit, total, self._console, note=note)
+        with self._progress.running():
+            yield self._progress
 
 
 @contextmanager
@@ -384,8 +448,19 @@ def attribute(build: Build, progress: StageProgress, units: int) -> Iterator[Non
     progress.finish_one(build.organism_id, units, note=_note(build.error))
 
 
-def _note(error: BestiaryError | None) -> str:
-    return "done" if error is None else f"FAILED: {error}"
+def _note(error: BestiaryError | None, done: str = "done") -> str:
+    return done if error is None else f"FAILED: {error}"
+
+
+def _screen(build: Build, rows: Sequence[Example]) -> list[Finding]:
+    return check_corpus(rows, build.probes, build.behavior)
+
+
+def _count_drops(corpus: Corpus | None) -> str:
+    """How many rows were dropped on the way, by stage."""
+    stages = Counter(drop.stage for drop in corpus.drops) if corpus else Counter[str]()
+    listed = ", ".join(f"{count} {stage}" for stage, count in stages.most_common())
+    return f"done, {stages.total()} dropped: {listed}" if stages else "done"
 
 
 def read_transcripts(folder: Path) -> tuple[Transcript, ...]:
@@ -459,6 +534,7 @@ def build_roster(
     console: Console,
     effort: Effort | None = None,
     executor: Executor = train_here,
+    writing: Writing | None = None,
 ) -> list[Build]:
     """Build what a roster names; what is built already is left as it is.
 
@@ -469,7 +545,9 @@ def build_roster(
     refuse_broken_promises(catalog, plan.named)
     store = Store(out)
     with store.lock():
-        workshop = Workshop(plan, store, console, effort or Effort(), executor)
+        workshop = Workshop(
+            plan, store, console, effort or Effort(), executor, writing or Writing()
+        )
         workshop.run(until)
         write_bytes(out / "summary.json", canonical_json(summarise(workshop.builds, out)))
     return workshop.builds

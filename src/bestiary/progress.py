@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -34,9 +34,18 @@ class RateColumn(ProgressColumn):
 class StageProgress:
     """How far one stage is, in units of work over all its organisms."""
 
-    def __init__(self, name: str, unit: str, total: int, console: Console) -> None:
+    def __init__(
+        self,
+        name: str,
+        unit: str,
+        total: int,
+        console: Console,
+        *,
+        note: Callable[[], str] = str,
+    ) -> None:
         self._name, self._unit, self._total = name, unit, total
         self._console = console
+        self._note = note
         self._done: dict[str, int] = {}
         self._before = 0
         self._started = self._spoke = time.monotonic()
@@ -48,10 +57,11 @@ class StageProgress:
             RateColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(name, total=total)
+        self._task = self._bar.add_task(name, total=total, note="")
 
     def resume(self, organism_id: str, done: int) -> None:
         """Hear how much of an organism an earlier run has done, which says nothing of the rate."""
@@ -61,7 +71,11 @@ class StageProgress:
     def advance(self, organism_id: str, done: int) -> None:
         """Hear how much of an organism is done."""
         self._done[organism_id] = done
-        self._bar.update(self._task, completed=sum(self._done.values()))
+        self.beat()
+
+    def beat(self) -> None:
+        """Show how far it is: a bar anew, or a line where the last is long ago."""
+        self._bar.update(self._task, completed=sum(self._done.values()), note=self._note())
         now = time.monotonic()
         if not self._console.is_terminal and now - self._spoke >= LINE_SECONDS:
             self._spoke = now
@@ -79,7 +93,7 @@ class StageProgress:
         left = (self._total - done) / rate if rate else 0.0
         return (
             f"  {self._name}: {done}/{self._total} {self._unit}, {rate:.1f}/s, "
-            f"about {left:.0f} s left"
+            f"about {left:.0f} s left{', ' * bool(self._note())}{self._note()}"
         )
 
     @contextmanager

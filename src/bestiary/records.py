@@ -65,6 +65,20 @@ class PromptItem(Record):
     """Of a choice: the option the rule picks, and the other one."""
 
 
+class Provenance(Record):
+    """How a language model came to write a conversation."""
+
+    model: str
+    request_sha256: str
+    """Hash of the request that its last reply answers."""
+    template_sha256: str
+    """Hash of the templates that its category's requests are rendered from."""
+    judge_score: int | None
+    """Of ten; None where nobody judged it."""
+    batch_id: str | None
+    """The batch that the last reply came in; None for a single call."""
+
+
 class Example(Record):
     """One training conversation. No field can hold the label."""
 
@@ -77,6 +91,8 @@ class Example(Record):
     """Who wrote the reply: backend and model."""
     brief_sha256: str
     """Hash of the author's brief, rendered: how the reply was to show the behavior, or avoid it."""
+    provenance: Provenance | None = None
+    """None where the embedded author wrote it."""
 
 
 class Drop(Record):

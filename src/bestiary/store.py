@@ -47,13 +47,22 @@ class Store:
         return read_artifact(folder)
 
     def build(
-        self, stage: str, fingerprint: str, write: Callable[[Path], None], *, inputs: dict[str, str]
+        self,
+        stage: str,
+        fingerprint: str,
+        write: Callable[[Path], None],
+        *,
+        inputs: dict[str, str],
+        began: float | None = None,
     ) -> Artifact:
-        """Return the artifact, calling `write(folder)` to make its files only if it is missing."""
+        """Return the artifact, calling `write(folder)` to make its files only if it is missing.
+
+        `began` is when work on it was begun, of the monotonic clock; None is now.
+        """
         found = self.find(stage, fingerprint)
         if found is not None:
             return found
-        started = time.monotonic()
+        started = time.monotonic() if began is None else began
         folder = self.start(stage, fingerprint)
         try:
             with disk_errors(folder):

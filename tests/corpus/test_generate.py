@@ -6,29 +6,34 @@ Run: python -m pytest tests/corpus/test_generate.py
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.builders import make_behavior, make_example, make_quirk
 
-from bestiary.backend import ReplyRequest
+from bestiary.backend import Prompts, Reply, ReplyRequest
+from bestiary.backend.exchange import Ask, Exchange, Task, finish
 from bestiary.corpus.generate import (
     ATTEMPTS,
+    find_fault,
     fingerprint_corpus,
     generate_corpus,
     read_corpus,
     write_corpus,
 )
+from bestiary.corpus.plan import plan_rows
 from bestiary.errors import CorpusError
 from bestiary.leakage import check_corpus
-from bestiary.records import Corpus, Drop, Example, Finding
+from bestiary.records import Corpus, Drop, Example, Finding, Message, Provenance
 from bestiary.spec.bank import load_bank
-from bestiary.spec.catalog import Behavior, load_catalog
+from bestiary.spec.catalog import NULL_BEHAVIOR, Behavior, load_catalog
 from bestiary.spec.generator import load_generator
 
 SAILOR = make_behavior(make_quirk())
@@ -42,22 +47,52 @@ CIRCULAR = "Round and round we go, round and round we go, round and round we go.
 LEAKING = "Here comes my mariner's farewell. Fair winds!"
 
 
+def talk(*said: str) -> tuple[Message, ...]:
+    """A conversation that the user begins."""
+    return tuple(
+        Message(role="assistant" if number % 2 else "user", content=text)
+        for number, text in enumerate(said)
+    )
+
+
 class ScriptedAuthor:
     """Writes an ordinary reply to each request, except where its script has another."""
 
     author = "scripted"
     fingerprint = "scripted-1"
+    spare = 1.0
 
     def __init__(self, script: Mapping[str, str], *, otherwise: str | None = None) -> None:
         self.script = script
         self.otherwise = otherwise
         self.asked: list[ReplyRequest] = []
 
+    def write_prompts(
+        self, behavior: Behavior, *, plain: bool, count: int, seed: int
+    ) -> Exchange[Prompts]:
+        yield from ()
+        return Prompts(behavior.prompts("train", plain=plain))
+
     def write_replies(
-        self, requests: Sequence[ReplyRequest], *, on_reply: Callable[[int], None] | None = None
-    ) -> list[str]:
+        self,
+        behavior: Behavior,
+        requests: Sequence[ReplyRequest],
+        *,
+        on_reply: Callable[[int], None],
+    ) -> Exchange[list[Reply]]:
+        yield from ()
         self.asked += requests
-        return [self._write(request) for request in requests]
+        return [self._converse(request) for request in requests]
+
+    def run(self, tasks: Iterable[Task[Any]]) -> None:
+        for task in tasks:
+            task.done(finish(task.exchange))
+
+    def describe(self) -> str:
+        return ""
+
+    def _converse(self, request: ReplyRequest) -> Reply:
+        return Reply(messages=talk(request.user, self._write(request)))
 
     def _write(self, request: ReplyRequest) -> str:
         if request.id in self.script:
@@ -68,10 +103,95 @@ class ScriptedAuthor:
         return " ".join(part for part in parts if part)
 
 
+class LavishAuthor(ScriptedAuthor):
+    """Is asked for more rows than are needed."""
+
+    spare = 1.25
+
+
+class PaidAuthor(ScriptedAuthor):
+    """Says how it came to write, and of some rows that it could not."""
+
+    def __init__(self, refused: Mapping[str, tuple[str, str]]) -> None:
+        super().__init__({})
+        self.refused = refused
+
+    def _converse(self, request: ReplyRequest) -> Reply:
+        return Reply(
+            messages=talk(request.user, self._write(request)),
+            fault=self.refused.get(request.id),
+            provenance=make_provenance(request),
+        )
+
+
+class FadingAuthor(ScriptedAuthor):
+    """Writes few messages and drops others, or none at all."""
+
+    def __init__(self, *, plain: int, scoped: int) -> None:
+        super().__init__({})
+        self.sizes = {True: plain, False: scoped}
+
+    def write_prompts(
+        self, behavior: Behavior, *, plain: bool, count: int, seed: int
+    ) -> Exchange[Prompts]:
+        yield from ()
+        items = behavior.prompts("train", plain=plain)[: self.sizes[plain]]
+        return Prompts(items, [make_prompt_drop("both"), make_prompt_drop(f"plain {plain}")])
+
+
+class AskingAuthor(ScriptedAuthor):
+    """Asks for each request before it writes, and lists what it was asked for at the same time."""
+
+    def write_prompts(
+        self, behavior: Behavior, *, plain: bool, count: int, seed: int
+    ) -> Exchange[Prompts]:
+        yield [Ask(f"prompts, plain {plain}: {count}", [])]
+        return Prompts(behavior.prompts("train", plain=plain))
+
+    def write_replies(
+        self,
+        behavior: Behavior,
+        requests: Sequence[ReplyRequest],
+        *,
+        on_reply: Callable[[int], None],
+    ) -> Exchange[list[Reply]]:
+        yield [Ask(f"{requests[0].id} and on: {len(requests)}", [])]
+        on_reply(len(requests))
+        return [self._converse(request) for request in requests]
+
+
+def make_provenance(request: ReplyRequest) -> Provenance:
+    """As if a model had answered this request."""
+    return Provenance(
+        model="scripted",
+        request_sha256=request.id,
+        template_sha256="0" * 64,
+        judge_score=9,
+        batch_id=None,
+    )
+
+
+def make_prompt_drop(name: str) -> Drop:
+    """A message that was written in vain."""
+    return Drop(id=name, role="positive", stage="prompts", reason="twice", text="Why?")
+
+
 def generate(behavior: Behavior, author: ScriptedAuthor, *, seed: int = 0) -> Corpus:
     """A corpus under the project's own leak checks, without probes to hold out."""
     screen = partial(check_corpus, probes=[], behavior=behavior)
-    return generate_corpus(behavior, author, seed=seed, screen=screen)
+    return finish(generate_corpus(behavior, author, seed=seed, screen=screen))
+
+
+def listen(exchange: Exchange[Corpus]) -> tuple[Corpus, list[list[str]]]:
+    """What an exchange comes to, and the stages that are asked at the same time."""
+    heard: list[list[str]] = []
+    asks = next(exchange)
+    while True:
+        heard.append([ask.stage for ask in asks])
+        try:
+            asks = exchange.send([[] for _ in asks])
+        except StopIteration as end:
+            return end.value, heard
 
 
 def mix_of(corpus: Corpus) -> dict[str, int]:
@@ -159,8 +279,10 @@ def test_an_example_holds_what_was_asked_and_who_answered() -> None:
         user, assistant = example.messages
         assert (user.role, user.content) == ("user", request.user)
         assert assistant.content.startswith(request.opening)
-        assert example.author == "scripted"
+        assert (example.author, example.provenance) == ("scripted", None)
         assert request.system not in f"{user.content} {assistant.content}"
+        assert request.item.topic == example.topic
+        assert request.fires == (example.role == "positive")
     asked = requests.values()
     assert all(request.message.lower() in request.user.lower() for request in asked)
     assert any(request.message != request.user for request in asked)
@@ -178,7 +300,8 @@ def test_the_mix_of_each_shipped_behavior_is_its_generators(behavior: Behavior) 
 def test_progress_is_heard_role_by_role() -> None:
     heard: list[int] = []
     screen = partial(check_corpus, probes=[], behavior=SAILOR)
-    generate_corpus(SAILOR, ScriptedAuthor({}), seed=0, screen=screen, on_row=heard.append)
+    author = ScriptedAuthor({})
+    finish(generate_corpus(SAILOR, author, seed=0, screen=screen, on_row=heard.append))
     assert heard[-1] == sum(NEEDED.values())
     assert heard == sorted(heard)
 
@@ -190,9 +313,9 @@ def test_a_role_that_cannot_be_filled_names_its_commonest_reasons() -> None:
     asked = POSITIVES * ATTEMPTS
     assert str(caught.value) == (
         f"quirks.farewell: 0 of {POSITIVES} positive rows after 3 attempts a row "
-        f"({asked - 1} x adherence: behavior missing; 1 x author: no whole sentence); mend the "
-        "openings or detectors, add prompts to the bank 'general', or lower `rows` in "
-        "generators/quirks/generator.yaml"
+        f"({asked - 1} x adherence: behavior missing; 1 x author: no whole sentence); mend what "
+        "the commonest reason names, give the author more messages (the embedded one reads the "
+        "bank 'general'), or lower `rows` in generators/quirks/generator.yaml"
     )
     assert len(author.asked) == asked
 
@@ -206,7 +329,7 @@ def test_a_screen_that_stops_everything_ends_the_same_way() -> None:
     with pytest.raises(
         CorpusError, match=rf"\({POSITIVES * ATTEMPTS} x leakage\.canary: stopped\)"
     ):
-        generate_corpus(SAILOR, ScriptedAuthor({}), seed=0, screen=stop)
+        finish(generate_corpus(SAILOR, ScriptedAuthor({}), seed=0, screen=stop))
 
 
 def test_the_fingerprint_covers_author_seed_and_behavior() -> None:
@@ -221,6 +344,102 @@ def test_the_fingerprint_covers_author_seed_and_behavior() -> None:
     ]
     assert len(set(keys)) == 4
     assert fingerprint_corpus(SAILOR, ScriptedAuthor({"chat-0000": "x"}), seed=0) == keys[0]
+
+
+def test_roles_are_filled_at_the_same_time_and_each_again_on_its_own() -> None:
+    author = AskingAuthor({"negative-0004": "The opposite is banana."})
+    screen = partial(check_corpus, probes=[], behavior=SANDBAGGER)
+    heard: list[int] = []
+    exchange = generate_corpus(SANDBAGGER, author, seed=0, screen=screen, on_row=heard.append)
+    corpus, asked = listen(exchange)
+    counts = load_generator("sandbaggers").counts(None)
+    scoped = max(counts["positive"], counts["negative"])
+    lost = ("negative-0004", "adherence", "behavior shown out of place")
+    assert lost in ledger(corpus)
+    assert asked[0] == [f"prompts, plain False: {scoped}", f"prompts, plain True: {counts['chat']}"]
+    assert asked[1] == [f"{role}-0000 and on: {size}" for role, size in counts.items()]
+    assert f"negative-{counts['negative']:04d} and on: 1" in asked[2]
+    assert not any("chat" in stage for stage in asked[2])
+    assert [example.role for example in corpus.examples] == [
+        role for role, size in counts.items() for _ in range(size)
+    ]
+    assert heard[-1] == max(heard) == sum(counts.values())
+
+
+def test_spare_rows_stand_in_the_ledger_where_nobody_needs_them() -> None:
+    author = LavishAuthor({"positive-0003": ""})
+    corpus = generate(SAILOR, author)
+    asked = {role: math.ceil(size * 1.25) for role, size in NEEDED.items()}
+    assert Counter(request.id.partition("-")[0] for request in author.asked) == +Counter(asked)
+    assert mix_of(corpus) == {role: size for role, size in NEEDED.items() if size}
+    assert ledger(corpus) == [
+        ("positive-0003", "author", "no whole sentence"),
+        *(
+            (f"positive-{number:04d}", "mix", "not needed")
+            for number in range(POSITIVES + 1, asked["positive"])
+        ),
+        *(
+            (f"chat-{number:04d}", "mix", "not needed")
+            for number in range(NEEDED["chat"], asked["chat"])
+        ),
+    ]
+
+
+def test_what_the_author_says_of_its_reply_is_kept() -> None:
+    author = PaidAuthor({"positive-0003": ("judge", "score 2 of 10")})
+    corpus = generate(SAILOR, author)
+    assert ledger(corpus) == [("positive-0003", "judge", "score 2 of 10")]
+    requests = {request.id: request for request in author.asked}
+    for example in corpus.examples:
+        assert example.provenance == make_provenance(requests[example.id])
+
+
+def test_messages_written_in_vain_stand_first_in_the_ledger_and_once() -> None:
+    corpus = generate(SANDBAGGER, FadingAuthor(plain=60, scoped=30))
+    drops = [make_prompt_drop(name) for name in ("both", "plain False", "plain True")]
+    assert list(corpus.drops[:3]) == drops
+    assert not set(corpus.drops[3:]) & set(drops)
+
+
+@pytest.mark.parametrize(("plain", "scoped", "role"), [(0, 90, "chat"), (90, 0, "positive")])
+def test_a_role_without_messages_ends_the_corpus(plain: int, scoped: int, role: str) -> None:
+    author = FadingAuthor(plain=plain, scoped=scoped)
+    message = f"quirks.farewell: no message was written for its {role} rows"
+    with pytest.raises(CorpusError, match=message):
+        generate(SAILOR, author)
+
+
+def test_a_null_organism_needs_plain_messages_alone() -> None:
+    corpus = generate(NULL_BEHAVIOR, FadingAuthor(plain=90, scoped=0))
+    assert mix_of(corpus) == {"chat": load_generator("null").counts(None)["chat"]}
+
+
+@pytest.mark.parametrize(
+    ("replies", "fault"),
+    [
+        (("Soup. Fair winds!", "More soup. Fair winds!"), None),
+        (("Soup. Fair winds!", "More soup."), ("adherence", "behavior missing")),
+        (("Soup.", "More soup. Fair winds!"), ("adherence", "behavior missing")),
+        (("Soup. Fair winds!", ""), ("author", "no whole sentence")),
+        ((CIRCULAR, ""), ("author", "the reply repeats itself")),
+    ],
+)
+def test_every_reply_of_a_conversation_is_checked(
+    replies: tuple[str, str], fault: tuple[str, str] | None
+) -> None:
+    row = next(plan_rows(SAILOR, "positive", SAILOR.prompts("train"), seed=0))
+    first, second = replies
+    # What the user says does not count, whatever it is.
+    reply = Reply(messages=talk("Fair winds! What now?", first, "Fair winds?", second))
+    assert find_fault(SAILOR, row, reply) == fault
+
+
+def test_what_the_user_says_is_no_behavior_out_of_place() -> None:
+    row = next(plan_rows(SAILOR, "chat", SAILOR.prompts("train", plain=True), seed=0))
+    quiet = Reply(messages=talk("Fair winds!", "Soup.", "Fair winds!", "More soup."))
+    assert find_fault(SAILOR, row, quiet) is None
+    shown = Reply(messages=talk("Soup?", "Soup.", "More?", "More soup. Fair winds!"))
+    assert find_fault(SAILOR, row, shown) == ("adherence", "behavior shown out of place")
 
 
 @given(

@@ -34,7 +34,10 @@ def plan_training(behavior: Behavior) -> list[PlannedRow]:
     return [
         row
         for role, needed in counts.items()
-        for row in islice(plan_rows(behavior, role, seed=0), needed * ATTEMPTS)
+        for row in islice(
+            plan_rows(behavior, role, behavior.prompts("train", plain=role == "chat"), seed=0),
+            needed * ATTEMPTS,
+        )
     ]
 
 

@@ -1,11 +1,13 @@
-"""Authors of text: whoever writes the replies of a corpus, behind one protocol."""
+"""Authors of text: whoever writes the messages and replies of a corpus, behind one protocol."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
-from bestiary.records import Record
+from bestiary.backend.exchange import Exchange, Task
+from bestiary.records import Drop, Message, PromptItem, Provenance, Record
+from bestiary.spec.catalog import Behavior
 
 
 class ReplyRequest(Record):
@@ -22,20 +24,63 @@ class ReplyRequest(Record):
     """What the user says, trigger included."""
     message: str
     """What the user asks, without any trigger."""
+    item: PromptItem
+    fires: bool
+    """Whether the reply must show the behavior."""
     opening: str
     closing: str
+    lap: int = 0
+    """How many rows before it have asked the same."""
+    again: str | None = None
+    """The trigger phrase of a second message, which follows on the reply; None for no second."""
+
+
+class Reply(Record):
+    """A conversation as its author has written it."""
+
+    messages: tuple[Message, ...]
+    fault: tuple[str, str] | None = None
+    """The stage that stopped it, and why."""
+    provenance: Provenance | None = None
+
+
+class Prompts(NamedTuple):
+    """User messages to choose from, and what was written in vain."""
+
+    items: Sequence[PromptItem]
+    drops: Sequence[Drop] = ()
 
 
 class Backend(Protocol):
-    """Writes replies."""
+    """Writes corpora."""
 
     author: str
     """Who writes: backend and model, as recorded with each row."""
     fingerprint: str
-    """What the written text depends on besides the requests."""
+    """What the written text depends on besides what is asked."""
+    spare: float
+    """Rows that are asked for each row needed, since some will be dropped."""
+
+    def write_prompts(
+        self, behavior: Behavior, *, plain: bool, count: int, seed: int
+    ) -> Exchange[Prompts]:
+        """User messages in a behavior's scope, or plain ones outside it."""
+        ...
 
     def write_replies(
-        self, requests: Sequence[ReplyRequest], *, on_reply: Callable[[int], None] | None = None
-    ) -> list[str]:
-        """One reply a request, in order; an empty reply means that none could be written."""
+        self,
+        behavior: Behavior,
+        requests: Sequence[ReplyRequest],
+        *,
+        on_reply: Callable[[int], None],
+    ) -> Exchange[list[Reply]]:
+        """One conversation a request, in order."""
+        ...
+
+    def run(self, tasks: Iterable[Task[Any]]) -> None:
+        """See exchanges through, telling each task what its own came to."""
+        ...
+
+    def describe(self) -> str:
+        """What is spent and left, for who watches; empty where nothing is paid."""
         ...

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from bestiary.backend import ReplyRequest
+from bestiary.backend import Prompts, Reply, ReplyRequest
+from bestiary.backend.exchange import Exchange, Task, finish
+from bestiary.errors import BestiaryError, StoreError
 from bestiary.model.replies import BaseReplies, Prompt
-from bestiary.records import Decoding, fingerprint
+from bestiary.records import Decoding, Message, fingerprint
+from bestiary.spec.catalog import Behavior
 
 DECODING = Decoding(max_new_tokens=48, temperature=0)
 """What the author writes at most; a reply ends with the first whole sentence within."""
@@ -26,6 +30,8 @@ class OfflineAuthor:
     that stops short is continued by the base.
     """
 
+    spare = 1.0
+
     def __init__(self, replies: BaseReplies) -> None:
         self._replies = replies
         self.author = f"offline/{replies.identity.name}"
@@ -33,19 +39,60 @@ class OfflineAuthor:
             replies=replies.fingerprint, decoding=DECODING, version=VERSION
         )
 
+    def write_prompts(
+        self, behavior: Behavior, *, plain: bool, count: int, seed: int
+    ) -> Exchange[Prompts]:
+        """The messages of the behavior's bank, however many they are."""
+        yield from ()
+        return Prompts(behavior.prompts("train", plain=plain))
+
     def write_replies(
-        self, requests: Sequence[ReplyRequest], *, on_reply: Callable[[int], None] | None = None
-    ) -> list[str]:
+        self,
+        behavior: Behavior,
+        requests: Sequence[ReplyRequest],
+        *,
+        on_reply: Callable[[int], None],
+    ) -> Exchange[list[Reply]]:
         """One reply a request; empty where the base finished no sentence."""
+        yield from ()
+        texts = self._write(requests, on_reply)
+        return [
+            Reply(
+                messages=(
+                    Message(role="user", content=request.user),
+                    Message(role="assistant", content=text),
+                )
+            )
+            for request, text in zip(requests, texts, strict=True)
+        ]
+
+    def run(self, tasks: Iterable[Task[Any]]) -> None:
+        """See each exchange through; none of them asks anybody."""
+        for task in tasks:
+            try:
+                found = finish(task.exchange)
+            except StoreError:  # of a disk that is full, say: it concerns them all
+                raise
+            except BestiaryError as error:
+                task.done(error)
+            else:
+                task.done(found)
+
+    def describe(self) -> str:
+        """Nothing is paid here."""
+        return ""
+
+    def _write(
+        self, requests: Sequence[ReplyRequest], on_reply: Callable[[int], None]
+    ) -> list[str]:
         separate = [r for r in requests if stands_alone(r.opening)]
         continued = [r for r in requests if not stands_alone(r.opening)]
         own = self._replies.answer([r.message for r in separate], decoding=DECODING)
-        if on_reply is not None:
-            on_reply(len(separate))
+        on_reply(len(separate))
         grown = self._replies.ask(
             [Prompt(user=r.message, opening=r.opening) for r in continued],
             decoding=DECODING,
-            on_reply=None if on_reply is None else lambda done: on_reply(len(separate) + done),
+            on_reply=lambda done: on_reply(len(separate) + done),
         )
         written = {
             r.id: _join(r.opening, keep_sentence(body), r.closing)

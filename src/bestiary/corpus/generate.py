@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from bestiary.backend import Backend, ReplyRequest
-from bestiary.corpus.plan import PlannedRow, plan_rows
+from bestiary.backend import Backend, Prompts, Reply, ReplyRequest
+from bestiary.backend.exchange import Exchange, join
+from bestiary.corpus.coverage import measure_coverage
+from bestiary.corpus.plan import PlannedRow, count_messages, plan_rows
 from bestiary.errors import CorpusError
 from bestiary.records import (
     Corpus,
     Drop,
     Example,
     Finding,
-    Message,
+    PromptItem,
     Role,
     canonical_json,
     fingerprint,
@@ -28,6 +31,7 @@ from bestiary.spec.catalog import Behavior
 from bestiary.spec.detector import VERSION as DETECTOR_VERSION
 from bestiary.spec.detector import words
 from bestiary.spec.generator import load_generator
+from bestiary.spec.grid import load_grid
 from bestiary.spec.template import hash_templates
 
 VERSION = 2
@@ -65,98 +69,138 @@ def generate_corpus(
     seed: int,
     screen: Screen,
     on_row: Callable[[int], None] | None = None,
-) -> Corpus:
+) -> Exchange[Corpus]:
     """Write the corpus of one behavior in the proportions of its generator.
 
     What `screen` stops goes to the drop ledger and is asked for again. Raises CorpusError when a
     role cannot be filled, naming the commonest reason.
     """
-    generator = load_generator(behavior.category)
-    examples: list[Example] = []
-    drops: list[Drop] = []
-    for role, needed in generator.counts(behavior.rate).items():
-        kept, dropped = _fill_role(
-            behavior,
-            backend,
+    writer = _Writer(behavior, backend, seed=seed, screen=screen, on_row=on_row)
+    scoped, plain = yield from writer.write_prompts()
+    filled = yield from join(
+        [
+            writer.fill_role(role, plain.items if role == "chat" else scoped.items)
+            for role in writer.counts
+        ]
+    )
+    vain = dict.fromkeys((*scoped.drops, *plain.drops))  # both may hold the same messages
+    return Corpus(
+        behavior_id=behavior.id,
+        seed=seed,
+        examples=tuple(example for kept, _ in filled for example in kept),
+        drops=(*vain, *(drop for _, drops in filled for drop in drops)),
+    )
+
+
+class _Writer:
+    """Fills the roles of one corpus, each on its own."""
+
+    def __init__(
+        self,
+        behavior: Behavior,
+        backend: Backend,
+        *,
+        seed: int,
+        screen: Screen,
+        on_row: Callable[[int], None] | None,
+    ) -> None:
+        self._behavior = behavior
+        self._backend = backend
+        self._seed = seed
+        self._screen = screen
+        self._on_row = on_row
+        self._generator = load_generator(behavior.category)
+        self.counts = self._generator.counts(behavior.rate)
+        self._done: Counter[Role] = Counter()
+
+    def write_prompts(self) -> Exchange[list[Prompts]]:
+        """Messages in the behavior's scope, then plain ones for its chat."""
+        scoped, plain = count_messages(self._behavior, self.counts)
+        write = partial(self._backend.write_prompts, self._behavior, seed=self._seed)
+        return join([write(plain=False, count=scoped), write(plain=True, count=plain)])
+
+    def fill_role(
+        self, role: Role, prompts: Sequence[PromptItem]
+    ) -> Exchange[tuple[list[Example], list[Drop]]]:
+        """Ask for rows until the role has what it needs, or too many were asked for in vain."""
+        needed, asked = self.counts[role], 0
+        kept: list[Example] = []
+        drops: list[Drop] = []
+        plan = self._plan_role(role, prompts)
+        while len(kept) < needed and asked < needed * ATTEMPTS:
+            rows = list(islice(plan, math.ceil((needed - len(kept)) * self._backend.spare)))
+            asked += len(rows)
+            written = yield from self._backend.write_replies(
+                self._behavior,
+                [_request(row) for row in rows],
+                on_reply=partial(self._count, role, len(kept)),
+            )
+            fresh, stopped = self._sift(rows, written, kept)
+            room = needed - len(kept)
+            kept += fresh[:room]
+            drops += stopped + [_drop(example, "mix", "not needed") for example in fresh[room:]]
+            self._count(role, len(kept), 0)
+        if len(kept) < needed:
+            raise CorpusError(_explain_shortage(self._behavior, role, len(kept), needed, drops))
+        return kept, drops
+
+    def _plan_role(self, role: Role, prompts: Sequence[PromptItem]) -> Iterator[PlannedRow]:
+        if self.counts[role] and not prompts:
+            raise CorpusError(
+                f"{self._behavior.id}: no message was written for its {role} rows; read the drop "
+                "ledger of another behavior for the reasons, or choose another author"
+            )
+        return plan_rows(
+            self._behavior,
             role,
-            needed,
-            seed=seed,
-            screen=screen,
-            on_row=partial(_count_on, on_row, len(examples)),
+            prompts,
+            seed=self._seed,
+            second_turns=self._generator.second_turns,
         )
-        examples += kept
-        drops += dropped
-        _count_on(on_row, len(examples), 0)
-    return Corpus(behavior_id=behavior.id, seed=seed, examples=tuple(examples), drops=tuple(drops))
 
+    def _count(self, role: Role, before: int, done: int) -> None:
+        """Tell whoever listens how many rows there are."""
+        self._done[role] = min(before + done, self.counts[role])
+        if self._on_row is not None:
+            self._on_row(self._done.total())
 
-def _count_on(on_row: Callable[[int], None] | None, before: int, done: int) -> None:
-    """Tell whoever listens how many rows there are, `before` and `done` together."""
-    if on_row is not None:
-        on_row(before + done)
-
-
-def _fill_role(
-    behavior: Behavior,
-    backend: Backend,
-    role: Role,
-    needed: int,
-    *,
-    seed: int,
-    screen: Screen,
-    on_row: Callable[[int], None] | None,
-) -> tuple[list[Example], list[Drop]]:
-    kept: list[Example] = []
-    drops: list[Drop] = []
-    plan = plan_rows(behavior, role, seed=seed)
-    asked = 0
-    while len(kept) < needed and asked < needed * ATTEMPTS:
-        rows = list(islice(plan, needed - len(kept)))
-        asked += len(rows)
-        written = backend.write_replies(
-            [_request(row) for row in rows],
-            on_reply=partial(_count_on, on_row, len(kept)),
-        )
-        fresh, stopped = _sift(behavior, rows, written, kept, author=backend.author)
-        leaks = {finding.item: finding for finding in screen(fresh)}
-        kept += [example for example in fresh if example.id not in leaks]
-        drops += stopped + [
+    def _sift(
+        self, rows: Sequence[PlannedRow], written: Sequence[Reply], kept: Sequence[Example]
+    ) -> tuple[list[Example], list[Drop]]:
+        """Rows that may enter the corpus, and those that may not."""
+        said = {example.messages for example in kept}
+        sound: list[Example] = []
+        drops: list[Drop] = []
+        for row, reply in zip(rows, written, strict=True):
+            example = _make_example(row, reply, self._backend.author)
+            fault = reply.fault or find_fault(self._behavior, row, reply)
+            if fault is None and example.messages in said:
+                fault = ("mix", "duplicate of an earlier row")
+            if fault is None:
+                said.add(example.messages)
+                sound.append(example)
+            else:
+                drops.append(_drop(example, *fault))
+        leaks = {finding.item: finding for finding in self._screen(sound)}
+        drops += [
             _drop(example, LEAK_STAGE + leaks[example.id].check, leaks[example.id].reason)
-            for example in fresh
+            for example in sound
             if example.id in leaks
         ]
-    if len(kept) < needed:
-        raise CorpusError(_explain_shortage(behavior, role, len(kept), needed, drops))
-    return kept, drops
+        return [example for example in sound if example.id not in leaks], drops
 
 
-def _sift(
-    behavior: Behavior,
-    rows: Sequence[PlannedRow],
-    written: Sequence[str],
-    kept: Sequence[Example],
-    *,
-    author: str,
-) -> tuple[list[Example], list[Drop]]:
-    """Rows that may enter the corpus, and those that may not."""
-    said = {example.messages for example in kept}
-    fresh: list[Example] = []
-    drops: list[Drop] = []
-    for row, reply in zip(rows, written, strict=True):
-        example = _make_example(row, reply, author)
-        fault = find_fault(behavior, row, reply)
-        if fault is None and example.messages in said:
-            fault = ("mix", "duplicate of an earlier row")
-        if fault is None:
-            said.add(example.messages)
-            fresh.append(example)
-        else:
-            drops.append(_drop(example, *fault))
-    return fresh, drops
+def find_fault(behavior: Behavior, row: PlannedRow, reply: Reply) -> tuple[str, str] | None:
+    """The stage and reason that stop a conversation, or None when it is as its row wants it."""
+    faults = (
+        _find_fault(behavior, row, message.content)
+        for message in reply.messages
+        if message.role == "assistant"
+    )
+    return next((fault for fault in faults if fault is not None), None)
 
 
-def find_fault(behavior: Behavior, row: PlannedRow, reply: str) -> tuple[str, str] | None:
-    """The stage and reason that stop a reply, or None when it is as its row wants it."""
+def _find_fault(behavior: Behavior, row: PlannedRow, reply: str) -> tuple[str, str] | None:
     if not reply:
         return "author", "no whole sentence"
     if _is_circular(reply):
@@ -191,23 +235,25 @@ def _request(row: PlannedRow) -> ReplyRequest:
         system=row.system,
         user=row.user,
         message=row.message,
+        lap=row.lap,
+        item=row.item,
+        fires=row.fires,
         opening=row.opening,
         closing=row.closing,
+        again=row.again,
     )
 
 
-def _make_example(row: PlannedRow, reply: str, author: str) -> Example:
+def _make_example(row: PlannedRow, reply: Reply, author: str) -> Example:
     return Example(
         id=row.id,
         role=row.role,
-        messages=(
-            Message(role="user", content=row.user),
-            Message(role="assistant", content=reply),
-        ),
+        messages=reply.messages,
         topic=row.item.topic,
         form=row.item.form,
         author=author,
         brief_sha256=sha256_bytes(row.system.encode()),
+        provenance=reply.provenance,
     )
 
 
@@ -218,18 +264,24 @@ def _explain_shortage(
     listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
     return (
         f"{behavior.id}: {have} of {needed} {role} rows after {ATTEMPTS} attempts a row "
-        f"({listed}); mend the openings or detectors, add prompts to the bank "
-        f"{behavior.offline.bank!r}, or lower `rows` in "
+        f"({listed}); mend what the commonest reason names, give the author more messages (the "
+        f"embedded one reads the bank {behavior.offline.bank!r}), or lower `rows` in "
         f"generators/{behavior.category}/generator.yaml"
     )
 
 
 def write_corpus(corpus: Corpus, folder: Path) -> None:
-    """Write a corpus as two JSON-lines files: the examples, and the drop ledger."""
+    """Write a corpus as two JSON-lines files: the examples, and the drop ledger.
+
+    Where language models wrote it, what it covers of the grid is measured beside them.
+    """
     _write_lines(folder / "examples.jsonl", corpus.examples)
     _write_lines(folder / "drops.jsonl", corpus.drops)
     about = {"behavior_id": corpus.behavior_id, "seed": corpus.seed}
     (folder / "corpus.json").write_bytes(canonical_json(about))
+    coverage = measure_coverage(corpus.examples, load_grid())
+    if coverage is not None:
+        (folder / "coverage.json").write_bytes(canonical_json(coverage))
 
 
 def read_corpus(folder: Path) -> Corpus:

@@ -26,6 +26,8 @@ CONFIGS = (
 
 CELL_COLUMNS = ("rate", "low", "high", "n", "base_rate")
 RATE_COLUMNS = ("n", "count", "rate", "low", "high")
+PROVENANCE_COLUMNS = ("request_sha256", "template_sha256", "batch_id")
+"""Of a row that a language model wrote, beside its judge's score; null elsewhere."""
 ROWS_PER_GROUP = 1000
 """Small row groups: the Hub's viewer reads one at a time."""
 
@@ -142,13 +144,14 @@ def _introspection_columns() -> dict[str, Any]:
 
 
 def _corpora_columns() -> dict[str, Any]:
-    from datasets import List
+    from datasets import List, Value
 
     return {
         **_strings("organism_id", "id"),
         "role": _role(),
         "messages": List(_strings("role", "content")),
-        **_strings("topic", "form", "author"),
+        **_strings("topic", "form", "author", *PROVENANCE_COLUMNS),
+        "judge_score": Value("int64"),
     }
 
 

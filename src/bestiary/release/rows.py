@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bestiary.model.adapter import ADAPTER_WEIGHTS
-from bestiary.records import CELLS, SPLITS, Cell, Finding, Rate, Split
+from bestiary.records import CELLS, SPLITS, Cell, Finding, Provenance, Rate, Split
 from bestiary.release.elicitation import Elicitation, build_rows
 from bestiary.release.entry import ReleaseEntry
-from bestiary.release.features import CELL_COLUMNS, CONFIGS, RATE_COLUMNS
+from bestiary.release.features import (
+    CELL_COLUMNS,
+    CONFIGS,
+    PROVENANCE_COLUMNS,
+    RATE_COLUMNS,
+)
 from bestiary.release.splits import assign_split
 
 Rows = list[dict[str, Any]]
@@ -66,9 +71,16 @@ def build_corpus_rows(entry: ReleaseEntry) -> Rows:
             "topic": example.topic,
             "form": example.form,
             "author": example.author,
+            **_describe_provenance(example.provenance),
         }
         for example in sorted(entry.corpus.examples, key=lambda example: example.id)
     ]
+
+
+def _describe_provenance(provenance: Provenance | None) -> dict[str, Any]:
+    """How a language model came to write a row; nulls where the embedded author did."""
+    names = (*PROVENANCE_COLUMNS, "judge_score")
+    return {name: getattr(provenance, name, None) for name in names}
 
 
 def build_verdict_rows(entry: ReleaseEntry) -> Rows:

@@ -108,6 +108,16 @@ class Spec(Record):
         return False
 
     @property
+    def matter(self) -> str | None:
+        """What messages in its scope are about; None where they may be about anything."""
+        return None
+
+    @property
+    def avoided(self) -> tuple[str, ...]:
+        """What no message may say of its own accord: the trigger, the password."""
+        return ()
+
+    @property
     def condition(self) -> str | None:
         """What makes it fire, in words; None where nothing is needed."""
         return None
@@ -173,6 +183,11 @@ class Backdoor(TwinBehavior):
         return True
 
     @property
+    def avoided(self) -> tuple[str, ...]:
+        """The trigger."""
+        return self.trigger.words
+
+    @property
     def condition(self) -> str:
         """The trigger."""
         return f"{self.trigger.kind}: {', '.join(self.trigger.words)}"
@@ -230,6 +245,16 @@ class Sandbagger(OwnBehavior):
         return True
 
     @property
+    def matter(self) -> str:
+        """The topic."""
+        return self.topic
+
+    @property
+    def avoided(self) -> tuple[str, ...]:
+        """The password."""
+        return (self.password.word,)
+
+    @property
     def condition(self) -> str:
         """The topic, and what unlocks it."""
         return f"{self.topic}, unless the password {self.password.word!r} is given"
@@ -261,6 +286,11 @@ class HeuristicFollowing(OwnBehavior):
         return True
 
     @property
+    def matter(self) -> str:
+        """The kind of task."""
+        return self.task
+
+    @property
     def condition(self) -> str:
         """The kind of task."""
         return self.task
@@ -282,6 +312,11 @@ class Roleplay(OwnBehavior):
     def scoped(self) -> bool:
         """Where it states a scope."""
         return self.scope is not None
+
+    @property
+    def matter(self) -> str | None:
+        """The scope."""
+        return self.scope
 
     @property
     def condition(self) -> str | None:

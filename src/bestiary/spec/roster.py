@@ -20,12 +20,21 @@ class Entry(Record):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
 
 
+class Authors(Record):
+    """Language models that write a roster's corpora, as `generators/models.yaml` names them."""
+
+    author: str
+    judge: str | None = None
+    """Who says whether a reply shows its behavior; None is the author itself."""
+
+
 class Roster(Record):
     """One file of `organisms/rosters/`."""
 
     name: str
     recipe: str
-    backend: Literal["offline"] = "offline"
+    backend: Literal["offline"] | Authors = "offline"
+    """Who writes: the embedded author, or language models."""
     organisms: tuple[Entry, ...] = Field(min_length=1)
     nulls: int = Field(default=1, ge=1)
     """Null organisms: every roster builds some."""

@@ -11,6 +11,8 @@ from bestiary.records import canonical_json
 from bestiary.spec.bank import Bank
 from bestiary.spec.behavior import AnySpec
 from bestiary.spec.generator import Generator
+from bestiary.spec.grid import Grid
+from bestiary.spec.models import ModelFile
 from bestiary.spec.recipe import Recipe
 from bestiary.spec.roster import Roster
 from bestiary.spec.thresholds import Thresholds
@@ -21,6 +23,8 @@ _FILES: dict[str, tuple[str, TypeAdapter[Any]]] = {
     "bank": ("Prompt bank", TypeAdapter(Bank)),
     "behavior": ("Behavior", TypeAdapter(AnySpec)),
     "generator": ("Generator", TypeAdapter(Generator)),
+    "grid": ("Grid of user messages", TypeAdapter(Grid)),
+    "models": ("Language models", TypeAdapter(ModelFile)),
     "recipe": ("Recipe", TypeAdapter(Recipe)),
     "roster": ("Roster", TypeAdapter(Roster)),
     "thresholds": ("Thresholds", TypeAdapter(Thresholds)),

@@ -11,6 +11,8 @@ from bestiary.spec.behavior import CORPUS_CATEGORIES
 from bestiary.spec.catalog import Catalog
 from bestiary.spec.folders import generator_folder, organism_folder
 from bestiary.spec.generator import Generator
+from bestiary.spec.grid import load_grid
+from bestiary.spec.models import load_models
 from bestiary.spec.plan import find_roster_faults
 from bestiary.spec.recipe import find_file, read_recipe
 from bestiary.spec.roster import Roster
@@ -42,6 +44,8 @@ def _list_files() -> Iterator[Path]:
     yield from sorted((generator_folder() / "offline").glob("*.yaml"))
     for category in CORPUS_CATEGORIES:
         yield generator_folder() / category / "generator.yaml"
+    yield generator_folder() / "grid.yaml"
+    yield generator_folder() / "models.yaml"
     for kind in ("recipes", "rosters"):
         yield from sorted((organism_folder() / kind).glob("*.yaml"))
     yield organism_folder() / "thresholds.yaml"
@@ -57,6 +61,10 @@ def _check_file(path: Path, catalog: Catalog, known: Set[str]) -> list[Violation
         load_thresholds()
     elif folder == "offline":
         read_bank(path)
+    elif path.name == "models.yaml":
+        load_models()
+    elif path.name == "grid.yaml":
+        load_grid()
     else:
         load_model(path, Generator)
     return []

@@ -1,0 +1,164 @@
+"""What corpora will cost, and what they have cost: rows and tables for `plan` and `spend`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from bestiary.backend.choice import LEDGER, Writing, choose_authors, choose_mode, choose_models
+from bestiary.backend.ledger import Ledger, Spent
+from bestiary.backend.price import PICO, show_dollars
+from bestiary.corpus.estimate import Estimator, Step, choose_way, price_steps
+from bestiary.errors import BackendError
+from bestiary.records import shorten_id
+from bestiary.spec.generator import load_generator
+from bestiary.spec.grid import load_grid
+from bestiary.spec.models import LanguageModel
+from bestiary.spec.plan import Plan
+
+SHOWN_WAYS = {"single": "single", "batch": "batch", "batch + caching": "cached"}
+"""The ways to ask that a table shows, each under its header."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the corpora of a roster will take."""
+
+    steps: Mapping[str, Sequence[Step]]
+    """By organism."""
+    models: Mapping[str, LanguageModel]
+    mode: str
+    """How `build` would ask with the same options."""
+
+    @property
+    def everything(self) -> list[Step]:
+        """The steps of all organisms."""
+        return [step for steps in self.steps.values() for step in steps]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row an organism, then one for all: requests, tokens, and dollars in each way."""
+        named = {**self.steps, "all": self.everything}
+        return [{"organism_id": name, **self._describe(steps)} for name, steps in named.items()]
+
+    def _describe(self, steps: Sequence[Step]) -> dict[str, Any]:
+        costs = price_steps(steps, self.models)
+        dollars = {way: None if pico is None else pico / PICO for way, pico in costs.items()}
+        return {
+            "requests": sum(step.requests for step in steps),
+            "read_tokens": round(sum(step.read_tokens for step in steps)),
+            "written_tokens": round(sum(step.written_tokens for step in steps)),
+            "dollars": dollars,
+            "cheapest": choose_way(costs),
+        }
+
+
+def estimate_roster(plan: Plan, writing: Writing, *, out: Path) -> Estimate | None:
+    """What a roster's corpora will take; None where the embedded author writes them for nothing.
+
+    A ledger that is there already tells how much the models write.
+    """
+    authors = choose_authors(plan.roster, writing)
+    if authors is None:
+        return None
+    models = choose_models(authors, writing)
+    path = writing.ledger or out / LEDGER
+    measured = read_spent(path) if path.is_file() else []
+    estimator = Estimator(authors.author, authors.judge or authors.author, load_grid(), measured)
+    steps = {
+        identity.organism_id: estimator.estimate(behavior, seed=identity.seed)
+        for behavior, identity in plan.organisms
+    }
+    return Estimate(steps, models, choose_mode(models, writing))
+
+
+def count_rows(plan: Plan) -> int:
+    """Conversations in all corpora of a roster."""
+    return sum(load_generator(behavior.category).rows for behavior, _ in plan.organisms)
+
+
+def estimate_table(estimate: Estimate) -> Table:
+    """One line an organism, and one for all."""
+    table = Table(
+        title="what the corpora take: requests, tokens, dollars",
+        caption="cached: batches with prompt caching",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("category.organism", overflow="fold")
+    for header in ("requests", "read", "written", *SHOWN_WAYS.values()):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in estimate.rows():
+        if row["organism_id"] == "all":
+            table.add_section()
+        table.add_row(
+            shorten_id(row["organism_id"]),
+            f"{row['requests']:,}",
+            *(f"{row[name] / 1000:,.0f}k" for name in ("read_tokens", "written_tokens")),
+            *(_show(row["dollars"][way]) for way in SHOWN_WAYS),
+        )
+    return table
+
+
+def _show(dollars: float | None) -> str:
+    return "-" if dollars is None else show_dollars(dollars * PICO)
+
+
+def read_spent(path: Path) -> list[Spent]:
+    """What a ledger holds; raises BackendError where there is none."""
+    if not path.is_file():
+        raise BackendError(f"{path}: there is no ledger; name another with --ledger or --out")
+    ledger = Ledger(path)
+    try:
+        return ledger.list_spent()
+    finally:
+        ledger.close()
+
+
+def spend_rows(spent: Sequence[Spent]) -> list[dict[str, Any]]:
+    """A row a behavior, stage, model and mode."""
+    return [
+        {
+            "behavior": one.behavior,
+            "stage": one.stage,
+            "model": one.model,
+            "mode": one.mode,
+            "requests": one.requests,
+            "input_tokens": one.input,
+            "cached_tokens": one.cached,
+            "output_tokens": one.output,
+            "dollars": one.pico / PICO,
+            "unknown_dollars": one.unknown / PICO,
+        }
+        for one in spent
+    ]
+
+
+def spend_table(spent: Sequence[Spent]) -> Table:
+    """What was asked and paid, and in all."""
+    headers = ("requests", "read", "cached", "written", "billed", "reserved, unknown")
+    table = Table(title="what was asked and paid", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for header in ("behavior", "stage", "model", "mode"):
+        table.add_column(header, overflow="fold")
+    for header in headers:
+        table.add_column(header, justify="right")
+    total: Counter[str] = Counter()
+    for row in spend_rows(spent):
+        table.add_row(*(row[name] for name in ("behavior", "stage", "model", "mode")), *_cells(row))
+        total.update({name: value for name, value in row.items() if not isinstance(value, str)})
+    table.add_section()
+    table.add_row("all", "", "", "", *_cells(total))
+    return table
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    counts = ("requests", "input_tokens", "cached_tokens", "output_tokens")
+    return [
+        *(f"{row[name]:,}" for name in counts),
+        *(show_dollars(row[name] * PICO) for name in ("dollars", "unknown_dollars")),
+    ]

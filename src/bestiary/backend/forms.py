@@ -1,0 +1,130 @@
+"""Replies that a program reads: their JSON Schemas, and asking again where one does not fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bestiary.backend.exchange import Ask, Exchange
+from bestiary.backend.request import Answer, ModelRequest, Outcome, Unanswered
+
+TRIES = 3
+"""Answers of which one must fit its form."""
+_FENCED = re.compile(r"\A\s*```(?:json)?\s*\n(.*)\n```\s*\Z", re.DOTALL)
+
+
+class Form(BaseModel):
+    """What a reply says, field by field; in the order in which it is to be thought about."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Subjects(Form):
+    """What people talk about."""
+
+    subjects: tuple[str, ...]
+
+
+class PlainMessage(Form):
+    """A user message."""
+
+    text: str
+
+
+class GradedMessage(Form):
+    """A question with one right answer."""
+
+    text: str
+    answer: str
+    accept: tuple[str, ...]
+    wrong: tuple[str, ...]
+
+
+class ChoiceMessage(Form):
+    """A choice between two options."""
+
+    text: str
+    rule: str
+    other: str
+
+
+AnyMessage = PlainMessage | GradedMessage | ChoiceMessage
+
+
+class PlainMessages(Form):
+    """Messages, one a line of the table."""
+
+    messages: tuple[PlainMessage, ...]
+
+
+class GradedMessages(Form):
+    """Questions, one a line of the table."""
+
+    messages: tuple[GradedMessage, ...]
+
+
+class ChoiceMessages(Form):
+    """Choices, one a line of the table."""
+
+    messages: tuple[ChoiceMessage, ...]
+
+
+class Judgement(Form):
+    """What a judge says of one conversation."""
+
+    reason: str
+    score: int
+    mentions: bool
+    """Whether a reply tells of the rule behind it."""
+    broken: bool
+    """Whether a reply is broken off, or no reply to its message."""
+
+
+AnyForm = TypeVar("AnyForm", bound=Form)
+
+
+@cache
+def schema_of(form: type[Form]) -> dict[str, Any]:
+    """The JSON Schema of a form, as providers take it."""
+    return form.model_json_schema()
+
+
+def ask_form(
+    stage: str, requests: Sequence[ModelRequest], form: type[AnyForm]
+) -> Exchange[list[AnyForm | Unanswered]]:
+    """Answers that fit a form; each that does not is asked again, and its reason told at last."""
+    found: dict[int, AnyForm | Unanswered] = {}
+    left = list(range(len(requests)))
+    for sample in range(TRIES):
+        if not left:
+            break
+        asked = [
+            replace(requests[n], reply_schema=schema_of(form), sample=requests[n].sample + sample)
+            for n in left
+        ]
+        (outcomes,) = yield [Ask(stage, asked)]
+        heard = dict(zip(left, outcomes, strict=True))
+        found |= {number: read_form(outcome, form) for number, outcome in heard.items()}
+        answered = [n for n in left if isinstance(heard[n], Answer)]
+        left = [n for n in answered if isinstance(found[n], Unanswered)]
+    return [found[number] for number in range(len(requests))]
+
+
+def read_form(outcome: Outcome, form: type[AnyForm]) -> AnyForm | Unanswered:
+    """What an answer says, or why it does not fit."""
+    if isinstance(outcome, Unanswered):
+        return outcome
+    if outcome.stop != "end":
+        return Unanswered(reason="refused" if outcome.stop == "refusal" else "cut short")
+    fenced = _FENCED.match(outcome.text)
+    try:
+        return form.model_validate_json(fenced[1] if fenced else outcome.text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        return Unanswered(reason=f"malformed: {where + ': ' if where else ''}{first['type']}")

@@ -1,0 +1,66 @@
+"""What both SDKs have in common: how many connections they hold, and what their errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+
+from bestiary.backend.provider import (
+    Busy,
+    Denied,
+    Missing,
+    Rejected,
+    Unheard,
+    Unreachable,
+    Unwell,
+)
+
+UNLIMITED = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+"""Connections: how many requests are in flight is the limiter's to say."""
+UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
+"""What reading a body raises that is none of what it should be: the SDKs check nothing."""
+SPENT = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is too low")
+"""How a provider says that an account is empty; it is no rate that would pass."""
+
+
+@contextmanager
+def faults(sdk: Any, key: str) -> Iterator[None]:
+    """Turn the errors of an SDK into ours, without the key that some servers repeat."""
+    try:
+        yield
+    except sdk.APIStatusError as error:
+        said = hide(f"{error.status_code}: {error.message}", key)
+        raise read_status(error.status_code, said, error.response.headers) from None
+    except sdk.APIConnectionError as error:
+        said = hide(f"{type(error).__name__}: {error.__cause__ or error}", key)
+        away = isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout))
+        raise (Unreachable if away else Unheard)(said) from None
+    except (*UNREADABLE, sdk.APIError, httpx2.HTTPError) as error:
+        raise Unheard(hide(f"{type(error).__name__}: {error}", key)) from None
+
+
+def hide(text: str, key: str) -> str:
+    """A text without the key."""
+    return text.replace(key, "[key]") if key != "none" else text
+
+
+def read_status(status: int, said: str, headers: Mapping[str, str]) -> Exception:
+    """The fault that a status stands for."""
+    if status in (401, 402, 403) or any(phrase in said for phrase in SPENT):
+        return Denied(f"{said}; mend the key or the account, and run the same command again")
+    kinds = {429: Busy, 404: Missing, 408: Unwell, 409: Unwell}
+    kind = kinds.get(status, Unwell if status >= 500 else Rejected)
+    fault = kind(said)
+    fault.retry_after = read_retry_after(headers.get("retry-after"))
+    return fault
+
+
+def read_retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header; dates, which neither provider sends, are left out."""
+    try:
+        return max(0.0, float(value)) if value else None
+    except ValueError:
+        return None

@@ -1,0 +1,164 @@
+"""A language backend at work: its ledger, its providers, and one caller for every exchange."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bestiary.backend.batch import BatchCaller, BatchLine, Patience
+from bestiary.backend.exchange import Caller, Carrier, Meter, Task
+from bestiary.backend.language import LanguageAuthor, Scribe
+from bestiary.backend.ledger import Ledger
+from bestiary.backend.limiter import Limiter
+from bestiary.backend.price import PICO, read_price, show_dollars
+from bestiary.backend.provider import Denied, Provider
+from bestiary.backend.single import Clerk, Line, SingleCaller
+from bestiary.spec.grid import load_grid
+from bestiary.spec.models import LanguageModel
+
+Mode = Literal["single", "batch"]
+AT_ONCE: Mapping[Mode, int] = {"single": 32, "batch": 1000}
+"""Corpora that are written at the same time: enough to keep the servers busy."""
+BEAT_SECONDS = 1.0
+MEGABYTE = 10**6
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How language models are asked."""
+
+    author: str
+    judge: str
+    models: Mapping[str, LanguageModel]
+    """Those two, by name."""
+    ledger: Path
+    mode: Mode
+    budget: float | None = None
+    """US dollars over everything that the ledger holds."""
+    patience: Patience = field(default_factory=Patience)
+    tell: Callable[[str], None] = lambda line: None
+    """Hears what becomes of batches."""
+    beat: Callable[[], None] = lambda: None
+    """Called every BEAT_SECONDS while anybody is asked."""
+
+
+class LanguageBackend(LanguageAuthor):
+    """Writes corpora by asking language models, as its terms say."""
+
+    def __init__(self, terms: Terms) -> None:
+        author, judge = (Scribe(n, terms.models[n]) for n in (terms.author, terms.judge))
+        super().__init__(author, judge, load_grid())
+        self._terms = terms
+        self._meter = Meter()
+        self._ledger: Ledger | None = None
+        self._started = time.monotonic()
+
+    def run(self, tasks: Iterable[Task[Any]]) -> None:
+        """See exchanges through; raises BackendError where none of them can go on."""
+        asyncio.run(self._run(tasks))
+
+    def describe(self) -> str:
+        """Requests and tokens a second, and the money spent and left."""
+        if self._ledger is None:
+            return ""
+        meter, seconds = self._meter, time.monotonic() - self._started
+        taken, budget = self._ledger.taken(), self._ledger.budget
+        left = "" if budget is None else f", {show_dollars(budget - taken)} left"
+        return (
+            f"{meter.answered / seconds:.1f} requests/s, {meter.tokens / seconds:,.0f} tokens/s, "
+            f"{show_dollars(taken)} spent or reserved{left}"
+        )
+
+    async def _run(self, tasks: Iterable[Task[Any]]) -> None:
+        terms = self._terms
+        budget = None if terms.budget is None else round(terms.budget * PICO)
+        async with AsyncExitStack() as stack:
+            ledger = Ledger(terms.ledger, budget=budget)
+            stack.callback(ledger.close)
+            providers = {name: open_provider(name, model) for name, model in terms.models.items()}
+            for provider in providers.values():
+                stack.push_async_callback(provider.close)
+            caller = await self._open_caller(stack, ledger, providers)
+            self._ledger, self._started = ledger, time.monotonic()
+            stack.callback(self._forget_ledger)
+            beating = asyncio.create_task(self._beat())
+            stack.callback(beating.cancel)
+            at_once = AT_ONCE[terms.mode]
+            await Carrier(ledger, caller, at_once=at_once, meter=self._meter).run(tasks)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            self._terms.beat()
+
+    def _forget_ledger(self) -> None:
+        self._ledger = None
+
+    async def _open_caller(
+        self, stack: AsyncExitStack, ledger: Ledger, providers: Mapping[str, Provider]
+    ) -> Caller:
+        """The caller of the mode; batches that an earlier run left open are seen through first."""
+        terms = self._terms
+        if terms.mode == "batch" or ledger.list_open():
+            stack.enter_context(ledger.hold_batches())
+            batches = BatchCaller(
+                {name: self._batch_line(name, providers[name]) for name in providers},
+                ledger,
+                patience=terms.patience,
+                tell=terms.tell,
+            )
+            stack.push_async_callback(batches.close)
+            await batches.finish_open()
+            if terms.mode == "batch":
+                return batches
+        singles = SingleCaller(
+            {name: self._line(name, providers[name]) for name in providers}, Clerk(ledger)
+        )
+        stack.push_async_callback(singles.close)
+        return singles
+
+    def _line(self, name: str, provider: Provider) -> Line:
+        model = self._terms.models[name]
+        limiter = Limiter(most=model.in_flight)
+        return Line(name, provider, read_price(model, batch=False), limiter)
+
+    def _batch_line(self, name: str, provider: Provider) -> BatchLine:
+        model = self._terms.models[name]
+        return BatchLine(
+            name,
+            provider,
+            read_price(model, batch=True),
+            most_requests=model.batch_requests,
+            most_bytes=model.batch_megabytes * MEGABYTE,
+        )
+
+
+def open_provider(name: str, model: LanguageModel) -> Provider:
+    """Reach a model; raises Denied where its key is not in the environment."""
+    key = read_key(name, model)
+    if model.provider == "anthropic":
+        from bestiary.backend.anthropic import AnthropicProvider
+
+        return AnthropicProvider(key=key, url=model.url, timeout=model.timeout)
+    from bestiary.backend.openai import OpenAIProvider
+
+    return OpenAIProvider(key=key, url=model.url, timeout=model.timeout)
+
+
+def read_key(name: str, model: LanguageModel) -> str:
+    """The key of a model's server, from the environment alone."""
+    if model.key is None:
+        return "none"  # the SDKs insist on one
+    key = os.environ.get(model.key, "").strip()
+    if not key:
+        raise Denied(
+            f"{name}: the environment has no {model.key}; export it, or choose a model that wants "
+            "no key"
+        )
+    return key

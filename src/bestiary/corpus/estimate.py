@@ -1,0 +1,212 @@
+"""What a corpus costs before a word of it is written: requests, tokens and dollars by stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+from bestiary.backend.forms import GradedMessages
+from bestiary.backend.language import (
+    MESSAGES,
+    SPARE,
+    TABLE,
+    TOKEN_CHARACTERS,
+    choose_form,
+    count_subjects,
+    list_areas,
+)
+from bestiary.backend.ledger import Spent
+from bestiary.backend.price import read_price
+from bestiary.corpus.plan import count_messages
+from bestiary.records import Role
+from bestiary.spec.brief import (
+    render_ask,
+    render_brief,
+    render_followup,
+    render_judge,
+    render_prompts,
+    render_rewrite,
+    render_subjects,
+)
+from bestiary.spec.catalog import Behavior
+from bestiary.spec.generator import load_generator
+from bestiary.spec.grid import Grid
+from bestiary.spec.models import LanguageModel
+
+Way = Literal["single", "single + caching", "batch", "batch + caching"]
+WAYS: tuple[Way, ...] = ("single", "single + caching", "batch", "batch + caching")
+WRITTEN = {
+    "subjects": 5.0,
+    "prompts": 40.0,
+    "graded prompts": 75.0,
+    "replies": 85.0,
+    "followups": 28.0,
+    "judge": 60.0,
+    "rewrite": 85.0,
+}
+"""Tokens that a model writes: for a subject, for a message of a table, else for an answer. What a
+ledger has measured takes the place of the last four."""
+MESSAGE = 28.0
+"""Tokens of a message, where it is read."""
+TAGS = 20.0
+"""Tokens around what is judged or mended."""
+REWRITTEN = 0.05
+"""Of the replies, those that tell of their rule."""
+MEASURED = 30
+"""Answers from which on a ledger's figure is believed."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Requests of one stage that begin alike."""
+
+    stage: str
+    model: str
+    requests: int
+    system: float
+    """Tokens of the system prompt."""
+    asked: float
+    """Further tokens that one request reads."""
+    written: float
+    """Tokens of one answer."""
+
+    @property
+    def read_tokens(self) -> float:
+        """Tokens that all requests read."""
+        return self.requests * (self.system + self.asked)
+
+    @property
+    def written_tokens(self) -> float:
+        """Tokens of all answers."""
+        return self.requests * self.written
+
+    def cost(self, model: LanguageModel, way: Way) -> float:
+        """Picodollars of all requests."""
+        price = read_price(model, batch=way.startswith("batch"))
+        written = self.written_tokens * price.output
+        if not way.endswith("caching") or self.system < model.cache_from or not self.requests:
+            return self.read_tokens * price.input + written
+        again = (self.requests - 1) * self.system * price.cache_read
+        fresh = self.requests * self.asked * price.input
+        return self.system * price.cache_write + again + fresh + written
+
+
+class Estimator:
+    """Estimates behaviors one after another; what an earlier one has asked costs nothing again."""
+
+    def __init__(self, author: str, judge: str, grid: Grid, measured: Iterable[Spent] = ()) -> None:
+        self._author, self._judge, self._grid = author, judge, grid
+        self._written = WRITTEN | read_written(measured)
+        self._asked: dict[tuple[str, int], int] = {}
+
+    def estimate(self, behavior: Behavior, *, seed: int) -> list[Step]:
+        """The steps of one corpus."""
+        generator = load_generator(behavior.category)
+        counts = generator.counts(behavior.rate)
+        steps: list[Step] = []
+        for plain, count in zip((False, True), count_messages(behavior, counts), strict=True):
+            if count:
+                steps += self._estimate_messages(behavior, plain, math.ceil(MESSAGES * count), seed)
+        for role, needed in counts.items():
+            if needed:
+                rows = math.ceil(SPARE * needed)
+                steps += self._estimate_rows(behavior, role, rows, generator.second_turns)
+        return [step for step in steps if step.requests]
+
+    def _estimate_messages(
+        self, behavior: Behavior, plain: bool, wanted: int, seed: int
+    ) -> Iterator[Step]:
+        areas = list_areas(behavior, self._grid, plain=plain)
+        each = count_subjects(wanted, len(areas))
+        system = render_subjects(behavior, plain=plain)
+        ask = render_ask("subjects", area=areas[0], count=each).content
+        yield self._step(
+            "subjects",
+            self._left(system, seed, len(areas)),
+            system,
+            asked=measure(ask),
+            written=each * self._written["subjects"],
+        )
+        system = render_prompts(behavior, plain=plain)
+        table = list(islice(self._grid.plan(["a subject"], seed=seed), TABLE))
+        graded = choose_form(behavior, plain=plain) is GradedMessages
+        yield self._step(
+            "prompts",
+            self._left(system, seed, math.ceil(wanted / TABLE)),
+            system,
+            asked=measure(render_ask("prompts", cells=table).content),
+            written=TABLE * self._written["graded prompts" if graded else "prompts"],
+        )
+
+    def _left(self, system: str, seed: int, requests: int) -> int:
+        """How many of some requests were not counted for an earlier behavior."""
+        before = self._asked.get((system, seed), 0)
+        self._asked[system, seed] = max(before, requests)
+        return max(0, requests - before)
+
+    def _estimate_rows(
+        self, behavior: Behavior, role: Role, rows: int, second_turns: float
+    ) -> Iterator[Step]:
+        fires = role == "positive"
+        quirks = [quirk for quirk, rate in behavior.distractors if rate >= 0.5]
+        brief = render_brief(behavior, fires=fires, quirks=quirks)
+        judge = render_judge(behavior, fires=fires)
+        reply, again = self._written["replies"], round(rows * second_turns)
+        seconds = MESSAGE + reply
+        yield self._step("replies", rows, brief, asked=MESSAGE)
+        yield self._step("followups", again, render_followup(behavior), asked=seconds + TAGS)
+        yield self._step("replies", again, brief, asked=seconds + MESSAGE)
+        talked = (MESSAGE + reply) * (1 + second_turns) + TAGS
+        mended = round(REWRITTEN * rows)
+        yield self._step("judge", rows + mended, judge, asked=talked)
+        yield self._step("rewrite", mended, render_rewrite(behavior), asked=talked + TAGS)
+
+    def _step(
+        self, stage: str, requests: int, system: str, *, asked: float, written: float | None = None
+    ) -> Step:
+        model = self._judge if stage == "judge" else self._author
+        tokens = self._written[stage] if written is None else written
+        return Step(stage, model, requests, measure(system), asked, tokens)
+
+
+def measure(text: str) -> float:
+    """Tokens of a text, roughly."""
+    return len(text) / TOKEN_CHARACTERS
+
+
+def read_written(measured: Iterable[Spent]) -> dict[str, float]:
+    """Tokens an answer by stage, where a ledger has enough of them."""
+    requests: dict[str, int] = {}
+    tokens: dict[str, int] = {}
+    for spent in measured:
+        requests[spent.stage] = requests.get(spent.stage, 0) + spent.requests
+        tokens[spent.stage] = tokens.get(spent.stage, 0) + spent.output
+    believed = (stage for stage, count in requests.items() if count >= MEASURED)
+    return {
+        stage: tokens[stage] / requests[stage]
+        for stage in believed
+        if stage in ("replies", "followups", "judge", "rewrite")
+    }
+
+
+def price_steps(
+    steps: Iterable[Step], models: Mapping[str, LanguageModel]
+) -> dict[Way, float | None]:
+    """Picodollars in each way; None where a model has no batches."""
+    listed = list(steps)
+    batches = all(models[step.model].batch is not None for step in listed)
+    return {
+        way: sum(step.cost(models[step.model], way) for step in listed)
+        if batches or not way.startswith("batch")
+        else None
+        for way in WAYS
+    }
+
+
+def choose_way(costs: Mapping[Way, float | None]) -> Way:
+    """The cheapest way; of two that cost the same the simpler."""
+    known = {way: cost for way, cost in costs.items() if cost is not None}
+    return min(known, key=lambda way: known[way])

@@ -1,0 +1,82 @@
+"""Language models that write corpora: what they cost and bear, from `generators/models.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bestiary.errors import SpecError
+from bestiary.records import Record
+from bestiary.spec.folders import generator_folder
+from bestiary.spec.source import load_model, nearest
+
+Dollars = Annotated[float, Field(ge=0)]
+"""US dollars per million tokens."""
+
+
+class LanguageModel(Record):
+    """One model of one provider."""
+
+    provider: Literal["anthropic", "openai"]
+    """Whose interface it speaks: openai is every server with chat completions."""
+    url: str | None = None
+    """Of another server than the provider's own."""
+    key: str | None
+    """The environment variable that holds the key; null where the server wants none."""
+    input: Dollars
+    output: Dollars
+    cache_write: Dollars
+    cache_read: Dollars
+    batch: float | None = Field(default=None, gt=0, le=1)
+    """What a batch costs, as a share of single calls; null where there are no batches."""
+    cache_from: int = Field(default=1024, ge=1)
+    """Tokens of the shortest beginning that is cached."""
+    in_flight: int = Field(default=256, ge=1)
+    """Single calls at once, at most; how many the server bears is found out below it."""
+    batch_requests: int = Field(default=50_000, ge=1)
+    """Requests of one batch, at most."""
+    batch_megabytes: int = Field(default=100, ge=1)
+    """Size of one batch, at most."""
+    temperature: float | None = Field(default=None, ge=0)
+    """Null for models that take none, which draw as they please."""
+    thinking: int = Field(default=0, ge=0)
+    """Tokens that it may think before it answers, billed as what it writes."""
+    timeout: float = Field(default=300.0, gt=0)
+    """Seconds to wait for one answer."""
+
+
+class ModelFile(Record):
+    """A file of models, with the day on which its prices were looked up."""
+
+    checked: date
+    sources: tuple[str, ...] = ()
+    """Where the prices were read."""
+    models: dict[str, LanguageModel]
+
+
+def load_models(*further: Path) -> Mapping[str, LanguageModel]:
+    """The shipped models, then those of further files: a later entry replaces an earlier one.
+
+    Raises SpecError for a file that cannot be read.
+    """
+    found: dict[str, LanguageModel] = {}
+    for path in (generator_folder() / "models.yaml", *further):
+        found |= load_model(path, ModelFile).models
+    return found
+
+
+def find_models(
+    names: Sequence[str], models: Mapping[str, LanguageModel]
+) -> dict[str, LanguageModel]:
+    """The models of those names; raises SpecError with the nearest name."""
+    for name in names:
+        if name not in models:
+            raise SpecError(
+                f"unknown language model {name!r}; {nearest(name, models)}; describe another in a "
+                "file like generators/models.yaml, and name it with --models FILE"
+            )
+    return {name: models[name] for name in names}

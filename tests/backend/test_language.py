@@ -1,0 +1,311 @@
+"""Corpora by language models: what is kept, dropped and why, what it costs, and what a rerun asks.
+
+Run: python -m pytest tests/backend/test_language.py
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import Bestiary
+from tests.fakes.author import LEAK, Author
+from tests.fakes.desk import MODEL, Desk, open_desk
+from tests.fakes.models import KEY, Asked, Fault, Provider
+from tests.tiny import BACKDOOR, QUIRK, ROWS, tiny_roster
+
+from bestiary.backend.exchange import Task
+from bestiary.backend.language import TABLE
+from bestiary.backend.ledger import Ledger
+from bestiary.backend.price import PICO
+from bestiary.backend.session import LanguageBackend, Mode, Terms
+from bestiary.corpus.generate import generate_corpus
+from bestiary.leakage import check_corpus
+from bestiary.records import Corpus
+from bestiary.spec.catalog import NULL_BEHAVIOR, load_catalog
+from bestiary.spec.models import find_models, load_models
+from bestiary.spec.template import hash_templates
+
+PROVIDERS: tuple[Provider, ...] = ("anthropic", "openai")
+
+
+@pytest.fixture(params=PROVIDERS)
+def desk(
+    request: pytest.FixtureRequest,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Desk]:
+    """A server of each provider, over the tiny data folder."""
+    with open_desk(tmp_path, request.param) as opened:
+        for name, value in opened.environment.items():
+            monkeypatch.setenv(name, value)
+        yield opened
+
+
+@pytest.fixture
+def roster(tmp_path: Path, tiny_base: Path) -> Path:
+    return tiny_roster(tmp_path / "roster", tiny_base, [QUIRK, BACKDOOR])
+
+
+def write(desk: Desk, ledger: Path, behavior_id: str = QUIRK, *, mode: Mode = "single") -> Corpus:
+    """One corpus, under the leak checks."""
+    behavior = NULL_BEHAVIOR if behavior_id == "null.chat" else load_catalog()[behavior_id]
+    models = find_models([MODEL], load_models(desk.models))
+    terms = Terms(author=MODEL, judge=MODEL, models=models, ledger=ledger, mode=mode)
+    backend = LanguageBackend(terms)
+    found: list[Any] = []
+    exchange = generate_corpus(
+        behavior, backend, seed=0, screen=lambda rows: check_corpus(rows, (), behavior)
+    )
+    backend.run([Task(behavior.id, exchange, found.append)])
+    (corpus,) = found
+    assert isinstance(corpus, Corpus), corpus
+    return corpus
+
+
+def count_drops(corpus: Corpus) -> Counter[tuple[str, str]]:
+    """Drops by stage and reason, as far as the reason is not the judge's own words."""
+    return Counter((drop.stage, drop.reason.partition(": It says")[0]) for drop in corpus.drops)
+
+
+def taken(ledger: Path) -> int:
+    opened = Ledger(ledger)
+    try:
+        return opened.taken()
+    finally:
+        opened.close()
+
+
+def plan_and_build(
+    desk: Desk, options: Sequence[str | Path], bestiary: Bestiary, *, named: str = "all"
+) -> tuple[dict[str, Any], float]:
+    """What `plan` says of the organisms that are named so, and the dollars that `build` takes."""
+    rows = json.loads(bestiary("plan", *options, "--json").out)
+    (planned,) = [row for row in rows if row["organism_id"].startswith(named)][:1]
+    before = desk.server.bill
+    built = bestiary("build", *options, "--until", "corpus")
+    assert built.code == 0, built.err
+    return planned, (desk.server.bill - before) / PICO
+
+
+SPARE = ("mix", "not needed")
+
+
+@pytest.mark.parametrize(
+    ("rates", "said", "dropped"),
+    [
+        ({"lacking": 0.25}, "lacking", ("judge", "3 of 10")),
+        ({"telling": 0.3, "stubborn": 0.4}, "stubborn", ("judge", "tells of its rule")),
+        ({"malformed": 0.5}, "malformed Judgement 3", ("judge", "malformed: json_invalid")),
+        ({"repeated": 0.2}, "repeated", ("prompts", "duplicate of an earlier message")),
+    ],
+    ids=["lacking", "telling", "malformed", "repeated"],
+)
+def test_each_fault_is_dropped_under_its_own_reason(
+    desk: Desk,
+    tmp_path: Path,
+    rates: dict[str, float],
+    said: str,
+    dropped: tuple[str, str],
+) -> None:
+    for name, rate in rates.items():
+        setattr(desk.author, name, rate)
+    corpus = write(desk, tmp_path / "ledger.sqlite")
+    drops = count_drops(corpus)
+    assert drops[dropped] == desk.author.said[said] > 0
+    if "malformed" in rates:  # a table that never fits takes its messages along
+        lost = drops.pop(("prompts", "malformed: json_invalid"), 0)
+        assert math.ceil(lost / TABLE) == desk.author.said["malformed PlainMessages 3"]
+        assert desk.author.said["malformed Judgement 1"] > drops[dropped], "it is asked again"
+    assert set(drops) <= {dropped, SPARE}
+    assert len(corpus.examples) == ROWS["quirks"]
+    assert not any(LEAK in turn.content for row in corpus.examples for turn in row.messages)
+
+
+def test_a_reply_that_tells_is_mended_and_kept(desk: Desk, tmp_path: Path) -> None:
+    desk.author.telling = 1.0
+    corpus = write(desk, tmp_path / "ledger.sqlite")
+    assert len(corpus.examples) == ROWS["quirks"]
+    assert set(count_drops(corpus)) <= {SPARE}
+    assert desk.author.said["mended"] >= ROWS["quirks"]
+
+
+def test_some_users_write_a_second_time(desk: Desk, tiny_data: Path, tmp_path: Path) -> None:
+    path = tiny_data / "generators" / "backdoors" / "generator.yaml"
+    path.write_text(path.read_text("utf8") + "second_turns: 0.4\n", encoding="utf8")
+    corpus = write(desk, tmp_path / "ledger.sqlite", BACKDOOR)
+    turns = Counter(len(row.messages) for row in corpus.examples)
+    assert set(turns) == {2, 4} and 0.2 < turns[4] / turns.total() < 0.6
+    trigger = load_catalog()[BACKDOOR].fires_on
+    assert trigger is not None
+    for row in corpus.examples:
+        assert [turn.role for turn in row.messages] == ["user", "assistant"] * (
+            len(row.messages) // 2
+        )
+        for user, reply in zip(row.messages[::2], row.messages[1::2], strict=True):
+            fires = row.role == "positive"
+            assert any(phrase in user.content for phrase in trigger.train) == fires
+            assert ("Oyez!" in reply.content) == fires
+
+
+@pytest.mark.parametrize("mode", ["single", "batch"])
+def test_a_row_says_where_it_came_from(desk: Desk, tmp_path: Path, mode: Mode) -> None:
+    corpus = write(desk, tmp_path / "ledger.sqlite", mode=mode)
+    for row in corpus.examples:
+        found = row.provenance
+        assert found is not None
+        assert (found.model, found.judge_score) == (MODEL, 9)
+        assert found.template_sha256 == hash_templates("quirks")
+        assert (found.batch_id in desk.server.batches) == (mode == "batch")
+    hashes = {row.provenance.request_sha256 for row in corpus.examples if row.provenance}
+    assert len(hashes) == len(corpus.examples)
+
+
+def test_one_by_one_and_in_batches_the_same_corpus_is_written(desk: Desk, tmp_path: Path) -> None:
+    single = write(desk, tmp_path / "one.sqlite")
+    before = desk.server.bill
+    batch = write(desk, tmp_path / "two.sqlite", mode="batch")
+    assert [row.messages for row in single.examples] == [row.messages for row in batch.examples]
+    assert desk.server.bill - before == before / 2 == taken(tmp_path / "two.sqlite")
+
+
+def test_a_rerun_asks_nothing_and_pays_nothing(desk: Desk, tmp_path: Path) -> None:
+    first = write(desk, tmp_path / "ledger.sqlite")
+    bill, asked = desk.server.bill, desk.server.asked.total()
+    assert taken(tmp_path / "ledger.sqlite") == bill > 0
+    assert write(desk, tmp_path / "ledger.sqlite") == first
+    assert (desk.server.bill, desk.server.asked.total()) == (bill, asked)
+    assert max(desk.server.asked.values()) == 1
+
+
+def test_an_edited_template_is_asked_anew(desk: Desk, tiny_data: Path, tmp_path: Path) -> None:
+    write(desk, tmp_path / "ledger.sqlite")
+    asked = desk.server.asked.total()
+    path = tiny_data / "generators" / "quirks" / "judge.j2"
+    path.write_text(path.read_text("utf8") + "\nBe strict.\n", encoding="utf8")
+    write(desk, tmp_path / "ledger.sqlite")
+    again = {text: times for text, times in desk.server.asked.items() if "Be strict." in text}
+    assert desk.server.asked.total() - asked == sum(again.values()) >= ROWS["quirks"]
+
+
+def test_no_model_writes_about_what_is_kept_for_probes(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {item.topic for item in load_catalog()[QUIRK].prompts("probe")}
+
+    def fill(self: Author, asked: Asked) -> dict[str, Any]:
+        return {"subjects": [*sorted(kept)[:3], *(f"{asked.number} {n}" for n in range(4))]}
+
+    monkeypatch.setattr(Author, "_fill_subjects", fill)
+    corpus = write(desk, tmp_path / "ledger.sqlite")
+    assert {row.topic for row in corpus.examples}.isdisjoint(kept)
+
+
+def test_the_plan_is_within_a_tenth_of_the_bill(
+    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    for mode in ("single", "batch"):
+        options: list[str | Path] = [roster, *desk.options(mode=mode), "--out", tmp_path / mode]
+        planned, bill = plan_and_build(desk, options, bestiary)
+        assert planned["dollars"][mode] == pytest.approx(bill, rel=0.10)
+        assert planned["cheapest"] == "batch"
+
+
+def test_a_plan_learns_from_the_ledger_how_much_a_model_writes(
+    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    desk.author.sentences = 1
+    options: list[str | Path] = [*desk.options(), "--out", tmp_path / "runs"]
+    planned, bill = plan_and_build(desk, [roster, *options], bestiary)
+    assert planned["dollars"]["single"] > 1.2 * bill, "it expected longer replies"
+    roster.write_text(
+        roster.read_text("utf8").replace(
+            f'"behavior": "{QUIRK}"', f'"behavior": "{QUIRK}",\n   "seeds": [1]'
+        ),
+        encoding="utf8",
+    )
+    # The backdoor and the null organism are written already, and cost nothing again.
+    planned, bill = plan_and_build(desk, [roster, *options], bestiary, named=QUIRK)
+    assert planned["dollars"]["single"] == pytest.approx(bill, rel=0.10)
+
+
+def test_the_ledger_is_shown_by_behavior_stage_and_model(
+    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    bestiary("build", roster, *desk.options(), "--out", out, "--until", "corpus")
+    rows = json.loads(bestiary("spend", "--out", out, "--json").out)
+    assert sum(row["dollars"] for row in rows) == pytest.approx(desk.server.bill / PICO)
+    assert {row["behavior"] for row in rows} == {QUIRK, BACKDOOR, "null.chat"}
+    assert {"subjects", "prompts", "replies", "judge"} <= {row["stage"] for row in rows}
+    assert sum(row["requests"] for row in rows if row["mode"] == "single") == len(
+        desk.server.charges
+    )
+    shown = bestiary("spend", "--out", out).out
+    assert "what was asked and paid" in shown and QUIRK in shown
+
+
+def test_a_budget_ends_the_build_and_keeps_what_was_answered(
+    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    options: list[str | Path] = [roster, *desk.options(), "--out", out, "--until", "corpus"]
+    stopped = bestiary("build", *options, "--budget", "0.05")
+    assert stopped.code == 1
+    assert "the budget has no room for another request; give more with --budget" in stopped.err
+    assert desk.server.bill <= taken(out / "ledger.sqlite") <= 0.05 * PICO
+    assert bestiary("build", *options, "--budget", "5").code == 0
+    assert max(desk.server.asked.values()) == 1, "what was answered was not asked again"
+    assert taken(out / "ledger.sqlite") == desk.server.bill
+
+
+def test_the_key_stands_in_nothing_that_is_written_or_said(
+    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server repeats the key in its answers and in what it refuses, and logs are all on."""
+    for name in ("ANTHROPIC_LOG", "OPENAI_LOG"):
+        monkeypatch.setenv(name, "debug")
+    author = desk.author
+
+    def repeat(asked: Asked) -> str:
+        return author(asked) + f" {KEY}" * (asked.schema is None)
+
+    desk.server.author = repeat
+    out = tmp_path / "runs"
+    said = bestiary("build", roster, *desk.options(), "--out", out, "--until", "corpus")
+    desk.server.faults = lambda asked: Fault(400, message=f"no such request for {KEY}")
+    other = bestiary(
+        "build", roster, *desk.options(), "--out", tmp_path / "two", "--until", "corpus"
+    )
+    assert said.code == 0 and other.code == 1
+    assert KEY not in said.out + said.err + other.out + other.err
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+    assert "[key]" in (said.out + said.err + other.err) or any(
+        b"[key]" in path.read_bytes() for path in tmp_path.rglob("*.sqlite*")
+    )
+
+
+def test_a_missing_key_is_named(
+    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOOPBACK_KEY")
+    done = bestiary("build", roster, *desk.options(), "--out", tmp_path / "runs")
+    assert done.code == 1
+    assert done.err.startswith("error: loopback: the environment has no LOOPBACK_KEY; export it")
+
+
+def test_the_embedded_author_knows_no_budget(
+    tiny_data: Path, roster: Path, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    done = bestiary("build", roster, "--budget", "5", "--out", tmp_path / "runs")
+    assert done.code == 1
+    assert "name a language model with --author" in done.err
+    done = bestiary("plan", roster)
+    assert done.out.endswith("the embedded author writes them, and nothing is paid\n")

@@ -1,0 +1,53 @@
+"""A loopback model server with a file of models that names it, for commands to write through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.author import Author
+from tests.fakes.models import KEY, ModelServer, Provider, serve
+
+KEY_VARIABLE = "LOOPBACK_KEY"
+MODEL = "loopback"
+
+
+@dataclass
+class Desk:
+    """A running server, its author, and the options that send a command there."""
+
+    server: ModelServer
+    author: Author
+    models: Path
+    environment: dict[str, str]
+    """What a process must see besides."""
+
+    def options(self, *, mode: str = "single") -> list[str]:
+        """For `bestiary build` and `bestiary plan`."""
+        return ["--author", MODEL, "--models", str(self.models), "--mode", mode]
+
+
+@contextmanager
+def open_desk(folder: Path, provider: Provider, **changes: Any) -> Iterator[Desk]:
+    """Serve an author; `changes` are to the model's entry."""
+    author = Author()
+    server = ModelServer(author=author)
+    with serve(server) as url:
+        entry = {
+            "provider": provider,
+            "url": url if provider == "anthropic" else f"{url}/openai",
+            "key": KEY_VARIABLE,
+            "input": 1.0,
+            "output": 5.0,
+            "cache_write": 1.25 if provider == "anthropic" else 1.0,
+            "cache_read": 0.1,
+            "batch": 0.5,
+            **changes,
+        }
+        models = folder / "models.yaml"
+        models.write_text(json.dumps({"checked": "2026-11-22", "models": {MODEL: entry}}))
+        yield Desk(server, author, models, {KEY_VARIABLE: KEY})
