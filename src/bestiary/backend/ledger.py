@@ -161,7 +161,7 @@ class Ledger:
                 )
 
     def _write_ahead(self) -> None:
-        """Let others read while one writes; SQLite does not wait by itself for who does the same."""
+        """Let others read while one writes; here SQLite does not wait for another process."""
         end = time.monotonic() + BUSY_SECONDS
         while True:
             try:
