@@ -31,8 +31,9 @@ bench: $(READY) ## measure, each to a JSON file too (BENCH="engine generation gp
 	  $(PYTHON) bench/$$name.py --json $(OUT)/bench/$$name.json $(ARGS) || exit 1; \
 	done
 
-schemas: $(READY) ## write the JSON Schemas that editors read
+schemas: $(READY) ## write the JSON Schemas that editors read, and the prompts as pages
 	$(VENV)/bin/bestiary schemas
+	$(VENV)/bin/bestiary prompts
 
 test: $(READY) ## the whole suite, about 10 minutes on 2 cores
 	$(PYTHON) -m pytest -m 'not soak' -n 2 --dist loadfile --no-loadscope-reorder

@@ -103,7 +103,7 @@ def _write_params(request: ModelRequest) -> dict[str, Any]:
         "model": request.model,
         "max_tokens": request.max_tokens,
         "system": [system],
-        "messages": [message.model_dump() for message in request.messages],
+        "messages": [{"role": turn.role, "content": turn.content} for turn in request.messages],
     }
     if request.reply_schema is not None:
         form = {"type": "json_schema", "schema": request.reply_schema}

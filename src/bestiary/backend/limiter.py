@@ -25,6 +25,8 @@ SLOW = 0.5
 """What a window's worth of answers adds to it there."""
 QUICK = 0.5
 """What one answer adds to the window elsewhere."""
+FIRST = 1.0
+"""The same until the server refuses for the first time."""
 
 
 class Ticket:
@@ -50,8 +52,9 @@ class Limiter:
         """Cuts since the last answer."""
         self._refused_at = float(most)
         self._closed_until = 0.0
+        self._wanted = False
+        """Whether the asker waits for room."""
         self._room = asyncio.Event()
-        self._room.set()
 
     async def enter(self) -> Ticket:
         """Wait until the window has room; what is inside counts as in flight."""
@@ -61,8 +64,10 @@ class Limiter:
                 await asyncio.sleep(pause)
             elif self.in_flight < int(self.window):
                 self.in_flight += 1
+                self._wanted = False
                 return Ticket(self._cuts)
             else:
+                self._wanted = True
                 self._room.clear()
                 await self._room.wait()
 
@@ -72,13 +77,17 @@ class Limiter:
         self._room.set()
 
     def answered(self, ticket: Ticket) -> None:
-        """The server bore it: the window grows, unless it was not even full."""
+        """The server bore it: the window grows, unless nobody waits for room in it."""
         self._row = 0
-        if ticket.cuts != self._cuts or self.in_flight < int(self.window):
-            return
+        if ticket.cuts == self._cuts and self._wanted:
+            self.window = min(self.window + self._growth(), float(self.most))
+
+    def _growth(self) -> float:
+        """What one answer adds to the window."""
+        if not self._cuts:
+            return FIRST
         low, high = (share * self._refused_at for share in NEAR)
-        grown = SLOW / self.window if low <= self.window <= high else QUICK
-        self.window = min(self.window + grown, float(self.most))
+        return SLOW / self.window if low <= self.window <= high else QUICK
 
     def refused(self, ticket: Ticket, *, retry_after: float | None) -> None:
         """The server refused it for its rate; nothing is let in for as long as it asks.

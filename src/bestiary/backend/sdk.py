@@ -18,8 +18,9 @@ from bestiary.backend.provider import (
     Unwell,
 )
 
-UNLIMITED = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-"""Connections: how many requests are in flight is the limiter's to say."""
+UNLIMITED = httpx2.Limits(max_connections=0, max_keepalive_connections=None)
+"""Connections, which are the limiter's to count. The SDKs' aiohttp transport passes 0 on, which
+means no limit there; None it leaves out, and aiohttp then holds 100."""
 UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
 """What reading a body raises that is none of what it should be: the SDKs check nothing."""
 SPENT = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is too low")

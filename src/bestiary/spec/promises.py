@@ -21,7 +21,13 @@ from bestiary.spec.behavior import (
     Sandbagger,
     Severity,
 )
-from bestiary.spec.brief import name_values, render_brief
+from bestiary.spec.brief import (
+    name_values,
+    render_brief,
+    render_judge,
+    render_prompts,
+    render_subjects,
+)
 from bestiary.spec.catalog import Behavior, Catalog, list_files, name_of, read_catalog
 from bestiary.spec.detector import Detector, OptionDetector, WrongAnswerDetector, detect
 from bestiary.spec.folders import behavior_folder, generator_folder
@@ -336,6 +342,9 @@ def _check_templates(behavior: Behavior, source: Source) -> Iterator[Violation]:
     for fires in (True, False):
         try:
             render_brief(behavior, fires=fires)
+            render_judge(behavior, fires=fires)
+            render_prompts(behavior, plain=not fires)
+            render_subjects(behavior, plain=not fires)
         except SpecError as error:
             yield source.violation(("category",), *error.parts)
             return
