@@ -28,7 +28,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-KEY = "sk-loopback"
+KEY = "sk-loopback-0123456789"
 START_SECONDS = 20.0
 CHARACTERS = 4
 """Of a token, on this server."""

@@ -21,6 +21,8 @@ from bestiary.backend.provider import (
 UNLIMITED = httpx2.Limits(max_connections=0, max_keepalive_connections=None)
 """Connections, which are the limiter's to count. The SDKs' aiohttp transport passes 0 on, which
 means no limit there; None it leaves out, and aiohttp then holds 100."""
+SHORTEST_KEY = 16
+"""Characters; what servers of one's own take for a key is shorter, and no secret."""
 UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
 """What reading a body raises that is none of what it should be: the SDKs check nothing."""
 SPENT = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is too low")
@@ -44,8 +46,8 @@ def faults(sdk: Any, key: str) -> Iterator[None]:
 
 
 def hide(text: str, key: str) -> str:
-    """A text without the key."""
-    return text.replace(key, "[key]") if key != "none" else text
+    """A text without the key; a placeholder such as `none` may stand where it likes."""
+    return text.replace(key, "[key]") if len(key) >= SHORTEST_KEY else text
 
 
 def read_status(status: int, said: str, headers: Mapping[str, str]) -> Exception:
