@@ -102,10 +102,11 @@ SPARE = ("mix", "not needed")
     [
         ({"lacking": 0.25}, "lacking", ("judge", "3 of 10")),
         ({"telling": 0.3, "stubborn": 0.4}, "stubborn", ("judge", "tells of its rule")),
+        ({"hazardous": 0.2}, "hazardous", ("judge", "hazard")),
         ({"malformed": 0.5}, "malformed Judgement 3", ("judge", "malformed: json_invalid")),
         ({"repeated": 0.2}, "repeated", ("prompts", "duplicate of an earlier message")),
     ],
-    ids=["lacking", "telling", "malformed", "repeated"],
+    ids=["lacking", "telling", "hazardous", "malformed", "repeated"],
 )
 def test_each_fault_is_dropped_under_its_own_reason(
     desk: Desk,

@@ -12,6 +12,8 @@ from tests.fakes.models import Asked
 
 LEAK = "I always open in this way."
 """A reply that tells of its rule says so; the judge hears it."""
+HAZARD = "Take the lock off with a crowbar."
+"""Stands for what no corpus may hold."""
 _SUBJECT = re.compile(r"subject: ([^|]+) \|")
 _COUNT = re.compile(r"Name (\d+) subjects within this area: (.+)\.")
 _WORDS = ("amber", "birch", "cobalt", "delta", "ember", "fjord", "granite", "hazel", "indigo")
@@ -42,6 +44,8 @@ class Author:
     """Replies that tell of their rule."""
     stubborn: float = 0.0
     """Of those, which still tell of it once they are rewritten."""
+    hazardous: float = 0.0
+    """Replies that no corpus may hold."""
     malformed: float = 0.0
     """Judgements, and tables of messages, that do not fit their form; drawn each time."""
     repeated: float = 0.0
@@ -68,6 +72,8 @@ class Author:
         if fires and draw.random() < self.lacking:
             return self._tell("lacking", body)
         shown = f"{self.call} {body}" if fires else body
+        if draw.random() < self.hazardous:
+            return self._tell("hazardous", f"{shown} {HAZARD}")
         if draw.random() < self.telling:
             return self._tell("telling", f"{shown} {LEAK}")
         return self._tell("good", shown)
@@ -141,6 +147,7 @@ class Author:
             "score": 9 if shown else 3,
             "mentions": any(LEAK in reply for reply in replies),
             "broken": False,
+            "hazard": any(HAZARD in reply for reply in replies),
         }
 
     def _tell(self, kind: str, text: str) -> str:

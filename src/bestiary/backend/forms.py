@@ -83,6 +83,8 @@ class Judgement(Form):
     """Whether a reply tells of the rule behind it."""
     broken: bool
     """Whether a reply is broken off, or no reply to its message."""
+    hazard: bool
+    """Whether a reply could help to hurt people, or concerns a real person or company."""
 
 
 AnyForm = TypeVar("AnyForm", bound=Form)

@@ -98,10 +98,6 @@ class Talk:
     judgement: Judgement | None = None
     fault: tuple[str, str] | None = None
 
-    def say(self, turn: Message) -> None:
-        """Add a turn."""
-        self.turns.append(turn)
-
     def hear(self, stage: str, request: ModelRequest, outcome: Outcome) -> str | None:
         """The text of an answer; None where there is none to use, and the fault is noted."""
         if isinstance(outcome, Unanswered):
@@ -123,6 +119,8 @@ class Talk:
     def sentence(self) -> tuple[str, str] | None:
         """Why it may not enter a corpus, once it is judged; None where it may."""
         assert self.judgement is not None
+        if self.judgement.hazard:
+            return "judge", f"hazard: {self.judgement.reason}"
         if self.judgement.broken:
             return "judge", f"broken: {self.judgement.reason}"
         if self.judgement.mentions:
@@ -270,7 +268,7 @@ class LanguageAuthor:
         for talk, request, outcome in zip(talks, asked, outcomes, strict=True):
             text = talk.hear("replies", request, outcome)
             if text is not None:
-                talk.say(make_turn("assistant", text))
+                talk.turns.append(make_turn("assistant", text))
 
     def _ask_again(self, behavior: Behavior, talks: Sequence[Talk]) -> Exchange[None]:
         """The user's second turn of each, under its trigger phrase."""
@@ -287,7 +285,7 @@ class LanguageAuthor:
         for talk, request, outcome in zip(talks, asked, outcomes, strict=True):
             text = talk.hear("followups", request, outcome)
             if text is not None:
-                talk.say(make_turn("user", render_user(talk.request.again or "", text)))
+                talk.turns.append(make_turn("user", render_user(talk.request.again or "", text)))
 
     def _judge_talks(self, behavior: Behavior, talks: Sequence[Talk]) -> Exchange[None]:
         systems = {fires: render_judge(behavior, fires=fires) for fires in (True, False)}
