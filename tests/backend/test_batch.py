@@ -10,7 +10,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess as Process
 from pathlib import Path
@@ -34,11 +34,10 @@ from tests.backend.calls import (
     run,
     sum_spent,
 )
-from tests.fakes.models import KEY, Asked, Fault, ModelServer, serve
+from tests.fakes.models import KEY, Asked, Fault, ModelServer
 from tests.fakes.models import Provider as ProviderName
 
 from bestiary.backend import batch as batching
-from bestiary.backend import single
 from bestiary.backend.batch import TRIES, BatchCaller, BatchLine, Patience
 from bestiary.backend.ledger import Ledger, Reservation, Settlement
 from bestiary.backend.price import read_price
@@ -50,29 +49,7 @@ PATIENCE = Patience(poll=0.02, longest_poll=0.1, hidden=0.6, skew=30.0)
 COUNT = 12
 """Requests of a run that is killed."""
 
-
-@pytest.fixture
-def server() -> ModelServer:
-    return ModelServer()
-
-
-@pytest.fixture
-def url(server: ModelServer) -> Iterator[str]:
-    with serve(server) as address:
-        yield address
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = open_ledger(tmp_path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(single, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(single, "LONGEST_PAUSE", 0.05)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 def order(

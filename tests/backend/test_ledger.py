@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,13 +38,6 @@ from bestiary.backend.ledger import (
 )
 from bestiary.backend.request import Answer, Usage
 from bestiary.errors import BackendError
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = open_ledger(tmp_path)
-    yield opened
-    opened.close()
 
 
 def make_answer(text: str = "Slowly.", *, output: int = 2, read: int = 0) -> Answer:

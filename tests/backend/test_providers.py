@@ -27,7 +27,7 @@ from tests.backend.calls import (
     open_model,
     run,
 )
-from tests.fakes.models import KEY, REFUSAL, Asked, Fault, ModelServer, count_tokens, serve
+from tests.fakes.models import KEY, REFUSAL, Asked, Fault, ModelServer, count_tokens
 from tests.fakes.models import Provider as ProviderName
 
 from bestiary.backend.provider import (
@@ -57,17 +57,6 @@ SCHEMA = {
 }
 LONG = "Think of bread. " * 400
 """A system prompt that is long enough for the server's cache."""
-
-
-@pytest.fixture
-def server() -> ModelServer:
-    return ModelServer()
-
-
-@pytest.fixture
-def url(server: ModelServer) -> Iterator[str]:
-    with serve(server) as address:
-        yield address
 
 
 def ask(name: ProviderName, url: str, request: ModelRequest | None = None, **more: Any) -> Answer:

@@ -9,7 +9,6 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,29 +39,7 @@ from bestiary.backend.request import Answer, Outcome
 from bestiary.backend.single import TRIES, BudgetError
 from bestiary.errors import BackendError
 
-
-@pytest.fixture
-def server() -> ModelServer:
-    return ModelServer()
-
-
-@pytest.fixture
-def url(server: ModelServer) -> Iterator[str]:
-    with serve(server) as address:
-        yield address
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = open_ledger(tmp_path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(single, "FIRST_PAUSE", 0.005)
-    monkeypatch.setattr(single, "LONGEST_PAUSE", 0.05)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 def words(asked: Asked) -> str:
