@@ -17,7 +17,13 @@ from dataclasses import asdict, dataclass, field
 
 from peers.lap import MODEL, UNCOUNTED
 
-REPLY = {"reason": "It stays with its subject.", "score": 8, "mentions": False, "broken": False, "hazard": False}
+REPLY = {
+    "reason": "It stays with its subject.",
+    "score": 8,
+    "mentions": False,
+    "broken": False,
+    "hazard": False,
+}
 COMPLETION = {
     "id": "chatcmpl-bench",
     "object": "chat.completion",
