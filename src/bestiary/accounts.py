@@ -150,7 +150,8 @@ def spend_table(spent: Sequence[Spent]) -> Table:
     total: Counter[str] = Counter()
     for row in spend_rows(spent):
         table.add_row(*(row[name] for name in ("behavior", "stage", "model", "mode")), *_cells(row))
-        total.update({name: value for name, value in row.items() if not isinstance(value, str)})
+        if row["mode"] != "replay":  # which was asked, and stands in the table, before
+            total.update({name: value for name, value in row.items() if not isinstance(value, str)})
     table.add_section()
     table.add_row("all", "", "", "", *_cells(total))
     return table

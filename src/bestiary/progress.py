@@ -88,12 +88,12 @@ class StageProgress:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _line(self, now: float) -> str:
-        done = sum(self._done.values())
+        done, note = sum(self._done.values()), self._note()
         rate = (done - self._before) / (now - self._started)
         left = (self._total - done) / rate if rate else 0.0
         return (
             f"  {self._name}: {done}/{self._total} {self._unit}, {rate:.1f}/s, "
-            f"about {left:.0f} s left{', ' * bool(self._note())}{self._note()}"
+            f"about {left:.0f} s left{', ' * bool(note)}{note}"
         )
 
     @contextmanager

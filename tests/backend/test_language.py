@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,10 +22,11 @@ from tests.tiny import BACKDOOR, QUIRK, ROWS, tiny_roster
 
 from bestiary.backend.exchange import Task
 from bestiary.backend.language import TABLE
-from bestiary.backend.ledger import Ledger
+from bestiary.backend.ledger import BatchEntry, Ledger, Purpose, Reservation
 from bestiary.backend.price import PICO
 from bestiary.backend.session import LanguageBackend, Mode, Terms
 from bestiary.corpus.generate import generate_corpus
+from bestiary.errors import BackendError
 from bestiary.leakage import check_corpus
 from bestiary.records import Corpus
 from bestiary.spec.catalog import NULL_BEHAVIOR, load_catalog
@@ -185,6 +187,29 @@ def test_a_rerun_asks_nothing_and_pays_nothing(desk: Desk, tmp_path: Path) -> No
     assert max(desk.server.asked.values()) == 1
 
 
+def test_what_is_written_already_needs_no_key(
+    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: list[str | Path] = [roster, *desk.options(), "--out", tmp_path / "runs"]
+    assert bestiary("build", *options, "--until", "corpus").code == 0
+    monkeypatch.delenv("LOOPBACK_KEY")
+    again = bestiary("build", *options, "--until", "corpus")
+    assert (again.code, again.err) == (0, "")
+
+
+def test_one_by_one_goes_on_beside_who_holds_the_batches(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    other = Ledger(path)
+    reserved = Reservation(Purpose(BACKDOOR, "replies"), MODEL, 5, "batch")
+    assert other.intend("theirs", MODEL, [BatchEntry("theirs-0", "key", reserved)]) is not None
+    with other.hold_batches():
+        assert len(write(desk, path).examples) == ROWS["quirks"]
+        with pytest.raises(BackendError, match="another process sees to its batches"):
+            write(desk, path, mode="batch")
+    assert [batch.name for batch in other.list_open()] == ["theirs"]
+    other.close()
+
+
 def test_an_edited_template_is_asked_anew(desk: Desk, tiny_data: Path, tmp_path: Path) -> None:
     write(desk, tmp_path / "ledger.sqlite")
     asked = desk.server.asked.total()
@@ -248,7 +273,19 @@ def test_the_ledger_is_shown_by_behavior_stage_and_model(
     assert sum(row["requests"] for row in rows if row["mode"] == "single") == len(
         desk.server.charges
     )
+    bestiary(
+        "build",
+        roster,
+        *desk.options(),
+        "--out",
+        tmp_path / "two",
+        "--until",
+        "corpus",
+        "--ledger",
+        out / "ledger.sqlite",
+    )
     shown = bestiary("spend", "--out", out).out
+    assert re.search(rf"^\s*all\s+{len(desk.server.charges)}\b", shown, flags=re.M), "replays apart"
     assert "what was asked and paid" in shown and QUIRK in shown
 
 

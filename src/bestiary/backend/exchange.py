@@ -87,8 +87,6 @@ class Meter:
 
     answered: int = 0
     tokens: int = 0
-    replayed: int = 0
-    """Served by answers of before."""
 
 
 class Carrier:
@@ -158,7 +156,6 @@ class Carrier:
 
     def _count_replays(self, purpose: Purpose, ask: Ask, found: Mapping[str, Outcome]) -> None:
         replayed = [request for request in ask.requests if request.key in found]
-        self._meter.replayed += len(replayed)
         if replayed:
             self._ledger.count_replays(purpose, replayed[0].model, len(replayed))
 

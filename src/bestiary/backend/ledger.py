@@ -137,6 +137,10 @@ class Spent:
     cached: int
 
 
+class HeldError(BackendError):
+    """Another process sees to the batches of a ledger."""
+
+
 class Ledger:
     """One file, opened by one thread of one process."""
 
@@ -287,7 +291,7 @@ class Ledger:
 
     @contextmanager
     def hold_batches(self) -> Iterator[None]:
-        """See to this ledger's batches alone; raises BackendError when another process does."""
+        """See to this ledger's batches alone; raises HeldError when another process does."""
         path = self.path.with_name(self.path.name + ".batches")
         with self._errors():
             file = path.open("ab")
@@ -295,7 +299,7 @@ class Ledger:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as cause:
-                raise BackendError(
+                raise HeldError(
                     f"{self.path}: another process sees to its batches; wait for it, ask one by "
                     "one with --mode single, or use another ledger with --ledger"
                 ) from cause

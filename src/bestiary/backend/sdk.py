@@ -21,8 +21,8 @@ from bestiary.backend.provider import (
 UNLIMITED = httpx2.Limits(max_connections=0, max_keepalive_connections=None)
 """Connections, which are the limiter's to count. The SDKs' aiohttp transport passes 0 on, which
 means no limit there; None it leaves out, and aiohttp then holds 100."""
-SHORTEST_KEY = 16
-"""Characters; what servers of one's own take for a key is shorter, and no secret."""
+SHORTEST_KEY = 8
+"""Characters; a shorter one is a placeholder for a server that wants none, and may be a word."""
 UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
 """What reading a body raises that is none of what it should be: the SDKs check nothing."""
 SPENT = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is too low")
@@ -46,7 +46,7 @@ def faults(sdk: Any, key: str) -> Iterator[None]:
 
 
 def hide(text: str, key: str) -> str:
-    """A text without the key; a placeholder such as `none` may stand where it likes."""
+    """A text without the key."""
     return text.replace(key, "[key]") if len(key) >= SHORTEST_KEY else text
 
 

@@ -6,15 +6,16 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from bestiary.backend.batch import BatchCaller, BatchLine, Patience
 from bestiary.backend.exchange import Caller, Carrier, Meter, Task
 from bestiary.backend.language import LanguageAuthor, Scribe
-from bestiary.backend.ledger import Ledger
+from bestiary.backend.ledger import HeldError, Ledger
 from bestiary.backend.limiter import Limiter
 from bestiary.backend.price import PICO, read_price, show_dollars
 from bestiary.backend.provider import Denied, Provider
@@ -60,8 +61,14 @@ class LanguageBackend(LanguageAuthor):
         self._started = time.monotonic()
 
     def run(self, tasks: Iterable[Task[Any]]) -> None:
-        """See exchanges through; raises BackendError where none of them can go on."""
-        asyncio.run(self._run(tasks))
+        """See exchanges through; raises BackendError where none of them can go on.
+
+        Without any nobody is reached, so that what is written already needs no key.
+        """
+        todo = iter(tasks)
+        first = next(todo, None)
+        if first is not None:
+            asyncio.run(self._run(chain((first,), todo)))
 
     def describe(self) -> str:
         """Requests and tokens a second, and the money spent and left."""
@@ -104,24 +111,30 @@ class LanguageBackend(LanguageAuthor):
         self, stack: AsyncExitStack, ledger: Ledger, providers: Mapping[str, Provider]
     ) -> Caller:
         """The caller of the mode; batches that an earlier run left open are seen through first."""
-        terms = self._terms
-        if terms.mode == "batch" or ledger.list_open():
-            stack.enter_context(ledger.hold_batches())
-            batches = BatchCaller(
-                {name: self._batch_line(name, providers[name]) for name in providers},
-                ledger,
-                patience=terms.patience,
-                tell=terms.tell,
-            )
-            stack.push_async_callback(batches.close)
-            await batches.finish_open()
-            if terms.mode == "batch":
-                return batches
+        if self._terms.mode == "batch":
+            return await self._open_batches(stack, ledger, providers)
+        if ledger.list_open():
+            with suppress(HeldError):  # whoever holds them sees them through
+                await self._open_batches(stack, ledger, providers)
         singles = SingleCaller(
             {name: self._line(name, providers[name]) for name in providers}, Clerk(ledger)
         )
         stack.push_async_callback(singles.close)
         return singles
+
+    async def _open_batches(
+        self, stack: AsyncExitStack, ledger: Ledger, providers: Mapping[str, Provider]
+    ) -> BatchCaller:
+        stack.enter_context(ledger.hold_batches())
+        batches = BatchCaller(
+            {name: self._batch_line(name, providers[name]) for name in providers},
+            ledger,
+            patience=self._terms.patience,
+            tell=self._terms.tell,
+        )
+        stack.push_async_callback(batches.close)
+        await batches.finish_open()
+        return batches
 
     def _line(self, name: str, provider: Provider) -> Line:
         model = self._terms.models[name]
