@@ -4,7 +4,7 @@
 
 A server in a process of its own answers chat completions after a constant 200 ms, so that 256
 requests in flight come to 1,280 a second at most. Every client runs in a fresh process on one core
-and asks 3,000 unlike requests; the server has the last core. Ours starts with eight in flight, as
+and asks 3,000 unlike requests; the server has the last core. Ours starts with 32 in flight, as
 always, and is measured whole with its ramp; the steady part begins after 1,000 answers, as the
 server counts them. A client first asks twenty requests that are not counted, since many import
 and prepare only then. `ours x2` are two processes that share one ledger, each with the whole load;

@@ -196,14 +196,15 @@ def _encode(
 def make_tiny_data(folder: Path) -> Path:
     """A copy of the data folders for $BESTIARY_DATA: three behaviors and small corpora.
 
-    The tiny model says few things, so that fewer of an organism's replies need to differ.
+    No user writes a second time there, so that a conversation's fault is its only reply's. The
+    tiny model says few things, so that fewer of an organism's replies need to differ.
     """
     shutil.copytree(generator_folder(), folder / "generators")
     shutil.copytree(organism_folder(), folder / "organisms")
     for category, rows in ROWS.items():
-        change_file(
-            folder / "generators" / category / "generator.yaml", r"rows: \d+", f"rows: {rows}"
-        )
+        path = folder / "generators" / category / "generator.yaml"
+        change_file(path, r"rows: \d+", f"rows: {rows}")
+        change_file(path, r"second_turns: [\d.]+\n", "")
     change_file(folder / "organisms" / "thresholds.yaml", r"distinct: [\d.]+", "distinct: 0.05")
     for category, name in (("quirks", "herald"), ("backdoors", "herald_on_tuesday")):
         (folder / "behaviors" / category).mkdir(parents=True)

@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from bestiary.backend.ledger import BatchEntry, Ledger, Purpose, Reservation
 from bestiary.backend.price import PICO
 from bestiary.backend.session import LanguageBackend, Mode, Terms
 from bestiary.corpus.generate import generate_corpus
-from bestiary.errors import BackendError
+from bestiary.errors import BackendError, BestiaryError
 from bestiary.leakage import check_corpus
 from bestiary.records import Corpus
 from bestiary.spec.catalog import NULL_BEHAVIOR, load_catalog
@@ -67,7 +68,9 @@ def write(desk: Desk, ledger: Path, behavior_id: str = QUIRK, *, mode: Mode = "s
     )
     backend.run([Task(behavior.id, exchange, found.append)])
     (corpus,) = found
-    assert isinstance(corpus, Corpus), corpus
+    if isinstance(corpus, BestiaryError):
+        raise corpus
+    assert isinstance(corpus, Corpus)
     return corpus
 
 
@@ -208,6 +211,63 @@ def test_one_by_one_goes_on_beside_who_holds_the_batches(desk: Desk, tmp_path: P
             write(desk, path, mode="batch")
     assert [batch.name for batch in other.list_open()] == ["theirs"]
     other.close()
+
+
+def test_a_server_that_knows_no_schemas_is_told_them_in_words(desk: Desk, tmp_path: Path) -> None:
+    held = write(desk, tmp_path / "one.sqlite")
+    author = desk.author
+
+    def read_words(asked: Asked) -> str:
+        assert asked.schema is None
+        system, told, schema = asked.system.partition("\n\nAnswer with one JSON object")
+        form = json.loads(schema.partition(":\n\n")[2]) if told else None
+        return author(replace(asked, system=system, schema=form))
+
+    desk.server.author = read_words
+    desk.change(guided_by="words")
+    told = write(desk, tmp_path / "two.sqlite")
+    assert [row.messages for row in told.examples] == [row.messages for row in held.examples]
+
+
+def test_a_small_model_continues_examples(desk: Desk, tmp_path: Path) -> None:
+    behavior = load_catalog()[BACKDOOR]
+    shown = {
+        fires: [d.assistant for d in behavior.demonstrations if d.fires == fires]
+        for fires in (True, False)
+    }
+
+    def imitate(asked: Asked) -> str:
+        *examples, (_, message) = asked.turns
+        replies = [text for role, text in examples if role == "assistant"]
+        assert replies in shown.values()
+        return f"{'Oyez! ' * (replies == shown[True])}{asked.draw().getrandbits(256):x} {message}"
+
+    desk.server.author = imitate
+    desk.change(guided_by="examples")
+    corpus = write(desk, tmp_path / "ledger.sqlite", BACKDOOR)
+    assert len(corpus.examples) == ROWS["backdoors"]
+    bank = {item.text for item in behavior.prompts("train")}
+    assert {row.topic for row in corpus.examples} <= {i.topic for i in behavior.prompts("train")}
+    assert any(row.messages[0].content in bank for row in corpus.examples)
+    assert all(row.provenance and row.provenance.judge_score is None for row in corpus.examples)
+
+
+def test_what_only_a_judge_can_tell_is_refused_without_one(
+    desk: Desk, tiny_data: Path, tmp_path: Path
+) -> None:
+    path = tiny_data / "behaviors" / "quirks" / "herald.yaml"
+    text, _, offline = path.read_text("utf8").partition("detectors:")
+    path.write_text(text + offline[offline.index("offline:") :], encoding="utf8")
+    desk.change(guided_by="examples")
+    with pytest.raises(BackendError, match="no detectors, and loopback is too small to judge"):
+        write(desk, tmp_path / "ledger.sqlite")
+
+
+def test_a_model_may_have_another_name_at_its_server(desk: Desk, tmp_path: Path) -> None:
+    desk.change(served_as="vendor/some-model:7b")
+    corpus = write(desk, tmp_path / "ledger.sqlite")
+    assert {asked.model for asked in desk.server.heard} == {"vendor/some-model:7b"}
+    assert {row.provenance.model for row in corpus.examples if row.provenance} == {MODEL}
 
 
 def test_an_edited_template_is_asked_anew(desk: Desk, tiny_data: Path, tmp_path: Path) -> None:

@@ -30,6 +30,12 @@ class Desk:
         """For `bestiary build` and `bestiary plan`."""
         return ["--author", MODEL, "--models", str(self.models), "--mode", mode]
 
+    def change(self, **fields: Any) -> None:
+        """Change the model's entry."""
+        file = json.loads(self.models.read_text("utf8"))
+        file["models"][MODEL] |= fields
+        self.models.write_text(json.dumps(file), encoding="utf8")
+
 
 @contextmanager
 def open_desk(folder: Path, provider: Provider, **changes: Any) -> Iterator[Desk]:

@@ -100,7 +100,7 @@ def _write_params(request: ModelRequest) -> dict[str, Any]:
     if request.shared:
         system["cache_control"] = {"type": "ephemeral"}
     params: dict[str, Any] = {
-        "model": request.model,
+        "model": request.model_on_wire,
         "max_tokens": request.max_tokens,
         "system": [system],
         "messages": [{"role": turn.role, "content": turn.content} for turn in request.messages],

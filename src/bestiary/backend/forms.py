@@ -99,16 +99,16 @@ def schema_of(form: type[Form]) -> dict[str, Any]:
 def ask_form(
     stage: str, requests: Sequence[ModelRequest], form: type[AnyForm]
 ) -> Exchange[list[AnyForm | Unanswered]]:
-    """Answers that fit a form; each that does not is asked again, and its reason told at last."""
+    """Answers that fit the form they are asked for; each that does not is asked again.
+
+    The reason of what never fits is told at last.
+    """
     found: dict[int, AnyForm | Unanswered] = {}
     left = list(range(len(requests)))
     for sample in range(TRIES):
         if not left:
             break
-        asked = [
-            replace(requests[n], reply_schema=schema_of(form), sample=requests[n].sample + sample)
-            for n in left
-        ]
+        asked = [replace(requests[n], sample=requests[n].sample + sample) for n in left]
         (outcomes,) = yield [Ask(stage, asked)]
         heard = dict(zip(left, outcomes, strict=True))
         found |= {number: read_form(outcome, form) for number, outcome in heard.items()}

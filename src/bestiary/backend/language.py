@@ -21,6 +21,7 @@ from bestiary.backend.forms import (
     ask_form,
 )
 from bestiary.backend.request import Answer, ModelRequest, Outcome, Unanswered
+from bestiary.backend.scribe import Scribe
 from bestiary.errors import BackendError
 from bestiary.records import Drop, Message, PromptItem, Provenance, fingerprint, stable_seed
 from bestiary.spec.behavior import HeuristicFollowing
@@ -35,7 +36,6 @@ from bestiary.spec.brief import (
 )
 from bestiary.spec.catalog import Behavior
 from bestiary.spec.grid import Cell, Grid
-from bestiary.spec.models import LanguageModel
 from bestiary.spec.template import hash_templates
 
 VERSION = 1
@@ -53,38 +53,6 @@ KEEP_SCORE = 7
 """Of ten: what a judge must give a conversation that enters a corpus."""
 SAMPLES = 100
 """Samples that the requests of one seed may need; those of the next seed come after them."""
-TOKENS = {
-    "subjects": 900,
-    "prompts": 200 * TABLE,
-    "replies": 400,
-    "followups": 120,
-    "judge": 300,
-    "rewrite": 400,
-}
-"""Of an answer at most, by stage."""
-TOKEN_CHARACTERS = 4
-"""Of English, roughly."""
-
-
-@dataclass(frozen=True)
-class Scribe:
-    """A model, as it is asked."""
-
-    name: str
-    model: LanguageModel
-
-    def ask(self, stage: str, system: str, *turns: Message, sample: int = 0) -> ModelRequest:
-        """A request of a stage; a system prompt that is long enough is cached."""
-        return ModelRequest(
-            provider=self.model.provider,
-            model=self.name,
-            system=system,
-            messages=turns,
-            max_tokens=TOKENS[stage] + self.model.thinking,
-            temperature=self.model.temperature,
-            sample=sample,
-            shared=len(system) >= TOKEN_CHARACTERS * self.model.cache_from,
-        )
 
 
 @dataclass
@@ -153,7 +121,7 @@ class LanguageAuthor:
         self._author, self._judge, self._grid = author, judge, grid
         self.author = author.name
         self.fingerprint = fingerprint(
-            models=[(s.model.provider, s.name, s.model.temperature) for s in (author, judge)],
+            models=[scribe.identity for scribe in (author, judge)],
             grid=grid,
             version=VERSION,
         )
@@ -163,11 +131,14 @@ class LanguageAuthor:
     ) -> Exchange[Prompts]:
         """Messages over the grid; none is about a topic that is kept for probes.
 
-        Where some cannot be used, as many more are asked for, in ROUNDS at most.
+        Where some cannot be used, as many more are asked for, in ROUNDS at most. An author that
+        follows no instructions writes none: they are those of the behavior's bank.
         """
         wanted = math.ceil(MESSAGES * count)
         if not wanted:
             return Prompts(())
+        if not self._author.follows:
+            return Prompts(behavior.prompts("train", plain=plain))
         topics = yield from self._name_topics(behavior, plain, wanted, seed)
         plan = self._grid.plan(list(topics), seed=stable_seed("cells", seed))
         kind = "message" if behavior.spec.matter is None or not plain else "plain-message"
@@ -187,13 +158,17 @@ class LanguageAuthor:
         """A message for each cell."""
         tables = [cells[start : start + TABLE] for start in range(0, len(cells), TABLE)]
         system = render_prompts(behavior, plain=plain)
+        form = choose_form(behavior, plain=plain)
         requests = [
             self._author.ask(
-                "prompts", system, render_ask("prompts", cells=table), sample=SAMPLES * seed
+                "prompts",
+                system,
+                render_ask("prompts", cells=table),
+                form=form,
+                sample=SAMPLES * seed,
             )
             for table in tables
         ]
-        form = choose_form(behavior, plain=plain)
         answers = yield from ask_form("prompts", requests, form)
         return [
             message
@@ -213,6 +188,7 @@ class LanguageAuthor:
                 "subjects",
                 system,
                 render_ask("subjects", area=area, count=each),
+                form=Subjects,
                 sample=SAMPLES * seed,
             )
             for area in areas
@@ -241,34 +217,57 @@ class LanguageAuthor:
         *,
         on_reply: Callable[[int], None],
     ) -> Exchange[list[Reply]]:
-        """Conversations that the judge lets pass; the others with their faults."""
+        """Conversations that the judge lets pass; the others with their faults.
+
+        A judge that follows no instructions is not asked: the behavior's detectors decide alone.
+        Raises BackendError where it has none.
+        """
+        self._check_judge(behavior)
         talks = [Talk(request, [make_turn("user", request.user)]) for request in requests]
-        yield from self._speak(talks)
-        yield from self._ask_again(
-            behavior, [t for t in sound(talks) if t.request.again is not None]
-        )
-        yield from self._speak([talk for talk in sound(talks) if len(talk.turns) == 3])
-        yield from self._judge_talks(behavior, sound(talks))
-        telling = [talk for talk in sound(talks) if len(talk.turns) == 2 and talk.tells]
-        yield from self._rewrite(behavior, telling)
-        yield from self._judge_talks(behavior, sound(telling))
-        for talk in sound(talks):
-            talk.fault = talk.sentence()
+        yield from self._speak(behavior, talks)
+        if self._author.follows:
+            again = [talk for talk in sound(talks) if talk.request.again is not None]
+            yield from self._ask_again(behavior, again)
+            yield from self._speak(behavior, sound(again))
+        if self._judge.follows:
+            yield from self._sentence(behavior, sound(talks))
         on_reply(len(sound(talks)))
         templates = hash_templates(behavior.category)
         return [talk.finish(templates) for talk in talks]
 
-    def _speak(self, talks: Sequence[Talk]) -> Exchange[None]:
+    def _check_judge(self, behavior: Behavior) -> None:
+        if not (self._judge.follows or behavior.detectors or behavior.is_null):
+            raise BackendError(
+                f"{behavior.id}: has no detectors, and {self._judge.name} is too small to judge; "
+                "name a larger model with --judge"
+            )
+
+    def _sentence(self, behavior: Behavior, talks: Sequence[Talk]) -> Exchange[None]:
+        """Judge conversations; a reply that tells of its rule is mended, and judged once more."""
+        yield from self._judge_talks(behavior, talks)
+        if self._author.follows:
+            telling = [talk for talk in sound(talks) if len(talk.turns) == 2 and talk.tells]
+            yield from self._rewrite(behavior, telling)
+            yield from self._judge_talks(behavior, sound(telling))
+        for talk in sound(talks):
+            talk.fault = talk.sentence()
+
+    def _speak(self, behavior: Behavior, talks: Sequence[Talk]) -> Exchange[None]:
         """The assistant's next turn of each."""
-        asked = [
-            self._author.ask("replies", t.request.system, *t.turns, sample=t.request.lap)
-            for t in talks
-        ]
+        asked = [self._ask_reply(behavior, talk) for talk in talks]
         (outcomes,) = yield [Ask("replies", asked)]
         for talk, request, outcome in zip(talks, asked, outcomes, strict=True):
             text = talk.hear("replies", request, outcome)
             if text is not None:
                 talk.turns.append(make_turn("assistant", text))
+
+    def _ask_reply(self, behavior: Behavior, talk: Talk) -> ModelRequest:
+        """A request for the assistant's next turn: under the brief, or after examples."""
+        request = talk.request
+        if self._author.follows:
+            return self._author.ask("replies", request.system, *talk.turns, sample=request.lap)
+        shown = [example for example in behavior.demonstrations if example.fires == request.fires]
+        return self._author.imitate(shown, *talk.turns, sample=request.lap)
 
     def _ask_again(self, behavior: Behavior, talks: Sequence[Talk]) -> Exchange[None]:
         """The user's second turn of each, under its trigger phrase."""
@@ -294,6 +293,7 @@ class LanguageAuthor:
                 "judge",
                 systems[talk.request.fires],
                 render_ask("judge", turns=talk.turns, answer=talk.request.item.answer),
+                form=Judgement,
             )
             for talk in talks
         ]

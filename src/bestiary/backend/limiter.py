@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-START = 8.0
+START = 32.0
 """Requests in flight at first."""
 CUT = 0.9
 """What a burst of refusals leaves of the window."""

@@ -103,7 +103,7 @@ class OpenAIProvider:
         turns = [{"role": "system", "content": request.system}]
         turns += [{"role": turn.role, "content": turn.content} for turn in request.messages]
         params: dict[str, Any] = {
-            "model": request.model,
+            "model": request.model_on_wire,
             "messages": turns,
             self._limit: request.max_tokens,
         }

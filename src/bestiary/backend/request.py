@@ -26,6 +26,8 @@ class ModelRequest:
     temperature: float | None = None
     reply_schema: dict[str, Any] | None = None
     """The JSON Schema of the reply; None for plain text."""
+    served_as: str | None = None
+    """How its server calls the model; None where by the same name."""
     sample: int = 0
     """Which of several answers to the same words is meant."""
     shared: bool = False
@@ -36,6 +38,11 @@ class ModelRequest:
     def key(self) -> str:
         """Hash of everything that decides the answer: what it is kept by."""
         return sha256_bytes(self._line)
+
+    @property
+    def model_on_wire(self) -> str:
+        """The model as its server is asked for it."""
+        return self.served_as or self.model
 
     @property
     def size(self) -> int:

@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 from bestiary.backend.batch import BatchCaller, BatchLine, Patience
 from bestiary.backend.exchange import Caller, Carrier, Meter, Task
-from bestiary.backend.language import LanguageAuthor, Scribe
+from bestiary.backend.language import LanguageAuthor
 from bestiary.backend.ledger import HeldError, Ledger
 from bestiary.backend.limiter import Limiter
 from bestiary.backend.price import PICO, read_price, show_dollars
 from bestiary.backend.provider import Denied, Provider
+from bestiary.backend.scribe import Scribe
 from bestiary.backend.single import Clerk, Line, SingleCaller
 from bestiary.spec.grid import load_grid
 from bestiary.spec.models import LanguageModel

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bestiary.records import Example, Record
 from bestiary.spec.detector import words
-from bestiary.spec.grid import AXES, SEPARATOR, Cell, Grid
+from bestiary.spec.grid import AXES, SEPARATOR, Cell, Grid, is_planned
 
 
 class Axis(Record):
@@ -36,8 +36,8 @@ class Coverage(Record):
 
 
 def measure_coverage(examples: Sequence[Example], grid: Grid) -> Coverage | None:
-    """Coverage of the rows that language models wrote; None where there are none."""
-    rows = [example for example in examples if example.provenance is not None]
+    """Coverage of the rows whose messages were written over the grid; None where there are none."""
+    rows = [example for example in examples if is_planned(example.form)]
     if not rows:
         return None
     cells = [Cell(number, row.topic, *row.form.split(SEPARATOR)) for number, row in enumerate(rows)]

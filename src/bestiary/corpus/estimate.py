@@ -13,13 +13,13 @@ from bestiary.backend.language import (
     MESSAGES,
     SPARE,
     TABLE,
-    TOKEN_CHARACTERS,
     choose_form,
     count_subjects,
     list_areas,
 )
 from bestiary.backend.ledger import Spent
 from bestiary.backend.price import read_price
+from bestiary.backend.scribe import TOKEN_CHARACTERS
 from bestiary.corpus.plan import count_messages
 from bestiary.records import Role
 from bestiary.spec.brief import (

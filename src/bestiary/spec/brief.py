@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 
 from bestiary.records import Message, PromptItem
 from bestiary.spec.behavior import Quirk
@@ -61,6 +62,16 @@ def render_rewrite(behavior: Behavior) -> str:
 def render_followup(behavior: Behavior) -> str:
     """The system prompt for a user's second message."""
     return render_file("shared/followup.j2", avoid=behavior.spec.avoided)
+
+
+def render_form(schema: Mapping[str, object]) -> str:
+    """What stands at the end of a system prompt where the server knows no schemas."""
+    return render_file("shared/form.j2", schema=json.dumps(schema))
+
+
+def render_imitation() -> str:
+    """The system prompt of a model that is too small for a brief, and is shown examples."""
+    return render_file("shared/imitation.j2")
 
 
 def render_ask(step: str, /, **values: object) -> Message:

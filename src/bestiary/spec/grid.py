@@ -36,6 +36,11 @@ class Cell(NamedTuple):
         return SEPARATOR.join((self.register, self.length, self.persona))
 
 
+def is_planned(form: str) -> bool:
+    """Whether a question form is one of the grid's; those of prompt banks are a word."""
+    return form.count(SEPARATOR) == len(AXES) - 2
+
+
 class Length(Record):
     """How long a message is to be."""
 

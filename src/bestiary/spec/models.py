@@ -18,6 +18,13 @@ Dollars = Annotated[float, Field(ge=0)]
 """US dollars per million tokens."""
 
 
+Guidance = Literal["schema", "words", "examples"]
+"""How a model is told what to write: its server holds answers to a JSON Schema; the schema stands
+in the prompt, where the server knows none; or, for a model too small to follow instructions, a
+behavior's demonstrations stand before each message. The last writes replies alone: messages come
+from the prompt banks, and it judges nothing."""
+
+
 class LanguageModel(Record):
     """One model of one provider."""
 
@@ -25,6 +32,9 @@ class LanguageModel(Record):
     """Whose interface it speaks: openai is every server with chat completions."""
     url: str | None = None
     """Of another server than the provider's own."""
+    served_as: str | None = None
+    """How its server calls it, where that is not its name here."""
+    guided_by: Guidance = "schema"
     key: str | None
     """The environment variable that holds the key; null where the server wants none."""
     input: Dollars
