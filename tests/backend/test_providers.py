@@ -9,6 +9,8 @@ import json
 import socket
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import anthropic.types
@@ -44,6 +46,7 @@ from bestiary.backend.provider import (
     Unwell,
 )
 from bestiary.backend.request import Answer, ModelRequest, Usage
+from bestiary.backend.sdk import read_retry_after
 from bestiary.backend.session import open_provider
 from bestiary.records import Message
 
@@ -423,6 +426,25 @@ def test_a_status_says_what_became_of_a_call(
         assert failed.retry_after == fault.retry_after
         assert not failed.billed
     assert len(server.arrivals) == 1  # the SDKs try nothing again by themselves
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7.5"}, 7.5),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
+        ({"retry-after-ms": "soon", "retry-after": "2"}, 2.0),
+        ({"retry-after": format_datetime(datetime.now(UTC) + timedelta(hours=1))}, 3600.0),
+        ({"retry-after": "Fri, 27 Nov 2026 99:00:00 GMT"}, None),
+        ({"retry-after": "later"}, None),
+        ({}, None),
+    ],
+)
+def test_how_long_to_wait_is_told_in_three_ways(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    assert read_retry_after(headers) == pytest.approx(seconds, abs=120 if seconds == 3600 else 0)
 
 
 @EACH_PROVIDER

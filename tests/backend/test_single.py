@@ -9,6 +9,7 @@ import asyncio
 import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from tests.backend.calls import (
     count_answers,
     fail_first,
     make_model,
-    make_request,
     make_requests,
     open_ledger,
     read_reasons,
@@ -35,11 +35,20 @@ from bestiary.backend import single
 from bestiary.backend.ledger import Ledger
 from bestiary.backend.price import read_price
 from bestiary.backend.provider import Denied
-from bestiary.backend.request import Answer, Outcome
+from bestiary.backend.request import Answer, ModelRequest, Outcome
 from bestiary.backend.single import TRIES, BudgetError
 from bestiary.errors import BackendError
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
+
+
+SHARED = "Think of bread. " * 400
+"""A system prompt that is long enough for the server's cache."""
+
+
+def make_shared(name: ProviderName, count: int, *, system: str = SHARED) -> list[ModelRequest]:
+    """Requests with one beginning."""
+    return [replace(request, system=system, shared=True) for request in make_requests(name, count)]
 
 
 def words(asked: Asked) -> str:
@@ -75,12 +84,32 @@ def test_caching_is_billed_as_the_server_bills_it(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     server.bills_writes = (name,)
-    system = "Think of bread. " * 400
-    requests = [make_request(name, f"{n}?", system=system, shared=True) for n in range(8)]
-    assert count_answers(ask_all(name, url, ledger, requests, most=1)) == 8
+    assert count_answers(ask_all(name, url, ledger, make_shared(name, 8), most=1)) == 8
     (spent,) = ledger.list_spent()
-    assert spent.cached == 7 * len(system) // 4
+    assert spent.cached == 7 * len(SHARED) // 4
     check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_a_beginning_is_written_into_the_cache_once(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.bills_writes, server.latency = (name,), 0.05
+    shared = make_shared(name, 30) + make_shared(name, 30, system="Think of salts. " * 400)
+    assert count_answers(ask_all(name, url, ledger, shared + make_requests(name, 4))) == 64
+    (spent,) = ledger.list_spent()
+    assert spent.cached == 58 * len(SHARED) // 4
+    assert server.most_in_flight > 2, "nobody waits for another beginning"
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_whoever_waits_for_a_beginning_goes_on_where_its_first_call_fails(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.faults = fail_first(1, Fault(400))
+    outcomes = ask_all(name, url, ledger, make_shared(name, 10))
+    assert (count_answers(outcomes), len(read_reasons(outcomes))) == (9, 1)
 
 
 # Failures that pass

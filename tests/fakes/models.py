@@ -179,7 +179,8 @@ class ModelServer:
         self.in_flight = self.most_in_flight = 0
         self.batches: dict[str, Batch] = {}
         self.files: dict[str, bytes] = {}
-        self._seen: set[str] = set()
+        self._cached: dict[str, float] = {}
+        """Since when beginnings are found in the cache: whoever came before must write them too."""
         self._number = self._made = 0
 
     @property
@@ -248,7 +249,8 @@ class ModelServer:
         refusal = self._check_key(request, provider)
         if refusal is not None:
             return refusal
-        self.arrivals.append(time.monotonic())
+        arrived = time.monotonic()
+        self.arrivals.append(arrived)
         asked = self._read(provider, json.loads(await request.body()))
         self._number += 1
         if self.capacity is not None and self.in_flight >= self.capacity:
@@ -260,7 +262,7 @@ class ModelServer:
             await asyncio.sleep(self.latency)
             if fault is not None and fault.kind == "status":
                 return self._refuse(provider, fault)
-            body = self._compose(asked, batch=False)
+            body = self._compose(asked, arrived, batch=False)
             if fault is not None:
                 return await self._spoil(json.dumps(body).encode(), fault)
             self.statuses[200] += 1
@@ -299,7 +301,7 @@ class ModelServer:
         read = read_anthropic if provider == "anthropic" else read_openai
         return read(body, self._number)
 
-    def _compose(self, asked: Asked, *, batch: bool) -> Body:
+    def _compose(self, asked: Asked, arrived: float, *, batch: bool) -> Body:
         """Answer and bill a request."""
         refused = self.refuses(asked)
         text = REFUSAL if refused else self.author(asked)
@@ -307,7 +309,7 @@ class ModelServer:
         cut, text = len(text) > limit, text[:limit]
         self.asked[asked.text] += 1
         self.heard.append(asked)
-        usage = self._measure(asked, text)
+        usage = self._measure(asked, text, arrived)
         price = self.prices.get(asked.model, Price())
         pico = (
             usage["fresh"] * price.input
@@ -320,17 +322,16 @@ class ModelServer:
         compose = compose_anthropic if asked.provider == "anthropic" else compose_openai
         return compose(asked, text, usage, stop="refusal" if refused else "cut" if cut else "")
 
-    def _measure(self, asked: Asked, text: str) -> Counter[str]:
+    def _measure(self, asked: Asked, text: str, arrived: float) -> Counter[str]:
         total, read, written = count_tokens(asked.text), 0, 0
         for beginning in asked.cached:
             size = count_tokens(beginning)
             if size < CACHED_FROM:
                 continue
             name = f"{asked.provider}/{asked.model}/{beginning}"
-            if name in self._seen:
+            if self._cached.setdefault(name, time.monotonic()) <= arrived:
                 read = size
             else:
-                self._seen.add(name)
                 written = size - read if asked.provider in self.bills_writes else 0
         fresh = total - read - written
         return Counter(fresh=fresh, read=read, written=written, output=count_tokens(text))
@@ -371,7 +372,8 @@ class ModelServer:
             fate = "canceled" if batch.cancelled else self.batch_fate(custom_id)
             answer = None
             if fate == "succeeded":
-                answer = self._compose(self._read(batch.provider, body), batch=True)
+                asked = self._read(batch.provider, body)
+                answer = self._compose(asked, time.monotonic(), batch=True)
                 self._number += 1
             batch.results.append({"custom_id": custom_id, "fate": fate, "answer": answer})
         random.Random(batch.id).shuffle(batch.results)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
@@ -57,13 +59,20 @@ def read_status(status: int, said: str, headers: Mapping[str, str]) -> Exception
     kinds = {429: Busy, 404: Missing, 408: Unwell, 409: Unwell}
     kind = kinds.get(status, Unwell if status >= 500 else Rejected)
     fault = kind(said)
-    fault.retry_after = read_retry_after(headers.get("retry-after"))
+    fault.retry_after = read_retry_after(headers)
     return fault
 
 
-def read_retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header; dates, which neither provider sends, are left out."""
-    try:
-        return max(0.0, float(value)) if value else None
-    except ValueError:
+def read_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server asks to wait: in milliseconds, in seconds or until a date."""
+    milliseconds, told = headers.get("retry-after-ms"), headers.get("retry-after")
+    with suppress(ValueError):
+        if milliseconds is not None:
+            return max(0.0, float(milliseconds) / 1000)
+    if told is None:
         return None
+    with suppress(ValueError):
+        return max(0.0, float(told))
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
+    return None

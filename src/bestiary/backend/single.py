@@ -22,7 +22,7 @@ from bestiary.backend.provider import (
     Rejected,
     Unreachable,
 )
-from bestiary.backend.request import ModelRequest, Outcome, Unanswered
+from bestiary.backend.request import Answer, ModelRequest, Outcome, Unanswered
 from bestiary.errors import BackendError
 
 COMMIT_SECONDS = 0.005
@@ -31,6 +31,9 @@ TRIES = 8
 """Calls for one answer; refusals for the rate, and calls that reached nobody, are not counted."""
 PATIENCE_SECONDS = 600.0
 """How long nobody may be reached before the run gives up; a machine asleep counts no seconds."""
+CACHE_SECONDS = 240.0
+"""For which a provider surely keeps a beginning in its cache after it was last read: five minutes
+by its word, less what a request may wait on its way."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds before the second try, and at most: each pause is twice the last, with jitter."""
 
@@ -130,6 +133,35 @@ class Line:
     """Since when nobody is reached; None while somebody is."""
     waiting: deque[Call] = field(default_factory=deque)
     more: asyncio.Event = field(default_factory=asyncio.Event)
+    _read: dict[str, float] = field(default_factory=dict)
+    """When the provider last read each beginning that it caches."""
+    _held: dict[str, list[Call]] = field(default_factory=dict)
+    """Calls that follow the first of their beginning once that is answered: any sooner they would
+    not find it in the cache, and each would pay for writing it there."""
+
+    def add(self, call: Call) -> None:
+        """Let a call stand in line; one whose beginning is on its way already waits for that."""
+        beginning = call.request.system
+        if call.request.shared and not self._is_cached(beginning):
+            if beginning in self._held:
+                self._held[beginning].append(call)
+                return
+            self._held[beginning] = []
+        self.waiting.append(call)
+        self.more.set()
+
+    def finish(self, call: Call, *, answered: bool) -> None:
+        """Hear that a call is over; those that waited for it stand in line now."""
+        beginning = call.request.system
+        if call.request.shared:
+            if answered:
+                self._read[beginning] = time.monotonic()
+            self.waiting.extend(self._held.pop(beginning, ()))
+            self.more.set()
+
+    def _is_cached(self, beginning: str) -> bool:
+        read = self._read.get(beginning)
+        return read is not None and time.monotonic() - read < CACHE_SECONDS
 
 
 class SingleCaller:
@@ -146,9 +178,7 @@ class SingleCaller:
         loop = asyncio.get_running_loop()
         calls = [Call(request, purpose, loop.create_future()) for request in requests]
         for call in calls:
-            line = self._lines[call.request.model]
-            line.waiting.append(call)
-            line.more.set()
+            self._lines[call.request.model].add(call)
         outcomes = await asyncio.gather(*(call.outcome for call in calls), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -181,8 +211,11 @@ class SingleCaller:
             pause = await self._try(line, call, ticket)
         except Exception as error:  # whatever it is: somebody waits for the outcome
             fail(call.outcome, error)
+            line.finish(call, answered=False)
             return
-        if pause is not None:
+        if pause is None:
+            line.finish(call, answered=isinstance(call.outcome.result(), Answer))
+        else:
             await asyncio.sleep(pause)
             line.waiting.appendleft(call)
             line.more.set()
