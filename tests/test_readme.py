@@ -5,7 +5,10 @@ Run: .venv/bin/python -m pytest tests/test_readme.py
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+from bestiary.spec.models import load_models
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,3 +41,12 @@ def test_every_part_of_the_package_stands_in_the_tree() -> None:
         if not path.name.startswith("_")
     ]
     assert [part for part in parts if part not in named] == []
+
+
+def test_the_server_of_ones_own_is_described_as_a_file_of_models(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf8")
+    (told,) = re.findall(r"```yaml\n(checked: .*?)```", text, re.DOTALL)
+    path = tmp_path / "my_models.yaml"
+    path.write_text(told, encoding="utf8")
+    model = load_models(path)["my-model"]
+    assert (model.provider, model.guided_by, model.key) == ("openai", "words", None)

@@ -47,9 +47,9 @@ class LanguageModel(Record):
     """Tokens of the shortest beginning that is cached."""
     in_flight: int = Field(default=256, ge=1)
     """Single calls at once, at most; how many the server bears is found out below it."""
-    batch_requests: int = Field(default=50_000, ge=1)
+    batch_requests: int = Field(default=10_000, ge=1)
     """Requests of one batch, at most."""
-    batch_megabytes: int = Field(default=100, ge=1)
+    batch_megabytes: int = Field(default=50, ge=1)
     """Size of one batch, at most."""
     temperature: float | None = Field(default=None, ge=0)
     """Null for models that take none, which draw as they please."""
