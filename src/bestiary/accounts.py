@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def estimate_table(estimate: Estimate) -> Table:
         table.add_row(
             shorten_id(row["organism_id"]),
             f"{row['requests']:,}",
-            *(f"{row[name] / 1000:,.0f}k" for name in ("read_tokens", "written_tokens")),
+            *(show_thousands(row[name]) for name in ("read_tokens", "written_tokens")),
             *(_show(row["dollars"][way]) for way in SHOWN_WAYS),
         )
     return table
@@ -140,26 +141,41 @@ def spend_rows(spent: Sequence[Spent]) -> list[dict[str, Any]]:
 
 
 def spend_table(spent: Sequence[Spent]) -> Table:
-    """What was asked and paid, and in all."""
-    headers = ("requests", "read", "cached", "written", "billed", "reserved, unknown")
-    table = Table(title="what was asked and paid", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for header in ("behavior", "stage", "model", "mode"):
+    """What was asked and paid, a part for each behavior, and in all."""
+    replayed = sum(one.requests for one in spent if one.mode == "replay")
+    table = Table(
+        title="what was asked and paid",
+        caption=f"and {replayed:,} requests served by answers of before" if replayed else None,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for header in ("behavior, stage", "model"):
         table.add_column(header, overflow="fold")
-    for header in headers:
-        table.add_column(header, justify="right")
+    for header in ("requests", "read", "cached", "written", "billed", "unknown"):
+        table.add_column(header, justify="right", no_wrap=True)
+    asked = [row for row in spend_rows(spent) if row["mode"] != "replay"]
+    for behavior, rows in groupby(asked, key=lambda row: str(row["behavior"])):
+        table.add_row(behavior)
+        for row in rows:
+            stage = row["stage"] + (", batch" if row["mode"] == "batch" else "")
+            table.add_row(f"  {stage}", row["model"], *_cells(row))
+        table.add_section()
     total: Counter[str] = Counter()
-    for row in spend_rows(spent):
-        table.add_row(*(row[name] for name in ("behavior", "stage", "model", "mode")), *_cells(row))
-        if row["mode"] != "replay":  # which was asked, and stands in the table, before
-            total.update({name: value for name, value in row.items() if not isinstance(value, str)})
-    table.add_section()
-    table.add_row("all", "", "", "", *_cells(total))
+    for row in asked:
+        total.update({name: value for name, value in row.items() if not isinstance(value, str)})
+    table.add_row("all", "", *_cells(total))
     return table
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    counts = ("requests", "input_tokens", "cached_tokens", "output_tokens")
+    tokens = (row[name] for name in ("input_tokens", "cached_tokens", "output_tokens"))
     return [
-        *(f"{row[name]:,}" for name in counts),
+        f"{row['requests']:,}",
+        *(show_thousands(count) for count in tokens),
         *(show_dollars(row[name] * PICO) for name in ("dollars", "unknown_dollars")),
     ]
+
+
+def show_thousands(count: int) -> str:
+    """A count of tokens, as tables show it."""
+    return f"{count / 1000:,.0f}k"

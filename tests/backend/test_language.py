@@ -347,6 +347,7 @@ def test_the_ledger_is_shown_by_behavior_stage_and_model(
     shown = bestiary("spend", "--out", out).out
     assert re.search(rf"^\s*all\s+{len(desk.server.charges)}\b", shown, flags=re.M), "replays apart"
     assert "what was asked and paid" in shown and QUIRK in shown
+    assert re.search(r"and [1-9][\d,]* requests served by answers of before", shown)
 
 
 def test_a_budget_ends_the_build_and_keeps_what_was_answered(

@@ -37,7 +37,7 @@ def faults(sdk: Any, key: str) -> Iterator[None]:
     try:
         yield
     except sdk.APIStatusError as error:
-        said = hide(f"{error.status_code}: {error.message}", key)
+        said = hide(f"{error.status_code}: {read_message(error.body) or error.message}", key)
         raise read_status(error.status_code, said, error.response.headers) from None
     except sdk.APIConnectionError as error:
         said = hide(f"{type(error).__name__}: {error.__cause__ or error}", key)
@@ -45,6 +45,13 @@ def faults(sdk: Any, key: str) -> Iterator[None]:
         raise (Unreachable if away else Unheard)(said) from None
     except (*UNREADABLE, sdk.APIError, httpx2.HTTPError) as error:
         raise Unheard(hide(f"{type(error).__name__}: {error}", key)) from None
+
+
+def read_message(body: object) -> str:
+    """What a server says in its own words; empty where it says nothing that is known."""
+    while isinstance(body, Mapping):
+        body = body.get("error") or body.get("message")
+    return body if isinstance(body, str) else ""
 
 
 def hide(text: str, key: str) -> str:
