@@ -6,9 +6,10 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal
 
+import httpx2
 import openai
 from openai.types import Batch
-from openai.types.chat import ChatCompletion
+from pydantic import BaseModel, Field, ValidationError
 
 from bestiary.backend.provider import BatchItem, BatchResult, BatchState
 from bestiary.backend.request import Answer, ModelRequest, Usage
@@ -22,6 +23,43 @@ FAULTS: dict[str, Literal["expired", "canceled"]] = {
     "batch_expired": "expired",
     "batch_cancelled": "canceled",
 }
+
+
+class Said(BaseModel):
+    """What the assistant says."""
+
+    content: str | None = None
+    refusal: str | None = None
+
+
+class Choice(BaseModel):
+    """One answer of a completion."""
+
+    message: Said
+    finish_reason: str | None = None
+
+
+class PromptDetails(BaseModel):
+    """How the tokens that were read are billed."""
+
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class Counted(BaseModel):
+    """Tokens of a completion."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_tokens_details: PromptDetails | None = None
+
+
+class Completion(BaseModel):
+    """What is used of a chat completion, whoever's server it comes from."""
+
+    id: str = ""
+    choices: list[Choice] = Field(min_length=1)
+    usage: Counted | None = None
 
 
 class OpenAIProvider:
@@ -42,12 +80,12 @@ class OpenAIProvider:
     async def ask(self, request: ModelRequest) -> Answer:
         """Answer one request."""
         with faults(openai, self._key):
-            # Not `chat.completions.create`: it looks every parameter up in its type, which takes
-            # longer than all else that is done for a request here.
-            completion = await self._client.post(
-                "/chat/completions", cast_to=ChatCompletion, body=self._write_params(request)
+            # Not `chat.completions.create`: it looks every parameter up in its type, and builds
+            # the answer field by field, which takes longer than all else that is done here.
+            response = await self._client.post(
+                "/chat/completions", cast_to=httpx2.Response, body=self._write_params(request)
             )
-            return self._read(completion)
+            return self._read(json.loads(response.content))
 
     async def submit(self, items: Sequence[BatchItem], *, name: str) -> BatchState:
         """Start a batch that carries our own name for it."""
@@ -114,15 +152,16 @@ class OpenAIProvider:
             params["temperature"] = request.temperature
         return params
 
-    def _read(self, completion: ChatCompletion, *, batch: str | None = None) -> Answer:
+    def _read(self, body: object, *, batch: str | None = None) -> Answer:
         """An answer; a server that counts no tokens is taken to bill none."""
-        choices = completion.choices if isinstance(completion, ChatCompletion) else None
-        if not choices or choices[0].message is None:  # the SDK checks nothing
-            raise ValueError("the body is no completion")
-        choice, usage = choices[0], completion.usage
+        try:
+            completion = Completion.model_validate(body)
+        except ValidationError:
+            raise ValueError("the body is no completion") from None
+        choice, usage = completion.choices[0], completion.usage
         details = usage.prompt_tokens_details if usage else None
         read = (details.cached_tokens or 0) if details else 0
-        written = (getattr(details, "cache_write_tokens", None) or 0) if details else 0
+        written = (details.cache_write_tokens or 0) if details else 0
         return Answer(
             text=hide(choice.message.content or "", self._key),
             stop=_read_stop(choice.finish_reason, choice.message.refusal),
@@ -140,8 +179,8 @@ class OpenAIProvider:
         """A line of a batch's output or error file."""
         response = row.get("response")
         if response is not None and response["status_code"] == 200:
-            completion = ChatCompletion.model_validate(response["body"])
-            return BatchResult(row["custom_id"], self._read(completion, batch=batch_id), "")
+            answer = self._read(response["body"], batch=batch_id)
+            return BatchResult(row["custom_id"], answer, "")
         code = str((row.get("error") or {}).get("code"))
         return BatchResult(row["custom_id"], None, FAULTS.get(code, "errored"))
 
