@@ -353,12 +353,14 @@ def test_a_budget_without_room_ends_the_run_and_keeps_what_was_answered(
 ) -> None:
     server.author = lambda asked: f"{words(asked)} ".ljust(256, "x")
     requests = make_requests(name, 60)
-    ledger = open_ledger(tmp_path, budget=4 * bound(name))
-    with pytest.raises(BudgetError, match="give more with --budget"):
+    ledger = open_ledger(tmp_path, budget=10 * bound(name))
+    with pytest.raises(BudgetError, match="no room for 10% of the next batch; give more"):
         order(name, url, ledger, requests)
     answered = ledger.find(request.key for request in requests)
     assert 4 < len(answered) == sum(sizes(server)) < 60
-    assert ledger.taken() <= 4 * bound(name)
+    left = [60 - sum(sizes(server)[:number]) for number in range(len(sizes(server)))]
+    assert all(size >= 0.1 * waiting for size, waiting in zip(sizes(server), left, strict=True))
+    assert ledger.taken() <= 10 * bound(name)
     check_bill(ledger, server)
     ledger.close()
     more = open_ledger(tmp_path, budget=1000 * bound(name))

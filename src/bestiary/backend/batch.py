@@ -16,6 +16,7 @@ from functools import partial
 from typing import TypeVar
 
 from bestiary.backend.ledger import (
+    LEAST,
     BatchEntry,
     Ledger,
     OpenBatch,
@@ -145,7 +146,7 @@ class BatchCaller:
             if batch is None or len(batch.items) < len(group):
                 break  # the budget has no room until these are billed
         if not batches:
-            raise BudgetError(self._ledger)
+            raise BudgetError(self._ledger, f"{LEAST:.0%} of the next batch")
         said: dict[str, str] = {}
         for batch in batches:
             said |= await self._finish(batch)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,6 +25,8 @@ from bestiary.errors import BackendError
 VERSION = 1
 BUSY_SECONDS = 60.0
 """How long one process waits for another's transaction."""
+LEAST = 0.1
+"""Of a batch: for fewer of its requests nobody waits a day, and the next batch would be smaller."""
 Mode = Literal["single", "batch", "replay"]
 SCHEMA = """
 CREATE TABLE answers (
@@ -268,18 +271,18 @@ class Ledger:
     def intend(self, name: str, model: str, entries: Sequence[BatchEntry]) -> OpenBatch | None:
         """Write a batch down, with as many of its requests as the budget has room for.
 
-        None, and nothing is written, where it has room for none.
+        None, and nothing is written, where it has no room for LEAST of them.
         """
         begun = time.time()
         with self._transaction():
-            items: dict[str, tuple[str, int]] = {}
-            for entry in entries:
-                spend = self._reserve(entry.reservation)
-                if spend is None:
-                    break
-                items[entry.custom_id] = entry.key, spend
-            if not items:
+            room = self._count_affordable(entries)
+            if room < max(1.0, LEAST * len(entries)):
                 return None
+            items: dict[str, tuple[str, int]] = {}
+            for entry in entries[:room]:
+                spend = self._reserve(entry.reservation)
+                assert spend is not None  # it was counted in this transaction
+                items[entry.custom_id] = entry.key, spend
             self._db.execute(
                 "INSERT INTO batches (name, model, begun) VALUES (?, ?, ?)", (name, model, begun)
             )
@@ -288,6 +291,14 @@ class Ledger:
                 [(custom_id, name, *item) for custom_id, item in items.items()],
             )
         return OpenBatch(name, model, None, begun, items)
+
+    def _count_affordable(self, entries: Sequence[BatchEntry]) -> int:
+        """How many requests, from the first on, the budget has room for."""
+        if self.budget is None:
+            return len(entries)
+        room = self.budget - self.taken()
+        sums = accumulate(entry.reservation.pico for entry in entries)
+        return sum(1 for _ in takewhile(lambda pico: pico <= room, sums))
 
     @contextmanager
     def hold_batches(self) -> Iterator[None]:

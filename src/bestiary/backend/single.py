@@ -39,11 +39,11 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 
 
 class BudgetError(BackendError):
-    """The budget has no room for another request."""
+    """The budget has no room for what is to be asked next."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, wanted: str = "another request") -> None:
         super().__init__(
-            f"{ledger.path}: the budget has no room for another request; give more with --budget: "
+            f"{ledger.path}: the budget has no room for {wanted}; give more with --budget: "
             "what was answered is kept, and the same command goes on"
         )
 
