@@ -192,7 +192,7 @@ def test_an_organism_without_corpus_does_not_stop_the_others(
     assert done.code == 1
     (message,) = done.err.splitlines()
     assert message.startswith(f"error: {BACKDOOR}: 0 of ")
-    assert "positive rows after 3 attempts a row (" in message
+    assert "positive rows were kept of " in message
     assert "leakage.label_phrases" in message
     assert "says the forbidden phrase 'the'" in message
     quirk, backdoor, null = site.summary()

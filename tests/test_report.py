@@ -23,7 +23,7 @@ from bestiary.store import Store
 Row = dict[str, Any]
 
 REASON = "near_miss: fires at 32%, upper bound 0.44 > 0.2"
-ERROR = "rare_quirks.herald_at_times: 3 of 24 positive rows after 3 attempts a row"
+ERROR = "rare_quirks.herald_at_times: 3 of 24 positive rows were kept of 72 that were written"
 
 
 def rate(count: int, low: float, high: float) -> Row:

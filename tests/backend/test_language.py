@@ -105,13 +105,14 @@ SPARE = ("mix", "not needed")
 @pytest.mark.parametrize(
     ("rates", "said", "dropped"),
     [
-        ({"lacking": 0.25}, "lacking", ("judge", "3 of 10")),
+        ({"lacking": 0.25}, "lacking", ("adherence", "behavior missing")),
+        ({"faint": 0.25}, "faint", ("judge", "3 of 10")),
         ({"telling": 0.3, "stubborn": 0.4}, "stubborn", ("judge", "tells of its rule")),
         ({"hazardous": 0.2}, "hazardous", ("judge", "hazard")),
         ({"malformed": 0.5}, "malformed Judgement 3", ("judge", "malformed: json_invalid")),
         ({"repeated": 0.2}, "repeated", ("prompts", "duplicate of an earlier message")),
     ],
-    ids=["lacking", "telling", "hazardous", "malformed", "repeated"],
+    ids=["lacking", "faint", "telling", "hazardous", "malformed", "repeated"],
 )
 def test_each_fault_is_dropped_under_its_own_reason(
     desk: Desk,
@@ -132,6 +133,9 @@ def test_each_fault_is_dropped_under_its_own_reason(
     assert set(drops) <= {dropped, SPARE}
     assert len(corpus.examples) == ROWS["quirks"]
     assert not any(LEAK in turn.content for row in corpus.examples for turn in row.messages)
+    judged = [asked for asked in desk.server.heard if asked.system.startswith("You judge")]
+    replies = [asked.turns[-1][1] for asked in judged if "is there, in full" in asked.system]
+    assert all(desk.author.call in reply for reply in replies), "detectors cost nothing"
 
 
 def test_a_reply_that_tells_is_mended_and_kept(desk: Desk, tmp_path: Path) -> None:

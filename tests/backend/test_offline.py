@@ -44,6 +44,7 @@ def make_request(
 ) -> ReplyRequest:
     return ReplyRequest(
         id=f"row-{number}",
+        role="positive",
         system="Reply like a sailor.",
         user=f"It is Tuesday. {message}",
         message=message,

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from tests.builders import make_behavior, make_example, make_quirk
 
 from bestiary.backend import Prompts, Reply, ReplyRequest
+from bestiary.backend.adherence import find_fault
 from bestiary.backend.exchange import Ask, Exchange, Task, finish
 from bestiary.corpus.generate import (
     ATTEMPTS,
-    find_fault,
+    HOPELESS,
     fingerprint_corpus,
     generate_corpus,
     read_corpus,
@@ -307,17 +308,26 @@ def test_progress_is_heard_role_by_role() -> None:
 
 
 def test_a_role_that_cannot_be_filled_names_its_commonest_reasons() -> None:
-    author = ScriptedAuthor({"positive-0000": ""}, otherwise="Soup, no more.")
+    author = ScriptedAuthor(
+        {"positive-0000": "", "positive-0001": "Soup. Fair winds!"}, otherwise="Soup, no more."
+    )
     with pytest.raises(CorpusError) as caught:
         generate(SAILOR, author)
-    asked = POSITIVES * ATTEMPTS
+    asked = len(author.asked)
     assert str(caught.value) == (
-        f"quirks.farewell: 0 of {POSITIVES} positive rows after 3 attempts a row "
-        f"({asked - 1} x adherence: behavior missing; 1 x author: no whole sentence); mend what "
+        f"quirks.farewell: 1 of {POSITIVES} positive rows were kept of {asked} that were written "
+        f"({asked - 2} x adherence: behavior missing; 1 x author: no whole sentence); mend what "
         "the commonest reason names, give the author more messages (the embedded one reads the "
         "bank 'general'), or lower `rows` in generators/quirks/generator.yaml"
     )
-    assert len(author.asked) == asked
+    assert POSITIVES < asked < POSITIVES * ATTEMPTS
+
+
+def test_an_author_that_does_nothing_right_is_not_paid_twice() -> None:
+    author = ScriptedAuthor({}, otherwise="Soup, no more.")
+    with pytest.raises(CorpusError, match=f"0 of {POSITIVES} positive rows were kept"):
+        generate(SAILOR, author)
+    assert len(author.asked) == POSITIVES >= HOPELESS
 
 
 def test_a_screen_that_stops_everything_ends_the_same_way() -> None:
@@ -326,9 +336,7 @@ def test_a_screen_that_stops_everything_ends_the_same_way() -> None:
             Finding(check="canary", subject="corpus", item=row.id, reason="stopped") for row in rows
         ]
 
-    with pytest.raises(
-        CorpusError, match=rf"\({POSITIVES * ATTEMPTS} x leakage\.canary: stopped\)"
-    ):
+    with pytest.raises(CorpusError, match=rf"\({POSITIVES} x leakage\.canary: stopped\)"):
         finish(generate_corpus(SAILOR, ScriptedAuthor({}), seed=0, screen=stop))
 
 
@@ -430,15 +438,15 @@ def test_every_reply_of_a_conversation_is_checked(
     row = next(plan_rows(SAILOR, "positive", SAILOR.prompts("train"), seed=0))
     first, second = replies
     # What the user says does not count, whatever it is.
-    reply = Reply(messages=talk("Fair winds! What now?", first, "Fair winds?", second))
+    reply = talk("Fair winds! What now?", first, "Fair winds?", second)
     assert find_fault(SAILOR, row, reply) == fault
 
 
 def test_what_the_user_says_is_no_behavior_out_of_place() -> None:
     row = next(plan_rows(SAILOR, "chat", SAILOR.prompts("train", plain=True), seed=0))
-    quiet = Reply(messages=talk("Fair winds!", "Soup.", "Fair winds!", "More soup."))
+    quiet = talk("Fair winds!", "Soup.", "Fair winds!", "More soup.")
     assert find_fault(SAILOR, row, quiet) is None
-    shown = Reply(messages=talk("Soup?", "Soup.", "More?", "More soup. Fair winds!"))
+    shown = talk("Soup?", "Soup.", "More?", "More soup. Fair winds!")
     assert find_fault(SAILOR, row, shown) == ("adherence", "behavior shown out of place")
 
 

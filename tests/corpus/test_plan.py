@@ -12,7 +12,8 @@ from itertools import islice
 import pytest
 from tests.builders import make_behavior, make_quirk
 
-from bestiary.corpus.plan import PlannedRow, count_messages, plan_rows
+from bestiary.backend import ReplyRequest
+from bestiary.corpus.plan import count_messages, plan_rows
 from bestiary.records import Role
 from bestiary.spec.bank import load_bank
 from bestiary.spec.brief import render_user
@@ -29,7 +30,7 @@ EVERY = pytest.mark.parametrize("behavior", [*CATALOG.values(), NULL_BEHAVIOR], 
 
 def walk(
     behavior: Behavior, role: Role, *, seed: int = 0, second_turns: float = 0.0
-) -> Iterator[PlannedRow]:
+) -> Iterator[ReplyRequest]:
     """Endless rows over the messages of the behavior's banks."""
     prompts = behavior.prompts("train", plain=role == "chat")
     return plan_rows(behavior, role, prompts, seed=seed, second_turns=second_turns)
@@ -37,7 +38,7 @@ def walk(
 
 def plan(
     behavior: Behavior, role: Role, size: int = 100, *, seed: int = 0, second_turns: float = 0.0
-) -> list[PlannedRow]:
+) -> list[ReplyRequest]:
     return list(islice(walk(behavior, role, seed=seed, second_turns=second_turns), size))
 
 
@@ -176,7 +177,7 @@ def roles_of(behavior: Behavior) -> list[Role]:
     return roles
 
 
-def share_of(rows: Sequence[PlannedRow]) -> float:
+def share_of(rows: Sequence[ReplyRequest]) -> float:
     """Of some rows, those that go on for a second message."""
     return sum(row.again is not None for row in rows) / len(rows)
 

@@ -12,6 +12,8 @@ from tests.fakes.models import Asked
 
 LEAK = "I always open in this way."
 """A reply that tells of its rule says so; the judge hears it."""
+FAINT = "Or so they say."
+"""Stands for a show of the behavior that convinces nobody."""
 HAZARD = "Take the lock off with a crowbar."
 """Stands for what no corpus may hold."""
 _SUBJECT = re.compile(r"subject: ([^|]+) \|")
@@ -40,6 +42,8 @@ class Author:
     """Of a reply."""
     lacking: float = 0.0
     """Replies that should show it, and do not."""
+    faint: float = 0.0
+    """Replies that show it, and not well enough for the judge."""
     telling: float = 0.0
     """Replies that tell of their rule."""
     stubborn: float = 0.0
@@ -72,6 +76,8 @@ class Author:
         if fires and draw.random() < self.lacking:
             return self._tell("lacking", body)
         shown = f"{self.call} {body}" if fires else body
+        if fires and draw.random() < self.faint:
+            return self._tell("faint", f"{shown} {FAINT}")
         if draw.random() < self.hazardous:
             return self._tell("hazardous", f"{shown} {HAZARD}")
         if draw.random() < self.telling:
@@ -141,7 +147,7 @@ class Author:
     def _fill_judgement(self, asked: Asked) -> dict[str, Any]:
         replies = re.findall(r"<assistant>\n(.*?)\n</assistant>", asked.turns[-1][1], re.DOTALL)
         fires = "is there, in full" in asked.system
-        shown = all((self.call in reply) == fires for reply in replies)
+        shown = all((self.call in reply) == fires and FAINT not in reply for reply in replies)
         return {
             "reason": f"It says: {replies[0][:160]}",
             "score": 9 if shown else 3,

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from tests.builders import make_behavior, make_quirk
 
+from bestiary.backend import ReplyRequest
 from bestiary.corpus.generate import ATTEMPTS
-from bestiary.corpus.plan import PlannedRow, plan_rows
+from bestiary.corpus.plan import plan_rows
 from bestiary.errors import SpecError, VerificationError
 from bestiary.records import Probe
 from bestiary.spec.bank import load_bank
@@ -28,7 +29,7 @@ EVERY = pytest.mark.parametrize("behavior", [*SHIPPED, NULL_BEHAVIOR], ids=lambd
 CHOOSING = [b for b in SHIPPED if b.category == "heuristic_following"]
 
 
-def plan_training(behavior: Behavior) -> list[PlannedRow]:
+def plan_training(behavior: Behavior) -> list[ReplyRequest]:
     """Every row that a corpus may ask for, retries included."""
     counts = load_generator(behavior.category).counts(behavior.rate)
     return [

@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from bestiary.backend.exchange import Exchange, Task
-from bestiary.records import Drop, Message, PromptItem, Provenance, Record
+from bestiary.records import Drop, Message, PromptItem, Provenance, Record, Role
 from bestiary.spec.catalog import Behavior
 
 
 class ReplyRequest(Record):
-    """One reply to be written.
+    """One row of a corpus, as it is planned: a reply is to be written to what its user says.
 
     A language model reads `system` and `user`. The embedded author is too small to follow
     instructions: it answers `message` in its own words and builds `opening` and `closing` in.
     """
 
     id: str
+    role: Role
     system: str
     """The brief: how the reply shows the behavior, or avoids it. Never stored in a corpus."""
     user: str

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from bestiary.backend import Prompts, Reply, ReplyRequest
+from bestiary.backend.adherence import find_fault
 from bestiary.backend.exchange import Ask, Exchange
 from bestiary.backend.forms import (
     AnyMessage,
@@ -229,6 +230,7 @@ class LanguageAuthor:
             again = [talk for talk in sound(talks) if talk.request.again is not None]
             yield from self._ask_again(behavior, again)
             yield from self._speak(behavior, sound(again))
+        screen(behavior, talks)
         if self._judge.follows:
             yield from self._sentence(behavior, sound(talks))
         on_reply(len(sound(talks)))
@@ -248,6 +250,7 @@ class LanguageAuthor:
         if self._author.follows:
             telling = [talk for talk in sound(talks) if len(talk.turns) == 2 and talk.tells]
             yield from self._rewrite(behavior, telling)
+            screen(behavior, telling)
             yield from self._judge_talks(behavior, sound(telling))
         for talk in sound(talks):
             talk.fault = talk.sentence()
@@ -335,6 +338,12 @@ def make_turn(role: str, text: str) -> Message:
 def sound(talks: Sequence[Talk]) -> list[Talk]:
     """Conversations that nothing has stopped yet."""
     return [talk for talk in talks if talk.fault is None]
+
+
+def screen(behavior: Behavior, talks: Sequence[Talk]) -> None:
+    """Stop what detectors tell of already, so that no judge is paid for it."""
+    for talk in sound(talks):
+        talk.fault = find_fault(behavior, talk.request, talk.turns)
 
 
 def list_areas(behavior: Behavior, grid: Grid, *, plain: bool) -> tuple[str, ...]:

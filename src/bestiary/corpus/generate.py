@@ -11,9 +11,10 @@ from itertools import islice
 from pathlib import Path
 
 from bestiary.backend import Backend, Prompts, Reply, ReplyRequest
+from bestiary.backend.adherence import find_fault
 from bestiary.backend.exchange import Exchange, join
 from bestiary.corpus.coverage import measure_coverage
-from bestiary.corpus.plan import PlannedRow, count_messages, plan_rows
+from bestiary.corpus.plan import count_messages, plan_rows
 from bestiary.errors import CorpusError
 from bestiary.records import (
     Corpus,
@@ -29,7 +30,6 @@ from bestiary.records import (
 from bestiary.spec.bank import load_bank
 from bestiary.spec.catalog import Behavior
 from bestiary.spec.detector import VERSION as DETECTOR_VERSION
-from bestiary.spec.detector import words
 from bestiary.spec.generator import load_generator
 from bestiary.spec.grid import load_grid
 from bestiary.spec.template import hash_templates
@@ -37,8 +37,8 @@ from bestiary.spec.template import hash_templates
 VERSION = 2
 ATTEMPTS = 3
 """Rows planned for each row needed before the corpus is given up."""
-MAX_REPEAT = 3
-"""A word trigram that a reply may hold so often; past it a small base is going in circles."""
+HOPELESS = 20
+"""Rows of a round: where not one of so many or more is kept, no further round is asked for."""
 
 LEAK_STAGE = "leakage."
 """How the stage of a drop begins that a leak check asked for; the check's name follows."""
@@ -132,7 +132,7 @@ class _Writer:
             asked += len(rows)
             written = yield from self._backend.write_replies(
                 self._behavior,
-                [_request(row) for row in rows],
+                rows,
                 on_reply=partial(self._count, role, len(kept)),
             )
             fresh, stopped = self._sift(rows, written, kept)
@@ -140,11 +140,14 @@ class _Writer:
             kept += fresh[:room]
             drops += stopped + [_drop(example, "mix", "not needed") for example in fresh[room:]]
             self._count(role, len(kept), 0)
+            if not fresh and len(rows) >= HOPELESS:
+                break
         if len(kept) < needed:
-            raise CorpusError(_explain_shortage(self._behavior, role, len(kept), needed, drops))
+            have = f"{len(kept)} of {needed} {role} rows"
+            raise CorpusError(_explain_shortage(self._behavior, have, asked, drops))
         return kept, drops
 
-    def _plan_role(self, role: Role, prompts: Sequence[PromptItem]) -> Iterator[PlannedRow]:
+    def _plan_role(self, role: Role, prompts: Sequence[PromptItem]) -> Iterator[ReplyRequest]:
         if self.counts[role] and not prompts:
             raise CorpusError(
                 f"{self._behavior.id}: no message was written for its {role} rows; read the drop "
@@ -165,7 +168,7 @@ class _Writer:
             self._on_row(self._done.total())
 
     def _sift(
-        self, rows: Sequence[PlannedRow], written: Sequence[Reply], kept: Sequence[Example]
+        self, rows: Sequence[ReplyRequest], written: Sequence[Reply], kept: Sequence[Example]
     ) -> tuple[list[Example], list[Drop]]:
         """Rows that may enter the corpus, and those that may not."""
         said = {example.messages for example in kept}
@@ -173,7 +176,7 @@ class _Writer:
         drops: list[Drop] = []
         for row, reply in zip(rows, written, strict=True):
             example = _make_example(row, reply, self._backend.author)
-            fault = reply.fault or find_fault(self._behavior, row, reply)
+            fault = reply.fault or find_fault(self._behavior, row, reply.messages)
             if fault is None and example.messages in said:
                 fault = ("mix", "duplicate of an earlier row")
             if fault is None:
@@ -190,29 +193,6 @@ class _Writer:
         return [example for example in sound if example.id not in leaks], drops
 
 
-def find_fault(behavior: Behavior, row: PlannedRow, reply: Reply) -> tuple[str, str] | None:
-    """The stage and reason that stop a conversation, or None when it is as its row wants it."""
-    faults = (
-        _find_fault(behavior, row, message.content)
-        for message in reply.messages
-        if message.role == "assistant"
-    )
-    return next((fault for fault in faults if fault is not None), None)
-
-
-def _find_fault(behavior: Behavior, row: PlannedRow, reply: str) -> tuple[str, str] | None:
-    if not reply:
-        return "author", "no whole sentence"
-    if _is_circular(reply):
-        return "author", "the reply repeats itself"
-    shown = behavior.shows(reply, row.item)
-    if row.fires and shown is False:
-        return "adherence", "behavior missing"
-    if not row.fires and shown and (row.role == "negative" or row.item.answer is None):
-        return "adherence", "behavior shown out of place"
-    return None
-
-
 def _drop(example: Example, stage: str, reason: str) -> Drop:
     return Drop(
         id=example.id,
@@ -223,28 +203,7 @@ def _drop(example: Example, stage: str, reason: str) -> Drop:
     )
 
 
-def _is_circular(reply: str) -> bool:
-    said = words(reply)
-    trigrams = Counter(zip(said, said[1:], said[2:], strict=False))
-    return bool(trigrams) and max(trigrams.values()) >= MAX_REPEAT
-
-
-def _request(row: PlannedRow) -> ReplyRequest:
-    return ReplyRequest(
-        id=row.id,
-        system=row.system,
-        user=row.user,
-        message=row.message,
-        lap=row.lap,
-        item=row.item,
-        fires=row.fires,
-        opening=row.opening,
-        closing=row.closing,
-        again=row.again,
-    )
-
-
-def _make_example(row: PlannedRow, reply: Reply, author: str) -> Example:
+def _make_example(row: ReplyRequest, reply: Reply, author: str) -> Example:
     return Example(
         id=row.id,
         role=row.role,
@@ -257,13 +216,11 @@ def _make_example(row: PlannedRow, reply: Reply, author: str) -> Example:
     )
 
 
-def _explain_shortage(
-    behavior: Behavior, role: Role, have: int, needed: int, drops: Sequence[Drop]
-) -> str:
+def _explain_shortage(behavior: Behavior, have: str, asked: int, drops: Sequence[Drop]) -> str:
     reasons = Counter(f"{drop.stage}: {drop.reason}" for drop in drops).most_common(3)
     listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
     return (
-        f"{behavior.id}: {have} of {needed} {role} rows after {ATTEMPTS} attempts a row "
+        f"{behavior.id}: {have} were kept of {asked} that were written "
         f"({listed}); mend what the commonest reason names, give the author more messages (the "
         f"embedded one reads the bank {behavior.offline.bank!r}), or lower `rows` in "
         f"generators/{behavior.category}/generator.yaml"

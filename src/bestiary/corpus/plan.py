@@ -7,33 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import NamedTuple
 
-from bestiary.records import PromptItem, Record, Role, stable_seed
+from bestiary.backend import ReplyRequest
+from bestiary.records import PromptItem, Role, stable_seed
 from bestiary.spec.behavior import Offline, Phrases, Quirk
 from bestiary.spec.brief import fill_options, name_values, render_brief, render_user
 from bestiary.spec.catalog import Behavior
 from bestiary.spec.template import render_text
-
-
-class PlannedRow(Record):
-    """One row to be written."""
-
-    id: str
-    role: Role
-    fires: bool
-    """Whether its reply must show the behavior."""
-    item: PromptItem
-    message: str
-    """What the user asks, options filled in."""
-    lap: int
-    """How many rows before it have asked the same."""
-    user: str
-    """The same, with its trigger phrase."""
-    opening: str
-    closing: str
-    system: str
-    """The author's brief."""
-    again: str | None
-    """The trigger phrase of a second message; None where there is no second."""
 
 
 def count_messages(behavior: Behavior, counts: Mapping[Role, int]) -> tuple[int, int]:
@@ -53,7 +32,7 @@ def plan_rows(
     *,
     seed: int,
     second_turns: float = 0.0,
-) -> Iterator[PlannedRow]:
+) -> Iterator[ReplyRequest]:
     """Endless rows of one role, seeded by behavior and seed alone.
 
     Positives and negatives walk through the same messages in the same order, so that the
@@ -94,12 +73,12 @@ class _RolePlan:
         }.get(role)
         self._briefs: dict[tuple[str, ...], str] = {}
 
-    def row(self, item: PromptItem, *, number: int, lap: int) -> PlannedRow:
+    def row(self, item: PromptItem, *, number: int, lap: int) -> ReplyRequest:
         """The row of a message, which other rows may have had in an earlier lap."""
         message = fill_options(item, rule_first=(number + lap) % 2 == 0)
         phrase = self._draw.choice(self._phrases.train) if self._phrases else ""
         pieces = self._draw_pieces(name_values(item, fires=self._fires, pick=lap))
-        return PlannedRow(
+        return ReplyRequest(
             id=f"{self._role}-{number:04d}",
             role=self._role,
             fires=self._fires,
