@@ -88,7 +88,50 @@ def test_nothing_done_yet_has_no_rate_to_estimate_by(wait: Wait) -> None:
     with StageProgress("verdict", "replies", 200, console).running() as progress:
         wait(LINE_SECONDS)
         progress.advance(HERALD, 0)
-    assert said_on(console).startswith("  verdict: 0/200 replies, 0.0/s, ")
+    assert said_on(console) == "  verdict: 0/200 replies\n"
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "said"),
+    [
+        (10, 60, "10.0/min, about 19 min left"),
+        (20, 1800, "0.7/min, about 4 h left"),
+        (100, 30, "3.3/s, about 30 s left"),
+        (10, 36_000, "1.0/h, about 7.9 days left"),
+    ],
+)
+def test_a_long_wait_is_told_in_larger_units(
+    done: int, seconds: int, said: str, wait: Wait
+) -> None:
+    console = open_console()
+    with StageProgress("corpus", "rows", 200, console).running() as progress:
+        wait(seconds)
+        progress.advance(HERALD, done)
+    assert said_on(console) == f"  corpus: {done}/200 rows, {said}\n"
+
+
+def test_what_is_dropped_is_told_by_reason_and_lines_are_not_broken(wait: Wait) -> None:
+    console = open_console()
+    note = "812.5 requests/s, 410,220 tokens/s, $12.40 spent or reserved, $7.60 left"
+    with StageProgress("corpus", "rows", 200, console, note=lambda: note).running() as progress:
+        progress.drop(["judge", "prompts", "judge"])
+        wait(LINE_SECONDS)
+        progress.drop(["leakage.near_duplicates"])
+        progress.advance(HERALD, 60)
+    drops = "dropped 4 (2 judge, 1 prompts, 1 leakage.near_duplicates)"
+    line = f"  corpus: 60/200 rows, 2.0/s, about 70 s left, {drops}, {note}\n"
+    assert said_on(console) == line
+
+
+def test_a_narrow_terminal_shows_all_of_it_below_the_bar() -> None:
+    console = open_console(terminal=True)
+    note = "812.5 requests/s, 410,220 tokens/s, $12.40 spent or reserved, $7.60 left"
+    with StageProgress("corpus", "rows", 200, console, note=lambda: note).running() as progress:
+        progress.drop(["judge"] * 41)
+        progress.advance(HERALD, 60)
+    shown = " ".join(said_on(console).split())
+    assert "60/200" in shown
+    assert f"dropped 41 (41 judge), {note}" in shown
 
 
 def test_a_terminal_gets_a_bar_and_no_lines() -> None:

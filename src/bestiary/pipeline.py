@@ -42,7 +42,7 @@ from bestiary.organism.job import Effort, Job, Step, fingerprint_organism
 from bestiary.organism.train import STAGE as ORGANISM
 from bestiary.organism.train import Executor, Kept, Workplace
 from bestiary.pair import make_pair
-from bestiary.progress import StageProgress
+from bestiary.progress import StageProgress, show_counts
 from bestiary.records import (
     Artifact,
     Corpus,
@@ -145,7 +145,7 @@ class Workshop:
         with self._stage("corpus", "rows", sum(rows.values())) as progress:
 
             def finish(build: Build) -> None:
-                note = _note(build.error, _count_drops(build.corpus))
+                note = _note(build.error, _say_drops(build.corpus))
                 progress.finish_one(build.organism_id, rows[build.organism_id], note=note)
 
             self._backend.run(self._plan_corpora(progress, finish))
@@ -175,6 +175,7 @@ class Workshop:
                 seed=build.identity.seed,
                 screen=partial(_screen, build),
                 on_row=partial(progress.advance, build.organism_id),
+                on_drops=lambda drops: progress.drop(drop.stage for drop in drops),
             )
             done = partial(self._commit_corpus, build, key, time.monotonic(), finish)
             yield Task(build.behavior.id, exchange, done)
@@ -456,11 +457,10 @@ def _screen(build: Build, rows: Sequence[Example]) -> list[Finding]:
     return check_corpus(rows, build.probes, build.behavior)
 
 
-def _count_drops(corpus: Corpus | None) -> str:
-    """How many rows were dropped on the way, by stage."""
+def _say_drops(corpus: Corpus | None) -> str:
+    """That a corpus is done, and what was dropped on the way, by stage."""
     stages = Counter(drop.stage for drop in corpus.drops) if corpus else Counter[str]()
-    listed = ", ".join(f"{count} {stage}" for stage, count in stages.most_common())
-    return f"done, {stages.total()} dropped: {listed}" if stages else "done"
+    return f"done, dropped {show_counts(stages)}" if stages else "done"
 
 
 def read_transcripts(folder: Path) -> tuple[Transcript, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -31,6 +32,18 @@ class RateColumn(ProgressColumn):
         return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
 
+class Bar(Progress):
+    """A bar, with what else is to be said below it, where a narrow terminal breaks the line."""
+
+    said = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, then what is said."""
+        yield from super().get_renderables()
+        if self.said:
+            yield Text(f"  {self.said}")
+
+
 class StageProgress:
     """How far one stage is, in units of work over all its organisms."""
 
@@ -48,8 +61,9 @@ class StageProgress:
         self._note = note
         self._done: dict[str, int] = {}
         self._before = 0
+        self._drops: Counter[str] = Counter()
         self._started = self._spoke = time.monotonic()
-        self._bar = Progress(
+        self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -57,11 +71,10 @@ class StageProgress:
             RateColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(name, total=total, note="")
+        self._task = self._bar.add_task(name, total=total)
 
     def resume(self, organism_id: str, done: int) -> None:
         """Hear how much of an organism an earlier run has done, which says nothing of the rate."""
@@ -73,31 +86,66 @@ class StageProgress:
         self._done[organism_id] = done
         self.beat()
 
+    def drop(self, reasons: Iterable[str]) -> None:
+        """Hear what was dropped, by reason."""
+        self._drops.update(reasons)
+
     def beat(self) -> None:
         """Show how far it is: a bar anew, or a line where the last is long ago."""
-        self._bar.update(self._task, completed=sum(self._done.values()), note=self._note())
+        self._bar.said = self._say_more()
+        self._bar.update(self._task, completed=sum(self._done.values()))
         now = time.monotonic()
         if not self._console.is_terminal and now - self._spoke >= LINE_SECONDS:
             self._spoke = now
-            self._console.print(self._line(now), highlight=False)
+            self._print(self._line(now))
 
     def finish_one(self, organism_id: str, units: int, *, note: str) -> None:
         """Hear that one organism is through, with what is to be said of it."""
         self.advance(organism_id, units)
-        line = f"  {self._name}: {organism_id} {note}"
+        self._print(f"  {self._name}: {organism_id} {note}")
+
+    def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _line(self, now: float) -> str:
-        done, note = sum(self._done.values()), self._note()
+        done = sum(self._done.values())
         rate = (done - self._before) / (now - self._started)
-        left = (self._total - done) / rate if rate else 0.0
-        return (
-            f"  {self._name}: {done}/{self._total} {self._unit}, {rate:.1f}/s, "
-            f"about {left:.0f} s left{', ' * bool(note)}{note}"
-        )
+        parts = [f"{done}/{self._total} {self._unit}"]
+        if rate:
+            left = show_seconds((self._total - done) / rate)
+            parts += [show_rate(rate), f"about {left} left"]
+        more = self._say_more()
+        return f"  {self._name}: {', '.join([*parts, more] if more else parts)}"
+
+    def _say_more(self) -> str:
+        """What was dropped, and what the note says."""
+        drops = f"dropped {show_counts(self._drops)}" if self._drops else ""
+        return ", ".join(part for part in (drops, self._note()) if part)
 
     @contextmanager
     def running(self) -> Iterator[StageProgress]:
         """Show the bar while the stage runs."""
         with self._bar:
             yield self
+
+
+def show_counts(counts: Counter[str]) -> str:
+    """A sum and its parts, the largest first."""
+    parts = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    return f"{counts.total()} ({parts})"
+
+
+def show_rate(rate: float) -> str:
+    """Units a second, or in a longer time where they are slow."""
+    for unit, size in (("s", 1), ("min", 60)):
+        if size * rate >= 0.5:
+            return f"{size * rate:.1f}/{unit}"
+    return f"{3600 * rate:.1f}/h"
+
+
+def show_seconds(seconds: float) -> str:
+    """A duration as people tell it."""
+    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.1f} days"

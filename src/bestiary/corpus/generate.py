@@ -68,22 +68,25 @@ def generate_corpus(
     *,
     seed: int,
     screen: Screen,
-    on_row: Callable[[int], None] | None = None,
+    on_row: Callable[[int], None] = lambda done: None,
+    on_drops: Callable[[Sequence[Drop]], None] = lambda drops: None,
 ) -> Exchange[Corpus]:
     """Write the corpus of one behavior in the proportions of its generator.
 
-    What `screen` stops goes to the drop ledger and is asked for again. Raises CorpusError when a
+    What `screen` stops goes to the drop ledger and is asked for again. `on_row` hears how many rows
+    there are, `on_drops` what was dropped, as it happens. Raises CorpusError when a
     role cannot be filled, naming the commonest reason.
     """
-    writer = _Writer(behavior, backend, seed=seed, screen=screen, on_row=on_row)
+    writer = _Writer(behavior, backend, seed=seed, screen=screen, on_row=on_row, on_drops=on_drops)
     scoped, plain = yield from writer.write_prompts()
+    vain = tuple(dict.fromkeys((*scoped.drops, *plain.drops)))  # both may hold the same messages
+    on_drops(vain)
     filled = yield from join(
         [
             writer.fill_role(role, plain.items if role == "chat" else scoped.items)
             for role in writer.counts
         ]
     )
-    vain = dict.fromkeys((*scoped.drops, *plain.drops))  # both may hold the same messages
     return Corpus(
         behavior_id=behavior.id,
         seed=seed,
@@ -102,13 +105,15 @@ class _Writer:
         *,
         seed: int,
         screen: Screen,
-        on_row: Callable[[int], None] | None,
+        on_row: Callable[[int], None],
+        on_drops: Callable[[Sequence[Drop]], None],
     ) -> None:
         self._behavior = behavior
         self._backend = backend
         self._seed = seed
         self._screen = screen
         self._on_row = on_row
+        self._on_drops = on_drops
         self._generator = load_generator(behavior.category)
         self.counts = self._generator.counts(behavior.rate)
         self._done: Counter[Role] = Counter()
@@ -138,7 +143,9 @@ class _Writer:
             fresh, stopped = self._sift(rows, written, kept)
             room = needed - len(kept)
             kept += fresh[:room]
-            drops += stopped + [_drop(example, "mix", "not needed") for example in fresh[room:]]
+            stopped += [_drop(example, "mix", "not needed") for example in fresh[room:]]
+            drops += stopped
+            self._on_drops(stopped)
             self._count(role, len(kept), 0)
             if not fresh and len(rows) >= HOPELESS:
                 break
@@ -164,8 +171,7 @@ class _Writer:
     def _count(self, role: Role, before: int, done: int) -> None:
         """Tell whoever listens how many rows there are."""
         self._done[role] = min(before + done, self.counts[role])
-        if self._on_row is not None:
-            self._on_row(self._done.total())
+        self._on_row(self._done.total())
 
     def _sift(
         self, rows: Sequence[ReplyRequest], written: Sequence[Reply], kept: Sequence[Example]
