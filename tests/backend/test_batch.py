@@ -203,6 +203,29 @@ def test_no_failure_on_the_way_makes_a_second_batch(
     check_bill(ledger, server)
 
 
+@EACH_PROVIDER
+def test_results_that_come_short_are_read_again(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    fail = fail_first(1, Fault(kind="other", message="\n"))
+    server.batch_faults = lambda at: fail(at) if at == "results" else None
+    assert count_answers(order(name, url, ledger, make_requests(name, 5))) == 5
+    assert sizes(server) == [5]
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_a_result_that_cannot_be_read_is_asked_again_and_stays_reserved(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    fates = ["garbled"]
+    server.batch_fate = lambda custom_id: fates.pop() if fates else "succeeded"
+    assert count_answers(order(name, url, ledger, make_requests(name, 4))) == 4
+    assert sizes(server) == [4, 1]
+    billed, unknown = sum_spent(ledger)
+    assert 0 < server.bill - billed <= unknown
+
+
 # Sizes
 
 

@@ -1,4 +1,7 @@
-"""Twenty thousand requests, a tenth of which go wrong, killed three times: nothing is lost.
+"""Twenty thousand requests, of which some go wrong, killed three times: nothing is lost.
+
+One by one a tenth of the calls fail; in batches a tenth of the calls about them, and four items
+in a thousand: an item that comes back three times without an answer is given up.
 
 Run: python -m pytest -m soak tests/backend/test_soak.py
 """
@@ -21,11 +24,14 @@ from tests.nursery import CHECKOUT, environment
 
 from bestiary.backend.ledger import Ledger
 from bestiary.backend.request import ModelRequest
+from bestiary.backend.session import Mode
 from bestiary.records import Message
 
 TASKS, EACH = 40, 500
 KILLS = 3
 MOST_MEMORY = 500 * 2**20
+Span = tuple[float, float]
+"""Seconds, at least and at most."""
 FAULTS = (
     *(Fault(429), Fault(429, retry_after=0.05), Fault(500), Fault(529)),
     *(Fault(kind="truncate"), Fault(kind="drop")),
@@ -35,10 +41,11 @@ import json, re, sys
 from pathlib import Path
 from tests.backend.test_soak import EACH, TASKS, make_request
 from bestiary.backend.exchange import Ask, Task
+from bestiary.backend.batch import Patience
 from bestiary.backend.session import LanguageBackend, Terms
 from bestiary.spec.models import find_models, load_models
 
-models, ledger, out, provider = sys.argv[1:]
+models, ledger, out, provider, mode = sys.argv[1:]
 found = {}
 
 def ask(number):
@@ -47,7 +54,7 @@ def ask(number):
     return {r.messages[0].content: a.text for r, a in zip(requests, answers, strict=True)}
 
 terms = Terms("loopback", "loopback", find_models(["loopback"], load_models(Path(models))),
-              ledger=Path(ledger), mode="single")
+              ledger=Path(ledger), mode=mode, patience=Patience(poll=0.1, hidden=3.0))
 tasks = (Task(f"quirks.q{number}", ask(number), found.update) for number in range(TASKS))
 LanguageBackend(terms).run(tasks)
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
@@ -63,10 +70,10 @@ def make_request(provider: str, number: int) -> ModelRequest:
     )
 
 
-def start(desk: Desk, folder: Path, provider: Provider) -> subprocess.Popen[bytes]:
+def start(desk: Desk, folder: Path, provider: Provider, mode: Mode) -> subprocess.Popen[bytes]:
     files = (desk.models, folder / "ledger.sqlite", folder / "out.json")
     return subprocess.Popen(
-        [sys.executable, "-c", WORK, *map(str, files), provider],
+        [sys.executable, "-c", WORK, *map(str, files), provider, mode],
         env={**environment(), **desk.environment},
         cwd=CHECKOUT,
     )
@@ -83,34 +90,65 @@ def read_ledger(path: Path, provider: Provider) -> tuple[set[str], int, int]:
         ledger.close()
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_nothing_is_lost_asked_again_or_paid_unseen(provider: Provider, tmp_path: Path) -> None:
-    draw = random.Random(provider)
-    ledger = tmp_path / "ledger.sqlite"
-    with open_desk(tmp_path, provider, in_flight=128) as desk:
-        desk.server.author = lambda asked: f"Of use {len(asked.text)} times."
-        desk.server.latency = 0.02
-        desk.server.faults = lambda asked: draw.choice(FAULTS) if draw.random() < 0.1 else None
-        requests = [make_request(provider, number) for number in range(TASKS * EACH)]
-        texts = {request.key: request.system + request.messages[0].content for request in requests}
-        settled: dict[str, int] = {}
-        for _ in range(KILLS):
-            running = start(desk, tmp_path, provider)
-            time.sleep(draw.uniform(4, 9))
-            running.send_signal(signal.SIGKILL)
-            assert running.wait() == -signal.SIGKILL, "it was still at work"
-            committed, _, _ = read_ledger(ledger, provider)
-            for text in {texts[key] for key in committed} - settled.keys():
+def soak(
+    desk: Desk, folder: Path, provider: Provider, mode: Mode, draw: random.Random, kills: Span
+) -> dict[str, int]:
+    """Run, kill three times, and run to the end; how often each committed text was answered.
+
+    Every row must be there, nothing that was committed may be asked again, and memory is bounded.
+    """
+    ledger = folder / "ledger.sqlite"
+    requests = [make_request(provider, number) for number in range(TASKS * EACH)]
+    texts = {request.key: request.system + request.messages[0].content for request in requests}
+    settled: dict[str, int] = {}
+    for _ in range(KILLS):
+        running = start(desk, folder, provider, mode)
+        time.sleep(draw.uniform(*kills))
+        running.send_signal(signal.SIGKILL)
+        assert running.wait() == -signal.SIGKILL, "it was still at work"
+        if ledger.exists():
+            for text in {texts[key] for key in read_ledger(ledger, provider)[0]} - settled.keys():
                 settled[text] = desk.server.asked[text]
-        assert 0 < len(settled) < TASKS * EACH
-        assert start(desk, tmp_path, provider).wait() == 0
-    done = json.loads((tmp_path / "out.json").read_text(encoding="utf8"))
+    assert len(settled) < TASKS * EACH
+    assert start(desk, folder, provider, mode).wait() == 0
+    done = json.loads((folder / "out.json").read_text(encoding="utf8"))
     assert len(done["rows"]) == TASKS * EACH
     assert all(answer.startswith("Of use") for answer in done["rows"].values())
     again = [text for text, times in settled.items() if desk.server.asked[text] != times]
     assert again == [], "what was committed is not asked again"
-    committed, billed, unknown = read_ledger(ledger, provider)
-    assert len(committed) == TASKS * EACH
-    assert 0 <= desk.server.bill - billed <= unknown
+    assert len(read_ledger(ledger, provider)[0]) == TASKS * EACH
     assert done["peak"] < MOST_MEMORY
+    print(f"{provider}, {mode}: {len(settled):,} settled by the kills, {done['peak'] >> 20} MiB")
+    return settled
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_nothing_is_lost_asked_again_or_paid_unseen(provider: Provider, tmp_path: Path) -> None:
+    draw = random.Random(provider)
+    with open_desk(tmp_path, provider, in_flight=128) as desk:
+        desk.server.author = lambda asked: f"Of use {len(asked.text)} times."
+        desk.server.latency = 0.02
+        desk.server.faults = lambda asked: draw.choice(FAULTS) if draw.random() < 0.1 else None
+        assert soak(desk, tmp_path, provider, "single", draw, (4, 9))
+    _, billed, unknown = read_ledger(tmp_path / "ledger.sqlite", provider)
+    assert 0 <= desk.server.bill - billed <= unknown
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_no_batch_is_lost_submitted_again_or_paid_unseen(
+    provider: Provider, tmp_path: Path
+) -> None:
+    draw = random.Random(provider)
+    with open_desk(tmp_path, provider, batch_requests=1500) as desk:
+        desk.server.author = lambda asked: f"Of use {len(asked.text)} times."
+        desk.server.batch_seconds, desk.server.hidden_seconds = 3.0, 0.5
+        desk.server.batch_fate = lambda item: (
+            draw.choice(("errored", "expired")) if draw.random() < 0.004 else "succeeded"
+        )
+        desk.server.batch_faults = lambda step: draw.choice(FAULTS) if draw.random() < 0.1 else None
+        soak(desk, tmp_path, provider, "batch", draw, (3, 9))
+    assert max(desk.server.asked.values()) == 1
+    _, billed, unknown = read_ledger(tmp_path / "ledger.sqlite", provider)
+    assert (desk.server.bill, 0) == (billed, unknown), "each batch was found again"

@@ -149,7 +149,8 @@ class ModelServer:
         self.hidden_seconds = 0.0
         """How long a new batch is not found."""
         self.batch_fate: Callable[[str], str] = lambda custom_id: "succeeded"
-        """What becomes of an item: succeeded, errored, expired or canceled."""
+        """What becomes of an item: succeeded, errored, expired or canceled; or garbled, which is
+        told and billed as a success and holds no answer."""
         self.batch_refusal = ""
         """Why batches are refused whole after their creation, as OpenAI does."""
         self.batch_faults: Callable[[str], Fault | None] = lambda step: None
@@ -371,10 +372,12 @@ class ModelServer:
         for custom_id, body in batch.items:
             fate = "canceled" if batch.cancelled else self.batch_fate(custom_id)
             answer = None
-            if fate == "succeeded":
+            if fate in ("succeeded", "garbled"):
                 asked = self._read(batch.provider, body)
                 answer = self._compose(asked, time.monotonic(), batch=True)
                 self._number += 1
+            if fate == "garbled":
+                fate, answer = "succeeded", {"id": "garbled"}
             batch.results.append({"custom_id": custom_id, "fate": fate, "answer": answer})
         random.Random(batch.id).shuffle(batch.results)
 

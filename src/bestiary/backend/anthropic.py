@@ -64,11 +64,15 @@ class AnthropicProvider:
             if batch.results_url is None:
                 raise Missing(f"the results of {batch_id} are gone")
             async for row in await self._client.messages.batches.results(batch_id):
-                if row.result.type == "succeeded":
-                    answer = self._read(row.result.message, batch=batch_id)
-                    yield BatchResult(row.custom_id, answer, "")
-                else:
+                if row.result.type != "succeeded":
                     yield BatchResult(row.custom_id, None, row.result.type)
+                    continue
+                try:
+                    answer = self._read(row.result.message, batch=batch_id)
+                except ValueError:
+                    yield BatchResult(row.custom_id, None, "unreadable")
+                else:
+                    yield BatchResult(row.custom_id, answer, "")
 
     async def close(self) -> None:
         """Close its connections."""

@@ -154,11 +154,15 @@ class BatchCaller:
         return [*self._resolve(sent, said), *(one for one in pool if id(one) in left)]
 
     def _divide(self, pool: Sequence[Pooled]) -> Iterator[list[Pooled]]:
-        """Groups of one model each, as large as a batch may be."""
+        """Groups of one model each, as large as a batch may be.
+
+        Those with one beginning stand together, which is likelier then to be found in a cache.
+        """
+        ordered = sorted(pool, key=lambda one: one.request.system)
         for name, line in self._lines.items():
             group: list[Pooled] = []
             size = 0
-            for one in (one for one in pool if one.request.model == name):
+            for one in (one for one in ordered if one.request.model == name):
                 if group and (
                     len(group) == line.most_requests or size + one.request.size > line.most_bytes
                 ):
@@ -276,7 +280,7 @@ class BatchCaller:
             self._ledger.close_batch(batch.name)
             return {key: f"{remote} is not known" for key, _ in batch.items.values()}
         try:
-            said = await self._insist(line, partial(self._collect, line, batch, remote))
+            said = await self._collect_all(line, batch, remote)
         except (Missing, Rejected) as fault:  # whether they were billed nobody knows either
             self._ledger.close_batch(batch.name)
             return {key: str(fault) for key, _ in batch.items.values()}
@@ -306,22 +310,34 @@ class BatchCaller:
             await asyncio.sleep(pause)
             pause = min(1.5 * pause, self._patience.longest_poll)
 
+    async def _collect_all(self, line: BatchLine, batch: OpenBatch, remote: str) -> dict[str, str]:
+        """Commit every result; gives what is said of the keys that have no answer.
+
+        Where items are missing a file may have come back short, and is read again.
+        """
+        fates: dict[str, str] = {}
+        for _ in range(TRIES):
+            fates = await self._insist(line, partial(self._collect, line, batch, remote))
+            if len(fates) == len(batch.items):
+                break
+        return {key: fault for key, fault in fates.items() if fault}
+
     async def _collect(self, line: BatchLine, batch: OpenBatch, remote: str) -> dict[str, str]:
-        """Commit every result; gives what is said of the keys that have no answer."""
-        said: dict[str, str] = {}
+        """Commit the results that come; gives the fault of each key, empty for an answer."""
+        fates: dict[str, str] = {}
         found: list[Settlement] = []
         async for row in line.provider.read_results(remote):
             if row.custom_id not in batch.items:
                 continue
             key, spend = batch.items[row.custom_id]
-            found.append(settle_result(row, line.price, key, spend))
-            if row.answer is None:
-                said[key] = row.fault
+            fates[key] = row.fault
+            if row.fault != "unreadable":  # which may be billed, so that its reservation stays
+                found.append(settle_result(row, line.price, key, spend))
             if len(found) == CHUNK:
                 self._ledger.write([], found)
                 found = []
         self._ledger.write([], found)
-        return said
+        return fates
 
     async def _insist(self, line: BatchLine, call: Callable[[], Awaitable[T]]) -> T:
         """Call again where the provider is away or unwell, for a while."""

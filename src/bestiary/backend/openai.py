@@ -179,7 +179,10 @@ class OpenAIProvider:
         """A line of a batch's output or error file."""
         response = row.get("response")
         if response is not None and response["status_code"] == 200:
-            answer = self._read(response["body"], batch=batch_id)
+            try:
+                answer = self._read(response["body"], batch=batch_id)
+            except ValueError:
+                return BatchResult(row["custom_id"], None, "unreadable")
             return BatchResult(row["custom_id"], answer, "")
         code = str((row.get("error") or {}).get("code"))
         return BatchResult(row["custom_id"], None, FAULTS.get(code, "errored"))

@@ -77,7 +77,7 @@ class BatchResult(NamedTuple):
 
     custom_id: str
     answer: Answer | None
-    fault: Literal["", "errored", "expired", "canceled"]
+    fault: Literal["", "errored", "expired", "canceled", "unreadable"]
 
 
 class Provider(Protocol):
