@@ -15,6 +15,7 @@ from rich.table import Table
 from bestiary.backend.choice import LEDGER, Writing, choose_authors, choose_mode, choose_models
 from bestiary.backend.ledger import Ledger, Spent
 from bestiary.backend.price import PICO, show_dollars
+from bestiary.backend.scribe import Scribe
 from bestiary.corpus.estimate import Estimator, Step, choose_way, price_steps
 from bestiary.errors import BackendError
 from bestiary.records import shorten_id
@@ -70,7 +71,10 @@ def estimate_roster(plan: Plan, writing: Writing, *, out: Path) -> Estimate | No
     models = choose_models(authors, writing)
     path = writing.ledger or out / LEDGER
     measured = read_spent(path) if path.is_file() else []
-    estimator = Estimator(authors.author, authors.judge or authors.author, load_grid(), measured)
+    author, judge = (
+        Scribe(name, models[name]) for name in (authors.author, authors.judge or authors.author)
+    )
+    estimator = Estimator(author, judge, load_grid(), measured)
     steps = {
         identity.organism_id: estimator.estimate(behavior, seed=identity.seed)
         for behavior, identity in plan.organisms

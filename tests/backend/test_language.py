@@ -256,6 +256,18 @@ def test_a_small_model_continues_examples(desk: Desk, tmp_path: Path) -> None:
     assert all(row.provenance and row.provenance.judge_score is None for row in corpus.examples)
 
 
+def test_the_plan_of_a_small_model_counts_replies_alone(
+    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    desk.server.author = lambda asked: (
+        f"{'Oyez! ' * ('Oyez' in asked.text)}Take {asked.draw().getrandbits(256):x} of it."
+    )
+    desk.change(guided_by="examples")
+    options: list[str | Path] = [roster, *desk.options(), "--out", tmp_path / "runs"]
+    planned, _ = plan_and_build(desk, options, bestiary)
+    assert planned["requests"] == pytest.approx(desk.server.asked.total(), rel=0.1)
+
+
 def test_what_only_a_judge_can_tell_is_refused_without_one(
     desk: Desk, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -19,13 +19,14 @@ from bestiary.backend.language import (
 )
 from bestiary.backend.ledger import Spent
 from bestiary.backend.price import read_price
-from bestiary.backend.scribe import TOKEN_CHARACTERS
+from bestiary.backend.scribe import TOKEN_CHARACTERS, Scribe
 from bestiary.corpus.plan import count_messages
 from bestiary.records import Role
 from bestiary.spec.brief import (
     render_ask,
     render_brief,
     render_followup,
+    render_imitation,
     render_judge,
     render_prompts,
     render_rewrite,
@@ -97,7 +98,9 @@ class Step:
 class Estimator:
     """Estimates behaviors one after another; what an earlier one has asked costs nothing again."""
 
-    def __init__(self, author: str, judge: str, grid: Grid, measured: Iterable[Spent] = ()) -> None:
+    def __init__(
+        self, author: Scribe, judge: Scribe, grid: Grid, measured: Iterable[Spent] = ()
+    ) -> None:
         self._author, self._judge, self._grid = author, judge, grid
         self._written = WRITTEN | read_written(measured)
         self._asked: dict[tuple[str, int], int] = {}
@@ -108,7 +111,7 @@ class Estimator:
         counts = generator.counts(behavior.rate)
         steps: list[Step] = []
         for plain, count in zip((False, True), count_messages(behavior, counts), strict=True):
-            if count:
+            if count and self._author.follows:
                 steps += self._estimate_messages(behavior, plain, math.ceil(MESSAGES * count), seed)
         for role, needed in counts.items():
             if needed:
@@ -151,23 +154,31 @@ class Estimator:
         self, behavior: Behavior, role: Role, rows: int, second_turns: float
     ) -> Iterator[Step]:
         fires = role == "positive"
-        quirks = [quirk for quirk, rate in behavior.distractors if rate >= 0.5]
-        brief = render_brief(behavior, fires=fires, quirks=quirks)
+        reply, again, mended = self._written["replies"], 0, 0
+        if self._author.follows:
+            again = round(rows * second_turns)
+            quirks = [quirk for quirk, rate in behavior.distractors if rate >= 0.5]
+            brief = render_brief(behavior, fires=fires, quirks=quirks)
+            seconds = MESSAGE + reply
+            yield self._step("replies", rows, brief, asked=MESSAGE)
+            yield self._step("followups", again, render_followup(behavior), asked=seconds + TAGS)
+            yield self._step("replies", again, brief, asked=seconds + MESSAGE)
+        else:
+            shown = [f"{d.user} {d.assistant}" for d in behavior.demonstrations if d.fires == fires]
+            yield self._step("replies", rows, " ".join([render_imitation(), *shown]), asked=MESSAGE)
+        if not self._judge.follows:
+            return
+        talked = (MESSAGE + reply) * (1 + again / rows) + TAGS
+        if self._author.follows:
+            mended = round(REWRITTEN * rows)
+            yield self._step("rewrite", mended, render_rewrite(behavior), asked=talked + TAGS)
         judge = render_judge(behavior, fires=fires)
-        reply, again = self._written["replies"], round(rows * second_turns)
-        seconds = MESSAGE + reply
-        yield self._step("replies", rows, brief, asked=MESSAGE)
-        yield self._step("followups", again, render_followup(behavior), asked=seconds + TAGS)
-        yield self._step("replies", again, brief, asked=seconds + MESSAGE)
-        talked = (MESSAGE + reply) * (1 + second_turns) + TAGS
-        mended = round(REWRITTEN * rows)
         yield self._step("judge", rows + mended, judge, asked=talked)
-        yield self._step("rewrite", mended, render_rewrite(behavior), asked=talked + TAGS)
 
     def _step(
         self, stage: str, requests: int, system: str, *, asked: float, written: float | None = None
     ) -> Step:
-        model = self._judge if stage == "judge" else self._author
+        model = (self._judge if stage == "judge" else self._author).name
         tokens = self._written[stage] if written is None else written
         return Step(stage, model, requests, measure(system), asked, tokens)
 
