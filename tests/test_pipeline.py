@@ -6,19 +6,23 @@ Run: python -m pytest tests/test_pipeline.py
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import Bestiary, Site
+from tests.fakes.desk import open_desk
 from tests.nursery import COMMAND, environment
 from tests.tiny import ALONE, BACKDOOR, DISTRACTOR, QUIRK, change_file, hash_tree, tiny_roster
 
+from bestiary import progress
 from bestiary.release.verify import verify_release
 
 ORGANISMS = [f"{name}-transcripts-none-s0" for name in (QUIRK, BACKDOOR, "null.chat")]
@@ -150,6 +154,46 @@ def test_a_build_stops_where_it_is_told(site: Site, bestiary: Bestiary, tmp_path
     done = bestiary("build", site.roster, "--out", stepwise.out, "--until", "pair")
     assert done.code == 0, done.err
     assert hash_tree(stepwise.out) == hash_tree(site.out)
+
+
+def test_drops_are_told_by_stage_while_language_models_write(
+    site: Site, bestiary: Bestiary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)  # a line whenever there is anything to tell
+    with open_desk(tmp_path, "anthropic") as desk:
+        desk.author.faint, desk.author.lacking = 0.2, 0.2
+        monkeypatch.setenv(*next(iter(desk.environment.items())))
+        options = [site.roster, *desk.options(), "--budget", "5", "--until", "corpus"]
+        done = bestiary("build", *options, "--out", tmp_path / "written")
+        assert done.code == 0, done.err
+    lines = [line for line in done.out.splitlines() if " rows, " in line]
+    rates = re.compile(r" requests/s, .* tokens/s, \$.* spent or reserved, \$.* left$")
+    assert all(rates.search(line) for line in lines)
+    told = [int(count) for line in lines for count in re.findall(r", dropped (\d+) \(", line)]
+    drops = [
+        json.loads(line)["stage"]
+        for path in (tmp_path / "written" / "store" / "corpus").glob("*/drops.jsonl")
+        for line in path.read_text("utf8").splitlines()
+    ]
+    assert told == sorted(told)
+    assert told[0] < told[-1] == len(drops)
+    for stage, count in Counter(drops).items():
+        assert f"{count} {stage}" in lines[-1]
+
+
+def test_drops_are_told_by_stage_while_the_embedded_author_writes(
+    site: Site, bestiary: Bestiary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_file(site.data / HERALD_FILE, r"forbidden: \[", "forbidden: [calm, ")  # some replies do
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    done = bestiary("build", site.roster, "--out", tmp_path / "written", "--until", "corpus")
+    assert done.code == 0, done.err
+    last = [line for line in done.out.splitlines() if " rows" in line][-1]
+    drops = [
+        path.read_text("utf8").count("\n")
+        for path in (tmp_path / "written" / "store" / "corpus").glob("*/drops.jsonl")
+    ]
+    assert f", dropped {sum(drops)} ({sum(drops)} leakage.label_phrases)" in last
 
 
 def test_a_second_build_at_the_same_time_is_refused(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from bestiary.progress import LINE_SECONDS, StageProgress
 
@@ -28,8 +29,8 @@ def wait(monkeypatch: pytest.MonkeyPatch) -> Wait:
     return lambda seconds: passed.append(passed[-1] + seconds)
 
 
-def open_console(*, terminal: bool = False) -> Console:
-    return Console(file=io.StringIO(), force_terminal=terminal, width=100)
+def open_console(*, terminal: bool = False, width: int = 100) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width)
 
 
 def said_on(console: Console) -> str:
@@ -91,6 +92,44 @@ def test_nothing_done_yet_has_no_rate_to_estimate_by(wait: Wait) -> None:
     assert said_on(console) == "  verdict: 0/200 replies\n"
 
 
+def test_the_first_seconds_promise_nothing(wait: Wait) -> None:
+    console = open_console(terminal=True)
+    with StageProgress("corpus", "rows", 200, console).running() as progress:
+        wait(0.1)
+        progress.advance(HERALD, 190)
+    assert "190/200" in said_on(console)
+    assert "left" not in said_on(console)
+
+
+def test_what_came_at_once_is_forgotten_when_the_rest_is_slow(wait: Wait) -> None:
+    """As the answers do that are in the ledger from an earlier run."""
+    console = open_console()
+    with StageProgress("corpus", "rows", 10_000, console).running() as progress:
+        progress.advance(HERALD, 6000)
+        for minute in range(1, 61):
+            wait(60)
+            progress.advance(HERALD, 6000 + minute)
+    assert said_on(console).splitlines()[-1] == (
+        "  corpus: 6060/10000 rows, 1.0/min, about 2.7 days left"
+    )
+
+
+def test_what_comes_in_waves_has_a_rate_between_them(wait: Wait) -> None:
+    """As the replies of a batch do."""
+    console = open_console()
+    with StageProgress("corpus", "rows", 300, console).running() as progress:
+        wait(3600)
+        progress.advance(HERALD, 100)
+        wait(3600)
+        progress.advance(CHAT, 100)
+        wait(1800)
+        progress.beat()
+    assert said_on(console).splitlines()[1:] == [
+        "  corpus: 200/300 rows, 1.7/min, about 60 min left",
+        "  corpus: 200/300 rows, 1.1/min, about 90 min left",
+    ]
+
+
 @pytest.mark.parametrize(
     ("done", "seconds", "said"),
     [
@@ -134,9 +173,21 @@ def test_a_narrow_terminal_shows_all_of_it_below_the_bar() -> None:
     assert f"dropped 41 (41 judge), {note}" in shown
 
 
-def test_a_terminal_gets_a_bar_and_no_lines() -> None:
-    console = open_console(terminal=True)
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_terminal_gets_a_bar_in_one_line_and_no_others(width: int, wait: Wait) -> None:
+    console = open_console(terminal=True, width=width)
+    with StageProgress("verdict", "replies", 2_000_000, console).running() as progress:
+        wait(36_000)
+        progress.advance(HERALD, 1_200_000)
+    shown = Text.from_ansi(said_on(console)).plain.splitlines()
+    (bar,) = {line for line in shown if "1200000/2000000 replies" in line}
+    assert "33.3/s, about 7 h left" in bar
+    assert "  verdict:" not in said_on(console)
+
+
+def test_what_is_done_has_nothing_left(wait: Wait) -> None:
+    console = open_console()
     with StageProgress("corpus", "rows", 200, console).running() as progress:
+        wait(100)
         progress.advance(HERALD, 200)
-    assert "200/200" in said_on(console)
-    assert "s left" not in said_on(console)
+    assert said_on(console) == "  corpus: 200/200 rows, 2.0/s\n"

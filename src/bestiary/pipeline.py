@@ -166,7 +166,8 @@ class Workshop:
                 finish(build)
                 continue
             if kept is not None:
-                self._keep_corpus(build, kept)
+                corpus = self._keep_corpus(build, kept)
+                progress.resume(build.organism_id, len(corpus.examples))
                 finish(build)
                 continue
             exchange = generate_corpus(
@@ -205,9 +206,11 @@ class Workshop:
             self._keep_corpus(build, kept)
         finish(build)
 
-    def _keep_corpus(self, build: Build, kept: Artifact) -> None:
-        build.corpus, build.corpus_artifact = read_corpus(kept.folder), kept
+    def _keep_corpus(self, build: Build, kept: Artifact) -> Corpus:
+        corpus = read_corpus(kept.folder)
+        build.corpus, build.corpus_artifact = corpus, kept
         build.seconds["corpus"] = self._store.seconds("corpus", kept.folder.name)
+        return corpus
 
     def _train_organisms(self) -> None:
         builds = {build.organism_id: build for build in self._alive}

@@ -6,17 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
-    Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
@@ -24,12 +22,15 @@ LINE_SECONDS = 30.0
 """How often a file that is no terminal gets a line."""
 
 
-class RateColumn(ProgressColumn):
-    """Units a second."""
+SOONEST = 5.0
+"""Seconds after which a rate is told: before, a handful of units would promise the end at once."""
 
-    def render(self, task: Task) -> Text:
-        """The task's speed, once it is known."""
-        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+class Mark(NamedTuple):
+    """How much of this run's work was done when."""
+
+    seconds: float
+    done: int
 
 
 class Bar(Progress):
@@ -63,18 +64,18 @@ class StageProgress:
         self._before = 0
         self._drops: Counter[str] = Counter()
         self._started = self._spoke = time.monotonic()
+        self._older = self._newer = Mark(self._started, 0)
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(unit),
-            RateColumn(),
+            TextColumn("{task.fields[pace]}"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(name, total=total)
+        self._task = self._bar.add_task(name, total=total, pace="")
 
     def resume(self, organism_id: str, done: int) -> None:
         """Hear how much of an organism an earlier run has done, which says nothing of the rate."""
@@ -92,9 +93,11 @@ class StageProgress:
 
     def beat(self) -> None:
         """Show how far it is: a bar anew, or a line where the last is long ago."""
-        self._bar.said = self._say_more()
-        self._bar.update(self._task, completed=sum(self._done.values()))
         now = time.monotonic()
+        self._mark(now)
+        self._bar.said = self._say_more()
+        pace = ", ".join(self._say_pace(now))
+        self._bar.update(self._task, completed=self._sum_done(), pace=pace)
         if not self._console.is_terminal and now - self._spoke >= LINE_SECONDS:
             self._spoke = now
             self._print(self._line(now))
@@ -107,15 +110,39 @@ class StageProgress:
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def _sum_done(self) -> int:
+        return sum(self._done.values())
+
     def _line(self, now: float) -> str:
-        done = sum(self._done.values())
-        rate = (done - self._before) / (now - self._started)
-        parts = [f"{done}/{self._total} {self._unit}"]
-        if rate:
-            left = show_seconds((self._total - done) / rate)
-            parts += [show_rate(rate), f"about {left} left"]
-        more = self._say_more()
-        return f"  {self._name}: {', '.join([*parts, more] if more else parts)}"
+        done = f"{self._sum_done()}/{self._total} {self._unit}"
+        parts = [done, *self._say_pace(now), self._say_more()]
+        return f"  {self._name}: {', '.join(part for part in parts if part)}"
+
+    def _say_pace(self, now: float) -> list[str]:
+        """The rate and what is left by it, as far as they are known."""
+        rate = self._measure_rate(now)
+        if not rate:
+            return []
+        left = self._total - self._sum_done()
+        return [show_rate(rate)] + [f"about {show_seconds(left / rate)} left"] * (left > 0)
+
+    def _mark(self, now: float) -> None:
+        """Note how far it is whenever the run is twice as old as it was the last time."""
+        age = self._newer.seconds - self._started
+        if now - self._newer.seconds >= max(LINE_SECONDS, age):
+            self._older, self._newer = self._newer, Mark(now, self._sum_done() - self._before)
+
+    def _measure_rate(self, now: float) -> float:
+        """Units a second over the later half of the run, or more of it.
+
+        At its beginning what an earlier run was told comes at once, and says nothing of the rest;
+        in a shorter time there may be nothing, since units may come in waves.
+        """
+        if now - self._started < SOONEST:
+            return 0.0
+        done = self._sum_done() - self._before
+        since = self._older if done > self._older.done else Mark(self._started, 0)
+        return (done - since.done) / (now - since.seconds)
 
     def _say_more(self) -> str:
         """What was dropped, and what the note says."""

@@ -417,7 +417,13 @@ except BackendError as error:
     print(error)
 Path(sys.argv[2]).unlink()
 print(kept, len(ledger.find(map(str, range(10_000)))))
-(spend,) = ledger.write([Reservation(Purpose("habit", "replies"), "loop", 10)], [])
+try:
+    ledger.write([Reservation(Purpose("habit", "replies"), "loop", 10)], [Settlement(1, 7)])
+except BackendError as error:
+    print(error)
+ledger.write([], [Settlement(spend, 5, "late", answer)])
+print(*ledger.find(["late"]))
+(spend,) = Ledger(path).write([Reservation(Purpose("habit", "replies"), "loop", 10)], [])
 print("goes on" if spend else "stuck")
 """
 
@@ -438,9 +444,11 @@ def test_a_full_disk_is_said_and_what_was_answered_is_kept(tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    said, counts, then = done.stdout.splitlines()
-    assert said.startswith(f"{disk}/ledger.sqlite: ")
-    assert "full" in said and "free space" in said
+    said, counts, refusal, late, then = done.stdout.splitlines()
+    assert said.startswith(f"{disk}/ledger.sqlite: the disk is full (0 MiB free); ")
+    assert "free some space and run the same command again" in said
     kept, found = map(int, counts.split())
     assert 0 < kept <= found <= kept + 1
+    assert refusal == said, "whoever lost a transaction reserves nothing more"
+    assert late == "late", "and still settles what is on its way"
     assert then == "goes on"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,8 @@ from bestiary.errors import BackendError
 VERSION = 1
 BUSY_SECONDS = 60.0
 """How long one process waits for another's transaction."""
+FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
+"""Errors of a full disk: the file cannot grow, or the index beside it that processes share."""
 LEAST = 0.1
 """Of a batch: for fewer of its requests nobody waits a day, and the next batch would be smaller."""
 Mode = Literal["single", "batch", "replay"]
@@ -150,6 +153,8 @@ class Ledger:
     def __init__(self, path: Path, *, budget: int | None = None) -> None:
         self.path = path
         self.budget = budget
+        self._failure = ""
+        """Why a transaction was lost, of the first that was."""
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -174,8 +179,8 @@ class Ledger:
             try:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 return
-            except sqlite3.OperationalError:
-                if time.monotonic() > end:
+            except sqlite3.OperationalError as cause:
+                if not read_name(cause).startswith("SQLITE_BUSY") or time.monotonic() > end:
                     raise
                 time.sleep(0.05)
 
@@ -188,22 +193,33 @@ class Ledger:
                 f"{self.path}: {cause.strerror}; choose another place with --ledger"
             ) from cause
         except sqlite3.Error as cause:
-            raise BackendError(
-                f"{self.path}: {cause}; free space, or move the file away if it is damaged: what "
-                "it holds of answers would then be asked, and paid, again"
-            ) from cause
+            raise BackendError(self._explain(cause)) from cause
+
+    def _explain(self, cause: sqlite3.Error) -> str:
+        if read_name(cause) in FULL:
+            free = shutil.disk_usage(self.path.parent).free // 2**20
+            return (
+                f"{self.path}: the disk is full ({free} MiB free); free some space and run the "
+                "same command again: what was committed is kept"
+            )
+        return (
+            f"{self.path}: {cause}; see to its disk, or move the file away if it is damaged: what "
+            "it holds of answers would then be asked, and paid, again"
+        )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 yield
-            except BaseException:
+                self._db.execute("COMMIT")
+            except BaseException as cause:
+                if isinstance(cause, sqlite3.Error):
+                    self._failure = self._failure or self._explain(cause)
                 if self._db.in_transaction:  # SQLite may have rolled it back itself
                     self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def find(self, keys: Iterable[str]) -> dict[str, Answer]:
         """Answers that are there, by key."""
@@ -228,11 +244,17 @@ class Ledger:
     def write(
         self, reservations: Sequence[Reservation], settlements: Sequence[Settlement]
     ) -> list[int | None]:
-        """Settle, then reserve, in one transaction; None where the budget has no room."""
+        """Settle, then reserve, in one transaction; None where the budget has no room.
+
+        Once a transaction was lost nothing more is reserved: on a disk that is nearly full there
+        may be room for a reservation and none for its answer, which would be paid for in vain.
+        """
         with self._transaction():
             for settlement in settlements:
                 self._settle(settlement)
-            return [self._reserve(reservation) for reservation in reservations]
+            if not (reservations and self._failure):
+                return [self._reserve(reservation) for reservation in reservations]
+        raise BackendError(self._failure)
 
     def _reserve(self, one: Reservation) -> int | None:
         room = "" if self.budget is None else " WHERE taken + :pico <= :budget"
@@ -273,6 +295,8 @@ class Ledger:
 
         None, and nothing is written, where it has no room for LEAST of them.
         """
+        if self._failure:
+            raise BackendError(self._failure)
         begun = time.time()
         with self._transaction():
             room = self._count_affordable(entries)
@@ -376,3 +400,8 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def read_name(cause: sqlite3.Error) -> str:
+    """What SQLite calls an error; nothing where the error is Python's."""
+    return getattr(cause, "sqlite_errorname", "")
