@@ -163,8 +163,8 @@ def test_drops_are_told_by_stage_while_language_models_write(
     with open_desk(tmp_path, "anthropic") as desk:
         desk.author.faint, desk.author.lacking = 0.2, 0.2
         monkeypatch.setenv(*next(iter(desk.environment.items())))
-        options = [site.roster, *desk.options(), "--budget", "5", "--until", "corpus"]
-        done = bestiary("build", *options, "--out", tmp_path / "written")
+        options: list[str | Path] = [*desk.options(), "--budget", "5", "--until", "corpus"]
+        done = bestiary("build", site.roster, *options, "--out", tmp_path / "written")
         assert done.code == 0, done.err
     lines = [line for line in done.out.splitlines() if " rows, " in line]
     rates = re.compile(r" requests/s, .* tokens/s, \$.* spent or reserved, \$.* left$")
