@@ -100,7 +100,7 @@ def count_answered(site: Site) -> int:
 
 
 @pytest.mark.parametrize("mode", ["single", "batch"])
-@pytest.mark.parametrize("share", [0.01, 0.4, 0.8, 3.0])
+@pytest.mark.parametrize("share", [0.01, 0.8, 3.0])
 def test_a_full_disk_is_said_and_the_same_command_goes_on(
     site: Site, whole: tuple[int, list[list[str]]], mode: Mode, share: float
 ) -> None:
