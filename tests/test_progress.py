@@ -134,7 +134,7 @@ def test_what_comes_in_waves_has_a_rate_between_them(wait: Wait) -> None:
     ("done", "seconds", "said"),
     [
         (10, 60, "10.0/min, about 19 min left"),
-        (20, 1800, "0.7/min, about 4 h left"),
+        (20, 1700, "0.7/min, about 4 h left"),
         (100, 30, "3.3/s, about 30 s left"),
         (10, 36_000, "1.0/h, about 7.9 days left"),
     ],
