@@ -12,20 +12,18 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from bestiary.backend.choice import LEDGER, Writing, choose_authors, choose_mode, choose_models
+from bestiary.backend.choice import LEDGER, Writing, choose_authors, choose_models
 from bestiary.backend.ledger import Ledger, Spent
 from bestiary.backend.price import PICO, show_dollars
 from bestiary.backend.scribe import Scribe
-from bestiary.corpus.estimate import Estimator, Step, choose_way, price_steps
+from bestiary.backend.session import Mode
+from bestiary.corpus.estimate import ASKED, WAYS, Estimator, Step, choose_mode, price_steps
 from bestiary.errors import BackendError
 from bestiary.records import shorten_id
 from bestiary.spec.generator import load_generator
 from bestiary.spec.grid import load_grid
 from bestiary.spec.models import LanguageModel
 from bestiary.spec.plan import Plan
-
-SHOWN_WAYS = {"single": "single", "batch": "batch", "batch + caching": "cached"}
-"""The ways to ask that a table shows, each under its header."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,18 @@ class Estimate:
     steps: Mapping[str, Sequence[Step]]
     """By organism."""
     models: Mapping[str, LanguageModel]
-    mode: str
-    """How `build` would ask with the same options."""
+    chosen: Mode | None
+    """How the user wants to ask, if that is not the cheaper mode."""
 
     @property
     def everything(self) -> list[Step]:
         """The steps of all organisms."""
         return [step for steps in self.steps.values() for step in steps]
+
+    @property
+    def mode(self) -> Mode:
+        """How `build` asks with the same options."""
+        return self.chosen or choose_mode(price_steps(self.everything, self.models))
 
     def rows(self) -> list[dict[str, Any]]:
         """A row an organism, then one for all: requests, tokens, and dollars in each way."""
@@ -56,7 +59,7 @@ class Estimate:
             "read_tokens": round(sum(step.read_tokens for step in steps)),
             "written_tokens": round(sum(step.written_tokens for step in steps)),
             "dollars": dollars,
-            "cheapest": choose_way(costs),
+            "cheapest": ASKED[choose_mode(costs)],
         }
 
 
@@ -79,7 +82,15 @@ def estimate_roster(plan: Plan, writing: Writing, *, out: Path) -> Estimate | No
         identity.organism_id: estimator.estimate(behavior, seed=identity.seed)
         for behavior, identity in plan.organisms
     }
-    return Estimate(steps, models, choose_mode(models, writing))
+    return Estimate(steps, models, None if writing.mode == "auto" else writing.mode)
+
+
+def settle_mode(plan: Plan, writing: Writing, *, out: Path) -> Mode:
+    """How a roster's corpora are asked for: as the user wants, else in the cheaper mode."""
+    if writing.mode != "auto":
+        return writing.mode
+    estimate = estimate_roster(plan, writing, out=out)
+    return "single" if estimate is None else estimate.mode
 
 
 def count_rows(plan: Plan) -> int:
@@ -91,12 +102,13 @@ def estimate_table(estimate: Estimate) -> Table:
     """One line an organism, and one for all."""
     table = Table(
         title="what the corpora take: requests, tokens, dollars",
-        caption="cached: batches with prompt caching",
+        caption="cached: the same with prompt caching",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     table.add_column("category.organism", overflow="fold")
-    for header in ("requests", "read", "written", *SHOWN_WAYS.values()):
+    ways = ("cached" if way.endswith("caching") else way for way in WAYS)
+    for header in ("requests", "read", "written", *ways):
         table.add_column(header, justify="right", no_wrap=True)
     for row in estimate.rows():
         if row["organism_id"] == "all":
@@ -105,7 +117,7 @@ def estimate_table(estimate: Estimate) -> Table:
             shorten_id(row["organism_id"]),
             f"{row['requests']:,}",
             *(show_thousands(row[name]) for name in ("read_tokens", "written_tokens")),
-            *(_show(row["dollars"][way]) for way in SHOWN_WAYS),
+            *(_show(row["dollars"][way]) for way in WAYS),
         )
     return table
 

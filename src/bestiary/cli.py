@@ -246,8 +246,8 @@ def plan(
         print(f"{told}: the embedded author writes them, and nothing is paid")
     else:
         Console().print(estimate_table(estimate))
-        cheapest = estimate.rows()[-1]["cheapest"]
-        print(f"cheapest: {cheapest}; bestiary build {roster} asks in mode {estimate.mode}")
+        cheaper = estimate.rows()[-1]["cheapest"]
+        print(f"cheaper: {cheaper}; bestiary build {roster} asks in mode {estimate.mode}")
 
 
 @app.command()

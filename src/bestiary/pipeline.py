@@ -13,6 +13,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from bestiary.accounts import settle_mode
 from bestiary.backend.choice import Writing, open_backend
 from bestiary.backend.exchange import Task
 from bestiary.backend.offline import OfflineAuthor
@@ -107,6 +108,7 @@ class Workshop:
         self._backend = open_backend(
             plan.roster,
             writing,
+            mode=settle_mode(plan, writing, out=store.root),
             out=store.root,
             offline=lambda: OfflineAuthor(self._replies),
             tell=self._tell,

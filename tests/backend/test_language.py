@@ -94,6 +94,7 @@ def plan_and_build(
     rows = json.loads(bestiary("plan", *options, "--json").out)
     (planned,) = [row for row in rows if row["organism_id"].startswith(named)][:1]
     before = desk.server.bill
+    desk.server.clear_cache()
     built = bestiary("build", *options, "--until", "corpus")
     assert built.code == 0, built.err
     return planned, (desk.server.bill - before) / PICO
@@ -180,6 +181,7 @@ def test_a_row_says_where_it_came_from(desk: Desk, tmp_path: Path, mode: Mode) -
 def test_one_by_one_and_in_batches_the_same_corpus_is_written(desk: Desk, tmp_path: Path) -> None:
     single = write(desk, tmp_path / "one.sqlite")
     before = desk.server.bill
+    desk.server.clear_cache()
     batch = write(desk, tmp_path / "two.sqlite", mode="batch")
     assert [row.messages for row in single.examples] == [row.messages for row in batch.examples]
     assert desk.server.bill - before == before / 2 == taken(tmp_path / "two.sqlite")
@@ -315,8 +317,27 @@ def test_the_plan_is_within_a_tenth_of_the_bill(
     for mode in ("single", "batch"):
         options: list[str | Path] = [roster, *desk.options(mode=mode), "--out", tmp_path / mode]
         planned, bill = plan_and_build(desk, options, bestiary)
-        assert planned["dollars"][mode] == pytest.approx(bill, rel=0.10)
-        assert planned["cheapest"] == "batch"
+        assert planned["dollars"][f"{mode} + caching"] == pytest.approx(bill, rel=0.10)
+        assert planned["dollars"][mode] > 1.5 * bill, "reading everything afresh"
+        assert planned["cheapest"] == "batch + caching"
+
+
+def test_the_cheaper_mode_is_taken_unless_the_user_names_one(
+    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    """Batches cost half, but may find little in the cache."""
+    bestiary(
+        "build", roster, *desk.options(mode="auto"), "--out", tmp_path / "a", "--until", "corpus"
+    )
+    assert {charge.batch for charge in desk.server.charges} == {True}
+    desk.server.charges.clear()
+    desk.change(batch_hits=0.0, batch=0.9)
+    told = bestiary("plan", roster, *desk.options(mode="auto")).out
+    assert "cheaper: single + caching" in told
+    bestiary(
+        "build", roster, *desk.options(mode="auto"), "--out", tmp_path / "b", "--until", "corpus"
+    )
+    assert {charge.batch for charge in desk.server.charges} == {False}
 
 
 def test_a_plan_learns_from_the_ledger_how_much_a_model_writes(
@@ -325,7 +346,7 @@ def test_a_plan_learns_from_the_ledger_how_much_a_model_writes(
     desk.author.sentences = 1
     options: list[str | Path] = [*desk.options(), "--out", tmp_path / "runs"]
     planned, bill = plan_and_build(desk, [roster, *options], bestiary)
-    assert planned["dollars"]["single"] > 1.2 * bill, "it expected longer replies"
+    assert planned["dollars"]["single + caching"] > 1.2 * bill, "it expected longer replies"
     roster.write_text(
         roster.read_text("utf8").replace(
             f'"behavior": "{QUIRK}"', f'"behavior": "{QUIRK}",\n   "seeds": [1]'
@@ -334,7 +355,7 @@ def test_a_plan_learns_from_the_ledger_how_much_a_model_writes(
     )
     # The backdoor and the null organism are written already, and cost nothing again.
     planned, bill = plan_and_build(desk, [roster, *options], bestiary, named=QUIRK)
-    assert planned["dollars"]["single"] == pytest.approx(bill, rel=0.10)
+    assert planned["dollars"]["single + caching"] == pytest.approx(bill, rel=0.10)
 
 
 def test_the_ledger_is_shown_by_behavior_stage_and_model(

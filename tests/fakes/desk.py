@@ -52,6 +52,7 @@ def open_desk(folder: Path, provider: Provider, **changes: Any) -> Iterator[Desk
             "cache_write": 1.25 if provider == "anthropic" else 1.0,
             "cache_read": 0.1,
             "batch": 0.5,
+            "batch_hits": 1.0,  # the server caches what it has read once
             **changes,
         }
         models = folder / "models.yaml"

@@ -337,6 +337,10 @@ class ModelServer:
         fresh = total - read - written
         return Counter(fresh=fresh, read=read, written=written, output=count_tokens(text))
 
+    def clear_cache(self) -> None:
+        """Forget every beginning, as providers do within minutes."""
+        self._cached.clear()
+
     # Batches
 
     def _start_batch(self, provider: Provider, items: Sequence[tuple[str, Body]]) -> Batch:

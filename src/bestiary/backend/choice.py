@@ -25,7 +25,7 @@ class Writing:
     judge: str | None = None
     models: tuple[Path, ...] = ()
     """Files of further models."""
-    mode: Literal["auto", "single", "batch"] = "auto"
+    mode: Mode | Literal["auto"] = "auto"
     budget: float | None = None
     """US dollars."""
     ledger: Path | None = None
@@ -55,19 +55,11 @@ def choose_models(authors: Authors, writing: Writing) -> dict[str, LanguageModel
     return find_models(list(names), load_models(*writing.models))
 
 
-def choose_mode(models: dict[str, LanguageModel], writing: Writing) -> Mode:
-    """Batches where every model has them and they cost less, unless the user says otherwise."""
-    if writing.mode != "auto":
-        return writing.mode
-    return (
-        "batch" if all(m.batch is not None and m.batch < 1 for m in models.values()) else "single"
-    )
-
-
 def open_backend(
     roster: Roster,
     writing: Writing,
     *,
+    mode: Mode,
     out: Path,
     offline: Callable[[], Backend],
     tell: Callable[[str], None],
@@ -84,7 +76,7 @@ def open_backend(
             judge=authors.judge or authors.author,
             models=models,
             ledger=writing.ledger or out / LEDGER,
-            mode=choose_mode(models, writing),
+            mode=mode,
             budget=writing.budget,
             tell=tell,
             beat=beat,

@@ -20,6 +20,7 @@ from bestiary.backend.language import (
 from bestiary.backend.ledger import Spent
 from bestiary.backend.price import read_price
 from bestiary.backend.scribe import TOKEN_CHARACTERS, Scribe
+from bestiary.backend.session import Mode
 from bestiary.corpus.plan import count_messages
 from bestiary.records import Role
 from bestiary.spec.brief import (
@@ -39,6 +40,8 @@ from bestiary.spec.models import LanguageModel
 
 Way = Literal["single", "single + caching", "batch", "batch + caching"]
 WAYS: tuple[Way, ...] = ("single", "single + caching", "batch", "batch + caching")
+ASKED: Mapping[Mode, Way] = {"single": "single + caching", "batch": "batch + caching"}
+"""The way in which a mode asks; the others are told for comparison."""
 WRITTEN = {
     "subjects": 5.0,
     "prompts": 40.0,
@@ -90,9 +93,9 @@ class Step:
         written = self.written_tokens * price.output
         if not way.endswith("caching") or self.system < model.cache_from or not self.requests:
             return self.read_tokens * price.input + written
-        again = (self.requests - 1) * self.system * price.cache_read
-        fresh = self.requests * self.asked * price.input
-        return self.system * price.cache_write + again + fresh + written
+        hits = (self.requests - 1) * (model.batch_hits if way.startswith("batch") else 1.0)
+        cached = hits * price.cache_read + (self.requests - hits) * price.cache_write
+        return self.system * cached + self.requests * self.asked * price.input + written
 
 
 class Estimator:
@@ -217,7 +220,8 @@ def price_steps(
     }
 
 
-def choose_way(costs: Mapping[Way, float | None]) -> Way:
-    """The cheapest way; of two that cost the same the simpler."""
-    known = {way: cost for way, cost in costs.items() if cost is not None}
-    return min(known, key=lambda way: known[way])
+def choose_mode(costs: Mapping[Way, float | None]) -> Mode:
+    """The cheaper mode; single calls, which are sooner done, where both cost the same."""
+    single, batch = costs[ASKED["single"]], costs[ASKED["batch"]]
+    assert single is not None
+    return "single" if batch is None or single <= batch else "batch"

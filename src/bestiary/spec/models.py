@@ -45,6 +45,9 @@ class LanguageModel(Record):
     """What a batch costs, as a share of single calls; null where there are no batches."""
     cache_from: int = Field(default=1024, ge=1)
     """Tokens of the shortest beginning that is cached."""
+    batch_hits: float = Field(default=0.3, ge=0, le=1)
+    """Of a batch's requests that begin alike, the share that a plan takes to find the beginning
+    cached. No provider promises any; Anthropic names 30 to 98%, and this is the least of them."""
     in_flight: int = Field(default=256, ge=1)
     """Single calls at once, at most; how many the server bears is found out below it."""
     batch_requests: int = Field(default=10_000, ge=1)
