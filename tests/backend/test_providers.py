@@ -433,6 +433,7 @@ def test_a_status_says_what_became_of_a_call(
     [
         ({"retry-after": "7.5"}, 7.5),
         ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "inf"}, 7200.0),
         ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
         ({"retry-after-ms": "soon", "retry-after": "2"}, 2.0),
         ({"retry-after": "Fri, 27 Nov 2026 99:00:00 GMT"}, None),

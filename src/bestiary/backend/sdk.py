@@ -27,6 +27,8 @@ SHORTEST_KEY = 8
 """Characters; a shorter one is a placeholder for a server that wants none, and may be a word."""
 UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
 """What reading a body raises that is none of what it should be: the SDKs check nothing."""
+LONGEST_WAIT = 7200.0
+"""Seconds: whoever asks for a longer wait is asked again after so many."""
 SPENT = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is too low")
 """How a provider says that an account is empty; it is no rate that would pass."""
 
@@ -71,15 +73,20 @@ def read_status(status: int, said: str, headers: Mapping[str, str]) -> Exception
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait: in milliseconds, in seconds or until a date."""
+    """Seconds to wait, as a server asks for: in milliseconds, in seconds or until a date."""
     milliseconds, told = headers.get("retry-after-ms"), headers.get("retry-after")
     with suppress(ValueError):
         if milliseconds is not None:
-            return max(0.0, float(milliseconds) / 1000)
+            return limit_wait(float(milliseconds) / 1000)
     if told is None:
         return None
     with suppress(ValueError):
-        return max(0.0, float(told))
+        return limit_wait(float(told))
     with suppress(ValueError):
-        return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
+        return limit_wait(parsedate_to_datetime(told).timestamp() - time.time())
     return None
+
+
+def limit_wait(seconds: float) -> float:
+    """A wait that is neither before now nor forever."""
+    return max(0.0, min(seconds, LONGEST_WAIT))
