@@ -29,7 +29,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST = ("test_end_to_end.py", "test_kills.py")
+LONGEST = ("test_end_to_end.py", "test_kills.py", "test_served.py", "test_bench.py", "test_ray.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
