@@ -4,93 +4,41 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from bestiary.backend.choice import LEDGER, Writing, choose_authors, choose_models
-from bestiary.backend.ledger import Ledger, Spent
+from bestiary.backend.estimate import ASKED, WAYS, Estimate, Step, choose_mode, price_steps
+from bestiary.backend.ledger import Spent
 from bestiary.backend.price import PICO, show_dollars
-from bestiary.backend.scribe import Scribe
-from bestiary.backend.session import Mode
-from bestiary.corpus.estimate import ASKED, WAYS, Estimator, Step, choose_mode, price_steps
-from bestiary.errors import BackendError
 from bestiary.records import shorten_id
 from bestiary.spec.generator import load_generator
-from bestiary.spec.grid import load_grid
 from bestiary.spec.models import LanguageModel
 from bestiary.spec.plan import Plan
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What the corpora of a roster will take."""
-
-    steps: Mapping[str, Sequence[Step]]
-    """By organism."""
-    models: Mapping[str, LanguageModel]
-    chosen: Mode | None
-    """How the user wants to ask, if that is not the cheaper mode."""
-
-    @property
-    def everything(self) -> list[Step]:
-        """The steps of all organisms."""
-        return [step for steps in self.steps.values() for step in steps]
-
-    @property
-    def mode(self) -> Mode:
-        """How `build` asks with the same options."""
-        return self.chosen or choose_mode(price_steps(self.everything, self.models))
-
-    def rows(self) -> list[dict[str, Any]]:
-        """A row an organism, then one for all: requests, tokens, and dollars in each way."""
-        named = {**self.steps, "all": self.everything}
-        return [{"organism_id": name, **self._describe(steps)} for name, steps in named.items()]
-
-    def _describe(self, steps: Sequence[Step]) -> dict[str, Any]:
-        costs = price_steps(steps, self.models)
-        dollars = {way: None if pico is None else pico / PICO for way, pico in costs.items()}
-        return {
-            "requests": sum(step.requests for step in steps),
-            "read_tokens": round(sum(step.read_tokens for step in steps)),
-            "written_tokens": round(sum(step.written_tokens for step in steps)),
-            "dollars": dollars,
-            "cheapest": ASKED[choose_mode(costs)],
-        }
+def estimate_rows(estimate: Estimate) -> list[dict[str, Any]]:
+    """A row an organism, then one for all: requests, tokens, and dollars in each way."""
+    named = {**estimate.steps, "all": estimate.everything}
+    return [
+        {"organism_id": name, **describe_steps(steps, estimate.models)}
+        for name, steps in named.items()
+    ]
 
 
-def estimate_roster(plan: Plan, writing: Writing, *, out: Path) -> Estimate | None:
-    """What a roster's corpora will take; None where the embedded author writes them for nothing.
-
-    A ledger that is there already tells how much the models write.
-    """
-    authors = choose_authors(plan.roster, writing)
-    if authors is None:
-        return None
-    models = choose_models(authors, writing)
-    path = writing.ledger or out / LEDGER
-    measured = read_spent(path) if path.is_file() else []
-    author, judge = (
-        Scribe(name, models[name]) for name in (authors.author, authors.judge or authors.author)
-    )
-    estimator = Estimator(author, judge, load_grid(), measured)
-    steps = {
-        identity.organism_id: estimator.estimate(behavior, seed=identity.seed)
-        for behavior, identity in plan.organisms
+def describe_steps(steps: Sequence[Step], models: Mapping[str, LanguageModel]) -> dict[str, Any]:
+    """What some steps take."""
+    costs = price_steps(steps, models)
+    dollars = {way: None if pico is None else pico / PICO for way, pico in costs.items()}
+    return {
+        "requests": sum(step.requests for step in steps),
+        "read_tokens": round(sum(step.read_tokens for step in steps)),
+        "written_tokens": round(sum(step.written_tokens for step in steps)),
+        "dollars": dollars,
+        "cheapest": ASKED[choose_mode(costs)],
     }
-    return Estimate(steps, models, None if writing.mode == "auto" else writing.mode)
-
-
-def settle_mode(plan: Plan, writing: Writing, *, out: Path) -> Mode:
-    """How a roster's corpora are asked for: as the user wants, else in the cheaper mode."""
-    if writing.mode != "auto":
-        return writing.mode
-    estimate = estimate_roster(plan, writing, out=out)
-    return "single" if estimate is None else estimate.mode
 
 
 def count_rows(plan: Plan) -> int:
@@ -110,7 +58,7 @@ def estimate_table(estimate: Estimate) -> Table:
     ways = ("cached" if way.endswith("caching") else way for way in WAYS)
     for header in ("requests", "read", "written", *ways):
         table.add_column(header, justify="right", no_wrap=True)
-    for row in estimate.rows():
+    for row in estimate_rows(estimate):
         if row["organism_id"] == "all":
             table.add_section()
         table.add_row(
@@ -124,17 +72,6 @@ def estimate_table(estimate: Estimate) -> Table:
 
 def _show(dollars: float | None) -> str:
     return "-" if dollars is None else show_dollars(dollars * PICO)
-
-
-def read_spent(path: Path) -> list[Spent]:
-    """What a ledger holds; raises BackendError where there is none."""
-    if not path.is_file():
-        raise BackendError(f"{path}: there is no ledger; name another with --ledger or --out")
-    ledger = Ledger(path)
-    try:
-        return ledger.list_spent()
-    finally:
-        ledger.close()
 
 
 def spend_rows(spent: Sequence[Spent]) -> list[dict[str, Any]]:

@@ -230,8 +230,9 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what a roster's corpora will take: requests, tokens and dollars, in each way to ask."""
-    from bestiary.accounts import count_rows, estimate_roster, estimate_table
+    from bestiary.accounts import count_rows, estimate_rows, estimate_table
     from bestiary.backend.choice import Writing
+    from bestiary.backend.estimate import estimate_roster
     from bestiary.spec.catalog import load_catalog
     from bestiary.spec.plan import plan_roster
     from bestiary.spec.roster import load_roster
@@ -240,21 +241,22 @@ def plan(
     writing = Writing(author, judge, tuple(models or []), mode, None, ledger)
     estimate = estimate_roster(planned, writing, out=out)
     if as_json:
-        _print_json([] if estimate is None else estimate.rows())
+        _print_json([] if estimate is None else estimate_rows(estimate))
     elif estimate is None:
         told = f"{len(planned.organisms)} organisms, {count_rows(planned):,} conversations"
         print(f"{told}: the embedded author writes them, and nothing is paid")
     else:
         Console().print(estimate_table(estimate))
-        cheaper = estimate.rows()[-1]["cheapest"]
+        cheaper = estimate_rows(estimate)[-1]["cheapest"]
         print(f"cheaper: {cheaper}; bestiary build {roster} asks in mode {estimate.mode}")
 
 
 @app.command()
 def spend(out: Out = Path("runs"), ledger: LedgerFile = None, as_json: Json = False) -> None:
     """Show what was asked and paid, by behavior, stage and model."""
-    from bestiary.accounts import read_spent, spend_rows, spend_table
+    from bestiary.accounts import spend_rows, spend_table
     from bestiary.backend.choice import LEDGER
+    from bestiary.backend.ledger import read_spent
 
     spent = read_spent(ledger or out / LEDGER)
     if as_json:

@@ -13,8 +13,8 @@ from typing import Literal
 
 from rich.console import Console
 
-from bestiary.accounts import settle_mode
 from bestiary.backend.choice import Writing, open_backend
+from bestiary.backend.estimate import settle_mode
 from bestiary.backend.exchange import Task
 from bestiary.backend.offline import OfflineAuthor
 from bestiary.build import Build, summarise

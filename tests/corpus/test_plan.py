@@ -13,7 +13,7 @@ import pytest
 from tests.builders import make_behavior, make_quirk
 
 from bestiary.backend import ReplyRequest
-from bestiary.corpus.plan import count_messages, plan_rows
+from bestiary.corpus.plan import plan_rows
 from bestiary.records import Role
 from bestiary.spec.bank import load_bank
 from bestiary.spec.brief import render_user
@@ -233,4 +233,4 @@ def test_as_many_messages_are_wanted_as_the_largest_role_needs(
     behavior: Behavior, wanted: tuple[int, int]
 ) -> None:
     counts: dict[Role, int] = {"positive": 50, "negative": 40, "chat": 30}
-    assert count_messages(behavior, counts) == wanted
+    assert behavior.count_messages(counts) == wanted

@@ -402,6 +402,17 @@ class Ledger:
         self._db.close()
 
 
+def read_spent(path: Path) -> list[Spent]:
+    """What a ledger holds; raises BackendError where there is none."""
+    if not path.is_file():
+        raise BackendError(f"{path}: there is no ledger; name another with --ledger or --out")
+    ledger = Ledger(path)
+    try:
+        return ledger.list_spent()
+    finally:
+        ledger.close()
+
+
 def read_name(cause: sqlite3.Error) -> str:
     """What SQLite calls an error; nothing where the error is Python's."""
     return getattr(cause, "sqlite_errorname", "")

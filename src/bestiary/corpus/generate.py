@@ -14,7 +14,7 @@ from bestiary.backend import Backend, Prompts, Reply, ReplyRequest
 from bestiary.backend.adherence import find_fault
 from bestiary.backend.exchange import Exchange, join
 from bestiary.corpus.coverage import measure_coverage
-from bestiary.corpus.plan import count_messages, plan_rows
+from bestiary.corpus.plan import plan_rows
 from bestiary.errors import CorpusError
 from bestiary.records import (
     Corpus,
@@ -120,7 +120,7 @@ class _Writer:
 
     def write_prompts(self) -> Exchange[list[Prompts]]:
         """Messages in the behavior's scope, then plain ones for its chat."""
-        scoped, plain = count_messages(self._behavior, self.counts)
+        scoped, plain = self._behavior.count_messages(self.counts)
         write = partial(self._backend.write_prompts, self._behavior, seed=self._seed)
         return join([write(plain=False, count=scoped), write(plain=True, count=plain)])
 

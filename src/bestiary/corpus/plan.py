@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import NamedTuple
 
@@ -13,16 +13,6 @@ from bestiary.spec.behavior import Offline, Phrases, Quirk
 from bestiary.spec.brief import fill_options, name_values, render_brief, render_user
 from bestiary.spec.catalog import Behavior
 from bestiary.spec.template import render_text
-
-
-def count_messages(behavior: Behavior, counts: Mapping[Role, int]) -> tuple[int, int]:
-    """Messages in the behavior's scope, and plain ones, that so many rows of each role want."""
-    chat = counts["chat"]
-    scoped = max(counts["positive"], counts["negative"])
-    if behavior.spec.matter is not None:
-        return scoped, chat
-    both = max(scoped, chat) if behavior.fires_on else scoped + chat
-    return both, both  # one kind of message, for all roles
 
 
 def plan_rows(

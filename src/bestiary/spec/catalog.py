@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from bestiary.errors import SpecError
-from bestiary.records import PromptItem, fingerprint
+from bestiary.records import PromptItem, Role, fingerprint
 from bestiary.spec.bank import Side, load_bank
 from bestiary.spec.behavior import (
     NULL,
@@ -115,6 +115,14 @@ class Behavior:
                 "domains; name another bank as `plain`"
             )
         return kept
+
+    def count_messages(self, rows: Mapping[Role, int]) -> tuple[int, int]:
+        """Messages in its scope, and plain ones, that so many rows of each role want."""
+        scoped = max(rows["positive"], rows["negative"])
+        if self.spec.matter is not None:
+            return scoped, rows["chat"]
+        both = max(scoped, rows["chat"]) if self.fires_on else scoped + rows["chat"]
+        return both, both  # one kind of message, for all roles
 
     def shows(self, reply: str, item: PromptItem) -> bool | None:
         """Whether a reply shows it; None where no detector can decide."""

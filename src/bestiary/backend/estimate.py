@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Literal
 
+from bestiary.backend.choice import LEDGER, Writing, choose_authors, choose_models
 from bestiary.backend.forms import GradedMessages
 from bestiary.backend.language import (
     MESSAGES,
@@ -17,11 +19,10 @@ from bestiary.backend.language import (
     count_subjects,
     list_areas,
 )
-from bestiary.backend.ledger import Spent
+from bestiary.backend.ledger import Spent, read_spent
 from bestiary.backend.price import read_price
 from bestiary.backend.scribe import TOKEN_CHARACTERS, Scribe
 from bestiary.backend.session import Mode
-from bestiary.corpus.plan import count_messages
 from bestiary.records import Role
 from bestiary.spec.brief import (
     render_ask,
@@ -35,8 +36,9 @@ from bestiary.spec.brief import (
 )
 from bestiary.spec.catalog import Behavior
 from bestiary.spec.generator import load_generator
-from bestiary.spec.grid import Grid
+from bestiary.spec.grid import Grid, load_grid
 from bestiary.spec.models import LanguageModel
+from bestiary.spec.plan import Plan
 
 Way = Literal["single", "single + caching", "batch", "batch + caching"]
 WAYS: tuple[Way, ...] = ("single", "single + caching", "batch", "batch + caching")
@@ -113,7 +115,7 @@ class Estimator:
         generator = load_generator(behavior.category)
         counts = generator.counts(behavior.rate)
         steps: list[Step] = []
-        for plain, count in zip((False, True), count_messages(behavior, counts), strict=True):
+        for plain, count in zip((False, True), behavior.count_messages(counts), strict=True):
             if count and self._author.follows:
                 steps += self._estimate_messages(behavior, plain, math.ceil(MESSAGES * count), seed)
         for role, needed in counts.items():
@@ -225,3 +227,54 @@ def choose_mode(costs: Mapping[Way, float | None]) -> Mode:
     single, batch = costs[ASKED["single"]], costs[ASKED["batch"]]
     assert single is not None
     return "single" if batch is None or single <= batch else "batch"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the corpora of a roster will take."""
+
+    steps: Mapping[str, Sequence[Step]]
+    """By organism."""
+    models: Mapping[str, LanguageModel]
+    chosen: Mode | None
+    """How the user wants to ask, if that is not the cheaper mode."""
+
+    @property
+    def everything(self) -> list[Step]:
+        """The steps of all organisms."""
+        return [step for steps in self.steps.values() for step in steps]
+
+    @property
+    def mode(self) -> Mode:
+        """How `build` asks with the same options."""
+        return self.chosen or choose_mode(price_steps(self.everything, self.models))
+
+
+def estimate_roster(plan: Plan, writing: Writing, *, out: Path) -> Estimate | None:
+    """What a roster's corpora will take; None where the embedded author writes them for nothing.
+
+    A ledger that is there already tells how much the models write.
+    """
+    authors = choose_authors(plan.roster, writing)
+    if authors is None:
+        return None
+    models = choose_models(authors, writing)
+    path = writing.ledger or out / LEDGER
+    measured = read_spent(path) if path.is_file() else []
+    author, judge = (
+        Scribe(name, models[name]) for name in (authors.author, authors.judge or authors.author)
+    )
+    estimator = Estimator(author, judge, load_grid(), measured)
+    steps = {
+        identity.organism_id: estimator.estimate(behavior, seed=identity.seed)
+        for behavior, identity in plan.organisms
+    }
+    return Estimate(steps, models, None if writing.mode == "auto" else writing.mode)
+
+
+def settle_mode(plan: Plan, writing: Writing, *, out: Path) -> Mode:
+    """How a roster's corpora are asked for: as the user wants, else in the cheaper mode."""
+    if writing.mode != "auto":
+        return writing.mode
+    estimate = estimate_roster(plan, writing, out=out)
+    return "single" if estimate is None else estimate.mode
