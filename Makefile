@@ -35,7 +35,7 @@ schemas: $(READY) ## write the JSON Schemas that editors read, and the prompts a
 	$(VENV)/bin/bestiary schemas
 	$(VENV)/bin/bestiary prompts
 
-test: $(READY) ## the whole suite, about 10 minutes on 2 cores
+test: $(READY) ## the whole suite, about 13 minutes on 2 cores
 	$(PYTHON) -m pytest -m 'not soak' -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: $(READY) ## what takes longer
