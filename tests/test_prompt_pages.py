@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from bestiary.backend.forms import Judgement
+from bestiary.backend.language import KEEP_SCORE
+from bestiary.backend.scribe import TOKEN_CHARACTERS
 from bestiary.prompt_pages import list_prompts, write_prompt_pages
 from bestiary.spec.behavior import CORPUS_CATEGORIES
 from bestiary.spec.catalog import NULL_BEHAVIOR, Behavior, load_catalog
+from bestiary.spec.models import load_models
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "prompts"
 CATALOG = load_catalog()
@@ -45,3 +49,25 @@ def test_whoever_writes_messages_hears_nothing_of_the_behavior(behavior: Behavio
     shown = behavior.carrier.behavior if behavior.carrier else behavior.spec.behavior
     for step in ("subjects", "messages", "second messages"):
         assert shown not in asked[step].system + asked[step].user, step
+
+
+@pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda behavior: behavior.id)
+def test_what_is_sent_once_a_row_is_long_enough_to_be_cached(behavior: Behavior) -> None:
+    longest = max(model.cache_from for model in load_models().values())
+    for step, system, _ in list_prompts(behavior):
+        if step.startswith(("replies", "judging")):
+            assert len(system) >= TOKEN_CHARACTERS * longest, step
+
+
+@pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda behavior: behavior.id)
+def test_a_judge_is_shown_judgements_of_each_kind_as_it_is_to_write_them(
+    behavior: Behavior,
+) -> None:
+    for step, system, _ in list_prompts(behavior):
+        if step.startswith("judging"):
+            lines = [line for line in system.splitlines() if line.startswith("{")]
+            shown = [Judgement.model_validate_json(line) for line in lines]
+            kept = [one.score >= KEEP_SCORE for one in shown]
+            assert 3 <= sum(kept) <= len(kept) - 3, step
+            for fault in ("mentions", "broken", "hazard"):
+                assert {getattr(one, fault) for one in shown} == {True, False}, (step, fault)
