@@ -37,7 +37,7 @@ def describe_steps(steps: Sequence[Step], models: Mapping[str, LanguageModel]) -
         "read_tokens": round(sum(step.read_tokens for step in steps)),
         "written_tokens": round(sum(step.written_tokens for step in steps)),
         "dollars": dollars,
-        "cheapest": ASKED[choose_mode(costs)],
+        "cheaper": ASKED[choose_mode(costs)],
     }
 
 

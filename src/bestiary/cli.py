@@ -247,7 +247,7 @@ def plan(
         print(f"{told}: the embedded author writes them, and nothing is paid")
     else:
         Console().print(estimate_table(estimate))
-        cheaper = estimate_rows(estimate)[-1]["cheapest"]
+        cheaper = estimate_rows(estimate)[-1]["cheaper"]
         print(f"cheaper: {cheaper}; bestiary build {roster} asks in mode {estimate.mode}")
 
 
