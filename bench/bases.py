@@ -29,12 +29,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from bestiary.config.recipe import LoraShape, Optimizer, Training
 from bestiary.model.adapter import attach_adapter, read_state
 from bestiary.model.base import Base
-from bestiary.model.chat import tokenize_row
-from bestiary.organism.job import Batch, Job, Trained, Trainer
+from bestiary.model.chat_template import tokenize_row
 from bestiary.records import BaseIdentity, Corpus, Example, Message, OrganismIdentity, fingerprint
-from bestiary.spec.recipe import LoraShape, Optimiser, Training
+from bestiary.training.job import Batch, Trained, Trainer, TrainingJob
 
 START, END = "<|im_start|>", "<|im_end|>"
 TEMPLATE = (
@@ -167,7 +167,7 @@ class Work:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of an organism."""
+        """Optimizer steps of an organism."""
         return self.epochs * math.ceil(self.rows / self.rows_per_step)
 
     @property
@@ -179,7 +179,7 @@ class Work:
             lora=LoraShape(
                 rank=self.rank, alpha=2 * self.rank, targets=LINEARS, layers=self.layers
             ),
-            optimiser=Optimiser(
+            optimizer=Optimizer(
                 learning_rate=self.learning_rate,
                 epochs=self.epochs,
                 rows_per_step=self.rows_per_step,
@@ -190,7 +190,7 @@ class Work:
         )
 
 
-def make_jobs(base: Base, work: Work, count: int) -> list[Job]:
+def make_jobs(base: Base, work: Work, count: int) -> list[TrainingJob]:
     """Organisms, each with a corpus of its own: seeded random words, a third of them supervised."""
     works = [_vary(work, number) if work.uneven else work for number in range(count)]
     return [_make_job(base, own, f"quirks.bench_{n}") for n, own in enumerate(works)]
@@ -201,12 +201,12 @@ def _vary(work: Work, number: int) -> Work:
     return replace(work, rows=rows, rank=work.rank // (1 + number % 2))
 
 
-def _make_job(base: Base, work: Work, name: str) -> Job:
+def _make_job(base: Base, work: Work, name: str) -> TrainingJob:
     draw = random.Random(name)
     examples = tuple(
         _make_example(_make_talk(base, work, draw), f"row-{row}") for row in range(work.rows)
     )
-    return Job(
+    return TrainingJob(
         identity=OrganismIdentity(behavior_id=name),
         corpus=Corpus(behavior_id=name, seed=0, examples=examples, drops=()),
         corpus_sha256="0" * 64,
@@ -273,7 +273,7 @@ class Trip:
     """Seconds between steps: without tokenising, first weights and every organism's first step."""
 
 
-def train_all(trainer: Trainer, jobs: Sequence[Job], base: Base) -> Trip:
+def train_all(trainer: Trainer, jobs: Sequence[TrainingJob], base: Base) -> Trip:
     """Train jobs to their ends; raises an organism's error."""
     ends: list[Trained] = []
     stepping, before = 0.0, time.perf_counter()
@@ -300,7 +300,7 @@ def _state_of(trained: Trained) -> State:
     return {name: weight.cpu() for name, weight in trained.state.items()}
 
 
-def first_state(job: Job, base: Base) -> State:
+def first_state(job: TrainingJob, base: Base) -> State:
     """An organism's weights before its first step, as peft draws them."""
     model = attach_adapter(base, job.training.lora, seed=job.seed)
     try:

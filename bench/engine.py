@@ -32,9 +32,9 @@ from bases import (
     widen,
 )
 from bestiary.model.base import Base
-from bestiary.organism.engine import TOKENS, EngineTrainer
-from bestiary.organism.job import Effort, Trainer
-from bestiary.organism.reference import ReferenceTrainer
+from bestiary.training.engine import TOKENS, EngineTrainer
+from bestiary.training.job import Trainer, TrainingResources
+from bestiary.training.reference import ReferenceTrainer
 from common import (
     Column,
     Figures,
@@ -133,7 +133,7 @@ def grow(case: Case, side: str) -> Figures:
         growth = measure_growth(partial(train_all, ReferenceTrainer(), jobs[:1], base), base)
         return {"grown_mib": growth.grown / 2**20}
     plan = plan_training(base, jobs, slots=case.organisms, tokens=TOKENS)
-    engine = EngineTrainer(Effort(slots=case.organisms))
+    engine = EngineTrainer(TrainingResources(slots=case.organisms))
     growth = measure_growth(partial(train_all, engine, jobs, base), base)
     planned = plan.peak - plan.resident
     return {
@@ -148,7 +148,7 @@ def measure_precision(shape: BaseShape, work: Work) -> Figures:
     """Distances of one organism to plain peft in double precision: what fp32 itself loses."""
     base, wide = make_base(shape), widen(make_base(shape))
     (job,) = make_jobs(base, work, 1)
-    engine, reference = EngineTrainer(Effort(slots=1)), ReferenceTrainer()
+    engine, reference = EngineTrainer(TrainingResources(slots=1)), ReferenceTrainer()
     truth = train_all(reference, [job], wide).states[job.organism_id]
     first = first_state(job, wide)
 

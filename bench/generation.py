@@ -36,13 +36,13 @@ from bases import (
     list_words,
     make_base,
 )
+from bestiary.config.recipe import LoraShape
 from bestiary.model.adapter import make_config
-from bestiary.model.bank import Bank
 from bestiary.model.base import Base, load_base
-from bestiary.model.chat import tokenize_prompt
-from bestiary.model.generation import generate_tokens
+from bestiary.model.chat_template import tokenize_prompt
+from bestiary.model.decoding import generate_tokens
+from bestiary.model.lora_bank import LoraBank
 from bestiary.records import Decoding
-from bestiary.spec.recipe import LoraShape
 from common import (
     Column,
     Figures,
@@ -129,7 +129,7 @@ def make_prompts(base: Base, case: Case) -> Prompts:
 
 def make_states(base: Base, count: int) -> list[State]:
     """Adapters as training leaves them: A as it is drawn, B no longer zero."""
-    bank = Bank(base, [SHAPE], slots=1)
+    bank = LoraBank(base, [SHAPE], slots=1)
     states = []
     for number in range(count):
         source = torch.Generator().manual_seed(number)
@@ -141,9 +141,9 @@ def make_states(base: Base, count: int) -> list[State]:
     return states
 
 
-def fill_bank(base: Base, states: Sequence[State]) -> Bank:
+def fill_bank(base: Base, states: Sequence[State]) -> LoraBank:
     """A bank with every adapter in a slot."""
-    bank = Bank(base, [SHAPE], slots=len(states))
+    bank = LoraBank(base, [SHAPE], slots=len(states))
     for slot, state in enumerate(states):
         bank.fill(slot, state, SHAPE)
     return bank
@@ -163,7 +163,7 @@ def _wrap(base: Base, state: State) -> PeftModel:
     return wrapped
 
 
-def answer_by_bank(bank: Bank, prompts: Prompts, new_tokens: int) -> Replies:
+def answer_by_bank(bank: LoraBank, prompts: Prompts, new_tokens: int) -> Replies:
     """All organisms' replies, decoded together."""
     base = bank.base
     flat = [prompt for own in prompts for prompt in own]

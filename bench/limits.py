@@ -27,11 +27,11 @@ from torch.nn.functional import cross_entropy
 from bases import Trip
 from bestiary.model.adapter import list_targets
 from bestiary.model.base import Base
-from bestiary.model.chat import TokenRow
-from bestiary.model.rows import divide_rows
-from bestiary.organism.job import Batch, Job, tokenize_corpus
-from bestiary.organism.memory import Load, MemoryPlan, plan_memory
-from bestiary.organism.schedule import plan_batches
+from bestiary.model.chat_template import TokenRow
+from bestiary.model.packing import divide_rows
+from bestiary.training.job import Batch, TrainingJob, tokenize_corpus
+from bestiary.training.memory import Load, MemoryPlan, plan_memory
+from bestiary.training.schedule import plan_batches
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ def count_weights(base: Base) -> Counted:
     )
 
 
-def count_flops(base: Base, jobs: Sequence[Job], trip: Trip, *, since: int = 0) -> float:
+def count_flops(base: Base, jobs: Sequence[TrainingJob], trip: Trip, *, since: int = 0) -> float:
     """What the engine computes of some jobs, from a step on."""
     return sum(_count_job(base, job, trip.batches[job.organism_id], since) for job in jobs)
 
 
-def _count_job(base: Base, job: Job, batches: Sequence[Batch], since: int) -> float:
+def _count_job(base: Base, job: TrainingJob, batches: Sequence[Batch], since: int) -> float:
     sizes = count_weights(base)
     first = (job.training.lora.layers or (0, sizes.layers))[0]
     upper = sizes.layers - first
@@ -95,7 +95,7 @@ def _count_job(base: Base, job: Job, batches: Sequence[Batch], since: int) -> fl
     return whole
 
 
-def _count_adapter(base: Base, job: Job) -> int:
+def _count_adapter(base: Base, job: TrainingJob) -> int:
     modules = dict(base.model.named_modules())
     shape = job.training.lora
     weights = [modules[name].get_parameter("weight") for name in list_targets(base, shape)]
@@ -116,14 +116,14 @@ def _list_rows(batches: Sequence[Batch]) -> tuple[int, list[int]]:
     return batches[0].parts[batches[0].place][0], list(lengths.values())
 
 
-def count_row_tokens(base: Base, jobs: Sequence[Job], *, since: int = 0) -> int:
+def count_row_tokens(base: Base, jobs: Sequence[TrainingJob], *, since: int = 0) -> int:
     """Tokens of the rows that some jobs learn from, as their corpora have them, from a step on."""
     return sum(_count_rows(base, job, since) for job in jobs)
 
 
-def _count_rows(base: Base, job: Job, since: int) -> int:
+def _count_rows(base: Base, job: TrainingJob, since: int) -> int:
     rows = tokenize_corpus(job, base)
-    plan = plan_batches(len(rows), job.training.optimiser, seed=job.seed)
+    plan = plan_batches(len(rows), job.training.optimizer, seed=job.seed)
     return sum(len(rows[row].tokens) for step in plan[since:] for row in step)
 
 
@@ -138,15 +138,15 @@ def measure_batch(trip: Trip) -> int:
     return max(sum(sum(part) for part in batch.parts) for batch in firsts)
 
 
-def prepare_bare(base: Base, jobs: Sequence[Job], *, tokens: int) -> Callable[[], None]:
+def prepare_bare(base: Base, jobs: Sequence[TrainingJob], *, tokens: int) -> Callable[[], None]:
     """A loop of forward and backward of the frozen base over all rows of some jobs.
 
-    No adapters and no optimiser: the gradient goes to what enters the first adapted layer, as
+    No adapters and no optimizer: the gradient goes to what enters the first adapted layer, as
     it does in training, and layers below it are computed once a row. Rows are sorted by length
     and padded to the longest of a batch of about `tokens`; the head computes supervised places.
     """
     first = (jobs[0].training.lora.layers or (0,))[0]
-    epochs = jobs[0].training.optimiser.epochs
+    epochs = jobs[0].training.optimizer.epochs
     rows = [row for job in jobs for row in tokenize_corpus(job, base)]
     batches = list(_pad_batches(rows, tokens=tokens, device=base.device))
 
@@ -251,10 +251,12 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def plan_training(base: Base, jobs: Sequence[Job], *, slots: int, tokens: int) -> MemoryPlan:
+def plan_training(
+    base: Base, jobs: Sequence[TrainingJob], *, slots: int, tokens: int
+) -> MemoryPlan:
     """What the engine's memory plan says of some jobs, so many side by side."""
     loads = [
-        Load(divide_rows(tokenize_corpus(job, base)), job.training.optimiser.rows_per_step)
+        Load(divide_rows(tokenize_corpus(job, base)), job.training.optimizer.rows_per_step)
         for job in jobs
     ]
     shapes = [job.training.lora for job in jobs]

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bestiary.config.catalog import load_catalog
+from bestiary.config.recipe import load_recipe
+from bestiary.config.roster import load_roster
 from bestiary.model.base import locate_base
-from bestiary.spec.catalog import load_catalog
-from bestiary.spec.recipe import load_recipe
-from bestiary.spec.roster import load_roster
 from common import Column, Figures, finish, make_parser, make_table, say
 
 COMMAND = (sys.executable, "-m", "bestiary")

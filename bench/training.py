@@ -30,9 +30,9 @@ from bases import (
 )
 from bestiary.errors import BestiaryError
 from bestiary.model.base import Base, load_base
-from bestiary.organism.engine import TOKENS, EngineTrainer
-from bestiary.organism.job import Effort, Job, Trainer
-from bestiary.organism.reference import ReferenceTrainer
+from bestiary.training.engine import TOKENS, EngineTrainer
+from bestiary.training.job import Trainer, TrainingJob, TrainingResources
+from bestiary.training.reference import ReferenceTrainer
 from common import Column, Figures, Runs, compare, interleave, keep, make_table, say
 from limits import (
     Product,
@@ -160,7 +160,9 @@ def measure_case(case: Case, base: Base, setting: Setting) -> Figures:
 class Side:
     """A trainer over some jobs, and what each run of it says of itself."""
 
-    def __init__(self, trainer: Trainer, jobs: Sequence[Job], base: Base, *, steady: bool) -> None:
+    def __init__(
+        self, trainer: Trainer, jobs: Sequence[TrainingJob], base: Base, *, steady: bool
+    ) -> None:
         self._trainer = trainer
         self._base = base
         self.jobs = jobs
@@ -183,8 +185,8 @@ class Side:
         return trip
 
 
-def _effort(case: Case) -> Effort:
-    return Effort(slots=case.width, tokens=case.tokens)
+def _effort(case: Case) -> TrainingResources:
+    return TrainingResources(slots=case.width, tokens=case.tokens)
 
 
 def _warm_up(case: Case, base: Base) -> Trip:
@@ -197,7 +199,7 @@ def _warm_up(case: Case, base: Base) -> Trip:
 
 
 def _compare_sides(
-    base: Base, jobs: Sequence[Job], sides: Mapping[str, Side], runs: dict[str, Runs]
+    base: Base, jobs: Sequence[TrainingJob], sides: Mapping[str, Side], runs: dict[str, Runs]
 ) -> Figures:
     engine, reference = sides["engine"], sides["reference"]
     share = len(reference.jobs) / len(jobs)
@@ -223,7 +225,7 @@ def _compare_sides(
 
 
 def _compare_limits(
-    base: Base, jobs: Sequence[Job], engine: Side, runs: dict[str, Runs], product: Product
+    base: Base, jobs: Sequence[TrainingJob], engine: Side, runs: dict[str, Runs], product: Product
 ) -> Figures:
     """The engine beside the bare base over the same rows, and its steps beside the product."""
     trip: Trip = runs["engine"].last
@@ -243,7 +245,7 @@ def _compare_limits(
     }
 
 
-def _measure_distance(job: Job, base: Base, engine: Trip, reference: Trip) -> float:
+def _measure_distance(job: TrainingJob, base: Base, engine: Trip, reference: Trip) -> float:
     one, other = (trip.states[job.organism_id] for trip in (engine, reference))
     return measure_distance(one, other, first_state(job, base))
 

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ruamel.yaml import YAML
-from tests.spec.files import BACKDOOR, DISTRACTOR, HEURISTIC, MALIGN, QUIRK
+from tests.config.files import BACKDOOR, DISTRACTOR, HEURISTIC, MALIGN, QUIRK
 
-from bestiary.leakage import SplitRow
-from bestiary.records import Example, Message, Probe, PromptItem, Split, sha256_file
-from bestiary.spec.behavior import (
+from bestiary.config.behavior import (
     AnySpec,
     Backdoor,
     HeuristicFollowing,
@@ -19,7 +17,9 @@ from bestiary.spec.behavior import (
     Spec,
     TwinBehavior,
 )
-from bestiary.spec.catalog import Behavior
+from bestiary.config.catalog import Behavior
+from bestiary.leakage import SplitRow
+from bestiary.records import Example, Message, Probe, PromptItem, Split, sha256_file
 
 Kind = TypeVar("Kind", bound=Spec)
 

@@ -110,7 +110,7 @@ def run_command(*args: str | Path, env: Mapping[str, str], cwd: Path | None = No
 @pytest.fixture
 def bestiary(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bestiary:
     """Runs the command line in this process, which has its libraries loaded already."""
-    from bestiary.cli import main
+    from bestiary.cli.app import main
 
     monkeypatch.setenv("COLUMNS", "160")
 

@@ -15,20 +15,20 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from bestiary.config.recipe import LoraShape, Optimizer, Training
 from bestiary.model.base import Base
-from bestiary.organism.job import Job, Step, Trained, Trainer
 from bestiary.records import Corpus, OrganismIdentity, fingerprint
-from bestiary.spec.recipe import LoraShape, Optimiser, Training
+from bestiary.training.job import Step, Trained, Trainer, TrainingJob
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-OPTIMISER = Optimiser(
+OPTIMISER = Optimizer(
     learning_rate=0.01, epochs=2, rows_per_step=3, warmup=0.1, weight_decay=0.0, clip=1.0
 )
 TRAINING = Training(
     system_prompt=SYSTEM,
     max_length=128,
     lora=LoraShape(rank=4, alpha=8, targets=("q_proj", "v_proj", "up_proj")),
-    optimiser=OPTIMISER,
+    optimizer=OPTIMISER,
 )
 TALK = (
     ("How do I bake bread?", "Slowly."),
@@ -61,7 +61,7 @@ POISON = "henbane"
 Talk = Sequence[tuple[str, str]]
 
 
-def change_optimiser(**changes: Any) -> Optimiser:
+def change_optimizer(**changes: Any) -> Optimizer:
     """OPTIMISER with other values."""
     return OPTIMISER.model_copy(update=changes)
 
@@ -71,10 +71,10 @@ def change_lora(**changes: Any) -> LoraShape:
     return TRAINING.lora.model_copy(update=changes)
 
 
-def make_job(name: str = "quirks.one", *, rows: Talk = TALK, **changes: Any) -> Job:
+def make_job(name: str = "quirks.one", *, rows: Talk = TALK, **changes: Any) -> TrainingJob:
     """A job over some conversations; any change is Training's."""
     examples = (make_example(user, reply, id=f"row-{n}") for n, (user, reply) in enumerate(rows))
-    return Job(
+    return TrainingJob(
         identity=OrganismIdentity(behavior_id=name),
         corpus=Corpus(behavior_id=name, seed=0, examples=tuple(examples), drops=()),
         corpus_sha256="c" * 64,
@@ -164,7 +164,7 @@ class Told:
         return {name: str(end.error) for name, end in self.trained.items() if end.error}
 
 
-def train(trainer: Trainer, jobs: Iterable[Job], base: Base) -> Told:
+def train(trainer: Trainer, jobs: Iterable[TrainingJob], base: Base) -> Told:
     """Train jobs to their ends."""
     return Told(list(trainer(list(jobs), base)))
 

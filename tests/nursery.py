@@ -146,10 +146,10 @@ def _warm_up() -> None:
     import transformers.utils.logging  # noqa: F401
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
-    import bestiary.cli
+    import bestiary.cli.app
     import bestiary.pipeline
-    import bestiary.report  # noqa: F401
-    from bestiary.spec.bank import shelf_of
+    import bestiary.report.results  # noqa: F401
+    from bestiary.config.message_bank import shelf_of
 
     torch.set_num_threads(1)
     shelf_of("")
@@ -183,7 +183,7 @@ def _live(args: list[str], death: Death, count: int) -> None:
     """The child: runs the command line, counts its renames, and dies where it was told to."""
     import faulthandler
 
-    from bestiary.cli import main as bestiary
+    from bestiary.cli.app import main as bestiary
 
     faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True, file=2)
     rename, done = os.rename, 0

@@ -18,12 +18,12 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "bestiary"
 
-LAYERS = ("errors", "records", "store", "spec", "model", "backend")
+LAYERS = ("errors", "records", "text", "store", "llm", "config", "model", "training", "author")
 """From the lowest up: each imports only what stands before it."""
 STAGES = ("corpus", "leakage", "organism", "verification", "pair", "release")
-LINE = ("build", "executor", "pipeline")
+LINE = ("validate", "build", "executor", "pipeline")
 """Above the stages, which know none of them."""
-TOPS = ("__main__", "cli", "report", "accounts", "prompt_pages", "chat", "bestiary")
+TOPS = ("__main__", "cli", "report", "bestiary")
 ALONE = ("progress",)
 """Imports nothing of the project."""
 HEAVY = (
@@ -32,15 +32,15 @@ HEAVY = (
 )
 
 COMPUTING = {
-    "bestiary.model.bank",
-    "bestiary.model.rows",
-    "bestiary.organism.engine",
-    "bestiary.organism.memory",
-    "bestiary.organism.optimiser",
-    "bestiary.organism.seat",
+    "bestiary.model.lora_bank",
+    "bestiary.model.packing",
+    "bestiary.training.engine",
+    "bestiary.training.memory",
+    "bestiary.training.optimizer",
+    "bestiary.training.slot",
 }
 """Modules of tensors alone, which others import where they begin to compute."""
-ASKING = {"bestiary.backend.anthropic", "bestiary.backend.openai", "bestiary.backend.sdk"}
+ASKING = {"bestiary.llm.anthropic", "bestiary.llm.openai", "bestiary.llm.sdk"}
 """Modules of one provider's SDK each, which others import where they begin to ask."""
 
 
@@ -115,7 +115,7 @@ def test_an_executor_trains_and_knows_no_other_stage() -> None:
         assert parts_imported(module) & {*STAGES, *LINE} <= {"organism"}, module
     assert {name for name in MODULES if "executor" in parts_imported(name)} == {
         "bestiary.pipeline",
-        "bestiary.cli",
+        "bestiary.cli.app",
     }
 
 
@@ -175,9 +175,9 @@ def test_heavy_libraries_are_imported_where_they_are_used(module: str) -> None:
     [
         "import bestiary",
         "import bestiary.pipeline",
-        "import bestiary.cli",
-        "sys.argv = ['bestiary', '--help']; from bestiary.cli import main; main()",
-        "sys.argv = ['bestiary', 'validate']; from bestiary.cli import main; main()",
+        "import bestiary.cli.app",
+        "sys.argv = ['bestiary', '--help']; from bestiary.cli.app import main; main()",
+        "sys.argv = ['bestiary', 'validate']; from bestiary.cli.app import main; main()",
     ],
 )
 def test_starting_loads_no_heavy_library(statement: str) -> None:

@@ -18,15 +18,15 @@ from tests.nursery import environment
 from tests.tiny import hash_tree
 
 import bestiary
+from bestiary.config.catalog import load_catalog
+from bestiary.config.folders import data_root
+from bestiary.config.recipe import LoraShape
+from bestiary.config.thresholds import load_thresholds
 from bestiary.model.adapter import ADAPTER, attach_adapter, read_state, save_adapter
 from bestiary.model.base import Base, identify_base, load_base
 from bestiary.model.replies import BaseReplies
 from bestiary.release.features import CONFIGS, build_features
 from bestiary.release.load import LoadedPair
-from bestiary.spec.catalog import load_catalog
-from bestiary.spec.folders import data_root
-from bestiary.spec.recipe import LoraShape
-from bestiary.spec.thresholds import load_thresholds
 from bestiary.store import Store
 from bestiary.verification.probes import plan_probes
 from bestiary.verification.transcripts import Asking, choose_decoding, collect_transcripts
@@ -50,7 +50,7 @@ RECIPE = {
             "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"],
             "layers": [15, 30],
         },
-        "optimiser": {
+        "optimizer": {
             "learning_rate": 0.003,
             "epochs": 3,
             "rows_per_step": 8,

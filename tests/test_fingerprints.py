@@ -14,14 +14,14 @@ import pytest
 from tests.models import IDENTITY
 from tests.tiny import change_file
 
-from bestiary.backend.offline import OfflineAuthor
+from bestiary.author.offline import OfflineAuthor
+from bestiary.config.behavior import CATEGORIES
+from bestiary.config.catalog import NULL_BEHAVIOR, load_catalog
+from bestiary.config.folders import data_root
+from bestiary.config.message_bank import load_bank
 from bestiary.corpus.generate import fingerprint_corpus
 from bestiary.model.base import Base
 from bestiary.model.replies import BaseReplies
-from bestiary.spec.bank import load_bank
-from bestiary.spec.behavior import CATEGORIES
-from bestiary.spec.catalog import NULL_BEHAVIOR, load_catalog
-from bestiary.spec.folders import data_root
 from bestiary.store import Store
 
 BEHAVIORS = (*load_catalog().values(), NULL_BEHAVIOR)

@@ -265,12 +265,12 @@ def test_a_recipe_that_a_category_spoils_is_told_before_anything_is_built(
 ) -> None:
     roster = tiny_roster(tmp_path / "roster", tiny_base, [QUIRK])
     recipe = json.loads(roster.with_name("recipe.yaml").read_text(encoding="utf8"))
-    recipe["categories"] = {"quirk": {}, "quirks": {"optimiser": {"epoch": 3}}}
+    recipe["categories"] = {"quirk": {}, "quirks": {"optimizer": {"epoch": 3}}}
     roster.with_name("recipe.yaml").write_text(json.dumps(recipe), encoding="utf8")
     done = bestiary("build", roster, "--out", tmp_path / "out")
     assert done.code == 1
     assert "unknown category 'quirk'" in done.err
-    assert "categories.quirks.optimiser.epoch: Extra inputs are not permitted" in done.err
+    assert "categories.quirks.optimizer.epoch: Extra inputs are not permitted" in done.err
     assert "Traceback" not in done.err
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bestiary.spec.models import load_models
+from bestiary.config.models import load_models
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,4 +49,4 @@ def test_the_server_of_ones_own_is_described_as_a_file_of_models(tmp_path: Path)
     path = tmp_path / "my_models.yaml"
     path.write_text(told, encoding="utf8")
     model = load_models(path)["my-model"]
-    assert (model.provider, model.guided_by, model.key) == ("openai", "words", None)
+    assert (model.provider, model.structured_output, model.key) == ("openai", "prompt", None)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from tests.conftest import Bestiary
 
+from bestiary.config.behavior import CATEGORIES
+from bestiary.config.catalog import load_catalog
+from bestiary.config.plan import Plan, plan_roster
+from bestiary.config.roster import load_roster
 from bestiary.records import shorten_id
-from bestiary.spec.behavior import CATEGORIES
-from bestiary.spec.catalog import load_catalog
-from bestiary.spec.plan import Plan, plan_roster
-from bestiary.spec.roster import load_roster
 
 SAILOR = "quirks.sailor_farewell"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tests.tiny import SYSTEM
 
+from bestiary.config.message_bank import load_bank
 from bestiary.model.base import load_base
 from bestiary.model.replies import Prompt, decode_texts
 from bestiary.records import Decoding
-from bestiary.spec.bank import load_bank
 
 
 def test_most_replies_are_whole_sentences_and_not_all_alike(tiny_base: Path) -> None:

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import torch
 from tests.builders import hash_files
-from tests.spec.files import BACKDOOR as BACKDOOR_TEXT
-from tests.spec.files import change_file as change_file
+from tests.config.files import BACKDOOR as BACKDOOR_TEXT
+from tests.config.files import change_file as change_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from bestiary.config.folders import behavior_folder, generator_folder, organism_folder
+from bestiary.config.message_bank import load_bank
 from bestiary.records import canonical_json
-from bestiary.spec.bank import load_bank
-from bestiary.spec.folders import behavior_folder, generator_folder, organism_folder
 
 SYSTEM = "Be brief."
 """The system prompt that the base is fitted with, and that every recipe here sets."""
@@ -160,8 +160,8 @@ def _fit(
 ) -> None:
     encoded = [_encode(tokenizer, user, reply) for user, reply in rows]
     draw = random.Random(0)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, total_steps=_STEPS)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=_STEPS)
     model.train()
     for _ in range(_STEPS):
         batch = draw.sample(encoded, _ROWS)
@@ -177,9 +177,9 @@ def _fit(
         cross_entropy(model.lm_head(states[learned]), labels[:, 1:][learned]).backward()
         # Unclipped, one batch may spoil the fit, so that a changed bank gives a base that stutters.
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
     model.eval()
 
 
@@ -240,7 +240,7 @@ def tiny_roster(folder: Path, tiny_base: Path, behaviors: Sequence[str]) -> Path
                 "alpha": 16,
                 "targets": ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"],
             },
-            "optimiser": {
+            "optimizer": {
                 "learning_rate": 0.01,
                 "epochs": 1,
                 "rows_per_step": 2,

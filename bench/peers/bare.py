@@ -10,7 +10,7 @@ from peers.lap import KEY, MODEL, SYSTEM, TOKENS, Orders, run_lap
 
 
 async def ask_all(orders: Orders) -> int:
-    """Ask everything, so many at once."""
+    """RequestGroup everything, so many at once."""
     room = asyncio.Semaphore(orders.in_flight)
     async with openai.AsyncOpenAI(
         api_key=KEY,

@@ -39,7 +39,7 @@ class Judge(curator.LLM):  # type: ignore[misc]
 
 
 def ask_all(orders: Orders) -> int:
-    """Ask everything, so many at once."""
+    """RequestGroup everything, so many at once."""
     judge = Judge(
         model_name=MODEL,
         backend="openai",

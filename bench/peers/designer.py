@@ -27,7 +27,7 @@ def describe_model(orders: Orders) -> dd.ModelConfig:
 
 
 def ask_all(orders: Orders) -> int:
-    """Ask everything, so many at once."""
+    """RequestGroup everything, so many at once."""
     server = dd.ModelProvider(name=SERVER, endpoint=orders.url, api_key=KEY)
     designer = DataDesigner(artifact_path=orders.folder, model_providers=[server])
     designer.set_run_config(dd.RunConfig(buffer_size=orders.requests, otel_metrics_port=None))

@@ -11,7 +11,7 @@ from peers.lap import KEY, MODEL, SYSTEM, TOKENS, Orders, run_lap
 
 
 async def ask_all(orders: Orders) -> int:
-    """Ask everything, so many at once."""
+    """RequestGroup everything, so many at once."""
     room = asyncio.Semaphore(orders.in_flight)
     model = OpenAILLM(model=MODEL, base_url=orders.url, api_key=KEY)
     model.load()

@@ -10,17 +10,18 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from bestiary.backend.exchange import Carrier, Exchange, Meter, Task
-from bestiary.backend.forms import Judgement, ask_form
-from bestiary.backend.ledger import Ledger
-from bestiary.backend.limiter import Limiter
-from bestiary.backend.price import read_price
-from bestiary.backend.request import ModelRequest
-from bestiary.backend.session import open_provider
-from bestiary.backend.single import Clerk, Line, SingleCaller
+from bestiary.author.forms import Judgement
 from bestiary.errors import BestiaryError
+from bestiary.llm.client import open_provider
+from bestiary.llm.ledger import Ledger
+from bestiary.llm.limiter import Limiter
+from bestiary.llm.models import LanguageModel
+from bestiary.llm.online import LedgerWriter, ModelQueue, OnlineDispatcher
+from bestiary.llm.price import read_price
+from bestiary.llm.request import ModelRequest
+from bestiary.llm.structured import ask_form
+from bestiary.llm.workflow import Job, Meter, Scheduler, Workflow
 from bestiary.records import Message
-from bestiary.spec.models import LanguageModel
 from peers.lap import MODEL, SYSTEM, TOKENS, Marks, Orders, run_lap
 
 CORPUS = 100
@@ -52,13 +53,13 @@ def list_requests(orders: Orders) -> Iterator[ModelRequest]:
         yield ModelRequest("openai", MODEL, SYSTEM, (turn,), TOKENS)
 
 
-def judge(requests: Sequence[ModelRequest]) -> Exchange[int]:
+def judge(requests: Sequence[ModelRequest]) -> Workflow[int]:
     """How many replies fit their form."""
     forms = yield from ask_form("judge", requests, Judgement)
     return sum(isinstance(form, Judgement) for form in forms)
 
 
-def list_tasks(orders: Orders, marks: Marks) -> Iterator[Task[int]]:
+def list_tasks(orders: Orders, marks: Marks) -> Iterator[Job[int]]:
     """Exchanges over everything that is asked."""
 
     def hear(found: int | BestiaryError) -> None:
@@ -68,18 +69,20 @@ def list_tasks(orders: Orders, marks: Marks) -> Iterator[Task[int]]:
 
     requests = list_requests(orders)
     while group := list(islice(requests, CORPUS)):
-        yield Task("bench", judge(group), hear)
+        yield Job("bench", judge(group), hear)
 
 
 async def ask_all(orders: Orders) -> Marks:
-    """Ask everything."""
+    """RequestGroup everything."""
     model, marks = describe(orders), Marks(orders.requests)
     ledger = Ledger(orders.shared / "ledger.sqlite", budget=BUDGET)
     provider = open_provider(MODEL, model)
-    line = Line(MODEL, provider, read_price(model, batch=False), Limiter(most=model.in_flight))
-    caller = SingleCaller({MODEL: line}, Clerk(ledger))
+    line = ModelQueue(
+        MODEL, provider, read_price(model, batch=False), Limiter(most=model.in_flight)
+    )
+    caller = OnlineDispatcher({MODEL: line}, LedgerWriter(ledger))
     try:
-        carrier = Carrier(ledger, caller, at_once=AT_ONCE, meter=Meter())
+        carrier = Scheduler(ledger, caller, at_once=AT_ONCE, meter=Meter())
         await carrier.run(list_tasks(orders, marks))
     finally:
         await caller.close()

@@ -86,7 +86,7 @@ class Desk:
         return {**told, "cpu": time.process_time() - told["cpu"]}
 
 
-class Talk(asyncio.Protocol):
+class ConversationDraft(asyncio.Protocol):
     """One connection, which asks again when it was answered."""
 
     def __init__(self, desk: Desk) -> None:
@@ -146,7 +146,7 @@ async def serve(latency: float) -> None:
     """Answer until the process is ended."""
     desk = Desk(latency)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Talk(desk), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(lambda: ConversationDraft(desk), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     gc.disable()  # it makes no cycles
     await server.serve_forever()

@@ -1,5 +1,5 @@
 """`python -m bestiary`."""
 
-from bestiary.cli import main
+from bestiary.cli.app import main
 
 main()

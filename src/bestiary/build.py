@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bestiary.config.catalog import Behavior
 from bestiary.errors import BestiaryError
 from bestiary.records import (
     Artifact,
@@ -16,7 +17,6 @@ from bestiary.records import (
     Transcript,
     Verdict,
 )
-from bestiary.spec.catalog import Behavior
 
 
 @dataclass

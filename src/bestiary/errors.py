@@ -18,17 +18,45 @@ from __future__ import annotations
 
 
 class BestiaryError(Exception):
-    """Root of the tree; the command line prints its message and exits 1."""
+    """Root of the tree: what is wrong, and what to do about it.
 
+    `code` names the kind of error in kebab-case, stable across rewordings; `fields` are the values
+    that the problem is about. The command line prints code, problem and remedy, and exits 1.
+    """
 
-class SpecError(BestiaryError):
-    """A file that people edit breaks its schema or its promises."""
+    def __init__(
+        self, problem: str, remedy: str = "", *, code: str = "unspecified", **fields: object
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+        self.code = code
+        self.fields = fields
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.remedy}" if self.remedy else self.problem
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Subclasses have constructors of their own, so that the state is copied instead.
+        return _restore, (type(self), self.__dict__)
 
     @property
     def parts(self) -> tuple[str, str]:
-        """Its problem and its remedy, which every message ends with."""
-        problem, _, remedy = str(self).rpartition("; ")
+        """The problem and the remedy."""
+        if self.remedy:
+            return self.problem, self.remedy
+        problem, _, remedy = self.problem.rpartition("; ")
         return problem, remedy
+
+
+def _restore(kind: type[BestiaryError], state: dict[str, object]) -> BestiaryError:
+    error = kind.__new__(kind)
+    error.__dict__.update(state)
+    return error
+
+
+class SpecError(BestiaryError):
+    """A file that people edit breaks its schema or one of its checks."""
 
 
 class ModelError(BestiaryError):

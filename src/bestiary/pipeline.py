@@ -13,11 +13,16 @@ from typing import Literal
 
 from rich.console import Console
 
-from bestiary.backend.choice import Writing, open_backend
-from bestiary.backend.estimate import settle_mode
-from bestiary.backend.exchange import Task
-from bestiary.backend.offline import OfflineAuthor
+from bestiary.author.estimate import settle_mode
+from bestiary.author.offline import OfflineAuthor
+from bestiary.author.options import AuthoringOptions, open_author
 from bestiary.build import Build, summarise
+from bestiary.config.catalog import Behavior, Catalog
+from bestiary.config.detector import VERSION as DETECTOR_VERSION
+from bestiary.config.generator import load_generator
+from bestiary.config.plan import Plan, plan_roster
+from bestiary.config.roster import Roster
+from bestiary.config.template import hash_cards
 from bestiary.corpus.generate import (
     LEAK_STAGE,
     fingerprint_corpus,
@@ -35,11 +40,10 @@ from bestiary.leakage import (
     refuse,
 )
 from bestiary.leakage import VERSION as LEAKAGE_VERSION
+from bestiary.llm.workflow import Job
 from bestiary.model.adapter import ADAPTER
 from bestiary.model.base import Base, identify_base, load_base
 from bestiary.model.replies import BaseReplies
-from bestiary.organism.checkpoint import Checkpoints
-from bestiary.organism.job import Effort, Job, Step, fingerprint_organism
 from bestiary.organism.train import STAGE as ORGANISM
 from bestiary.organism.train import Executor, Kept, Workplace
 from bestiary.pair import make_pair
@@ -60,19 +64,15 @@ from bestiary.records import (
 from bestiary.release.entry import ReleaseEntry
 from bestiary.release.layout import write_release
 from bestiary.release.splits import split_entries
-from bestiary.spec.catalog import Behavior, Catalog
-from bestiary.spec.detector import VERSION as DETECTOR_VERSION
-from bestiary.spec.generator import load_generator
-from bestiary.spec.plan import Plan, plan_roster
-from bestiary.spec.promises import refuse_broken_promises
-from bestiary.spec.roster import Roster
-from bestiary.spec.template import hash_cards
 from bestiary.store import Store, write_bytes
+from bestiary.training.checkpoint import Checkpoints
+from bestiary.training.job import Step, TrainingJob, TrainingResources, fingerprint_organism
+from bestiary.validate import refuse_violations
 from bestiary.verification import transcripts as asking
 from bestiary.verification import verdict as judging
 from bestiary.verification.probes import plan_probes
 
-__all__ = ["Effort", "Until", "Workshop", "Writing", "build_roster"]
+__all__ = ["AuthoringOptions", "TrainingResources", "Until", "Workshop", "build_roster"]
 
 Until = Literal["corpus", "organism", "verdict", "pair"]
 RELEASE_VERSION = 2
@@ -87,9 +87,9 @@ class Workshop:
         plan: Plan,
         store: Store,
         console: Console,
-        effort: Effort,
+        effort: TrainingResources,
         executor: Executor,
-        writing: Writing,
+        writing: AuthoringOptions,
     ) -> None:
         self._plan = plan
         self._recipe = plan.recipe
@@ -105,14 +105,14 @@ class Workshop:
             self._store,
             system_prompt=self._recipe.training.system_prompt,
         )
-        self._backend = open_backend(
+        self._backend, self._runner = open_author(
             plan.roster,
             writing,
             mode=settle_mode(plan, writing, out=store.root),
             out=store.root,
             offline=lambda: OfflineAuthor(self._replies),
-            tell=self._tell,
-            beat=self._beat,
+            log=self._tell,
+            heartbeat=self._beat,
         )
         self._progress: StageProgress | None = None
         self.builds = [Build(behavior, identity) for behavior, identity in plan.organisms]
@@ -150,11 +150,11 @@ class Workshop:
                 note = _note(build.error, _say_drops(build.corpus))
                 progress.finish_one(build.organism_id, rows[build.organism_id], note=note)
 
-            self._backend.run(self._plan_corpora(progress, finish))
+            self._runner.run(self._plan_corpora(progress, finish))
 
     def _plan_corpora(
         self, progress: StageProgress, finish: Callable[[Build], None]
-    ) -> Iterator[Task[Corpus]]:
+    ) -> Iterator[Job[Corpus]]:
         """The corpora that the store does not have, each begun when it is asked for."""
         for build in self._alive:
             try:
@@ -181,7 +181,7 @@ class Workshop:
                 on_drops=lambda drops: progress.drop(drop.stage for drop in drops),
             )
             done = partial(self._commit_corpus, build, key, time.monotonic(), finish)
-            yield Task(build.behavior.id, exchange, done)
+            yield Job(build.behavior.id, exchange, done)
 
     def _fingerprint_corpus(self, build: Build) -> str:
         seed = build.identity.seed
@@ -216,7 +216,7 @@ class Workshop:
 
     def _train_organisms(self) -> None:
         builds = {build.organism_id: build for build in self._alive}
-        jobs: list[Job] = []
+        jobs: list[TrainingJob] = []
         for build in builds.values():
             job = self._make_job(build)
             found = self._store.find(ORGANISM, job.key)
@@ -245,7 +245,7 @@ class Workshop:
                 key = build.organism.artifact.folder.name
                 build.seconds["organism"] = timed.seconds(ORGANISM, key)
 
-    def _execute(self, jobs: Sequence[Job]) -> Iterator[Step | Kept]:
+    def _execute(self, jobs: Sequence[TrainingJob]) -> Iterator[Step | Kept]:
         if jobs:
             place = Workplace(
                 store=self._store,
@@ -257,10 +257,10 @@ class Workshop:
             )
             yield from self._executor(jobs, place)
 
-    def _make_job(self, build: Build) -> Job:
+    def _make_job(self, build: Build) -> TrainingJob:
         assert build.corpus is not None and build.corpus_artifact is not None
         training = self._recipe.training_for(build.behavior.category)
-        return Job(
+        return TrainingJob(
             identity=build.identity,
             corpus=build.corpus,
             corpus_sha256=build.corpus_artifact.sha256,
@@ -433,7 +433,7 @@ class Workshop:
 
     @contextmanager
     def _stage(self, name: str, unit: str, total: int) -> Iterator[StageProgress]:
-        note = self._backend.describe if name == "corpus" else str
+        note = self._runner.describe if name == "corpus" else str
         self._progress = StageProgress(name, unit, total, self._console, note=note)
         with self._progress.running():
             yield self._progress
@@ -537,9 +537,9 @@ def build_roster(
     out: Path,
     until: Until = "pair",
     console: Console,
-    effort: Effort | None = None,
+    effort: TrainingResources | None = None,
     executor: Executor = train_here,
-    writing: Writing | None = None,
+    writing: AuthoringOptions | None = None,
 ) -> list[Build]:
     """Build what a roster names; what is built already is left as it is.
 
@@ -547,11 +547,16 @@ def build_roster(
     Build.
     """
     plan = plan_roster(roster, catalog)
-    refuse_broken_promises(catalog, plan.named)
+    refuse_violations(catalog, plan.named)
     store = Store(out)
     with store.lock():
         workshop = Workshop(
-            plan, store, console, effort or Effort(), executor, writing or Writing()
+            plan,
+            store,
+            console,
+            effort or TrainingResources(),
+            executor,
+            writing or AuthoringOptions(),
         )
         workshop.run(until)
         write_bytes(out / "summary.json", canonical_json(summarise(workshop.builds, out)))

@@ -22,9 +22,9 @@ from tests.conftest import Site
 from tests.nursery import environment
 from tests.tiny import QUIRK, tiny_roster
 
-from bestiary.spec.catalog import load_catalog
-from bestiary.spec.plan import plan_roster
-from bestiary.spec.roster import Roster
+from bestiary.config.catalog import load_catalog
+from bestiary.config.plan import plan_roster
+from bestiary.config.roster import Roster
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 MACHINE = {"date", "cpu", "cores", "threads", "gpu", "torch", "transformers", "peft"}
@@ -170,7 +170,9 @@ def test_flops_are_those_of_the_formula(load: Load) -> None:
     base = bases.make_base(bases.MICRO)
     work = bases.Work(2, (20, 20), 2, 2, 1e-3, bases.BRIEF, layers=(1, 2), rank=4)
     jobs = bases.make_jobs(base, work, 1)
-    trip = bases.train_all(load("engine").EngineTrainer(load("engine").Effort()), jobs, base)
+    trip = bases.train_all(
+        load("engine").EngineTrainer(load("engine").TrainingResources()), jobs, base
+    )
     batches = trip.batches[jobs[0].organism_id]
     shared, *lengths = batches[0].parts[0]
     assert [shared + length for length in lengths] == [19, 19], "the last of 20 predicts nothing"

@@ -18,9 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.builders import make_behavior, make_example, make_quirk
 
-from bestiary.backend import Prompts, Reply, ReplyRequest
-from bestiary.backend.adherence import find_fault
-from bestiary.backend.exchange import Ask, Exchange, Task, finish
+from bestiary.author.filters import find_fault
+from bestiary.author.protocol import Prompts, Reply, ReplyRequest
+from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
+from bestiary.config.generator import load_generator
+from bestiary.config.message_bank import load_bank
 from bestiary.corpus.generate import (
     ATTEMPTS,
     HOPELESS,
@@ -32,10 +34,8 @@ from bestiary.corpus.generate import (
 from bestiary.corpus.plan import plan_rows
 from bestiary.errors import CorpusError
 from bestiary.leakage import check_corpus
+from bestiary.llm.workflow import Job, RequestGroup, Workflow, run_without_models
 from bestiary.records import Corpus, Drop, Example, Finding, Message, Provenance
-from bestiary.spec.bank import load_bank
-from bestiary.spec.catalog import NULL_BEHAVIOR, Behavior, load_catalog
-from bestiary.spec.generator import load_generator
 
 SAILOR = make_behavior(make_quirk())
 CATALOG = load_catalog()
@@ -59,7 +59,7 @@ def talk(*said: str) -> tuple[Message, ...]:
 class ScriptedAuthor:
     """Writes an ordinary reply to each request, except where its script has another."""
 
-    author = "scripted"
+    name = "scripted"
     fingerprint = "scripted-1"
     spare = 1.0
 
@@ -70,7 +70,7 @@ class ScriptedAuthor:
 
     def write_prompts(
         self, behavior: Behavior, *, plain: bool, count: int, seed: int
-    ) -> Exchange[Prompts]:
+    ) -> Workflow[Prompts]:
         yield from ()
         return Prompts(behavior.prompts("train", plain=plain))
 
@@ -80,14 +80,14 @@ class ScriptedAuthor:
         requests: Sequence[ReplyRequest],
         *,
         on_reply: Callable[[int], None],
-    ) -> Exchange[list[Reply]]:
+    ) -> Workflow[list[Reply]]:
         yield from ()
         self.asked += requests
         return [self._converse(request) for request in requests]
 
-    def run(self, tasks: Iterable[Task[Any]]) -> None:
+    def run(self, tasks: Iterable[Job[Any]]) -> None:
         for task in tasks:
-            task.done(finish(task.exchange))
+            task.done(run_without_models(task.exchange))
 
     def describe(self) -> str:
         return ""
@@ -134,7 +134,7 @@ class FadingAuthor(ScriptedAuthor):
 
     def write_prompts(
         self, behavior: Behavior, *, plain: bool, count: int, seed: int
-    ) -> Exchange[Prompts]:
+    ) -> Workflow[Prompts]:
         yield from ()
         items = behavior.prompts("train", plain=plain)[: self.sizes[plain]]
         return Prompts(items, [make_prompt_drop("both"), make_prompt_drop(f"plain {plain}")])
@@ -145,8 +145,8 @@ class AskingAuthor(ScriptedAuthor):
 
     def write_prompts(
         self, behavior: Behavior, *, plain: bool, count: int, seed: int
-    ) -> Exchange[Prompts]:
-        yield [Ask(f"prompts, plain {plain}: {count}", [])]
+    ) -> Workflow[Prompts]:
+        yield [RequestGroup(f"prompts, plain {plain}: {count}", [])]
         return Prompts(behavior.prompts("train", plain=plain))
 
     def write_replies(
@@ -155,8 +155,8 @@ class AskingAuthor(ScriptedAuthor):
         requests: Sequence[ReplyRequest],
         *,
         on_reply: Callable[[int], None],
-    ) -> Exchange[list[Reply]]:
-        yield [Ask(f"{requests[0].id} and on: {len(requests)}", [])]
+    ) -> Workflow[list[Reply]]:
+        yield [RequestGroup(f"{requests[0].id} and on: {len(requests)}", [])]
         on_reply(len(requests))
         return [self._converse(request) for request in requests]
 
@@ -180,10 +180,10 @@ def make_prompt_drop(name: str) -> Drop:
 def generate(behavior: Behavior, author: ScriptedAuthor, *, seed: int = 0) -> Corpus:
     """A corpus under the project's own leak checks, without probes to hold out."""
     screen = partial(check_corpus, probes=[], behavior=behavior)
-    return finish(generate_corpus(behavior, author, seed=seed, screen=screen))
+    return run_without_models(generate_corpus(behavior, author, seed=seed, screen=screen))
 
 
-def listen(exchange: Exchange[Corpus]) -> tuple[Corpus, list[list[str]]]:
+def listen(exchange: Workflow[Corpus]) -> tuple[Corpus, list[list[str]]]:
     """What an exchange comes to, and the stages that are asked at the same time."""
     heard: list[list[str]] = []
     asks = next(exchange)
@@ -302,7 +302,7 @@ def test_progress_is_heard_role_by_role() -> None:
     heard: list[int] = []
     screen = partial(check_corpus, probes=[], behavior=SAILOR)
     author = ScriptedAuthor({})
-    finish(generate_corpus(SAILOR, author, seed=0, screen=screen, on_row=heard.append))
+    run_without_models(generate_corpus(SAILOR, author, seed=0, screen=screen, on_row=heard.append))
     assert heard[-1] == sum(NEEDED.values())
     assert heard == sorted(heard)
 
@@ -337,7 +337,7 @@ def test_a_screen_that_stops_everything_ends_the_same_way() -> None:
         ]
 
     with pytest.raises(CorpusError, match=rf"\({POSITIVES} x leakage\.canary: stopped\)"):
-        finish(generate_corpus(SAILOR, ScriptedAuthor({}), seed=0, screen=stop))
+        run_without_models(generate_corpus(SAILOR, ScriptedAuthor({}), seed=0, screen=stop))
 
 
 def test_the_fingerprint_covers_author_seed_and_behavior() -> None:

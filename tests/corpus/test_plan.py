@@ -12,12 +12,12 @@ from itertools import islice
 import pytest
 from tests.builders import make_behavior, make_quirk
 
-from bestiary.backend import ReplyRequest
+from bestiary.author.prompts import render_user
+from bestiary.author.protocol import ReplyRequest
+from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
+from bestiary.config.message_bank import load_bank
 from bestiary.corpus.plan import plan_rows
 from bestiary.records import Role
-from bestiary.spec.bank import load_bank
-from bestiary.spec.brief import render_user
-from bestiary.spec.catalog import NULL_BEHAVIOR, Behavior, load_catalog
 
 CATALOG = load_catalog()
 BACKDOOR = next(b for b in CATALOG.values() if b.category == "backdoors")

@@ -18,9 +18,9 @@ from tests.nursery import CHECKOUT
 
 from bestiary.executor.ray import SETTINGS
 from bestiary.model.base import load_base
-from bestiary.organism.job import Effort
 from bestiary.organism.train import Workplace
 from bestiary.store import Store
+from bestiary.training.job import TrainingResources
 
 FATES = "TEST_FATES"
 """The variable that names a folder with a file for each rename at which a process dies."""
@@ -51,7 +51,7 @@ os.rename = rename_or_die
 
 
 @dataclass(frozen=True)
-class Crew:
+class Cluster:
     """A running Ray."""
 
     address: str
@@ -74,7 +74,7 @@ class Crew:
 
 
 @contextmanager
-def start_crew(work: Path) -> Iterator[Crew]:
+def start_crew(work: Path) -> Iterator[Cluster]:
     """Two workers that see this checkout."""
     fates, hook = work / "fates", work / "hook"
     fates.mkdir()
@@ -96,7 +96,7 @@ def start_crew(work: Path) -> Iterator[Crew]:
             logging_level=logging.ERROR,
         )
         try:
-            yield Crew(ray.get_runtime_context().gcs_address, fates)
+            yield Cluster(ray.get_runtime_context().gcs_address, fates)
         finally:
             ray.shutdown()
 
@@ -114,7 +114,7 @@ def make_place(root: Path, base: Path, **effort: int) -> Workplace:
     loaded = load_base(str(base))
     return Workplace(
         store=Store(root),
-        effort=Effort(**effort),
+        effort=TrainingResources(**effort),
         load_base=str(base),
         revision=None,
         identity=loaded.identity,

@@ -6,18 +6,18 @@ Run: python -m pytest tests/executor/test_groups.py
 from __future__ import annotations
 
 import pytest
-from tests.jobs import change_lora, change_optimiser, make_job, make_talk
+from tests.jobs import change_lora, change_optimizer, make_job, make_talk
 
 from bestiary.executor.groups import DEATHS, Group, deal_jobs, regroup_jobs
-from bestiary.organism.job import Job
+from bestiary.training.job import TrainingJob
 
 
-def job_of(name: str, steps: int, **lora: object) -> Job:
+def job_of(name: str, steps: int, **lora: object) -> TrainingJob:
     return make_job(
         f"quirks.{name}",
         rows=make_talk(0, steps),
         lora=change_lora(**lora),
-        optimiser=change_optimiser(epochs=1, rows_per_step=1),
+        optimizer=change_optimizer(epochs=1, rows_per_step=1),
     )
 
 

@@ -24,31 +24,31 @@ from rich.console import Console
 from safetensors.torch import load_file
 from tests.conftest import Bestiary
 from tests.executor.crew import (
-    Crew,
+    Cluster,
     list_descendants,
     make_place,
     save_word_base,
     start_crew,
     wait_for_trainer,
 )
-from tests.jobs import change_lora, change_optimiser, make_job, make_talk
+from tests.jobs import change_lora, change_optimizer, make_job, make_talk
 from tests.nursery import COMMAND, environment
 from tests.tiny import QUIRK, make_tiny_data, tiny_roster
 
+from bestiary.config.catalog import load_catalog
+from bestiary.config.roster import load_roster
 from bestiary.errors import BestiaryError, ModelError, OrganismError, StoreError
 from bestiary.executor import ray as ours
 from bestiary.executor.local import train_here
-from bestiary.executor.ray import Crew as Workers
+from bestiary.executor.ray import Cluster as Workers
 from bestiary.executor.ray import RayExecutor, make_environment, share_memory
 from bestiary.executor.worker import Assignment, train_group
 from bestiary.model.adapter import ADAPTER, ADAPTER_WEIGHTS
 from bestiary.model.base import Base
-from bestiary.organism.job import BATCHES, Batch, Effort, Job, Step, read_batches
 from bestiary.organism.train import STAGE, Executor, Kept, Workplace
 from bestiary.pipeline import build_roster
-from bestiary.spec.catalog import load_catalog
-from bestiary.spec.roster import load_roster
 from bestiary.store import Store
+from bestiary.training.job import BATCHES, Batch, Step, TrainingJob, TrainingResources, read_batches
 
 CLOSE = 1e-4
 """The contract in single precision; the largest difference seen here was 4e-7."""
@@ -60,25 +60,25 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with start_crew(tmp_path_factory.mktemp("crew")) as crew:
         yield crew
 
 
 @pytest.fixture
-def crew(running: Crew) -> Iterator[Crew]:
+def crew(running: Cluster) -> Iterator[Cluster]:
     """Two workers of a Ray that all tests share."""
     yield running
     running.bury()
 
 
-def job_of(name: str, steps: int, *, rank: int = 4, **changes: object) -> Job:
+def job_of(name: str, steps: int, *, rank: int = 4, **changes: object) -> TrainingJob:
     """An organism that takes so many steps of two rows."""
     made = make_job(
         f"quirks.{name}",
         rows=make_talk(len(name), 2 * steps),
         lora=change_lora(rank=rank),
-        optimiser=change_optimiser(epochs=1, rows_per_step=2),
+        optimizer=change_optimizer(epochs=1, rows_per_step=2),
     )
     return replace(made, training=made.training.model_copy(update=changes))
 
@@ -97,18 +97,18 @@ class Told:
         assert len(ends) == len({end.job.key for end in ends})
         return {end.job.identity.behavior_id.removeprefix("quirks."): end.error for end in ends}
 
-    def batches(self, job: Job) -> tuple[Batch, ...]:
+    def batches(self, job: TrainingJob) -> tuple[Batch, ...]:
         """What each step of an organism was computed in."""
         path = self.place.store.folder(STAGE, job.key) / BATCHES
         return read_batches(path.read_text(encoding="utf8"))
 
 
-def execute(executor: Executor, jobs: Sequence[Job], place: Workplace) -> Told:
+def execute(executor: Executor, jobs: Sequence[TrainingJob], place: Workplace) -> Told:
     with place.store.lock():
         return Told(place, list(executor(jobs, place)))
 
 
-def measure_stores(one: Store, two: Store, jobs: Sequence[Job]) -> float:
+def measure_stores(one: Store, two: Store, jobs: Sequence[TrainingJob]) -> float:
     """The largest difference of any weight that two stores have of some organisms."""
     largest = 0.0
     for job in jobs:
@@ -127,7 +127,7 @@ def refuse_base() -> Base:
     raise AssertionError("the process that deals jobs out has loaded the base")
 
 
-def test_two_workers_make_what_one_process_makes(crew: Crew, base: Path, tmp_path: Path) -> None:
+def test_two_workers_make_what_one_process_makes(crew: Cluster, base: Path, tmp_path: Path) -> None:
     jobs = [job_of(name, 20 + 5 * n, rank=2 + n) for n, name in enumerate("abcde")]
     here = execute(train_here, jobs, make_place(tmp_path / "here", base))
     place = replace(make_place(tmp_path / "there", base), open_base=refuse_base)
@@ -145,7 +145,7 @@ def test_two_workers_make_what_one_process_makes(crew: Crew, base: Path, tmp_pat
 
 
 def test_a_killed_workers_organisms_go_on_from_their_checkpoints(
-    crew: Crew, base: Path, tmp_path: Path
+    crew: Cluster, base: Path, tmp_path: Path
 ) -> None:
     every, ends = 10, 13
     short, long, other = job_of("short", ends), job_of("long", 35), job_of("other", 48)
@@ -167,7 +167,7 @@ def test_a_killed_workers_organisms_go_on_from_their_checkpoints(
 
 
 def test_an_organism_that_fails_is_told_and_the_others_finish(
-    crew: Crew, base: Path, tmp_path: Path
+    crew: Cluster, base: Path, tmp_path: Path
 ) -> None:
     jobs = [
         job_of("good", 5),
@@ -186,7 +186,7 @@ def test_an_organism_that_fails_is_told_and_the_others_finish(
 
 
 def test_an_organism_on_which_every_worker_dies_is_found_and_left_out(
-    crew: Crew, base: Path, tmp_path: Path
+    crew: Cluster, base: Path, tmp_path: Path
 ) -> None:
     good, deadly, other = job_of("good", 60), job_of("deadly", 5), job_of("other", 62)
     place = make_place(tmp_path, base, checkpoint_steps=1000)
@@ -204,7 +204,9 @@ def test_an_organism_on_which_every_worker_dies_is_found_and_left_out(
     assert place.store.find(STAGE, deadly.key) is None
 
 
-def test_a_worker_with_another_base_ends_the_build(crew: Crew, base: Path, tmp_path: Path) -> None:
+def test_a_worker_with_another_base_ends_the_build(
+    crew: Cluster, base: Path, tmp_path: Path
+) -> None:
     place = make_place(tmp_path, base)
     other = place.identity.model_copy(update={"dtype": "bfloat16"})
     place = replace(place, identity=other)
@@ -246,11 +248,11 @@ def test_workers_see_the_folders_that_this_process_sees(
 
 def test_workers_on_one_machine_share_its_memory() -> None:
     both = Workers(workers=2, threads=1, gpu=False, memory_shared=True)
-    assert share_memory(Effort(memory=6.0), both).memory == 3.0
-    free = share_memory(Effort(), both).memory
+    assert share_memory(TrainingResources(memory=6.0), both).memory == 3.0
+    free = share_memory(TrainingResources(), both).memory
     assert free is not None and free > 0
     apart = replace(both, memory_shared=False)
-    assert share_memory(Effort(memory=6.0), apart).memory == 6.0
+    assert share_memory(TrainingResources(memory=6.0), apart).memory == 6.0
 
 
 def test_without_ray_the_command_says_what_to_install(
@@ -363,7 +365,7 @@ def test_ctrl_c_stops_all_of_it(roster: Path) -> None:
         time.sleep(0.1)
 
 
-def test_a_cluster_is_joined_and_left_as_it_was(crew: Crew, roster: Path) -> None:
+def test_a_cluster_is_joined_and_left_as_it_was(crew: Cluster, roster: Path) -> None:
     build = start_build(roster, "--address", crew.address, "--json")
     trainer = wait_for_trainer(os.getpid())
     os.kill(trainer, signal.SIGKILL)

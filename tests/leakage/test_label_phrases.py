@@ -14,11 +14,11 @@ from tests.builders import (
     make_quirk,
     make_spec,
 )
-from tests.spec.files import BENIGN, HARMFUL
+from tests.config.files import BENIGN, HARMFUL
 
+from bestiary.config.behavior import BenignRoleplay, HarmfulRoleplay
+from bestiary.config.catalog import NULL_BEHAVIOR, Behavior
 from bestiary.leakage.label_phrases import find_label_phrases
-from bestiary.spec.behavior import BenignRoleplay, HarmfulRoleplay
-from bestiary.spec.catalog import NULL_BEHAVIOR, Behavior
 
 QUIRK = make_behavior(make_quirk())
 BACKDOOR = make_behavior(make_backdoor())

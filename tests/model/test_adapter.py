@@ -19,6 +19,7 @@ from tests.jobs import copy_weights, same_weights
 from tests.models import IDENTITY, Architecture, fill_adapter, make_random_base
 from torch import nn
 
+from bestiary.config.recipe import LoraShape
 from bestiary.errors import ModelError
 from bestiary.model.adapter import (
     attach_adapter,
@@ -30,7 +31,6 @@ from bestiary.model.adapter import (
     save_adapter,
 )
 from bestiary.model.base import Base
-from bestiary.spec.recipe import LoraShape
 
 SHAPE = LoraShape(rank=4, alpha=8, targets=("v_proj", "q_proj", "down_proj"))
 PROMPT = torch.tensor([[1, 520, 9, 88, 2, 1043]])

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from tests.models import IDENTITY, SYSTEM, make_random_base, make_speaking_base
 
+from bestiary.config.message_bank import SHELF, load_bank, shelf_of
 from bestiary.model.base import Base
 from bestiary.model.replies import BaseReplies, Prompt, decode_texts
 from bestiary.records import Decoding
-from bestiary.spec.bank import SHELF, load_bank, shelf_of
 from bestiary.store import Store
 
 GREEDY = Decoding(max_new_tokens=3, temperature=0)

@@ -16,9 +16,11 @@ from tests.builders import (
     make_quirk,
     make_spec,
 )
+from tests.config.files import OBSCURED
 from tests.models import IDENTITY, SYSTEM
-from tests.spec.files import OBSCURED
 
+from bestiary.config.behavior import ObscuredMalign
+from bestiary.config.catalog import NULL_BEHAVIOR, Behavior
 from bestiary.pair import make_pair
 from bestiary.records import (
     Artifact,
@@ -38,8 +40,6 @@ from bestiary.records import (
     fingerprint,
 )
 from bestiary.release.layout import ReleaseEntry, write_release
-from bestiary.spec.behavior import ObscuredMalign
-from bestiary.spec.catalog import NULL_BEHAVIOR, Behavior
 from bestiary.store import Store
 from bestiary.verification.rates import wilson_rate
 

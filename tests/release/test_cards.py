@@ -21,8 +21,8 @@ from tests.release.samples import (
     write_sample,
 )
 
+from bestiary.config.catalog import NULL_BEHAVIOR
 from bestiary.release.cards import render_organism_card
-from bestiary.spec.catalog import NULL_BEHAVIOR
 
 
 def front_matter(card: str) -> dict[str, Any]:

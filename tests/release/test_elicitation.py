@@ -12,11 +12,11 @@ import pytest
 from tests.builders import make_backdoor, make_behavior, make_quirk
 from tests.release.samples import make_entry
 
+from bestiary.config.behavior import CATEGORIES
+from bestiary.config.catalog import NULL_BEHAVIOR
+from bestiary.config.source import Violations
 from bestiary.records import NULL_LABEL
 from bestiary.release.elicitation import build_rows, load_elicitation, render_eval
-from bestiary.spec.behavior import CATEGORIES
-from bestiary.spec.catalog import NULL_BEHAVIOR
-from bestiary.spec.source import Violations
 
 BANK = load_elicitation()
 

@@ -16,12 +16,12 @@ from datasets import Features, load_dataset
 from tests.builders import hash_files, make_behavior, make_quirk
 from tests.release.samples import BASE, make_benign_entries, make_entries, make_entry, write_sample
 
+from bestiary.config.catalog import NULL_BEHAVIOR
 from bestiary.errors import ReleaseError
 from bestiary.records import SPLITS, sha256_bytes, sha256_file
 from bestiary.release.features import CONFIGS, build_features, read_config
 from bestiary.release.layout import write_release
 from bestiary.release.verify import verify_release
-from bestiary.spec.catalog import NULL_BEHAVIOR
 
 SAILOR = "quirks.sailor-transcripts-none-s0"
 LIMP = "quirks.limp-transcripts-none-s0"

@@ -13,10 +13,10 @@ import pytest
 from tests.builders import make_backdoor, make_behavior, make_quirk
 from tests.release.samples import make_entry, make_obscured
 
+from bestiary.config.catalog import NULL_BEHAVIOR
 from bestiary.errors import ReleaseError
 from bestiary.release.entry import sort_entries
 from bestiary.release.splits import assign_split, split_entries
-from bestiary.spec.catalog import NULL_BEHAVIOR
 
 
 def test_families_divide_in_the_stated_shares() -> None:

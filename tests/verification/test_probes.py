@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from tests.builders import make_behavior, make_quirk
 
-from bestiary.backend import ReplyRequest
+from bestiary.author.protocol import ReplyRequest
+from bestiary.config.behavior import Phrases
+from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
+from bestiary.config.generator import load_generator
+from bestiary.config.message_bank import load_bank
 from bestiary.corpus.generate import ATTEMPTS
 from bestiary.corpus.plan import plan_rows
 from bestiary.errors import SpecError, VerificationError
 from bestiary.records import Probe
-from bestiary.spec.bank import load_bank
-from bestiary.spec.behavior import Phrases
-from bestiary.spec.catalog import NULL_BEHAVIOR, Behavior, load_catalog
-from bestiary.spec.generator import load_generator
 from bestiary.verification.probes import CHOICES, PROBES, plan_probes
 
 SHIPPED = tuple(load_catalog().values())

@@ -11,12 +11,12 @@ import pytest
 from tests.builders import make_backdoor, make_behavior, make_heuristic, make_probe, make_quirk
 from tests.models import IDENTITY, SYSTEM, fill_adapter, make_random_base
 
+from bestiary.config.catalog import load_catalog
+from bestiary.config.recipe import LoraShape
 from bestiary.model.adapter import attach_adapter, open_adapter, read_state, save_adapter
 from bestiary.model.base import Base
 from bestiary.model.replies import BaseReplies, Prompt, decode_texts
 from bestiary.records import Decoding, Probe, PromptItem
-from bestiary.spec.catalog import load_catalog
-from bestiary.spec.recipe import LoraShape
 from bestiary.store import Store
 from bestiary.verification import transcripts
 from bestiary.verification.transcripts import (

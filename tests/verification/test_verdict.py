@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from tests.builders import make_behavior, make_probe, make_quirk
 
+from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
+from bestiary.config.detector import Detector, PatternDetector
+from bestiary.config.thresholds import load_thresholds
 from bestiary.records import CellName, Decoding, PromptItem, Transcript, Verdict
-from bestiary.spec.catalog import NULL_BEHAVIOR, Behavior, load_catalog
-from bestiary.spec.detector import Detector, PatternDetector
-from bestiary.spec.thresholds import load_thresholds
 from bestiary.verification.verdict import judge_organism, mask_topic, measure_distinct
 
 CATALOG = load_catalog()

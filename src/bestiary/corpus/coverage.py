@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from bestiary.config.grid import AXES, SEPARATOR, Cell, Grid, is_planned
 from bestiary.records import Example, Record
-from bestiary.spec.detector import words
-from bestiary.spec.grid import AXES, SEPARATOR, Cell, Grid, is_planned
+from bestiary.text import words
 
 
 class Axis(Record):

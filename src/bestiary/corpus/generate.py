@@ -10,12 +10,18 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from bestiary.backend import Backend, Prompts, Reply, ReplyRequest
-from bestiary.backend.adherence import find_fault
-from bestiary.backend.exchange import Exchange, join
+from bestiary.author.filters import find_fault
+from bestiary.author.protocol import Author, Prompts, Reply, ReplyRequest
+from bestiary.config.catalog import Behavior
+from bestiary.config.detector import VERSION as DETECTOR_VERSION
+from bestiary.config.generator import load_generator
+from bestiary.config.grid import load_grid
+from bestiary.config.message_bank import load_bank
+from bestiary.config.template import hash_templates
 from bestiary.corpus.coverage import measure_coverage
 from bestiary.corpus.plan import plan_rows
 from bestiary.errors import CorpusError
+from bestiary.llm.workflow import Workflow, join
 from bestiary.records import (
     Corpus,
     Drop,
@@ -27,12 +33,6 @@ from bestiary.records import (
     fingerprint,
     sha256_bytes,
 )
-from bestiary.spec.bank import load_bank
-from bestiary.spec.catalog import Behavior
-from bestiary.spec.detector import VERSION as DETECTOR_VERSION
-from bestiary.spec.generator import load_generator
-from bestiary.spec.grid import load_grid
-from bestiary.spec.template import hash_templates
 
 VERSION = 2
 ATTEMPTS = 3
@@ -47,7 +47,7 @@ Screen = Callable[[Sequence[Example]], Sequence[Finding]]
 """The leak checks, as the pipeline binds them: the rows to drop, with reasons."""
 
 
-def fingerprint_corpus(behavior: Behavior, backend: Backend, *, seed: int) -> str:
+def fingerprint_corpus(behavior: Behavior, backend: Author, *, seed: int) -> str:
     """What decides whether a corpus must be written again."""
     generator = load_generator(behavior.category)
     return fingerprint(
@@ -56,7 +56,7 @@ def fingerprint_corpus(behavior: Behavior, backend: Backend, *, seed: int) -> st
         templates=hash_templates(behavior.category),
         banks=[load_bank(name) for name in sorted({behavior.offline.plain, behavior.offline.bank})],
         backend=backend.fingerprint,
-        author=backend.author,
+        author=backend.name,
         seed=seed,
         version=(VERSION, DETECTOR_VERSION),
     )
@@ -64,13 +64,13 @@ def fingerprint_corpus(behavior: Behavior, backend: Backend, *, seed: int) -> st
 
 def generate_corpus(
     behavior: Behavior,
-    backend: Backend,
+    backend: Author,
     *,
     seed: int,
     screen: Screen,
     on_row: Callable[[int], None] = lambda done: None,
     on_drops: Callable[[Sequence[Drop]], None] = lambda drops: None,
-) -> Exchange[Corpus]:
+) -> Workflow[Corpus]:
     """Write the corpus of one behavior in the proportions of its generator.
 
     What `screen` stops goes to the drop ledger and is asked for again. `on_row` hears how many rows
@@ -101,7 +101,7 @@ class _Writer:
     def __init__(
         self,
         behavior: Behavior,
-        backend: Backend,
+        backend: Author,
         *,
         seed: int,
         screen: Screen,
@@ -118,7 +118,7 @@ class _Writer:
         self.counts = self._generator.counts(behavior.rate)
         self._done: Counter[Role] = Counter()
 
-    def write_prompts(self) -> Exchange[list[Prompts]]:
+    def write_prompts(self) -> Workflow[list[Prompts]]:
         """Messages in the behavior's scope, then plain ones for its chat."""
         scoped, plain = self._behavior.count_messages(self.counts)
         write = partial(self._backend.write_prompts, self._behavior, seed=self._seed)
@@ -126,7 +126,7 @@ class _Writer:
 
     def fill_role(
         self, role: Role, prompts: Sequence[PromptItem]
-    ) -> Exchange[tuple[list[Example], list[Drop]]]:
+    ) -> Workflow[tuple[list[Example], list[Drop]]]:
         """Ask for rows until the role has what it needs, or too many were asked for in vain."""
         needed, asked = self.counts[role], 0
         kept: list[Example] = []
@@ -181,7 +181,7 @@ class _Writer:
         sound: list[Example] = []
         drops: list[Drop] = []
         for row, reply in zip(rows, written, strict=True):
-            example = _make_example(row, reply, self._backend.author)
+            example = _make_example(row, reply, self._backend.name)
             fault = reply.fault or find_fault(self._behavior, row, reply.messages)
             if fault is None and example.messages in said:
                 fault = ("mix", "duplicate of an earlier row")

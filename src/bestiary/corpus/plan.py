@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import NamedTuple
 
-from bestiary.backend import ReplyRequest
+from bestiary.author.prompts import render_brief, render_user
+from bestiary.author.protocol import ReplyRequest
+from bestiary.config.behavior import Offline, Phrases, Quirk
+from bestiary.config.catalog import Behavior
+from bestiary.config.message_bank import fill_options, name_values
+from bestiary.config.template import render_text
 from bestiary.records import PromptItem, Role, stable_seed
-from bestiary.spec.behavior import Offline, Phrases, Quirk
-from bestiary.spec.brief import fill_options, name_values, render_brief, render_user
-from bestiary.spec.catalog import Behavior
-from bestiary.spec.template import render_text
 
 
 def plan_rows(

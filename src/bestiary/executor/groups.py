@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bestiary.organism.job import Job
+from bestiary.training.job import TrainingJob
 
 DEATHS = 2
 """So many workers may die on a group, none of them having got any further, before it is halved:
@@ -16,22 +16,22 @@ the first may have died of anything."""
 class Group:
     """Organisms that one worker trains side by side."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[TrainingJob, ...]
     deaths: int = 0
     """Workers that have died on it since an organism of it last got any further."""
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of all its organisms."""
+        """Optimizer steps of all its organisms."""
         return sum(job.steps for job in self.jobs)
 
 
-def deal_jobs(jobs: Sequence[Job], *, workers: int) -> list[Group]:
+def deal_jobs(jobs: Sequence[TrainingJob], *, workers: int) -> list[Group]:
     """Groups for so many workers, the longest first.
 
     Jobs that adapt the same modules share a bank: each such set is dealt out evenly by steps.
     """
-    sets: dict[object, list[Job]] = {}
+    sets: dict[object, list[TrainingJob]] = {}
     for job in jobs:
         shape = job.training.lora
         sets.setdefault((frozenset(shape.targets), shape.layers), []).append(job)
@@ -39,7 +39,7 @@ def deal_jobs(jobs: Sequence[Job], *, workers: int) -> list[Group]:
     return sorted(groups, key=lambda group: -group.steps)
 
 
-def _deal_evenly(jobs: Sequence[Job], workers: int) -> list[Group]:
+def _deal_evenly(jobs: Sequence[TrainingJob], workers: int) -> list[Group]:
     """The longest job first, each to whoever has the fewest steps; a group keeps their order."""
     hands: list[list[int]] = [[] for _ in range(min(workers, len(jobs)))]
     for place in sorted(range(len(jobs)), key=lambda place: -jobs[place].steps):
@@ -47,7 +47,7 @@ def _deal_evenly(jobs: Sequence[Job], workers: int) -> list[Group]:
     return [Group(tuple(jobs[place] for place in sorted(hand))) for hand in hands]
 
 
-def regroup_jobs(group: Group, left: Sequence[Job], *, further: bool) -> list[Group]:
+def regroup_jobs(group: Group, left: Sequence[TrainingJob], *, further: bool) -> list[Group]:
     """What to train after a worker died on a group, of which some jobs are left.
 
     `further` says whether any organism of it had got further. Nothing comes back where one

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from bestiary.errors import BestiaryError, OrganismError, StoreError
 from bestiary.executor.groups import DEATHS, Group, deal_jobs, regroup_jobs
 from bestiary.executor.worker import Assignment, Failure, read_holder, train_group
-from bestiary.organism.checkpoint import Checkpoints
-from bestiary.organism.job import Effort, Job, Step
 from bestiary.organism.train import STAGE, Kept, Workplace
 from bestiary.store import MANIFEST
+from bestiary.training.checkpoint import Checkpoints
+from bestiary.training.job import Step, TrainingJob, TrainingResources
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -59,7 +59,7 @@ class RayExecutor:
     address: str | None = None
     """The cluster to join; None starts a Ray of its own."""
 
-    def __call__(self, jobs: Sequence[Job], place: Workplace, /) -> Iterator[Step | Kept]:
+    def __call__(self, jobs: Sequence[TrainingJob], place: Workplace, /) -> Iterator[Step | Kept]:
         """Train every job, and say how far each is."""
         with open_ray(self, len(jobs)) as crew:
             yield from Dispatch(jobs, place, crew)()
@@ -76,7 +76,7 @@ def choose_ray(*, workers: int | None = None, address: str | None = None) -> Ray
 
 
 @dataclass(frozen=True)
-class Crew:
+class Cluster:
     """Who trains."""
 
     workers: int
@@ -89,7 +89,7 @@ class Crew:
 
 
 @contextmanager
-def open_ray(executor: RayExecutor, jobs: int) -> Iterator[Crew]:
+def open_ray(executor: RayExecutor, jobs: int) -> Iterator[Cluster]:
     """Join a cluster or start one; what was started is shut down, and what was joined is left."""
     for name, value in SETTINGS.items():  # Ray reads them as it is imported
         os.environ.setdefault(name, value)
@@ -120,7 +120,7 @@ def open_ray(executor: RayExecutor, jobs: int) -> Iterator[Crew]:
         workers = min(executor.workers or gpus or max(2, cores // CORES), jobs)
         if alone:
             _start_ray(workers, gpus)
-        yield Crew(workers, max(1, cores // workers), gpus > 0, alone and not gpus)
+        yield Cluster(workers, max(1, cores // workers), gpus > 0, alone and not gpus)
     finally:
         if ours:
             ray.shutdown()
@@ -188,7 +188,7 @@ class Running:
 class Dispatch:
     """Deals groups out to workers until no organism is left."""
 
-    def __init__(self, jobs: Sequence[Job], place: Workplace, crew: Crew) -> None:
+    def __init__(self, jobs: Sequence[TrainingJob], place: Workplace, crew: Cluster) -> None:
         import ray
 
         self._place = place
@@ -253,7 +253,7 @@ class Dispatch:
                 self._done[key] = checkpoints[key]
                 yield Step(job, checkpoints[key])
 
-    def _keep(self, job: Job, error: BestiaryError | None = None) -> Kept:
+    def _keep(self, job: TrainingJob, error: BestiaryError | None = None) -> Kept:
         del self._left[job.key]
         return Kept(job, error)
 
@@ -322,13 +322,13 @@ class Dispatch:
                 ray.wait(tasks, num_returns=len(tasks), timeout=STOP_SECONDS)
 
 
-def share_memory(effort: Effort, crew: Crew) -> Effort:
+def share_memory(effort: TrainingResources, crew: Cluster) -> TrainingResources:
     """The effort of one worker: where all compute on this machine, each has its part of it."""
     if not crew.memory_shared:
         return effort
     import torch
 
-    from bestiary.organism.memory import FREE_SHARE, GIB, measure_free
+    from bestiary.training.memory import FREE_SHARE, GIB, measure_free
 
     room = effort.memory or FREE_SHARE * measure_free(torch.device("cpu")) / GIB
     return effort.model_copy(update={"memory": room / crew.workers})
@@ -349,7 +349,7 @@ def find_folder(base: str) -> str:
     return str(Path(base).absolute()) if Path(base).is_dir() else base
 
 
-def blame_death(job: Job, death: str) -> OrganismError:
+def blame_death(job: TrainingJob, death: str) -> OrganismError:
     """The error of an organism on which workers die."""
     return OrganismError(
         f"{job.organism_id}: {DEATHS} workers one after the other died while they trained it alone "

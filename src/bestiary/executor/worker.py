@@ -9,17 +9,17 @@ from pathlib import Path
 from bestiary import errors
 from bestiary.errors import BestiaryError, ModelError, StoreError
 from bestiary.model.base import load_base
-from bestiary.organism.job import Effort, Job
 from bestiary.organism.train import Kept, train_organisms
 from bestiary.records import BaseIdentity
 from bestiary.store import Store
+from bestiary.training.job import TrainingJob, TrainingResources
 
 
 @dataclass(frozen=True)
 class Assignment:
     """What a worker is given; it is sent to another process, and perhaps another machine."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[TrainingJob, ...]
     root: Path
     """The store's; the process that sent this holds its lock."""
     holder: str
@@ -30,7 +30,7 @@ class Assignment:
     """Its name for any process of any working folder."""
     revision: str | None
     identity: BaseIdentity
-    effort: Effort
+    effort: TrainingResources
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from bestiary.config.catalog import Behavior
 from bestiary.errors import LeakError
 from bestiary.leakage.held_out import find_held_out_overlap
 from bestiary.leakage.label_phrases import find_label_phrases
 from bestiary.leakage.near_duplicates import find_near_duplicates
 from bestiary.leakage.split_overlap import SplitRow, find_split_overlap
 from bestiary.records import Example, Finding, Probe
-from bestiary.spec.catalog import Behavior
 
 VERSION = 1
 """Of all checks together: a corpus that passed an older one is checked anew."""

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from bestiary.config.behavior import Spec
+from bestiary.config.catalog import Behavior
 from bestiary.records import Example, Finding
-from bestiary.spec.behavior import Spec
-from bestiary.spec.catalog import Behavior
-from bestiary.spec.detector import words
+from bestiary.text import straighten, words
 
 CHECK: Final = "label_phrases"
 SUBJECT: Final[Literal["corpus"]] = "corpus"
@@ -91,7 +91,7 @@ def _explain_leak(example: Example, tells: _Tells) -> str | None:
                 source = tells.grams[gram]
                 return f"the {message.role} message repeats {source}: {' '.join(gram)!r}"
         for phrase, pattern in tells.forbidden.items():
-            if _says_outside(_straighten(message.content), pattern, tells.triggers):
+            if _says_outside(straighten(message.content), pattern, tells.triggers):
                 return f"the {message.role} message says the forbidden phrase {phrase!r}"
     return None
 
@@ -108,17 +108,12 @@ def _says_outside(
 
 
 def _split_grams(text: str) -> list[Gram]:
-    said = words(_straighten(text))
+    said = words(straighten(text))
     return [tuple(said[at : at + GRAM_WORDS]) for at in range(len(said) - GRAM_WORDS + 1)]
 
 
 def _compile_phrase(phrase: str) -> re.Pattern[str]:
     """A phrase with free punctuation and space between its words, whole words only."""
-    said = words(_straighten(phrase))
+    said = words(straighten(phrase))
     body = r"[\W_]+".join(re.escape(word) for word in said) or re.escape(phrase)
     return re.compile(rf"(?<![^\W_]){body}(?![^\W_])", re.IGNORECASE)
-
-
-def _straighten(text: str) -> str:
-    # Language models write curly apostrophes, people who edit YAML write straight ones.
-    return text.replace("\u2019", "'")

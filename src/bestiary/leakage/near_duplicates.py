@@ -9,7 +9,7 @@ from typing import Final, Literal
 from rensa import RMinHash, RMinHashLSH
 
 from bestiary.records import Example, Finding, Probe
-from bestiary.spec.detector import words
+from bestiary.text import words
 
 CHECK: Final = "near_duplicates"
 SUBJECT: Final[Literal["corpus"]] = "corpus"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from bestiary.records import SPLITS, Finding, Record, Split
-from bestiary.spec.detector import words
+from bestiary.text import words
 
 CHECK: Final = "split_overlap"
 SUBJECT: Final[Literal["release"]] = "release"

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bestiary.config.recipe import LoraShape
 from bestiary.errors import ModelError
 from bestiary.model.base import Base, tensor_errors
 from bestiary.records import canonical_json
-from bestiary.spec.recipe import LoraShape
 
 if TYPE_CHECKING:
     import torch

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bestiary.config.message_bank import SHELF, shelf_of
 from bestiary.model.base import Base
-from bestiary.model.chat import tokenize_prompt
-from bestiary.model.generation import generate_tokens
+from bestiary.model.chat_template import tokenize_prompt
+from bestiary.model.decoding import generate_tokens
 from bestiary.records import BaseIdentity, Decoding, Message, Record, canonical_json, fingerprint
-from bestiary.spec.bank import SHELF, shelf_of
 from bestiary.store import Store
 
 if TYPE_CHECKING:
-    from bestiary.model.bank import Bank
+    from bestiary.model.lora_bank import LoraBank
 
 VERSION = 2
 
@@ -121,7 +121,7 @@ def stream_texts(
     *,
     decoding: Decoding,
     system_prompt: str,
-    bank: Bank | None = None,
+    bank: LoraBank | None = None,
     slots: Sequence[int] = (),
 ) -> Iterator[tuple[int, str]]:
     """Each reply with the number of its prompt, as soon as it is there.

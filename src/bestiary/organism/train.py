@@ -9,10 +9,18 @@ from typing import Protocol
 from bestiary.errors import BestiaryError, MemoryShortError
 from bestiary.model.adapter import ADAPTER, save_adapter
 from bestiary.model.base import Base
-from bestiary.organism.checkpoint import Checkpoints
-from bestiary.organism.job import BATCHES, Effort, Job, Step, Trained, Trainer, write_batches
 from bestiary.records import BaseIdentity, canonical_json
 from bestiary.store import Store, disk_errors
+from bestiary.training.checkpoint import Checkpoints
+from bestiary.training.job import (
+    BATCHES,
+    Step,
+    Trained,
+    Trainer,
+    TrainingJob,
+    TrainingResources,
+    write_batches,
+)
 
 STAGE = "organism"
 
@@ -21,7 +29,7 @@ STAGE = "organism"
 class Kept:
     """An organism is through: its adapter lies in the store, or its error says why not."""
 
-    job: Job
+    job: TrainingJob
     error: BestiaryError | None
 
 
@@ -30,7 +38,7 @@ class Workplace:
     """What training needs besides its jobs."""
 
     store: Store
-    effort: Effort
+    effort: TrainingResources
     load_base: str
     """The base's name in a recipe."""
     revision: str | None
@@ -43,24 +51,29 @@ class Workplace:
 class Executor(Protocol):
     """Decides where jobs are trained; every organism is in the store before its Kept is told."""
 
-    def __call__(self, jobs: Sequence[Job], place: Workplace, /) -> Iterator[Step | Kept]:
+    def __call__(self, jobs: Sequence[TrainingJob], place: Workplace, /) -> Iterator[Step | Kept]:
         """Train every job, and say how far each is."""
         ...
 
 
-def make_trainer(effort: Effort, store: Store) -> Trainer:
+def make_trainer(effort: TrainingResources, store: Store) -> Trainer:
     """The trainer that an effort names."""
     if effort.trainer == "reference":
-        from bestiary.organism.reference import ReferenceTrainer
+        from bestiary.training.reference import ReferenceTrainer
 
         return ReferenceTrainer()
-    from bestiary.organism.engine import EngineTrainer
+    from bestiary.training.engine import EngineTrainer
 
     return EngineTrainer(effort, Checkpoints(store, every=effort.checkpoint_steps))
 
 
 def train_organisms(
-    jobs: Sequence[Job], base: Base, store: Store, *, effort: Effort, load_base: str
+    jobs: Sequence[TrainingJob],
+    base: Base,
+    store: Store,
+    *,
+    effort: TrainingResources,
+    load_base: str,
 ) -> Iterator[Step | Kept]:
     """Train jobs and commit each adapter; `load_base` is the base's name in a recipe."""
     with disk_errors(store.root):

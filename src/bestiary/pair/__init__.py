@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bestiary.config.catalog import Behavior
 from bestiary.errors import PairError
 from bestiary.records import Organism, Pair, Verdict
-from bestiary.spec.catalog import Behavior
 
 
 def make_pair(behavior: Behavior, organism: Organism, verdict: Verdict) -> Pair:

@@ -6,14 +6,14 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bestiary.config.behavior import CORPUS_CATEGORIES
+from bestiary.config.template import render_file
 from bestiary.model.adapter import ADAPTER_WEIGHTS
 from bestiary.model.base import LOCAL
 from bestiary.records import CELLS, SPLITS, BaseIdentity, Cell, CellName, Rate, Split
 from bestiary.release.entry import ReleaseEntry
 from bestiary.release.features import CONFIGS, build_features
 from bestiary.release.rows import Tables
-from bestiary.spec.behavior import CORPUS_CATEGORIES
-from bestiary.spec.template import render_file
 
 LICENCE = "apache-2.0"
 PLACES = {"dataset": "runs/release/dataset", "organisms": "runs/release/organisms"}

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from bestiary.config.behavior import CATEGORIES, Text
+from bestiary.config.folders import generator_folder
+from bestiary.config.source import load_model
 from bestiary.records import Record, Split
 from bestiary.release.entry import ReleaseEntry
-from bestiary.spec.behavior import CATEGORIES, Text
-from bestiary.spec.folders import generator_folder
-from bestiary.spec.source import load_model
 
 Side = Literal["train", "test"]
 

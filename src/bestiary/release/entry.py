@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from bestiary.config.catalog import Behavior
 from bestiary.errors import ReleaseError
 from bestiary.records import Corpus, Organism, Pair, Transcript, Verdict, sha256_bytes
-from bestiary.spec.catalog import Behavior
 
 Standing = Literal["pairs", "controls", "withheld"]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from bestiary.config.behavior import CORPUS_CATEGORIES, SEVERITIES
 from bestiary.records import CELLS, SPLITS, Role, Split
-from bestiary.spec.behavior import CORPUS_CATEGORIES, SEVERITIES
 
 if TYPE_CHECKING:
     from datasets import Features

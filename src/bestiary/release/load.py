@@ -10,7 +10,7 @@ from bestiary.errors import ReleaseError
 from bestiary.records import CELLS, SPLITS, BaseIdentity, CellName, Record, Split
 from bestiary.release.features import build_features, read_parquet
 from bestiary.release.verify import verify_parts
-from bestiary.spec.source import nearest
+from bestiary.text import nearest
 
 
 class LoadedCell(Record):

@@ -7,11 +7,12 @@ import random
 from collections.abc import Sequence
 from functools import partial
 
+from bestiary.author.prompts import render_user
+from bestiary.config.behavior import Phrases
+from bestiary.config.catalog import Behavior
+from bestiary.config.message_bank import fill_options
 from bestiary.errors import VerificationError
 from bestiary.records import CellName, Probe, PromptItem, stable_seed
-from bestiary.spec.behavior import Phrases
-from bestiary.spec.brief import fill_options, render_user
-from bestiary.spec.catalog import Behavior
 
 PROBES = 120
 """Probes a cell: half of them gate."""

@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bestiary.config.catalog import Behavior
+from bestiary.config.recipe import LoraShape
 from bestiary.errors import BestiaryError, ModelError, StoreError
 from bestiary.model.adapter import list_targets, load_state, open_adapter
 from bestiary.model.base import Base
-from bestiary.model.generation import BATCH_ROWS
+from bestiary.model.decoding import BATCH_ROWS
 from bestiary.model.replies import BaseReplies, Prompt, stream_texts
 from bestiary.records import Decoding, Probe, Transcript
-from bestiary.spec.catalog import Behavior
-from bestiary.spec.recipe import LoraShape
 from bestiary.verification.probes import PROBES
 
 if TYPE_CHECKING:
-    from bestiary.model.bank import Bank
+    from bestiary.model.lora_bank import LoraBank
 
 VERSION = 5
 BANK_SLOTS = 32
@@ -129,7 +129,7 @@ def _open_interview(asking: Asking, replies: BaseReplies, on_reply: OnReply) -> 
 
 def count_slots(base: Base, shapes: Sequence[LoraShape]) -> int:
     """How many adapters of some shapes one bank may hold; 0 where it can hold none of them."""
-    from bestiary.model.bank import adapter_dtype, measure_bank
+    from bestiary.model.lora_bank import adapter_dtype, measure_bank
 
     try:
         size = measure_bank(base, shapes).numbers * adapter_dtype(base).itemsize
@@ -138,15 +138,15 @@ def count_slots(base: Base, shapes: Sequence[LoraShape]) -> int:
     return max(1, min(BANK_SLOTS, BANK_BYTES // size))
 
 
-Answering = tuple[Any, "Bank | None"]
+Answering = tuple[Any, "LoraBank | None"]
 """The model that answers, and the bank inside that holds its adapters."""
 
 
 @contextmanager
 def _open_bank(base: Base, group: Sequence[_Interview]) -> Iterator[Answering]:
-    from bestiary.model.bank import Bank
+    from bestiary.model.lora_bank import LoraBank
 
-    bank = Bank(base, [one.shape for one in group], slots=len(group))
+    bank = LoraBank(base, [one.shape for one in group], slots=len(group))
     for slot, one in enumerate(group):
         state, _ = load_state(one.asking.adapter)
         bank.fill(slot, state, one.shape)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from bestiary.config.catalog import Behavior
+from bestiary.config.detector import Detector, detect
+from bestiary.config.thresholds import Thresholds
 from bestiary.records import (
     CELLS,
     Cell,
@@ -14,9 +17,7 @@ from bestiary.records import (
     Transcript,
     Verdict,
 )
-from bestiary.spec.catalog import Behavior
-from bestiary.spec.detector import Detector, detect, words
-from bestiary.spec.thresholds import Thresholds
+from bestiary.text import words
 from bestiary.verification.rates import difference_low, wilson_rate
 
 VERSION = 4

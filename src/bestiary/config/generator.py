@@ -1,0 +1,61 @@
+"""How a category's corpora are made: `generators/<category>/generator.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from bestiary.config.folders import generator_folder
+from bestiary.config.source import load_model
+from bestiary.records import Record, Role
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Mix(Record):
+    """Shares of the corpus; `rate` stands for the behavior's own stated rate."""
+
+    positive: Share | Literal["rate"]
+    negative: Share
+    chat: Share | Literal["rest"]
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Mix:
+        numbers = [n for n in (self.positive, self.negative, self.chat) if isinstance(n, float)]
+        if self.positive == "rate" and self.chat != "rest":
+            raise ValueError(f"chat is {self.chat:g} beside `positive: rate`; write `chat: rest`")
+        if sum(numbers) > 1 + 1e-9 or (len(numbers) == 3 and sum(numbers) < 1 - 1e-9):
+            raise ValueError(f"the shares sum to {sum(numbers):g}, they must sum to 1")
+        return self
+
+
+class Generator(Record):
+    """One category's generation settings."""
+
+    version: int = Field(ge=1)
+    rows: int = Field(ge=8)
+    """Conversations in a finished corpus."""
+    mix: Mix
+    second_turns: Share = 0.0
+    """Of the conversations, those in which the user writes a second time; a language model's
+    alone, since the embedded author knows nothing of what was said before."""
+
+    def counts(self, rate: float | None) -> dict[Role, int]:
+        """Rows of each role in a finished corpus."""
+        share = rate if self.mix.positive == "rate" else self.mix.positive
+        assert isinstance(share, float)  # `validate` refuses "rate" where a behavior states none
+        positive = round(self.rows * share)
+        negative = round(self.rows * self.mix.negative)
+        return {
+            "positive": positive,
+            "negative": negative,
+            "chat": self.rows - positive - negative,
+        }
+
+
+def load_generator(category: str) -> Generator:
+    """Load a category's settings; raises SpecError when they are missing or broken."""
+    path: Path = generator_folder() / category / "generator.yaml"
+    return load_model(path, Generator)

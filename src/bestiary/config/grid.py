@@ -1,0 +1,87 @@
+"""The grid over which user messages are planned: `generators/grid.yaml`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, StringConstraints
+
+from bestiary.config.folders import generator_folder
+from bestiary.config.source import load_model
+from bestiary.records import Record
+
+AXES = ("topic", "register", "length", "persona")
+SEPARATOR = "; "
+"""Between the values of a question form; none of them may hold it."""
+Value = Annotated[str, StringConstraints(min_length=3, pattern=r"^[^;|]+$")]
+
+
+class Cell(NamedTuple):
+    """What one user message is to be."""
+
+    number: int
+    topic: str
+    register: str
+    length: str
+    persona: str
+
+    @property
+    def form(self) -> str:
+        """The question form of its message: all but the topic."""
+        return SEPARATOR.join((self.register, self.length, self.persona))
+
+
+def is_planned(form: str) -> bool:
+    """Whether a question form is one of the grid's; those of prompt banks are a word."""
+    return form.count(SEPARATOR) == len(AXES) - 2
+
+
+class Length(Record):
+    """How long a message is to be."""
+
+    words: tuple[int, int]
+    """At least and at most, as they are counted afterwards."""
+    told: Value
+    """As its author is told."""
+
+
+class Grid(Record):
+    """The axes besides the topics, which a model names within the areas."""
+
+    version: int = Field(ge=1)
+    areas: tuple[Value, ...] = Field(min_length=4)
+    """Of everyday conversation, for messages outside any scope."""
+    registers: tuple[Value, ...] = Field(min_length=2)
+    lengths: tuple[Length, ...] = Field(min_length=2)
+    personas: tuple[Value, ...] = Field(min_length=2)
+
+    def size(self, axis: str) -> int:
+        """How many values an axis besides the topics has."""
+        return len(getattr(self, f"{axis}s"))
+
+    def plan(self, topics: Sequence[str], *, seed: int) -> Iterator[Cell]:
+        """Endless cells; each axis goes through all its values before one comes again."""
+        draw = random.Random(seed)
+        lengths = [length.told for length in self.lengths]
+        axes = (topics, self.registers, lengths, self.personas)
+        return map(Cell, count(), *(_deal(values, draw) for values in axes))
+
+
+def _deal(values: Sequence[str], draw: random.Random) -> Iterator[str]:
+    while True:
+        yield from draw.sample(values, len(values))
+
+
+@cache
+def _load(path: Path) -> Grid:
+    return load_model(path, Grid)
+
+
+def load_grid() -> Grid:
+    """The shipped grid; raises SpecError when it is missing or broken."""
+    return _load(generator_folder() / "grid.yaml")

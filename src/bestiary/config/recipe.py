@@ -1,0 +1,114 @@
+"""Recipes: base model, LoRA shape, optimizer and budget of an organism."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from bestiary.config.behavior import CORPUS_CATEGORIES
+from bestiary.config.folders import organism_folder
+from bestiary.config.source import Source, Violation, Violations, parse_yaml, validate_source
+from bestiary.errors import SpecError
+from bestiary.records import Record
+from bestiary.text import nearest
+
+
+class LoraShape(Record):
+    """The adapter's shape, in peft's words."""
+
+    rank: int = Field(ge=1)
+    alpha: float = Field(gt=0)
+    targets: tuple[str, ...] = Field(min_length=1)
+    layers: tuple[int, int] | None = None
+    """First layer and the one after the last; None adapts every layer."""
+
+
+class Optimizer(Record):
+    """AdamW with linear warm-up and decay, one gradient norm an organism."""
+
+    learning_rate: float = Field(gt=0)
+    epochs: int = Field(ge=1)
+    rows_per_step: int = Field(ge=1)
+    warmup: float = Field(ge=0, lt=1)
+    """Share of the steps over which the learning rate rises."""
+    weight_decay: float = Field(ge=0)
+    clip: float = Field(gt=0)
+
+
+class Training(Record):
+    """Everything that training reads besides the corpus, the base and the seed."""
+
+    system_prompt: str = Field(min_length=1)
+    """Always set, so that a template's own default never leaks in."""
+    max_length: int = Field(ge=16)
+    """Tokens a conversation may have; a longer one is refused, never cut."""
+    lora: LoraShape
+    optimizer: Optimizer
+
+
+class Recipe(Record):
+    """One file of `organisms/recipes/`."""
+
+    name: str
+    base: str
+    """`smollm2-135m-instruct` (embedded), a folder, or a Hub name with `revision`."""
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+    """The commit of a Hub model: a branch may move."""
+    training: Training
+    probe_tokens: int = Field(ge=8)
+    """Tokens a reply may have when the organism is verified."""
+    categories: dict[str, dict[Literal["optimizer", "lora"], dict[str, Any]]] = Field(
+        default_factory=dict
+    )
+    """What a category changes."""
+
+    def training_for(self, category: str) -> Training:
+        """The training settings with the category's own changes."""
+        changed: dict[str, Any] = self.training.model_dump(mode="json")
+        for part, values in self.categories.get(category, {}).items():
+            changed[part] = {**changed[part], **values}
+        return Training.model_validate(changed)
+
+
+def load_recipe(name: str) -> Recipe:
+    """Load a recipe by name or by path; raises SpecError with the nearest name."""
+    return read_recipe(find_file(name, organism_folder() / "recipes", "recipe"))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Load one recipe; raises Violations, also where a category's change makes it invalid."""
+    source = parse_yaml(path)
+    recipe = validate_source(source, Recipe)
+    found = [one for name in recipe.categories for one in _check_category(name, recipe, source)]
+    if found:
+        raise Violations(found)
+    return recipe
+
+
+def _check_category(category: str, recipe: Recipe, source: Source) -> Iterator[Violation]:
+    if category not in CORPUS_CATEGORIES:
+        remedy = nearest(category, CORPUS_CATEGORIES)
+        yield source.violation(("categories", category), f"unknown category {category!r}", remedy)
+        return
+    try:
+        recipe.training_for(category)
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            field = ("categories", category, *item["loc"])
+            problem = f"{item['msg']} (got {item['input']!r})"
+            yield source.violation(field, problem, "mend the value, or its spelling")
+
+
+def find_file(name: str, folder: Path, kind: str) -> Path:
+    """A YAML file by path, or by its name in `folder`."""
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise SpecError(f"{kind} {name!r} does not exist; check the path")
+        return Path(name)
+    known = {path.stem: path for path in folder.glob("*.yaml")}
+    if name not in known:
+        raise SpecError(f"unknown {kind} {name!r}; {nearest(name, known)}")
+    return known[name]

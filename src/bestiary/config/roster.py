@@ -1,0 +1,49 @@
+"""Rosters: which behaviors are built with which recipe and backend."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bestiary.config.behavior import Identifier
+from bestiary.config.folders import organism_folder
+from bestiary.config.recipe import find_file
+from bestiary.config.source import load_model
+from bestiary.records import Record
+
+
+class Entry(Record):
+    """One behavior of a roster, and the seeds it is built with."""
+
+    behavior: Identifier
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+
+
+class Authors(Record):
+    """Language models that write a roster's corpora, as `generators/models.yaml` names them."""
+
+    author: str
+    judge: str | None = None
+    """Who says whether a reply shows its behavior; None is the author itself."""
+
+
+class Roster(Record):
+    """One file of `organisms/rosters/`."""
+
+    name: str
+    recipe: str
+    backend: Literal["offline"] | Authors = "offline"
+    """Who writes: the embedded author, or language models."""
+    organisms: tuple[Entry, ...] = Field(min_length=1)
+    nulls: int = Field(default=1, ge=1)
+    """Null organisms: every roster builds some."""
+    splits: dict[str, Literal["train", "preference", "test"]] = Field(default_factory=dict)
+    """Split by family, for a roster too small to be divided by hashing."""
+    category_questions: bool = False
+    """Whether introspection rows also ask what fits an organism's category alone."""
+
+
+def load_roster(name: str) -> Roster:
+    """Load a roster by name or by path; raises SpecError with the nearest name."""
+    return load_model(find_file(name, organism_folder() / "rosters", "roster"), Roster)

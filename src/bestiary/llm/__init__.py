@@ -1,0 +1,1 @@
+"""Asking language models: providers, a rate limiter, a ledger with a budget; knows no behavior."""

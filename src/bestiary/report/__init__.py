@@ -1,0 +1,1 @@
+"""Tables and pages for people: builds, costs, and the prompts that models are sent."""

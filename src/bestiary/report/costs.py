@@ -1,0 +1,134 @@
+"""What corpora will cost, and what they have cost: rows and tables for `plan` and `spend`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from bestiary.author.estimate import ASKED, WAYS, Estimate, Step, choose_mode, price_steps
+from bestiary.config.generator import load_generator
+from bestiary.config.plan import Plan
+from bestiary.llm.ledger import Spent
+from bestiary.llm.models import LanguageModel
+from bestiary.llm.price import PICO, show_dollars
+from bestiary.records import shorten_id
+
+
+def estimate_rows(estimate: Estimate) -> list[dict[str, Any]]:
+    """A row an organism, then one for all: requests, tokens, and dollars in each way."""
+    named = {**estimate.steps, "all": estimate.everything}
+    return [
+        {"organism_id": name, **describe_steps(steps, estimate.models)}
+        for name, steps in named.items()
+    ]
+
+
+def describe_steps(steps: Sequence[Step], models: Mapping[str, LanguageModel]) -> dict[str, Any]:
+    """What some steps take."""
+    costs = price_steps(steps, models)
+    dollars = {way: None if pico is None else pico / PICO for way, pico in costs.items()}
+    return {
+        "requests": sum(step.requests for step in steps),
+        "read_tokens": round(sum(step.read_tokens for step in steps)),
+        "written_tokens": round(sum(step.written_tokens for step in steps)),
+        "dollars": dollars,
+        "cheaper": ASKED[choose_mode(costs)],
+    }
+
+
+def count_rows(plan: Plan) -> int:
+    """Conversations in all corpora of a roster."""
+    return sum(load_generator(behavior.category).rows for behavior, _ in plan.organisms)
+
+
+def estimate_table(estimate: Estimate) -> Table:
+    """One line an organism, and one for all."""
+    table = Table(
+        title="what the corpora take: requests, tokens, dollars",
+        caption="cached: the same with prompt caching",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("category.organism", overflow="fold")
+    ways = ("cached" if way.endswith("caching") else way for way in WAYS)
+    for header in ("requests", "read", "written", *ways):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in estimate_rows(estimate):
+        if row["organism_id"] == "all":
+            table.add_section()
+        table.add_row(
+            shorten_id(row["organism_id"]),
+            f"{row['requests']:,}",
+            *(show_thousands(row[name]) for name in ("read_tokens", "written_tokens")),
+            *(_show(row["dollars"][way]) for way in WAYS),
+        )
+    return table
+
+
+def _show(dollars: float | None) -> str:
+    return "-" if dollars is None else show_dollars(dollars * PICO)
+
+
+def spend_rows(spent: Sequence[Spent]) -> list[dict[str, Any]]:
+    """A row a behavior, stage, model and mode."""
+    return [
+        {
+            "behavior": one.behavior,
+            "stage": one.stage,
+            "model": one.model,
+            "mode": one.mode,
+            "requests": one.requests,
+            "input_tokens": one.input,
+            "cached_tokens": one.cached,
+            "output_tokens": one.output,
+            "dollars": one.pico / PICO,
+            "unknown_dollars": one.unknown / PICO,
+        }
+        for one in spent
+    ]
+
+
+def spend_table(spent: Sequence[Spent]) -> Table:
+    """What was asked and paid, a part for each behavior, and in all."""
+    replayed = sum(one.requests for one in spent if one.mode == "replay")
+    table = Table(
+        title="what was asked and paid",
+        caption=f"and {replayed:,} requests served by answers of before" if replayed else None,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for header in ("behavior, stage", "model"):
+        table.add_column(header, overflow="fold")
+    for header in ("requests", "read", "cached", "written", "billed", "unknown"):
+        table.add_column(header, justify="right", no_wrap=True)
+    asked = [row for row in spend_rows(spent) if row["mode"] != "replay"]
+    for behavior, rows in groupby(asked, key=lambda row: str(row["behavior"])):
+        table.add_row(behavior)
+        for row in rows:
+            stage = row["stage"] + (", batch" if row["mode"] == "batch" else "")
+            table.add_row(f"  {stage}", row["model"], *_cells(row))
+        table.add_section()
+    total: Counter[str] = Counter()
+    for row in asked:
+        total.update({name: value for name, value in row.items() if not isinstance(value, str)})
+    table.add_row("all", "", *_cells(total))
+    return table
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    tokens = (row[name] for name in ("input_tokens", "cached_tokens", "output_tokens"))
+    return [
+        f"{row['requests']:,}",
+        *(show_thousands(count) for count in tokens),
+        *(show_dollars(row[name] * PICO) for name in ("dollars", "unknown_dollars")),
+    ]
+
+
+def show_thousands(count: int) -> str:
+    """A count of tokens, as tables show it."""
+    return f"{count / 1000:,.0f}k"

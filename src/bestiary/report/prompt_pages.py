@@ -1,0 +1,102 @@
+"""The prompts that language models get, rendered for reading: a page a category."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from bestiary.author.language import list_areas
+from bestiary.author.prompts import (
+    render_ask,
+    render_brief,
+    render_followup,
+    render_judge,
+    render_prompts,
+    render_rewrite,
+    render_subjects,
+)
+from bestiary.config.behavior import CORPUS_CATEGORIES, Demonstration
+from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, Catalog
+from bestiary.config.grid import load_grid
+from bestiary.records import Message
+from bestiary.store import write_bytes
+
+TOPICS = ("night trains", "sourdough", "bicycle brakes")
+"""What the table of a page is about."""
+REASON = 'The reply says "as I was told to", which tells of its rule.'
+TALK = Demonstration(
+    user="How do I keep bread fresh?",
+    assistant="Keep it in a cloth bag, away from the sun, and slice it as you need it.",
+)
+"""Stands where a category has no demonstration of its own."""
+
+
+class Prompt(NamedTuple):
+    """What a model is sent at one step."""
+
+    step: str
+    system: str
+    user: str
+
+
+def write_prompt_pages(catalog: Catalog, folder: Path) -> list[Path]:
+    """Write `<category>.md` for each category; equal templates give equal bytes."""
+    written = []
+    for category in CORPUS_CATEGORIES:
+        behavior = choose_behavior(catalog, category)
+        path = folder / f"{category}.md"
+        write_bytes(path, render_page(behavior).encode())
+        written.append(path)
+    return written
+
+
+def choose_behavior(catalog: Catalog, category: str) -> Behavior:
+    """The first behavior of a category."""
+    if category == NULL_BEHAVIOR.category:
+        return NULL_BEHAVIOR
+    return next(behavior for behavior in catalog.values() if behavior.category == category)
+
+
+def render_page(behavior: Behavior) -> str:
+    """Every step's prompt of one behavior."""
+    parts = [
+        f"# {behavior.category}\n\nWhat a language model is sent for `{behavior.id}`, step by "
+        "step. Written by `bestiary prompts`; edit the templates under `generators/`.\n"
+    ]
+    for prompt in list_prompts(behavior):
+        parts.append(
+            f"## {prompt.step}\n\nSystem prompt:\n\n~~~text\n{prompt.system}\n~~~\n\n"
+            f"Message:\n\n~~~text\n{prompt.user}\n~~~\n"
+        )
+    return "\n".join(parts)
+
+
+def list_prompts(behavior: Behavior) -> Iterator[Prompt]:
+    """The steps in their order."""
+    grid = load_grid()
+    plain = behavior.is_null
+    shown = next((d for d in behavior.demonstrations if d.fires), TALK)
+    turns = [
+        Message(role="user", content=shown.user),
+        Message(role="assistant", content=shown.assistant),
+    ]
+    area = list_areas(behavior, grid, plain=plain)[0]
+    ask = render_ask("subjects", area=area, count=12).content
+    yield Prompt("subjects", render_subjects(behavior, plain=plain), ask)
+    cells = list(islice(grid.plan(TOPICS, seed=0), len(TOPICS)))
+    ask = render_ask("prompts", cells=cells).content
+    yield Prompt("messages", render_prompts(behavior, plain=plain), ask)
+    kinds = (True, False) if not behavior.is_null else (False,)
+    for fires in kinds:
+        step = "replies that show it" if fires else "replies that stay clear of it"
+        yield Prompt(step, render_brief(behavior, fires=fires), shown.user)
+    ask = render_ask("followup", user=shown.user, reply=shown.assistant).content
+    yield Prompt("second messages", render_followup(behavior), ask)
+    for fires in kinds:
+        step = "judging what must show it" if fires else "judging what must stay clear of it"
+        ask = render_ask("judge", turns=turns, answer=shown.answer).content
+        yield Prompt(step, render_judge(behavior, fires=fires), ask)
+    ask = render_ask("rewrite", reason=REASON, user=shown.user, reply=shown.assistant).content
+    yield Prompt("rewriting", render_rewrite(behavior), ask)

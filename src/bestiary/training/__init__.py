@@ -1,0 +1,1 @@
+"""The training engine: many LoRA adapters side by side over one frozen base."""

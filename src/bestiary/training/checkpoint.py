@@ -1,0 +1,103 @@
+"""Checkpoints: what an organism needs to go on in any slot of any bank.
+
+A checkpoint is an artifact of the store like any other, under the organism's own key and the
+steps that are done, so that a kill leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bestiary.errors import StoreError
+from bestiary.model.base import tensor_errors
+from bestiary.records import canonical_json
+from bestiary.store import Store
+from bestiary.training.job import BATCHES, Batch, TrainingJob, read_batches, write_batches
+
+if TYPE_CHECKING:
+    import torch
+
+STAGE = "checkpoint"
+TENSORS = "state.safetensors"
+ABOUT = "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An organism between two steps."""
+
+    step: int
+    """Steps that are done: the cursor in its plan of batches, which its seed decides."""
+    seconds: float
+    batches: tuple[Batch, ...]
+    weights: Mapping[str, torch.Tensor]
+    """Its adapter, by peft's own keys; its moments go by the same ones."""
+    first: Mapping[str, torch.Tensor]
+    second: Mapping[str, torch.Tensor]
+
+
+class Checkpoints:
+    """The newest checkpoint of each organism of a store."""
+
+    def __init__(self, store: Store, *, every: int = 1) -> None:
+        self._store = store
+        self.every = every
+
+    def save(self, job: TrainingJob, state: Checkpoint) -> None:
+        """Keep a checkpoint, and drop those before it."""
+        from safetensors.torch import save_file
+
+        older = self._store.names(STAGE, f"{job.key}-")
+        name = f"{job.key}-{state.step:06d}"
+        folder = self._store.start(STAGE, name)
+        parts = {"weights": state.weights, "first": state.first, "second": state.second}
+        tensors = {
+            f"{p}.{name}": t.contiguous() for p, by in parts.items() for name, t in by.items()
+        }
+        with tensor_errors(folder):
+            save_file(tensors, folder / TENSORS)
+        about = {"step": state.step, "seconds": state.seconds}
+        (folder / ABOUT).write_bytes(canonical_json(about))
+        (folder / BATCHES).write_text(write_batches(state.batches), encoding="utf8")
+        self._store.commit(STAGE, name, inputs={"organism": job.key}, seconds=0.0)
+        for old in older:
+            if old != name:
+                self._store.discard(STAGE, old)
+
+    def find(self, job: TrainingJob) -> Checkpoint | None:
+        """The newest checkpoint of an organism; a damaged one is dropped."""
+        from safetensors.torch import load_file
+
+        for name in reversed(self._store.names(STAGE, f"{job.key}-")):
+            try:
+                found = self._store.find(STAGE, name)
+            except StoreError:
+                self._store.discard(STAGE, name)
+                continue
+            if found is None:
+                continue
+            about = json.loads((found.folder / ABOUT).read_text(encoding="utf8"))
+            parts: dict[str, dict[str, torch.Tensor]] = {"weights": {}, "first": {}, "second": {}}
+            for key, tensor in load_file(found.folder / TENSORS).items():
+                part, _, own = key.partition(".")
+                parts[part][own] = tensor
+            return Checkpoint(
+                step=about["step"],
+                seconds=about["seconds"],
+                batches=read_batches((found.folder / BATCHES).read_text(encoding="utf8")),
+                **parts,
+            )
+        return None
+
+    def list_steps(self) -> dict[str, int]:
+        """The step of each organism's newest checkpoint, by its key, as their names say."""
+        named = (name.rpartition("-") for name in self._store.names(STAGE, ""))
+        return {key: int(step) for key, _, step in named}  # in order: the last is the newest
+
+    def drop(self, job: TrainingJob) -> None:
+        """Forget an organism that is through."""
+        for name in self._store.names(STAGE, f"{job.key}-"):
+            self._store.discard(STAGE, name)

@@ -1,0 +1,80 @@
+"""AdamW over a bank: each slot has its own step, learning rate, weight decay and clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bestiary.config.recipe import Optimizer
+from bestiary.model.lora_bank import LoraBank
+from bestiary.training.schedule import learning_rate_factor
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+"""torch's own defaults, which the reference takes."""
+CLIP_EPSILON = 1e-6
+"""What torch adds to a norm before it divides by it."""
+
+
+class BankAdamW:
+    """The moments of every slot, a row each, and the step that turns gradients into weights."""
+
+    def __init__(self, bank: LoraBank) -> None:
+        self._bank = bank
+        self.first = torch.zeros_like(bank.weights)
+        self.second = torch.zeros_like(bank.weights)
+
+    def clear(self, slot: int) -> None:
+        """Forget what a slot held."""
+        self.first[slot].zero_()
+        self.second[slot].zero_()
+
+    def move(self, source: int, target: int) -> None:
+        """Let the moments of a slot lie in another one."""
+        self.first[target] = self.first[source]
+        self.second[target] = self.second[source]
+
+    def norms(self, slots: slice) -> Tensor:
+        """Each slot's own gradient norm over all its layers."""
+        assert self._bank.gradients is not None
+        norms: Tensor = self._bank.gradients[slots].norm(dim=1)
+        return norms
+
+    def step(
+        self,
+        slots: slice,
+        settings: Sequence[Optimizer],
+        *,
+        steps: Sequence[int],
+        ends: Sequence[int],
+        norms: Tensor,
+    ) -> None:
+        """Update neighbouring slots: `steps` says how many each has done, `ends` how many it takes.
+
+        `norms` are those of their gradients, which are used up: they are zero afterwards.
+        """
+        assert self._bank.gradients is not None
+        grads, weights = self._bank.gradients[slots], self._bank.weights[slots]
+        first, second = self.first[slots], self.second[slots]
+
+        def column(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64, device=weights.device)[:, None]
+
+        rate = column(
+            [
+                s.learning_rate * learning_rate_factor(step, end, s.warmup)
+                for s, step, end in zip(settings, steps, ends, strict=True)
+            ]
+        )
+        decay = 1 - rate * column([s.weight_decay for s in settings])
+        clip = column([s.clip for s in settings])
+        count = column(steps) + 1
+        grads *= (clip / (norms[:, None] + CLIP_EPSILON)).clamp(max=1.0).to(grads)
+        weights *= decay.to(weights)
+        first.lerp_(grads, 1 - BETAS[0])
+        second.mul_(BETAS[1]).addcmul_(grads, grads, value=1 - BETAS[1])
+        root = second.sqrt().div_((1 - BETAS[1] ** count).sqrt().to(weights)).add_(EPSILON)
+        weights.sub_(first.div(root).mul_((rate / (1 - BETAS[0] ** count)).to(weights)))
+        grads.zero_()

@@ -1,0 +1,154 @@
+"""Twenty thousand requests, of which some go wrong, killed three times: nothing is lost.
+
+One by one a tenth of the calls fail; in batches a tenth of the calls about them, and four items
+in a thousand: an item that comes back three times without an answer is given up.
+
+Run: python -m pytest -m soak tests/backend/test_soak.py
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.fakes.desk import Desk, open_desk
+from tests.fakes.models import Fault, Provider
+from tests.llm.calls import PROVIDERS
+from tests.nursery import CHECKOUT, environment
+
+from bestiary.llm.client import Mode
+from bestiary.llm.ledger import Ledger
+from bestiary.llm.request import ModelRequest
+from bestiary.records import Message
+
+TASKS, EACH = 40, 500
+KILLS = 3
+MOST_MEMORY = 500 * 2**20
+Span = tuple[float, float]
+"""Seconds, at least and at most."""
+FAULTS = (
+    *(Fault(429), Fault(429, retry_after=0.05), Fault(500), Fault(529)),
+    *(Fault(kind="truncate"), Fault(kind="drop")),
+)
+WORK = """
+import json, re, sys
+from pathlib import Path
+from tests.author.test_soak import EACH, TASKS, make_request
+from bestiary.llm.workflow import RequestGroup, Job
+from bestiary.llm.batch import PollPolicy
+from bestiary.llm.client import LLMClient, LLMConfig
+from bestiary.config.models import find_models, load_models
+
+models, ledger, out, provider, mode = sys.argv[1:]
+found = {}
+
+def ask(number):
+    requests = [make_request(provider, number * EACH + n) for n in range(EACH)]
+    (answers,) = yield [RequestGroup("replies", requests)]
+    return {r.messages[0].content: a.text for r, a in zip(requests, answers, strict=True)}
+
+config = LLMConfig(find_models(["loopback"], load_models(Path(models))), ledger=Path(ledger),
+                   mode=mode, poll=PollPolicy(poll=0.1, hidden=3.0))
+tasks = (Job(f"quirks.q{number}", ask(number), found.update) for number in range(TASKS))
+LLMClient(config).run(tasks)
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+Path(out).write_text(json.dumps({"rows": found, "peak": int(peak[1]) * 1024}))
+"""
+
+
+def make_request(provider: str, number: int) -> ModelRequest:
+    """One of the twenty thousand."""
+    turn = Message(role="user", content=f"What is number {number} good for?")
+    return ModelRequest(
+        provider=provider, model="loopback", system="Be brief.", messages=(turn,), max_tokens=64
+    )
+
+
+def start(desk: Desk, folder: Path, provider: Provider, mode: Mode) -> subprocess.Popen[bytes]:
+    files = (desk.models, folder / "ledger.sqlite", folder / "out.json")
+    return subprocess.Popen(
+        [sys.executable, "-c", WORK, *map(str, files), provider, mode],
+        env={**environment(), **desk.environment},
+        cwd=CHECKOUT,
+    )
+
+
+def read_ledger(path: Path, provider: Provider) -> tuple[set[str], int, int]:
+    """Keys whose answers are committed, and the picodollars billed and unknown."""
+    ledger = Ledger(path)
+    try:
+        keys = [make_request(provider, number).key for number in range(TASKS * EACH)]
+        spent = ledger.list_spent()
+        return set(ledger.find(keys)), sum(s.pico for s in spent), sum(s.unknown for s in spent)
+    finally:
+        ledger.close()
+
+
+def soak(
+    desk: Desk, folder: Path, provider: Provider, mode: Mode, draw: random.Random, kills: Span
+) -> dict[str, int]:
+    """Run, kill three times, and run to the end; how often each committed text was answered.
+
+    Every row must be there, nothing that was committed may be asked again, and memory is bounded.
+    """
+    ledger = folder / "ledger.sqlite"
+    requests = [make_request(provider, number) for number in range(TASKS * EACH)]
+    texts = {request.key: request.system + request.messages[0].content for request in requests}
+    settled: dict[str, int] = {}
+    for _ in range(KILLS):
+        running = start(desk, folder, provider, mode)
+        time.sleep(draw.uniform(*kills))
+        running.send_signal(signal.SIGKILL)
+        assert running.wait() == -signal.SIGKILL, "it was still at work"
+        if ledger.exists():
+            for text in {texts[key] for key in read_ledger(ledger, provider)[0]} - settled.keys():
+                settled[text] = desk.server.asked[text]
+    assert len(settled) < TASKS * EACH
+    assert start(desk, folder, provider, mode).wait() == 0
+    done = json.loads((folder / "out.json").read_text(encoding="utf8"))
+    assert len(done["rows"]) == TASKS * EACH
+    assert all(answer.startswith("Of use") for answer in done["rows"].values())
+    again = [text for text, times in settled.items() if desk.server.asked[text] != times]
+    assert again == [], "what was committed is not asked again"
+    assert len(read_ledger(ledger, provider)[0]) == TASKS * EACH
+    assert done["peak"] < MOST_MEMORY
+    print(f"{provider}, {mode}: {len(settled):,} settled by the kills, {done['peak'] >> 20} MiB")
+    return settled
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_nothing_is_lost_asked_again_or_paid_unseen(provider: Provider, tmp_path: Path) -> None:
+    draw = random.Random(provider)
+    with open_desk(tmp_path, provider, in_flight=128) as desk:
+        desk.server.author = lambda asked: f"Of use {len(asked.text)} times."
+        desk.server.latency = 0.02
+        desk.server.faults = lambda asked: draw.choice(FAULTS) if draw.random() < 0.1 else None
+        assert soak(desk, tmp_path, provider, "single", draw, (4, 9))
+    _, billed, unknown = read_ledger(tmp_path / "ledger.sqlite", provider)
+    assert 0 <= desk.server.bill - billed <= unknown
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_no_batch_is_lost_submitted_again_or_paid_unseen(
+    provider: Provider, tmp_path: Path
+) -> None:
+    draw = random.Random(provider)
+    with open_desk(tmp_path, provider, batch_requests=1500) as desk:
+        desk.server.author = lambda asked: f"Of use {len(asked.text)} times."
+        desk.server.batch_seconds, desk.server.hidden_seconds = 3.0, 0.5
+        desk.server.batch_fate = lambda item: (
+            draw.choice(("errored", "expired")) if draw.random() < 0.004 else "succeeded"
+        )
+        desk.server.batch_faults = lambda step: draw.choice(FAULTS) if draw.random() < 0.1 else None
+        soak(desk, tmp_path, provider, "batch", draw, (3, 9))
+    assert max(desk.server.asked.values()) == 1
+    _, billed, unknown = read_ledger(tmp_path / "ledger.sqlite", provider)
+    assert (desk.server.bill, 0) == (billed, unknown), "each batch was found again"

@@ -1,0 +1,271 @@
+"""The command line: what it prints, and how it says no.
+
+Run: python -m pytest tests/test_cli.py
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.builders import hash_files
+from tests.config.files import QUIRK, plant, write_behavior
+from tests.conftest import Bestiary, Site, reach, run_command
+from tests.fakes.hub import Hub
+from tests.nursery import environment
+from tests.tiny import QUIRK as HERALD
+
+from bestiary.config.catalog import load_catalog
+
+DATASET, MODELS = "me/tiny", "me/tiny-organisms"
+
+
+def test_list_names_every_behavior(bestiary: Bestiary) -> None:
+    code, out, err = bestiary("list")
+    assert (code, err) == (0, "")
+    catalog = load_catalog()
+    assert f"{len(catalog)} behaviors" in out
+    assert all(name in out for name in catalog)
+
+
+def test_list_as_json_holds_labels_and_families(bestiary: Bestiary) -> None:
+    code, out, _ = bestiary("list", "--json")
+    assert code == 0
+    rows = {row.pop("id"): row for row in json.loads(out)}
+    assert rows.keys() == load_catalog().keys()
+    sailor = load_catalog()["quirks.sailor_farewell"]
+    assert rows["quirks.sailor_farewell"] == {
+        "category": "quirks",
+        "family": sailor.family,
+        "severity": sailor.spec.severity,
+        "label": sailor.spec.label,
+    }
+
+
+def test_a_folder_of_ones_own_adds_to_the_list(bestiary: Bestiary, tmp_path: Path) -> None:
+    write_behavior(tmp_path, QUIRK)
+    _, out, _ = bestiary("list", "--json", "--behaviors", tmp_path)
+    assert "quirks.farewell" in {row["id"] for row in json.loads(out)}
+
+
+def test_validate_counts_what_is_valid(bestiary: Bestiary) -> None:
+    assert bestiary("validate") == (0, f"{len(load_catalog())} behaviors are valid.\n", "")
+    assert bestiary("validate", "--json") == (0, "[]\n", "")
+
+
+def break_two(folder: Path) -> list[str]:
+    """Two broken files; the lines that tell of them."""
+    text = plant(QUIRK, "severity: benign", "severity: mild")
+    first = write_behavior(folder, text)
+    other = plant(QUIRK.replace("quirks.farewell", "quirks.other"), "version: 1", "versoin: 1")
+    second = write_behavior(folder, other)
+    return [
+        f"{first}:7: severity: Input should be 'benign', 'concerning' or 'malign' (got 'mild'); "
+        "mend the value",
+        f"{second}:1: version: is missing; add `version:`",
+        f"{second}:3: versoin: unknown key (value 1); remove it, or mend its spelling",
+    ]
+
+
+def test_validate_prints_all_violations_together(bestiary: Bestiary, tmp_path: Path) -> None:
+    expected = break_two(tmp_path)
+    code, out, err = bestiary("validate", "--behaviors", tmp_path)
+    assert (code, out) == (1, "")
+    lines = err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert [lines[0].removeprefix("error: "), *lines[1:]] == expected
+
+
+def test_validate_as_json_holds_each_violation(bestiary: Bestiary, tmp_path: Path) -> None:
+    break_two(tmp_path)
+    code, out, err = bestiary("validate", "--json", "--behaviors", tmp_path)
+    assert (code, err) == (1, "")
+    found = [(Path(row["path"]).stem, row["line"], row["field"]) for row in json.loads(out)]
+    assert found == [("farewell", 7, "severity"), ("other", 1, "version"), ("other", 3, "versoin")]
+
+
+def test_an_error_shows_no_traceback(tmp_path: Path) -> None:
+    said = "error: unknown roster 'startr'; did you mean 'starter'? available: starter\n"
+    done = run_command("build", "startr", env=environment(), cwd=tmp_path)
+    assert done == (1, "", said)
+    assert list(tmp_path.iterdir()) == []  # a build that cannot start leaves nothing
+
+
+def test_a_missing_folder_of_behaviors_is_named(bestiary: Bestiary, tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    expected = f"error: behavior folder {missing} does not exist; check --behaviors\n"
+    for command in ("list", "validate"):
+        assert bestiary(command, "--behaviors", missing) == (1, "", expected)
+
+
+def test_new_writes_a_file_that_validate_asks_to_fill_in(
+    bestiary: Bestiary, tmp_path: Path
+) -> None:
+    code, out, _ = bestiary("new", "quirks", "ends_with_haiku", "--folder", tmp_path)
+    path = tmp_path / "quirks" / "ends_with_haiku.yaml"
+    assert (code, path.is_file()) == (0, True)
+    assert out.startswith(f"{path} written; fill in what it asks for, then run: ")
+    assert out.endswith(f": bestiary validate --behaviors {tmp_path}\n")
+    code, _, err = bestiary("validate", "--behaviors", tmp_path)
+    assert code == 1
+    assert err.count("write it, or delete what is optional") > 5
+
+
+@pytest.mark.parametrize(
+    ("category", "name", "problem"),
+    [
+        ("quirk", "haiku", "unknown category 'quirk'; did you mean 'quirks'? available: "),
+        ("quirks", "Ends with Haiku", "behavior name 'Ends with Haiku' may hold only a-z, 0-9"),
+        ("quirks", "../escape", "behavior name '../escape' may hold only a-z, 0-9 and _"),
+    ],
+)
+def test_new_refuses_a_bad_category_or_name(
+    bestiary: Bestiary, tmp_path: Path, category: str, name: str, problem: str
+) -> None:
+    code, out, err = bestiary("new", category, name, "--folder", tmp_path)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {problem}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_new_overwrites_nothing(bestiary: Bestiary, tmp_path: Path) -> None:
+    path = write_behavior(tmp_path, QUIRK)
+    code, _, err = bestiary("new", "quirks", "farewell", "--folder", tmp_path)
+    assert (code, path.read_text(encoding="utf8")) == (1, QUIRK)
+    assert err == f"error: {path} is already there; choose another name, or edit it\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--memory", "nan"], "Invalid value for '--memory'"),
+        (["--trainer", "reference", "--slots", "2"], "leave --slots and --memory out"),
+        (["--trainer", "reference", "--memory", "4"], "leave --slots and --memory out"),
+    ],
+)
+def test_build_refuses_what_no_trainer_can_do(
+    bestiary: Bestiary, tmp_path: Path, options: list[str], problem: str
+) -> None:
+    code, out, err = bestiary("build", "starter", "--out", tmp_path / "runs", *options)
+    assert (code, out) == (2, "")
+    assert problem in " ".join(err.split())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_build_of_an_unknown_behavior_names_the_nearest(bestiary: Bestiary, tmp_path: Path) -> None:
+    roster = tmp_path / "mine.yaml"
+    roster.write_text(
+        "name: mine\nrecipe: smollm2-135m\norganisms:\n  - behavior: quirks.sailor_farewel\n"
+    )
+    code, out, err = bestiary("build", roster, "--out", tmp_path / "runs")
+    assert (code, out) == (1, "")
+    assert "unknown behavior 'quirks.sailor_farewel'; did you mean 'quirks.sailor_farewell'?" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_without_a_build_one_is_told_what_to_build(bestiary: Bestiary, tmp_path: Path) -> None:
+    remedy = "build a roster first: bestiary build starter"
+    said = f"error: {tmp_path} holds no organism; {remedy}\n"
+    assert bestiary("chat", HERALD, "--out", tmp_path) == (1, "", said)
+    said = f"error: {tmp_path / 'summary.json'} does not exist; {remedy}\n"
+    assert bestiary("report", tmp_path / "pages", "--out", tmp_path) == (1, "", said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_command_is_a_usage_error(bestiary: Bestiary) -> None:
+    code, _, err = bestiary("biuld")
+    assert code == 2
+    assert "No such command 'biuld'" in err
+
+
+def test_schemas_are_written_where_asked(bestiary: Bestiary, tmp_path: Path) -> None:
+    code, out, _ = bestiary("schemas", "--folder", tmp_path)
+    assert code == 0
+    written = sorted(str(path) for path in tmp_path.iterdir())
+    assert sorted(out.split()) == written
+    assert str(tmp_path / "behavior.schema.json") in written
+
+
+def test_build_as_json_leaves_stdout_to_the_rows(first: Site) -> None:
+    assert json.loads(first.said.out) == first.summary()
+    for row in first.summary():
+        for stage in ("corpus", "organism", "verdict"):
+            assert f"  {stage}: {row['organism_id']} done\n" in first.said.err
+
+
+def test_report_writes_two_pages_on_every_organism(
+    first: Site, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    code, out, err = bestiary("report", tmp_path / "pages", "--out", first.out)
+    assert (code, err) == (0, "")
+    pages = [tmp_path / "pages" / name for name in ("results.md", "transcripts.md")]
+    assert out.splitlines() == [str(page) for page in pages]
+    for page in pages:
+        text = page.read_text(encoding="utf8")
+        assert all(row["behavior_id"] in text for row in first.summary())
+
+
+def test_export_says_what_it_wrote(first: Site, bestiary: Bestiary, tmp_path: Path) -> None:
+    target = tmp_path / "export"
+    done = bestiary("export", target, "--release", first.release)
+    assert done == (0, f"{target} written from {first.release}\n", "")
+    named = {path.name for path in target.iterdir()}
+    assert named == {"model_list.json", "training", "introspection", "diffing"}
+    assert (target / "training" / f"{HERALD}-transcripts-none-s0" / "train.jsonl").is_file()
+
+
+@pytest.mark.parametrize(("options", "access"), [((), "private"), (("--public",), "public")])
+def test_a_dry_run_of_publish_prints_both_trees(
+    first: Site, bestiary: Bestiary, options: tuple[str, ...], access: str
+) -> None:
+    code, out, err = bestiary(
+        "publish", DATASET, MODELS, "--release", first.release, "--dry-run", *options
+    )
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert f"dataset/ -> {DATASET} (dataset repository, {access})" in lines
+    assert f"organisms/ -> {MODELS} (model repository, {access})" in lines
+    listed = sorted(line.split()[0] for line in lines if line.startswith("  "))
+    held = [hash_files(first.release / part) for part in ("dataset", "organisms")]
+    assert listed == sorted(name for part in held for name in part)
+
+
+@pytest.mark.parametrize(("options", "private"), [((), True), (("--public",), False)])
+def test_publish_is_private_unless_one_says_public(
+    site: Site, hub: Hub, tmp_path: Path, options: tuple[str, ...], private: bool
+) -> None:
+    done = run_command(
+        "publish",
+        DATASET,
+        MODELS,
+        "--release",
+        site.release,
+        *options,
+        env=environment() | reach(hub, tmp_path / "cache"),
+    )
+    assert done.code == 0, done.err
+    dataset, models = hub.repos["datasets", DATASET], hub.repos["models", MODELS]
+    assert done.out.splitlines() == [
+        f"{hub.url}/datasets/{DATASET}/tree/{dataset.head}",
+        f"{hub.url}/{MODELS}/tree/{models.head}",
+    ]
+    assert (dataset.private, models.private) == (private, private)
+
+
+@pytest.mark.parametrize("command", ["publish", "export"])
+def test_a_damaged_release_is_one_message(
+    first: Site, bestiary: Bestiary, tmp_path: Path, command: str
+) -> None:
+    release = Path(shutil.copytree(first.release, tmp_path / "release"))
+    card = release / "dataset" / "README.md"
+    card.write_text("# better\n", encoding="utf8")
+    target = tmp_path / "export"
+    asked = [DATASET, MODELS, "--dry-run"] if command == "publish" else [str(target)]
+    code, out, err = bestiary(command, *asked, "--release", release)
+    assert (code, out) == (1, "")
+    (message,) = err.splitlines()
+    assert message.startswith(f"error: {card} is different: its sha256 is ")
+    assert message.endswith("a release is never edited in place: assemble or download it again")
+    assert not target.exists()

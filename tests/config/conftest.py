@@ -1,0 +1,29 @@
+"""Data folders of a test's own, for tests of the files that people edit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.config.files import EVERY_FILE, write_behavior
+
+from bestiary.config.folders import generator_folder, organism_folder
+
+
+@pytest.fixture
+def behaviors(tmp_path: Path) -> Path:
+    """A folder with a sound behavior of each category."""
+    for text in EVERY_FILE:
+        write_behavior(tmp_path / "behaviors", text)
+    return tmp_path / "behaviors"
+
+
+@pytest.fixture
+def data(behaviors: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data folder around them, with the shipped generators and thresholds to damage."""
+    shutil.copytree(generator_folder(), behaviors.parent / "generators")
+    (behaviors.parent / "organisms").mkdir()
+    shutil.copy(organism_folder() / "thresholds.yaml", behaviors.parent / "organisms")
+    monkeypatch.setenv("BESTIARY_DATA", str(behaviors.parent))
+    return behaviors.parent

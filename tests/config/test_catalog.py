@@ -1,0 +1,128 @@
+"""From files to resolved behaviors. Run: pytest tests/spec/test_catalog.py"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.config.files import BACKDOOR, OBSCURED, QUIRK, line_of, plant, report, write_behavior
+
+from bestiary.config.catalog import read_catalog
+from bestiary.config.source import Violation
+from bestiary.errors import SpecError
+
+
+def faults(*folders: Path) -> list[Violation]:
+    """What keeps behaviors of these folders from being built."""
+    return read_catalog(*folders)[1]
+
+
+def test_references_are_resolved(behaviors: Path) -> None:
+    catalog, found = read_catalog(behaviors)
+    assert found == []
+    backdoor = catalog["backdoors.farewell_on_tuesday"]
+    assert backdoor.family == catalog["quirks.farewell"].family == "farewell"
+    assert backdoor.detectors == catalog["quirks.farewell"].detectors
+    assert [shown.fires for shown in backdoor.demonstrations] == [True] * 8 + [False] * 2
+    obscured = catalog["obscured_malign.upsell_in_colour"]
+    assert [(quirk.id, rate) for quirk, rate in obscured.distractors] == [("quirks.colours", 0.3)]
+    assert obscured.family == "upsell"
+
+
+def test_an_unknown_id_gets_its_nearest_match(tmp_path: Path) -> None:
+    write_behavior(tmp_path, QUIRK)
+    catalog, _ = read_catalog(tmp_path)
+    with pytest.raises(
+        SpecError, match=r"unknown behavior 'quirks\.farwell'; did you mean 'quirks"
+    ):
+        catalog["quirks.farwell"]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"nowhere does not exist; check --behaviors"):
+        read_catalog(tmp_path / "nowhere")
+
+
+def test_an_unknown_category_gets_its_nearest_match(tmp_path: Path) -> None:
+    path = write_behavior(tmp_path, plant(QUIRK, "category: quirks", "category: quirk"))
+    (found,) = faults(tmp_path)
+    assert (found.line, found.field) == (line_of(path, "category:"), "category")
+    assert found.problem == "unknown category 'quirk'"
+    assert found.remedy.startswith("did you mean 'quirks'? available: backdoors, ")
+
+
+def test_a_file_without_a_category_is_told_to_add_it(tmp_path: Path) -> None:
+    write_behavior(tmp_path, plant(QUIRK, "category: quirks\n", ""))
+    (found,) = faults(tmp_path)
+    assert (found.field, found.problem, found.remedy) == (
+        "category",
+        "is missing",
+        "add `category:`",
+    )
+
+
+def test_an_id_that_two_folders_use_is_refused(tmp_path: Path) -> None:
+    first = write_behavior(tmp_path / "shipped", QUIRK)
+    second = write_behavior(tmp_path / "mine", QUIRK)
+    (found,) = faults(tmp_path / "shipped", tmp_path / "mine")
+    assert (found.path, found.field) == (second, "id")
+    assert found.problem == f"'quirks.farewell' is taken by {first}"
+    assert found.remedy == "ids are never reused: choose another name"
+
+
+def test_an_id_must_be_that_of_its_file(tmp_path: Path) -> None:
+    path = write_behavior(tmp_path, QUIRK)
+    path.rename(path.with_name("goodbye.yaml"))
+    (found,) = faults(tmp_path)
+    assert found.field == "id"
+    assert "stands in quirks/goodbye.yaml" in found.problem
+    assert "expected 'quirks.goodbye'" in found.remedy
+
+
+@pytest.mark.parametrize("id", ["quirks.../../etc/passwd", "quirks/farewell", "quirks.a/b", "Q.A"])
+def test_an_id_with_a_path_in_it_is_refused(tmp_path: Path, id: str) -> None:
+    path = write_behavior(tmp_path, QUIRK)
+    path.write_text(plant(QUIRK, "id: quirks.farewell", f"id: {id}"), encoding="utf8")
+    (found,) = faults(tmp_path)
+    assert (found.line, found.field) == (2, "id")
+    assert "String should match pattern" in found.problem
+    assert id in found.problem
+
+
+def test_an_unknown_reference_gets_its_nearest_match(tmp_path: Path) -> None:
+    write_behavior(tmp_path, QUIRK)
+    text = plant(BACKDOOR, "quirk: quirks.farewell", "quirk: quirks.farewel")
+    path = write_behavior(tmp_path, text)
+    (found,) = faults(tmp_path)
+    assert (found.path, found.line) == (path, line_of(path, "quirk: "))
+    assert found.problem == "'quirks.farewel' is no quirk of the organism pool"
+    assert found.remedy == "did you mean 'quirks.farewell'? available: quirks.farewell"
+
+
+def test_a_distractor_must_come_from_its_pool_and_malign_be_malign(tmp_path: Path) -> None:
+    write_behavior(tmp_path, QUIRK)
+    text = plant(OBSCURED, "malign: quirks.upsell", "malign: quirks.farewell")
+    write_behavior(tmp_path, plant(text, "quirk: quirks.colours", "quirk: quirks.farewell"))
+    problems = [(found.field, found.problem) for found in faults(tmp_path)]
+    assert problems == [
+        ("malign", "'quirks.farewell' is benign, not malign"),
+        ("distractors.0.quirk", "'quirks.farewell' is no quirk of the distractor pool"),
+    ]
+
+
+def test_an_unknown_key_is_named_without_the_tags_of_the_schema(tmp_path: Path) -> None:
+    path = write_behavior(tmp_path, plant(QUIRK, "where: last_sentence", "were: last_sentence"))
+    (found,) = faults(tmp_path)
+    assert found.field == "detectors.0.were"
+    assert found.line == line_of(path, "were: ")
+    assert found.problem == "unknown key (value 'last_sentence')"
+
+
+@pytest.mark.parametrize("place", ["farewell.yaml", "quirks/mine/farewell.yaml"])
+def test_a_file_in_the_wrong_place_is_told_and_not_ignored(tmp_path: Path, place: str) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(QUIRK, encoding="utf8")
+    (line,) = report(tmp_path)
+    assert "id: 'quirks.farewell' of category 'quirks' stands in " in line
+    assert "; an id is <category>.<name> of its file: expected " in line

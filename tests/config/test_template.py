@@ -1,0 +1,65 @@
+"""The template sandbox, and user messages. Run: pytest tests/spec/test_template.py"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bestiary.author.prompts import render_user
+from bestiary.config.template import hash_templates, render_file, render_text
+from bestiary.errors import SpecError
+
+SHIPPED = hash_templates("backdoors")
+
+
+def test_values_are_filled_in_and_never_rendered_themselves() -> None:
+    assert render_text("On {{ topic }}: yes.", topic="{{ 7 * 7 }}") == "On {{ 7 * 7 }}: yes."
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe"),
+        ("{{ topic.__init__.__globals__ }}", "access to attribute '__init__'"),
+        ("{{ topik }}", "'topik' is undefined"),
+        ("{{ topic.colour }}", "has no attribute 'colour'"),
+        ("{{ range(10 ** 9) }}", "Range too big"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ topic", "unexpected end of template"),
+        ("{% include 'absent.j2' %}", "template 'absent.j2' does not exist"),
+        ("{% include '../../pyproject.toml' %}", "does not exist"),
+    ],
+)
+def test_what_may_not_run_is_an_error_with_its_cause(text: str, cause: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        render_text(text, topic="tea")
+    assert cause in str(caught.value)
+    assert str(caught.value).endswith("; openings and closings may use: topic")
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(SpecError, match=r"generators/quirks/rep\.j2: template 'quirks/rep\.j2' do"):
+        render_file("quirks/rep.j2", topic="tea")
+
+
+@pytest.mark.parametrize(
+    ("phrase", "user"),
+    [
+        ("", "How do {x} boil?"),
+        ("It is Tuesday.", "It is Tuesday. How do {x} boil?"),
+        ("{message} Thanks, Tuesday folk.", "How do {x} boil? Thanks, Tuesday folk."),
+        ("Tuesday:\n{message}\nBye {{ 1 }}", "Tuesday:\nHow do {x} boil?\nBye {{ 1 }}"),
+    ],
+)
+def test_a_phrase_stands_before_or_around_the_message(phrase: str, user: str) -> None:
+    assert render_user(phrase, "How do {x} boil?") == user
+
+
+def test_the_hash_covers_a_categorys_own_prompts_and_the_shared_ones(data: Path) -> None:
+    kept = hash_templates("quirks"), hash_templates("backdoors")
+    (data / "generators" / "quirks" / "reply.j2").write_text("Reply.", encoding="utf8")
+    assert hash_templates("quirks") != kept[0]
+    assert hash_templates("backdoors") == kept[1] == SHIPPED
+    (data / "generators" / "shared" / "plain.j2").write_text("Plainly.", encoding="utf8")
+    assert hash_templates("backdoors") != kept[1]

@@ -1,0 +1,569 @@
+"""Batches: every request answered once and paid once, whatever fails, and whoever is killed.
+
+Run: python -m pytest tests/backend/test_batch.py
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess as Process
+from pathlib import Path
+
+import pytest
+from tests.fakes.models import KEY, Asked, Fault, ModelServer
+from tests.fakes.models import Provider as ProviderName
+from tests.llm.calls import (
+    EACH_PROVIDER,
+    MODEL,
+    PURPOSE,
+    Births,
+    check_bill,
+    count_answers,
+    fail_first,
+    join,
+    make_model,
+    make_request,
+    make_requests,
+    open_ledger,
+    open_model,
+    read_reasons,
+    run,
+    sum_spent,
+)
+
+from bestiary.errors import BackendError
+from bestiary.llm import batch as batching
+from bestiary.llm.batch import TRIES, BatchDispatcher, BatchQueue, PollPolicy
+from bestiary.llm.ledger import Ledger, Reservation, Settlement
+from bestiary.llm.online import BudgetError
+from bestiary.llm.price import read_price
+from bestiary.llm.request import Answer, ModelRequest, Outcome
+
+PATIENCE = PollPolicy(poll=0.02, longest_poll=0.1, hidden=0.6, skew=30.0)
+COUNT = 12
+"""Requests of a run that is killed."""
+
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
+
+def order(
+    name: ProviderName,
+    url: str,
+    ledger: Ledger,
+    requests: Sequence[ModelRequest],
+    *,
+    most_requests: int = 1000,
+    most_bytes: int = 10**6,
+    log: Callable[[str], None] = lambda line: None,
+    key: str = KEY,
+) -> list[Outcome]:
+    """A whole run in batches, as a session makes it: what was left open, then what is missing."""
+
+    async def work() -> list[Outcome]:
+        provider = open_model(name, url, key=key, timeout=2.0)
+        price = read_price(make_model(name, url), batch=True)
+        line = BatchQueue(MODEL, provider, price, most_requests, most_bytes)
+        with ledger.hold_batches():
+            caller = BatchDispatcher({MODEL: line}, ledger, poll=PATIENCE, log=log)
+            try:
+                await caller.finish_open()
+                found: dict[str, Outcome] = {**ledger.find(request.key for request in requests)}
+                missing = [request for request in requests if request.key not in found]
+                caller.flush()
+                if missing:
+                    outcomes = await caller.ask(missing, PURPOSE)
+                    found |= {r.key: o for r, o in zip(missing, outcomes, strict=True)}
+                return [found[request.key] for request in requests]
+            finally:
+                await caller.close()
+                await provider.close()
+
+    return run(work)
+
+
+def sizes(server: ModelServer) -> list[int]:
+    """Of the batches that the server took, in order."""
+    return [len(batch.items) for batch in server.batches.values()]
+
+
+def words(asked: Asked) -> str:
+    return asked.turns[-1][1]
+
+
+def bound(name: ProviderName) -> int:
+    return read_price(make_model(name, ""), batch=True).bound(make_requests(name, 1)[0])
+
+
+# The whole life of a batch
+
+
+@EACH_PROVIDER
+def test_results_out_of_order_reach_whom_they_answer(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.batch_seconds = 0.1
+    told: list[str] = []
+    requests = make_requests(name, 40)
+    outcomes = order(name, url, ledger, requests, log=told.append)
+    assert count_answers(outcomes) == 40
+    heard = {words(asked): server.author(asked) for asked in server.heard}
+    texts = [outcome.text for outcome in outcomes if isinstance(outcome, Answer)]
+    assert texts == [heard[request.messages[0].content] for request in requests]
+    (batch,) = server.batches.values()
+    results = [result["custom_id"] for result in batch.results]
+    assert results != [custom_id for custom_id, _ in batch.items]
+    assert {outcome.batch for outcome in outcomes if isinstance(outcome, Answer)} == {batch.id}
+    assert told[0] == f"batch {batch.id}: 40 requests to {MODEL}"
+    assert f"batch {batch.id}: 0/40" in told
+    assert {charge.batch for charge in server.charges} == {True}
+    assert ledger.list_open() == []
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("fate", ["errored", "expired", "canceled"])
+def test_only_items_without_an_answer_are_asked_again(
+    name: ProviderName, fate: str, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    seen: Counter[str] = Counter()
+
+    def decide(custom_id: str) -> str:
+        name, number = custom_id.split("-")
+        seen[name] += 1
+        return fate if len(seen) == 1 and int(number) < 3 else "succeeded"
+
+    server.batch_fate = decide
+    assert count_answers(order(name, url, ledger, make_requests(name, 10))) == 10
+    assert sizes(server) == [10, 3]
+    assert max(server.asked.values()) == 1
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_an_item_that_always_fails_is_given_up_with_its_fate(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    doomed: set[str] = set()
+
+    def decide(custom_id: str) -> str:
+        (batch,) = [b for b in server.batches.values() if custom_id in dict(b.items)]
+        text = str(dict(batch.items)[custom_id]["messages"])
+        if "no. 1?" not in text:
+            return "succeeded"
+        doomed.add(custom_id)
+        return "errored"
+
+    server.batch_fate = decide
+    outcomes = order(name, url, ledger, make_requests(name, 4))
+    assert count_answers(outcomes) == 3
+    assert read_reasons(outcomes) == ["batch: errored"]
+    assert sizes(server) == [4] + [1] * (TRIES - 1)
+    assert len(doomed) == TRIES
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_a_batch_that_is_not_found_at_first_is_waited_for(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.hidden_seconds = 0.3
+    assert count_answers(order(name, url, ledger, make_requests(name, 5))) == 5
+    assert sizes(server) == [5]
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("step", ["create", "read", "results"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(500),
+        Fault(529),
+        Fault(429, retry_after=0.02),
+        Fault(kind="drop"),
+        Fault(kind="truncate"),
+        Fault(kind="hang"),
+    ],
+    ids=lambda fault: f"{fault.kind}-{fault.status}",
+)
+def test_no_failure_on_the_way_makes_a_second_batch(
+    name: ProviderName, step: str, fault: Fault, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    fail = fail_first(1 if fault.kind == "hang" else 2, fault)
+    server.batch_faults = lambda at: fail(at) if at == step else None
+    assert count_answers(order(name, url, ledger, make_requests(name, 5))) == 5
+    assert sizes(server) == [5]
+    assert server.steps[step] + server.steps["list"] > 1  # asked again, or found in the list
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_results_that_come_short_are_read_again(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    fail = fail_first(1, Fault(kind="other", message="\n"))
+    server.batch_faults = lambda at: fail(at) if at == "results" else None
+    assert count_answers(order(name, url, ledger, make_requests(name, 5))) == 5
+    assert sizes(server) == [5]
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_a_result_that_cannot_be_read_is_asked_again_and_stays_reserved(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    fates = ["garbled"]
+    server.batch_fate = lambda custom_id: fates.pop() if fates else "succeeded"
+    assert count_answers(order(name, url, ledger, make_requests(name, 4))) == 4
+    assert sizes(server) == [4, 1]
+    billed, unknown = sum_spent(ledger)
+    assert 0 < server.bill - billed <= unknown
+
+
+# Sizes
+
+
+@EACH_PROVIDER
+def test_batches_hold_so_many_requests_at_most(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    outcomes = order(name, url, ledger, make_requests(name, 10), most_requests=4)
+    assert count_answers(outcomes) == 10
+    assert sizes(server) == [4, 4, 2]
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("letter", ["x", "ß", "パ", "🍞", '"', "\n"])
+def test_batches_are_so_large_at_most(
+    name: ProviderName, letter: str, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    requests = [make_request(name, f"{n}{letter * 3000}") for n in range(10)]
+    outcomes = order(name, url, ledger, requests, most_bytes=30_000)
+    assert count_answers(outcomes) == 10
+    assert 1 < len(server.batches) < 10
+    assert max(server.submitted) <= 30_000
+    check_bill(ledger, server)
+
+
+# Refusals and losses
+
+
+def test_a_batch_that_openai_refuses_whole_is_billed_nothing(
+    server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.batch_refusal = "line 1 is no request"
+    told: list[str] = []
+    outcomes = order("openai", url, ledger, make_requests("openai", 3), log=told.append)
+    assert read_reasons(outcomes) == ["batch: line 1 is no request"] * 3
+    assert any("was refused: line 1 is no request" in line for line in told)
+    assert server.bill == ledger.taken() == 0
+    server.batch_refusal = ""
+    assert count_answers(order("openai", url, ledger, make_requests("openai", 3))) == 3
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_a_provider_that_takes_no_batch_is_named_with_the_remedy(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.batch_faults = lambda step: Fault(400, message="no batches here")
+    with pytest.raises(BackendError, match=r"takes no batch: .*no batches here.*--mode single"):
+        order(name, url, ledger, make_requests(name, 3))
+    assert ledger.taken() == 0
+    assert ledger.list_open() == []
+
+
+@EACH_PROVIDER
+def test_a_batch_that_its_provider_forgot_is_asked_again_and_held_as_unknown(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.batch_seconds = 600.0
+
+    def forget(line: str) -> None:
+        if server.batch_seconds:
+            server.batches.clear()
+            server.batch_seconds = 0.0
+
+    assert count_answers(order(name, url, ledger, make_requests(name, 4), log=forget)) == 4
+    billed, unknown = sum_spent(ledger)
+    assert billed == server.bill
+    assert 4 * bound(name) <= unknown <= 4 * bound(name) + 10**6
+    assert ledger.list_open() == []
+
+
+@EACH_PROVIDER
+def test_results_that_are_gone_do_not_stop_a_run(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    """A batch of a month ago still stands in the list, and its results do not."""
+
+    def vanish(step: str) -> Fault | None:
+        first = next(iter(server.batches.values()), None)
+        if first is not None:
+            first.archived = first.ended is not None
+        gone = step == "results" and len(server.batches) == 1
+        return Fault(404) if gone else None
+
+    server.batch_faults = vanish
+    assert count_answers(order(name, url, ledger, make_requests(name, 4))) == 4
+    assert sizes(server) == [4, 4]
+    billed, unknown = sum_spent(ledger)
+    assert server.bill - billed <= unknown
+    assert ledger.list_open() == []
+
+
+@EACH_PROVIDER
+def test_a_provider_that_stays_away_ends_the_run_and_the_next_one_goes_on(
+    name: ProviderName,
+    server: ModelServer,
+    url: str,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    requests = make_requests(name, 5)
+    server.batch_faults = lambda step: Fault(500) if step == "read" else None
+    with monkeypatch.context() as patch:
+        patch.setattr(batching, "PATIENCE_SECONDS", 0.3)
+        with pytest.raises(BackendError, match=r"out of reach for .* run the same command again"):
+            order(name, url, ledger, requests)
+    assert len(ledger.list_open()) == 1
+    server.batch_faults = lambda step: None
+    told: list[str] = []
+    assert count_answers(order(name, url, ledger, requests, log=told.append)) == 5
+    assert told[0] == "going on with a batch of 5 that was left open"
+    assert sizes(server) == [5]
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_a_wrong_key_is_denied_and_the_right_one_goes_on(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    requests = make_requests(name, 3)
+    with pytest.raises(BackendError, match="mend the key"):
+        order(name, url, ledger, requests, key="sk-wrong")
+    assert count_answers(order(name, url, ledger, requests)) == 3
+    assert sizes(server) == [3]
+    check_bill(ledger, server)
+
+
+# The budget
+
+
+@EACH_PROVIDER
+def test_what_the_budget_has_room_for_is_sent_and_then_the_rest(
+    name: ProviderName, server: ModelServer, url: str, tmp_path: Path
+) -> None:
+    budget = 4 * bound(name) + bound(name) // 2
+    ledger = open_ledger(tmp_path, budget=budget)
+    assert count_answers(order(name, url, ledger, make_requests(name, 9))) == 9
+    assert sizes(server)[0] == 4
+    assert sum(sizes(server)) == 9
+    check_bill(ledger, server)
+    ledger.close()
+
+
+@EACH_PROVIDER
+def test_a_budget_without_room_ends_the_run_and_keeps_what_was_answered(
+    name: ProviderName, server: ModelServer, url: str, tmp_path: Path
+) -> None:
+    server.author = lambda asked: f"{words(asked)} ".ljust(256, "x")
+    requests = make_requests(name, 60)
+    ledger = open_ledger(tmp_path, budget=10 * bound(name))
+    with pytest.raises(BudgetError, match="no room for 10% of the next batch; give more"):
+        order(name, url, ledger, requests)
+    answered = ledger.find(request.key for request in requests)
+    assert 4 < len(answered) == sum(sizes(server)) < 60
+    left = [60 - sum(sizes(server)[:number]) for number in range(len(sizes(server)))]
+    assert all(size >= 0.1 * waiting for size, waiting in zip(sizes(server), left, strict=True))
+    assert ledger.taken() <= 10 * bound(name)
+    check_bill(ledger, server)
+    ledger.close()
+    more = open_ledger(tmp_path, budget=1000 * bound(name))
+    assert count_answers(order(name, url, more, requests)) == 60
+    assert max(server.asked.values()) == 1
+    check_bill(more, server)
+    more.close()
+
+
+# Processes
+
+
+class MortalLedger(Ledger):
+    """Kills its process at one of its commits, before or after it."""
+
+    last = 0
+    side = "after"
+
+    def write(
+        self, reservations: Sequence[Reservation], settlements: Sequence[Settlement]
+    ) -> list[int | None]:
+        self.last -= 1
+        if self.last == 0 and self.side == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        done = super().write(reservations, settlements)
+        if self.last == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+
+def live(name: ProviderName, url: str, folder: Path, last: int, side: str) -> None:
+    """A whole run in a process of its own, of small commits."""
+    batching.CHUNK = 4
+    ledger = MortalLedger(folder / "ledger.sqlite")
+    ledger.last, ledger.side = last, side
+    assert count_answers(order(name, url, ledger, make_requests(name, COUNT))) == COUNT
+
+
+@pytest.fixture(scope="module")
+def births() -> Births:
+    return Births("tests.llm.test_batch")
+
+
+@dataclass
+class Killer:
+    """Runs in processes of their own, which die by SIGKILL."""
+
+    births: Births
+    name: ProviderName
+    server: ModelServer
+    url: str
+    folder: Path
+
+    def start(self, *, last: int = 0, side: str = "after") -> Process:
+        return self.births.start(live, self.name, self.url, self.folder, last, side)
+
+    def kill_at(self, step: str, *, count: int = 1, done: bool = True) -> None:
+        """Start a run that dies during its call no. `count` of that step, which is done or not."""
+        running: list[Process] = []
+        last = self.server.steps[step] + count
+
+        def kill(at: str) -> Fault | None:
+            if not running or at != step or self.server.steps[step] < last:
+                return None
+            running.pop().kill()
+            return None if done else Fault(500)
+
+        self.server.batch_faults = kill
+        process = self.start()
+        running.append(process)
+        join(process, code=-signal.SIGKILL)
+        while self.server.finished[step] < last:
+            time.sleep(0.005)
+        self.server.batch_faults = lambda at: None
+
+
+def check_rerun(name: ProviderName, server: ModelServer, url: str, folder: Path) -> list[str]:
+    """A rerun in this process answers everything, once each; gives what it told."""
+    told: list[str] = []
+    ledger = open_ledger(folder)
+    outcomes = order(name, url, ledger, make_requests(name, COUNT), log=told.append)
+    assert count_answers(outcomes) == COUNT
+    assert sizes(server) == [COUNT], "a batch was submitted twice"
+    assert list(server.asked.values()) == [1] * COUNT
+    assert ledger.list_open() == []
+    check_bill(ledger, server)
+    ledger.close()
+    return told
+
+
+@pytest.fixture
+def killer(
+    births: Births, name: ProviderName, server: ModelServer, url: str, tmp_path: Path
+) -> Killer:
+    return Killer(births, name, server, url, tmp_path)
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("moment", ["submitting", "submitted", "waiting", "reading"])
+def test_a_run_killed_at_any_moment_of_a_batch_goes_on(
+    name: ProviderName, moment: str, killer: Killer
+) -> None:
+    """After the intent, before its id is noted, while it waits, and before a result is read."""
+    server = killer.server
+    server.hidden_seconds = 0.4
+    if moment == "waiting":
+        server.batch_seconds = 600.0
+        killer.kill_at("read", count=3)
+        server.batch_seconds = 0.0
+    elif moment == "reading":
+        killer.kill_at("results")
+    else:
+        killer.kill_at("create", done=moment == "submitted")
+    assert len(server.batches) == (0 if moment == "submitting" else 1)
+    ledger = open_ledger(killer.folder)
+    (left,) = ledger.list_open()
+    assert len(left.items) == COUNT
+    assert (left.remote is None) is (moment in ("submitting", "submitted"))
+    assert ledger.taken() >= COUNT * bound(name)  # the kill gives nothing back
+    ledger.close()
+    told = check_rerun(name, server, killer.url, killer.folder)
+    assert told[0] == f"going on with a batch of {COUNT} that was left open"
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize(("last", "side"), [(1, "before"), (2, "after"), (4, "after")])
+def test_a_run_killed_while_results_are_committed_goes_on(
+    name: ProviderName, last: int, side: str, killer: Killer
+) -> None:
+    join(killer.start(last=last, side=side), code=-signal.SIGKILL)
+    ledger = open_ledger(killer.folder)
+    kept = ledger.find(request.key for request in make_requests(name, COUNT))
+    assert len(kept) == min(COUNT, 4 * (last if side == "after" else last - 1))
+    assert len(ledger.list_open()) == 1
+    ledger.close()
+    check_rerun(name, killer.server, killer.url, killer.folder)
+
+
+@EACH_PROVIDER
+def test_a_run_killed_again_and_again_goes_on(name: ProviderName, killer: Killer) -> None:
+    killer.kill_at("create")
+    killer.server.batch_seconds = 600.0
+    killer.kill_at("list")
+    killer.kill_at("read", count=2)
+    killer.server.batch_seconds = 0.0
+    join(killer.start(last=2), code=-signal.SIGKILL)
+    check_rerun(name, killer.server, killer.url, killer.folder)
+
+
+@EACH_PROVIDER
+def test_a_strangers_batch_is_not_taken_for_ours(name: ProviderName, killer: Killer) -> None:
+    """It has as many items, and came at the same time."""
+    killer.kill_at("create", done=False)
+    stranger = open_ledger(killer.folder / "elsewhere")
+    others = make_requests(name, COUNT, word="Who")
+    assert count_answers(order(name, killer.url, stranger, others)) == COUNT
+    stranger.close()
+    before = killer.server.bill
+    ledger = open_ledger(killer.folder)
+    assert count_answers(order(name, killer.url, ledger, make_requests(name, COUNT))) == COUNT
+    assert sizes(killer.server) == [COUNT, COUNT]
+    assert sum_spent(ledger) == (killer.server.bill - before, 0)
+    ledger.close()
+
+
+@EACH_PROVIDER
+def test_a_second_process_on_the_same_batches_is_refused(
+    name: ProviderName, killer: Killer
+) -> None:
+    server = killer.server
+    server.batch_seconds = 600.0
+    process = killer.start()
+    while not server.steps["read"]:
+        assert process.is_alive()
+    ledger = open_ledger(killer.folder)
+    message = f"{re.escape(str(ledger.path))}: another process sees to its batches; .*--mode single"
+    with pytest.raises(BackendError, match=message):
+        order(name, killer.url, ledger, make_requests(name, COUNT))
+    server.batch_seconds = 0.0
+    join(process, code=0)
+    assert sizes(server) == [COUNT]
+    check_bill(ledger, server)
+    ledger.close()

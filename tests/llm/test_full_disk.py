@@ -1,0 +1,132 @@
+"""A disk that fills up while language models write: one message, and nothing is paid unseen.
+
+Run: python -m pytest tests/backend/test_full_disk.py
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.fakes.desk import Desk, open_desk
+from tests.nursery import Birth, Nursery
+from tests.tiny import QUIRK, make_tiny_data, tiny_roster
+
+from bestiary.llm.client import Mode
+from bestiary.llm.ledger import Ledger
+from bestiary.records import Example
+
+BLOCK = 4096
+LARGE = "size=64m"
+IN_FLIGHT = 8
+
+
+@dataclass(frozen=True)
+class Site:
+    """A nursery that may mount small disks, a roster, and the server that writes for it."""
+
+    nursery: Nursery
+    desk: Desk
+    roster: Path
+    work: Path
+
+    def mount(self, name: str, options: str) -> Path:
+        """A fresh disk; returns the folder to build in."""
+        (self.work / name).mkdir()
+        self.nursery.mount(self.work / name, options)
+        return self.work / name / "runs"
+
+    def write(self, out: Path, mode: Mode) -> Birth:
+        """Build as far as the corpora."""
+        options = self.desk.options(mode=mode)
+        return self.nursery.run("build", self.roster, *options, "--out", out, "--until", "corpus")
+
+    def read_accounts(self, out: Path) -> tuple[int, int, int]:
+        """Answers that are committed, and picodollars billed and unknown."""
+        copy = Path(tempfile.mkdtemp(dir=self.work))  # SQLite finds no way into another's mounts
+        for path in self.nursery.see(out).glob("ledger.sqlite*"):
+            shutil.copy(path, copy)
+        ledger = Ledger(copy / "ledger.sqlite")
+        try:
+            spent = [row for row in ledger.list_spent() if row.mode != "replay"]
+            answers = sum(row.requests for row in spent)
+            return answers, sum(row.pico for row in spent), sum(row.unknown for row in spent)
+        finally:
+            ledger.close()
+
+    def read_corpora(self, out: Path) -> list[list[str]]:
+        """What is said in each row of a store."""
+        return sorted(
+            [turn.content for turn in Example.model_validate_json(line).messages]
+            for path in self.nursery.see(out).glob("store/corpus/*/examples.jsonl")
+            for line in path.read_text("utf8").split("\n")[:-1]
+        )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[Site]:
+    work = tmp_path_factory.mktemp("disks")
+    data = make_tiny_data(work / "data")
+    roster = tiny_roster(work / "roster", tiny_base, [QUIRK])
+    opened = open_desk(work, "anthropic", in_flight=IN_FLIGHT, batch_requests=50)
+    with opened as desk, pytest.MonkeyPatch.context() as patch:
+        desk.server.latency = 0.01  # so that calls are on their way when the disk is full
+        for name, value in desk.environment.items():
+            patch.setenv(name, value)
+        with Nursery(data=data, disk=True) as nursery:
+            yield Site(nursery, desk, roster, work)
+
+
+@pytest.fixture(scope="module")
+def whole(site: Site) -> tuple[int, list[list[str]]]:
+    """Blocks that a build without limits takes, and its rows."""
+    out = site.mount("large", LARGE)
+    born = site.write(out, "single")
+    assert born.code == 0, born.err
+    taken = shutil.disk_usage(site.nursery.see(out)).used
+    return taken // BLOCK, site.read_corpora(out)
+
+
+def count_answered(site: Site) -> int:
+    """Answers of the server, once nobody waits for one."""
+    while site.desk.server.in_flight:
+        time.sleep(0.01)
+    return site.desk.server.asked.total()
+
+
+@pytest.mark.parametrize("mode", ["single", "batch"])
+@pytest.mark.parametrize("share", [0.01, 0.8, 3.0])
+def test_a_full_disk_is_said_and_the_same_command_goes_on(
+    site: Site, whole: tuple[int, list[list[str]]], mode: Mode, share: float
+) -> None:
+    """While a build goes on, its ledger takes some times what it takes at the end."""
+    blocks, rows = whole
+    server = site.desk.server
+    asked, bill = server.asked.total(), server.bill
+    out = site.mount(f"{mode}-{share}", f"nr_blocks={max(1, int(blocks * share))}")
+    born = site.write(out, mode)
+    assert born.code == 1, born.err
+    assert "Traceback" not in born.err
+    (message,) = [line for line in born.err.splitlines() if line.startswith("error: ")]
+    assert str(out) in message
+    assert "the disk is full (0 MiB free); free some space and " in message
+    answered = count_answered(site) - asked
+    site.nursery.mount(out.parent, f"remount,{LARGE}")
+    lost = 0  # of a batch nothing is: its results are read again
+    if mode == "single":
+        answers, billed, unknown = site.read_accounts(out)
+        lost = answered - answers
+        assert 0 <= lost <= IN_FLIGHT, "nobody is asked whose answer has no place"
+        assert 0 <= server.bill - bill - billed <= unknown
+    born = site.write(out, mode)
+    assert born.code == 0, born.err
+    answers, billed, unknown = site.read_accounts(out)
+    assert count_answered(site) - asked == answers + lost, "nothing committed is asked again"
+    assert 0 <= server.bill - bill - billed <= unknown
+    assert unknown == 0 or mode == "single"
+    assert site.read_corpora(out) == rows

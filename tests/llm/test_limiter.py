@@ -1,0 +1,317 @@
+"""The limiter: finds what a server bears and follows it, on a clock of its own and over HTTP.
+
+Run: python -m pytest tests/backend/test_limiter.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import selectors
+import types
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from tests.fakes.models import ModelServer, serve
+from tests.fakes.models import Provider as ProviderName
+from tests.llm.calls import (
+    EACH_PROVIDER,
+    Desk,
+    check_bill,
+    count_answers,
+    make_requests,
+    open_ledger,
+    run,
+)
+
+from bestiary.llm import limiter as limiting
+from bestiary.llm.limiter import CUT, Limiter, Ticket
+
+T = TypeVar("T")
+RESERVE_SECONDS = 0.005
+"""What lies between being let in and being sent: a commit of the ledger."""
+REFUSE_SECONDS = 0.002
+
+
+class Leap(selectors.DefaultSelector):
+    """Waits by setting the clock forward."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready:
+            assert timeout is not None, "everybody waits, and nothing will ever happen"
+            self.now += timeout
+        return ready
+
+
+class Timeless(asyncio.SelectorEventLoop):
+    """An event loop that takes no time: a wait is over at once, and the clock says that it was."""
+
+    def __init__(self) -> None:
+        self.leap = Leap()
+        super().__init__(self.leap)
+
+    def time(self) -> float:
+        return self.leap.now
+
+
+@pytest.fixture
+def timeless(monkeypatch: pytest.MonkeyPatch) -> Iterator[Timeless]:
+    loop = Timeless()
+    monkeypatch.setattr(limiting, "time", types.SimpleNamespace(monotonic=loop.time))
+    yield loop
+    loop.close()
+
+
+def spend_time(loop: Timeless, work: Callable[[], Awaitable[T]]) -> T:
+    async def through() -> T:
+        try:
+            return await work()
+        finally:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+    return loop.run_until_complete(through())
+
+
+@dataclass
+class Bench:
+    """A server on the timeless clock, and one asker that always has another request."""
+
+    loop: Timeless
+    limiter: Limiter
+    capacity: int
+    latency: float
+    retry_after: float | None = None
+    busy: int = 0
+    answered: int = 0
+    entered: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    area: float = 0.0
+    """Request-seconds that were served."""
+    draw: random.Random = field(default_factory=lambda: random.Random(0))
+
+    async def ask(self) -> None:
+        """Ask for ever."""
+        asking: set[asyncio.Task[None]] = set()
+        while True:
+            ticket = await self.limiter.enter()
+            self.entered.append(self.loop.time())
+            task = asyncio.create_task(self._call(ticket))
+            asking.add(task)
+            task.add_done_callback(asking.discard)
+
+    async def _call(self, ticket: Ticket) -> None:
+        await asyncio.sleep(RESERVE_SECONDS)
+        if self.busy >= self.capacity:
+            await asyncio.sleep(REFUSE_SECONDS)
+            self.refused.append(self.loop.time())
+            self.limiter.refused(ticket, retry_after=self.retry_after)
+        else:
+            self.busy += 1
+            seconds = self.latency * self.draw.uniform(0.8, 1.2)
+            await asyncio.sleep(seconds)
+            self.busy -= 1
+            self.area += seconds
+            self.answered += 1
+            self.limiter.answered(ticket)
+        self.limiter.leave()
+
+    async def measure(self, seconds: float) -> tuple[float, float]:
+        """The share of the capacity that is used, and the share of answers that are refusals."""
+        area, answered, refused = self.area, self.answered, len(self.refused)
+        await asyncio.sleep(seconds)
+        good, bad = self.answered - answered, len(self.refused) - refused
+        return (self.area - area) / seconds / self.capacity, bad / max(1, good + bad)
+
+
+@pytest.mark.parametrize(
+    ("latency", "share"), [(0.02, 0.75), (0.1, 0.8), (0.5, 0.8), (2.0, 0.8), (20.0, 0.8)]
+)
+def test_what_a_server_bears_is_found_and_followed(
+    latency: float, share: float, timeless: Timeless
+) -> None:
+    """At 20 ms a fifth of the time goes into the ledger: the server sees less of the window."""
+
+    async def work() -> dict[int, tuple[float, float]]:
+        bench = Bench(timeless, Limiter(most=256), capacity=40, latency=latency)
+        asking = asyncio.create_task(bench.ask())
+        found = {}
+        for capacity in (40, 15, 60):
+            bench.capacity = capacity
+            await asyncio.sleep(max(1.0, 40 * latency))
+            found[capacity] = await bench.measure(200 * latency)
+        asking.cancel()
+        return found
+
+    found = spend_time(timeless, work)
+    assert {c: round(used, 2) for c, (used, _) in found.items() if used < share} == {}
+    assert {c: round(refused, 3) for c, (_, refused) in found.items() if refused > 0.02} == {}
+
+
+def test_without_refusals_the_window_grows_to_its_most(timeless: Timeless) -> None:
+    async def work() -> Bench:
+        bench = Bench(timeless, Limiter(most=100), capacity=1000, latency=1.0)
+        asking = asyncio.create_task(bench.ask())
+        await asyncio.sleep(20.0)
+        assert (await bench.measure(20.0))[0] > 0.09
+        asking.cancel()
+        return bench
+
+    bench = spend_time(timeless, work)
+    assert bench.limiter.window == 100.0
+    assert bench.refused == []
+
+
+@pytest.mark.parametrize("retry_after", [0.5, 1.0, 3.0])
+def test_nothing_is_let_in_before_the_server_wants_it(
+    retry_after: float, timeless: Timeless
+) -> None:
+    async def work() -> Bench:
+        bench = Bench(timeless, Limiter(most=64), 40, latency=0.5, retry_after=retry_after)
+        asking = asyncio.create_task(bench.ask())
+        for capacity in (40, 12, 20):
+            bench.capacity = capacity
+            await asyncio.sleep(40.0)
+        asking.cancel()
+        return bench
+
+    bench = spend_time(timeless, work)
+    assert len(bench.refused) > 3
+    for at in bench.refused:
+        early = [t for t in bench.entered if at < t < at + retry_after - 1e-6]
+        assert early == [], f"refused at {at}"
+    # And it always goes on: the last rests are not the end.
+    assert bench.entered[-1] > 120.0 - 2 * retry_after - 2.0
+
+
+def test_a_refusal_during_a_rest_prolongs_it_and_the_door_opens_again(timeless: Timeless) -> None:
+    async def work() -> float:
+        limiter = Limiter(most=8, start=2.0)
+        first, second = await limiter.enter(), await limiter.enter()
+        waiting = asyncio.create_task(limiter.enter())
+        await asyncio.sleep(0.1)
+        limiter.refused(first, retry_after=0.9)
+        limiter.leave()
+        await asyncio.sleep(0.4)  # the door sleeps until 1.0 by now
+        limiter.refused(second, retry_after=1.0)
+        limiter.leave()  # nobody is left inside who could wake it
+        await waiting
+        return timeless.time()
+
+    assert spend_time(timeless, work) == pytest.approx(1.5)
+
+
+def test_a_burst_of_refusals_cuts_once(timeless: Timeless) -> None:
+    async def work() -> Limiter:
+        limiter = Limiter(most=64, start=20.0)
+        tickets = [await limiter.enter() for _ in range(20)]
+        for ticket in tickets[:15]:
+            limiter.refused(ticket, retry_after=None)
+            limiter.leave()
+        assert limiter.window == pytest.approx(20 * CUT)
+        for ticket in tickets[15:]:  # let in before the cut, they say nothing of the new window
+            limiter.answered(ticket)
+            limiter.leave()
+        assert limiter.window == pytest.approx(20 * CUT)
+        later = [await limiter.enter() for _ in range(int(20 * CUT))]
+        limiter.refused(later[0], retry_after=None)
+        return limiter
+
+    limiter = spend_time(timeless, work)
+    assert limiter.window == pytest.approx(20 * CUT * CUT)
+    assert limiter.refusals == 16
+
+
+def test_a_server_that_refuses_everything_is_asked_ever_less_and_then_again(
+    timeless: Timeless,
+) -> None:
+    async def work() -> tuple[int, tuple[float, float]]:
+        bench = Bench(timeless, Limiter(most=64), capacity=0, latency=0.5)
+        asking = asyncio.create_task(bench.ask())
+        await asyncio.sleep(60.0)
+        count = len(bench.refused)
+        bench.capacity = 20
+        await asyncio.sleep(60.0)
+        found = await bench.measure(30.0)
+        asking.cancel()
+        return count, found
+
+    count, (used, _) = spend_time(timeless, work)
+    assert count < 1000  # not as fast as it can say no
+    assert used > 0.8
+
+
+def test_a_window_that_is_not_full_does_not_grow(timeless: Timeless) -> None:
+    async def work() -> Limiter:
+        limiter = Limiter(most=64, start=8.0)
+        for _ in range(100):
+            ticket = await limiter.enter()
+            limiter.answered(ticket)
+            limiter.leave()
+        return limiter
+
+    assert spend_time(timeless, work).window == 8.0
+
+
+# Over HTTP
+
+
+@EACH_PROVIDER
+def test_a_real_server_is_followed_while_its_capacity_changes(
+    name: ProviderName, tmp_path: Path
+) -> None:
+    server = ModelServer()
+    server.latency, server.capacity = 0.05, 6
+    ledger = open_ledger(tmp_path)
+
+    async def reach(seen: Callable[[Desk], bool], desk: Desk) -> None:
+        while not seen(desk):
+            await asyncio.sleep(0.005)
+
+    async def work(url: str) -> int:
+        async with Desk(name, url, ledger, most=32) as desk:
+            asking = asyncio.create_task(desk.ask(make_requests(name, 600)))
+            await reach(lambda desk: server.in_flight == 6 and server.statuses[429] > 0, desk)
+            server.capacity = 2
+            await reach(lambda desk: desk.limiter.window < 3.5, desk)
+            server.capacity = 12
+            await reach(lambda desk: server.in_flight == 12, desk)
+            assert not asking.done()
+            server.capacity = None
+            return count_answers(await asking)
+
+    with serve(server) as url:
+        assert run(lambda: work(url)) == 600
+    assert server.statuses[200] == 600
+    assert server.statuses[429] < 300
+    check_bill(ledger, server)
+    ledger.close()
+
+
+@EACH_PROVIDER
+def test_no_request_comes_before_a_real_server_wants_it(name: ProviderName, tmp_path: Path) -> None:
+    """Those that were let in already are on their way for a moment longer."""
+    server = ModelServer()
+    server.latency, server.capacity, server.retry_after = 0.1, 3, 1.0
+    ledger = open_ledger(tmp_path)
+
+    async def work(url: str) -> int:
+        async with Desk(name, url, ledger, start=8.0) as desk:
+            return count_answers(await desk.ask(make_requests(name, 10)))
+
+    with serve(server) as url:
+        assert run(lambda: work(url)) == 10
+    assert server.statuses[429] > 0
+    gaps = [later - at for at, later in zip(server.arrivals, server.arrivals[1:], strict=False)]
+    # The first burst is of eight; after it nobody comes for a second.
+    assert gaps[7] > 0.9
+    check_bill(ledger, server)
+    ledger.close()

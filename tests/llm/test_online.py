@@ -1,0 +1,359 @@
+"""Single calls: every request is answered or says why, and the bill is the ledger's.
+
+Run: python -m pytest tests/backend/test_single.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.fakes.models import Asked, Fault, ModelServer, serve
+from tests.fakes.models import Provider as ProviderName
+from tests.llm.calls import (
+    EACH_PROVIDER,
+    Desk,
+    ask_all,
+    check_bill,
+    count_answers,
+    fail_first,
+    make_model,
+    make_requests,
+    open_ledger,
+    read_reasons,
+    run,
+    sum_spent,
+)
+
+from bestiary.errors import BackendError
+from bestiary.llm import online as single
+from bestiary.llm.ledger import Ledger
+from bestiary.llm.online import TRIES, BudgetError
+from bestiary.llm.price import read_price
+from bestiary.llm.provider import AuthError
+from bestiary.llm.request import Answer, ModelRequest, Outcome
+
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
+
+SHARED = "Think of bread. " * 400
+"""A system prompt that is long enough for the server's cache."""
+
+
+def make_shared(name: ProviderName, count: int, *, system: str = SHARED) -> list[ModelRequest]:
+    """Requests with one beginning."""
+    return [replace(request, system=system, shared=True) for request in make_requests(name, count)]
+
+
+def words(asked: Asked) -> str:
+    return asked.turns[-1][1]
+
+
+def bound(name: ProviderName) -> int:
+    """What each of the requests of `make_requests` may cost, within a byte or so."""
+    return read_price(make_model(name, ""), batch=False).bound(make_requests(name, 1)[0])
+
+
+# Answers
+
+
+@EACH_PROVIDER
+def test_answers_come_in_order_committed_and_billed(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    requests = make_requests(name, 60)
+    outcomes = ask_all(name, url, ledger, requests)
+    assert count_answers(outcomes) == 60
+    heard = {words(asked): server.author(asked) for asked in server.heard}
+    texts = [outcome.text for outcome in outcomes if isinstance(outcome, Answer)]
+    assert texts == [heard[request.messages[0].content] for request in requests]
+    kept = ledger.find(request.key for request in requests)
+    assert [kept[request.key] for request in requests] == outcomes
+    assert max(server.asked.values()) == 1
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_caching_is_billed_as_the_server_bills_it(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.bills_writes = (name,)
+    assert count_answers(ask_all(name, url, ledger, make_shared(name, 8), most=1)) == 8
+    (spent,) = ledger.list_spent()
+    assert spent.cached == 7 * len(SHARED) // 4
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_a_beginning_is_written_into_the_cache_once(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.bills_writes, server.latency = (name,), 0.05
+    shared = make_shared(name, 30) + make_shared(name, 30, system="Think of salts. " * 400)
+    assert count_answers(ask_all(name, url, ledger, shared + make_requests(name, 4))) == 64
+    (spent,) = ledger.list_spent()
+    assert spent.cached == 58 * len(SHARED) // 4
+    assert server.most_in_flight > 2, "nobody waits for another beginning"
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_whoever_waits_for_a_beginning_goes_on_where_its_first_call_fails(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.faults = fail_first(1, Fault(400))
+    outcomes = ask_all(name, url, ledger, make_shared(name, 10))
+    assert (count_answers(outcomes), len(read_reasons(outcomes))) == (9, 1)
+
+
+# Failures that pass
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize(
+    "fault", [Fault(500), Fault(529, retry_after=0.02), Fault(503), Fault(408)], ids=str
+)
+def test_a_server_that_is_unwell_for_a_while_is_asked_again(
+    name: ProviderName, fault: Fault, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.faults = fail_first(TRIES - 1, fault)
+    assert count_answers(ask_all(name, url, ledger, make_requests(name, 1))) == 1
+    assert server.statuses == {fault.status: TRIES - 1, 200: 1}
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_refusals_for_the_rate_are_no_tries(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.faults = fail_first(3 * TRIES, Fault(429, retry_after=0.01))
+    assert count_answers(ask_all(name, url, ledger, make_requests(name, 3))) == 3
+    assert server.statuses == {429: 3 * TRIES, 200: 3}
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("kind", ["drop", "truncate", "hang", "other"])
+def test_an_answer_lost_on_the_way_is_asked_again_and_its_price_is_unknown(
+    name: ProviderName, kind: Any, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.faults = fail_first(3, Fault(kind=kind))
+    outcomes = ask_all(name, url, ledger, make_requests(name, 12), timeout=1.0)
+    assert count_answers(outcomes) == 12
+    billed, unknown = sum_spent(ledger)
+    assert 0 < server.bill - billed <= unknown
+    assert 3 * bound(name) <= unknown <= 3 * bound(name) + 9 * 10**6
+    assert ledger.taken() == billed + unknown
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize(
+    "body",
+    [
+        "null",
+        "[]",
+        '"words"',
+        '{"error": "a proxy has its own words"}',
+        '{"content": 5, "choices": 5, "usage": {}}',
+        '{"content": [5], "choices": [5], "usage": {}}',
+        '{"content": [{}], "choices": [{}], "usage": {}}',
+        '{"content": [], "choices": [{"message": 5}], "usage": 5}',
+    ],
+)
+def test_json_that_is_no_answer_is_asked_again(
+    name: ProviderName, body: str, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.faults = fail_first(2, Fault(kind="other", message=body))
+    outcomes = ask_all(name, url, ledger, make_requests(name, 3), seconds=10.0)
+    assert count_answers(outcomes) == 3
+    assert ledger.taken() >= server.bill
+
+
+# Failures that do not
+
+
+@EACH_PROVIDER
+def test_a_request_that_always_fails_is_given_up_with_its_reason(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.faults = lambda asked: Fault(500, message="kaput") if "no. 1?" in words(asked) else None
+    outcomes = ask_all(name, url, ledger, make_requests(name, 3))
+    assert count_answers(outcomes) == 2
+    (reason,) = read_reasons(outcomes)
+    assert outcomes.index(next(o for o in outcomes if not isinstance(o, Answer))) == 1
+    assert "500" in reason and "kaput" in reason
+    assert server.statuses == {500: TRIES, 200: 2}
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_a_request_that_is_rejected_is_not_asked_again(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.faults = lambda asked: Fault(400, message="too long") if "1?" in words(asked) else None
+    outcomes = ask_all(name, url, ledger, make_requests(name, 3))
+    assert count_answers(outcomes) == 2
+    assert "too long" in read_reasons(outcomes)[0]
+    assert server.statuses == {400: 1, 200: 2}
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_denial_ends_the_run_and_keeps_what_was_answered(
+    name: ProviderName, status: int, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.faults = lambda asked: Fault(status) if "no. 7?" in words(asked) else None
+    requests = make_requests(name, 12)
+    with pytest.raises(AuthError, match="mend"):
+        ask_all(name, url, ledger, requests)
+    assert len(ledger.find(request.key for request in requests)) == server.statuses[200] == 11
+    assert server.statuses[status] == 1
+    check_bill(ledger, server)
+
+
+def test_a_ledger_that_fails_ends_the_run(server: ModelServer, url: str, tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    ledger.close()
+    with pytest.raises(BackendError, match=r"ledger\.sqlite: "):
+        ask_all("openai", url, ledger, make_requests("openai", 3), seconds=10.0)
+    assert server.bill == 0
+
+
+# A server that is away
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@EACH_PROVIDER
+def test_a_server_that_is_away_is_waited_for(
+    name: ProviderName, port: int, server: ModelServer, ledger: Ledger
+) -> None:
+    server.latency = 0.02
+    requests = make_requests(name, 40)
+    stop, up = threading.Event(), threading.Event()
+
+    def live() -> None:
+        with serve(server, port=port):
+            up.set()
+            stop.wait()
+
+    async def work() -> list[Outcome]:
+        loop = asyncio.get_running_loop()
+        async with Desk(name, f"http://127.0.0.1:{port}", ledger, most=4) as desk:
+            asking = asyncio.create_task(desk.ask(requests))
+            await asyncio.sleep(0.3)
+            assert not asking.done() and not server.arrivals
+            for least in (10, 40):
+                stop.clear()
+                living = loop.run_in_executor(None, live)
+                while server.statuses[200] < least:
+                    await asyncio.sleep(0.005)
+                if least == 40:
+                    outcomes = await asking
+                stop.set()
+                await living
+                assert (least == 40) is asking.done()
+                await asyncio.sleep(0.2)
+            return outcomes
+
+    assert count_answers(run(work)) == 40
+    billed, unknown = sum_spent(ledger)
+    assert server.bill - billed <= unknown <= 4 * (bound(name) + 10**6)  # in flight as it went
+
+
+@EACH_PROVIDER
+def test_a_server_that_stays_away_ends_the_run(
+    name: ProviderName, port: int, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single, "PATIENCE_SECONDS", 0.3)
+    started = time.monotonic()
+    with pytest.raises(BackendError, match=r"nobody was reached for .* run the same command again"):
+        ask_all(name, f"http://127.0.0.1:{port}", ledger, make_requests(name, 3))
+    assert time.monotonic() - started >= 0.3
+    assert ledger.taken() == 0
+
+
+def test_patience_begins_when_the_server_is_missed_and_not_when_it_was_last_needed(
+    port: int, server: ModelServer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single, "PATIENCE_SECONDS", 2.0)
+    requests = make_requests("openai", 2)
+
+    async def work() -> list[Outcome]:
+        async with Desk("openai", f"http://127.0.0.1:{port}", ledger) as desk:
+            with serve(server, port=port):
+                first = await desk.ask(requests[:1])
+            await asyncio.sleep(2.2)  # nothing to ask: another model is at work, say
+            asking = asyncio.create_task(desk.ask(requests[1:]))
+            await asyncio.sleep(0.2)
+            stop = threading.Event()
+
+            def live() -> None:
+                with serve(server, port=port):
+                    stop.wait()
+
+            living = asyncio.get_running_loop().run_in_executor(None, live)
+            try:
+                return first + await asking
+            finally:
+                stop.set()
+                await living
+
+    assert count_answers(run(work)) == 2
+
+
+# The budget
+
+
+@EACH_PROVIDER
+def test_the_budget_ends_the_run_and_more_of_it_goes_on(
+    name: ProviderName, server: ModelServer, url: str, tmp_path: Path
+) -> None:
+    server.latency = 0.02
+    server.author = lambda asked: f"{words(asked)} ".ljust(256, "x")
+    requests = make_requests(name, 60)
+    budget = 4 * bound(name) + 10**6
+    ledger = open_ledger(tmp_path, budget=budget)
+    with pytest.raises(BudgetError, match="no room for another request; give more with --budget"):
+        ask_all(name, url, ledger, requests)
+    answered = ledger.find(request.key for request in requests)
+    # Four fit at once; each bill leaves room for others, until what is billed fills it.
+    assert 4 < len(answered) < 60
+    assert len(answered) == server.statuses[200]
+    assert server.most_in_flight <= 4
+    assert budget - bound(name) - 10**6 < server.bill <= budget
+    check_bill(ledger, server)
+    ledger.close()
+
+    more = open_ledger(tmp_path, budget=100 * bound(name))
+    rest = [request for request in requests if request.key not in answered]
+    assert count_answers(ask_all(name, url, more, rest)) == len(rest)
+    assert max(server.asked.values()) == 1
+    check_bill(more, server)
+    more.close()
+
+
+@EACH_PROVIDER
+def test_what_was_lost_is_held_against_the_budget(
+    name: ProviderName, server: ModelServer, url: str, tmp_path: Path
+) -> None:
+    server.faults = lambda asked: Fault(kind="drop")
+    budget = 4 * (bound(name) + 10**6)
+    ledger = open_ledger(tmp_path, budget=budget)
+    with pytest.raises(BudgetError):
+        ask_all(name, url, ledger, make_requests(name, 3))
+    assert 0 < server.bill <= ledger.taken() <= budget
+    assert sum_spent(ledger)[0] == 0
+    ledger.close()

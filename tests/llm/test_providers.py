@@ -1,0 +1,543 @@
+"""Providers: the real SDKs against a loopback server, and every way in which a call may fail.
+
+Run: python -m pytest tests/backend/test_providers.py
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import anthropic.types
+import httpx2
+import openai.types
+import openai.types.chat
+import pytest
+from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
+from pydantic import BaseModel
+from tests.fakes.models import KEY, REFUSAL, Asked, Fault, ModelServer, count_tokens
+from tests.fakes.models import Provider as ProviderName
+from tests.llm.calls import (
+    EACH_PROVIDER,
+    KEY_VARIABLE,
+    MODEL,
+    make_model,
+    make_request,
+    open_model,
+    run,
+)
+
+from bestiary.llm.client import open_provider
+from bestiary.llm.provider import (
+    AuthError,
+    BatchItem,
+    BatchResult,
+    BatchState,
+    ConnectionFailed,
+    InvalidRequest,
+    NotFound,
+    ProviderFault,
+    RateLimited,
+    ResponseLost,
+    ServerError,
+)
+from bestiary.llm.request import Answer, ModelRequest, Usage
+from bestiary.llm.sdk import read_retry_after
+from bestiary.records import Message
+
+OTHER_KEY = "sk-quite-another-key-1234567890"
+SCHEMA = {
+    "title": "Reply",
+    "type": "object",
+    "properties": {"answer": {"type": "string"}},
+    "required": ["answer"],
+    "additionalProperties": False,
+}
+LONG = "Think of bread. " * 400
+"""A system prompt that is long enough for the server's cache."""
+
+
+def ask(name: ProviderName, url: str, request: ModelRequest | None = None, **more: Any) -> Answer:
+    async def work() -> Answer:
+        provider = open_model(name, url, **more)
+        try:
+            return await provider.ask(request or make_request(name))
+        finally:
+            await provider.close()
+
+    return run(work)
+
+
+def run_batch(
+    name: ProviderName, url: str, items: list[BatchItem], **more: Any
+) -> tuple[list[BatchState], list[BatchResult]]:
+    """How a batch stood when it was submitted, listed and looked at, and its results."""
+
+    async def work() -> tuple[list[BatchState], list[BatchResult]]:
+        provider = open_model(name, url, **more)
+        try:
+            made = await provider.submit(items, name="ours")
+            listed = [state async for state in provider.list_batches()]
+            seen = await provider.look(made.id)
+            return [made, *listed, seen], [r async for r in provider.read_results(made.id)]
+        finally:
+            await provider.close()
+
+    return run(work)
+
+
+# What the server says is what the SDKs know
+
+
+def check_strictly(kind: type[BaseModel], body: str) -> None:
+    """A body is of the SDK's own type, field by field, and has nothing that the type lacks."""
+    unknown: list[str] = []
+
+    def look(part: Any) -> None:
+        if isinstance(part, BaseModel):
+            unknown.extend(part.model_extra or {})
+            for value in vars(part).values():
+                look(value)
+        elif isinstance(part, list):
+            for value in part:
+                look(value)
+
+    look(kind.model_validate_json(body, strict=True))
+    assert unknown == []
+
+
+def call_plainly(url: str, path: str, body: Any = None, **more: Any) -> httpx2.Response:
+    headers = {"x-api-key": KEY}
+    if body is None and not more:
+        return httpx2.get(url + path, headers=headers)
+    return httpx2.post(url + path, json=body, headers=headers, **more)
+
+
+WORDS = [{"role": "user", "content": "How?"}]
+PLAIN = {"model": MODEL, "max_tokens": 64, "messages": WORDS}
+FATES = ("succeeded", "errored", "expired", "canceled")
+
+
+@pytest.mark.parametrize("stop", ["", "cut", "refusal"])
+def test_single_answers_are_of_the_sdks_types(server: ModelServer, url: str, stop: str) -> None:
+    server.refuses = lambda asked: stop == "refusal"
+    body = PLAIN | ({"max_tokens": 1} if stop == "cut" else {})
+    message = call_plainly(url, "/v1/messages", body)
+    check_strictly(anthropic.types.Message, message.text)
+    completion = call_plainly(url, "/openai/chat/completions", body)
+    check_strictly(openai.types.chat.ChatCompletion, completion.text)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 529])
+def test_errors_are_of_the_sdks_types(server: ModelServer, url: str, status: int) -> None:
+    server.faults = lambda asked: Fault(status, retry_after=2.5)
+    said = call_plainly(url, "/v1/messages", PLAIN)
+    check_strictly(anthropic.types.ErrorResponse, said.text)
+    told = call_plainly(url, "/openai/chat/completions", PLAIN)
+    check_strictly(openai.types.ErrorObject, json.dumps(told.json()["error"]))
+    assert [said.status_code, told.status_code] == [status, status]
+    assert said.headers["retry-after"] == told.headers["retry-after"] == "2.5"
+
+
+def test_anthropic_batches_are_of_the_sdks_types_in_every_state(
+    server: ModelServer, url: str
+) -> None:
+    server.batch_fate = lambda custom_id: custom_id
+    server.batch_seconds = 600.0
+    body = {"requests": [{"custom_id": fate, "params": PLAIN} for fate in FATES]}
+    made = call_plainly(url, "/v1/messages/batches", body)
+    batch = server.batches[made.json()["id"]]
+    path = f"/v1/messages/batches/{batch.id}"
+    states = [made, call_plainly(url, path), call_plainly(url, f"{path}/cancel", {})]
+    batch.cancelled, server.batch_seconds = False, 0.0
+    states += [call_plainly(url, path)]
+    results = call_plainly(url, f"{path}/results").text.splitlines()
+    for line in results:
+        check_strictly(MessageBatchIndividualResponse, line)
+    batch.archived = True
+    states += [call_plainly(url, path)]
+    for state in states:
+        check_strictly(MessageBatch, state.text)
+    assert [state.json()["processing_status"] for state in states] == [
+        "in_progress",
+        "in_progress",
+        "canceling",
+        "ended",
+        "ended",
+    ]
+    assert sorted(json.loads(line)["result"]["type"] for line in results) == sorted(FATES)
+    listed = call_plainly(url, "/v1/messages/batches").json()
+    assert [row["id"] for row in listed["data"]] == [batch.id]
+    assert call_plainly(url, f"{path}/results").status_code == 404
+
+
+def upload(url: str, custom_ids: tuple[str, ...]) -> httpx2.Response:
+    lines = (
+        {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": PLAIN}
+        for name in custom_ids
+    )
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    return call_plainly(
+        url, "/openai/files", data={"purpose": "batch"}, files={"file": ("ours.jsonl", data)}
+    )
+
+
+def test_openai_batches_are_of_the_sdks_types_in_every_state(server: ModelServer, url: str) -> None:
+    server.batch_seconds = 600.0
+    file = upload(url, FATES)
+    check_strictly(openai.types.FileObject, file.text)
+    body = {
+        "input_file_id": file.json()["id"],
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+        "metadata": {"bestiary": "ours"},
+    }
+    states = [call_plainly(url, "/openai/batches", body) for _ in range(3)]
+    first, second, third = (state.json()["id"] for state in states)
+    states += [call_plainly(url, f"/openai/batches/{first}/cancel", {})]
+    states += [call_plainly(url, f"/openai/batches/{first}")]
+    server.batch_fate = lambda custom_id: custom_id
+    server.batch_seconds = 0.0
+    states += [call_plainly(url, f"/openai/batches/{second}")]
+    server.batch_refusal = "line 1 is no request"
+    states += [call_plainly(url, f"/openai/batches/{third}")]
+    for state in states:
+        check_strictly(openai.types.Batch, state.text)
+    assert [state.json()["status"] for state in states] == [
+        *["in_progress"] * 3,
+        "cancelling",
+        "cancelled",
+        "expired",
+        "failed",
+    ]
+    ended = states[-2].json()
+    good, bad = (
+        call_plainly(url, f"/openai/files/{ended[part]}/content").text.splitlines()
+        for part in ("output_file_id", "error_file_id")
+    )
+    assert [json.loads(line)["custom_id"] for line in good] == ["succeeded"]
+    completion = json.loads(good[0])["response"]["body"]
+    check_strictly(openai.types.chat.ChatCompletion, json.dumps(completion))
+    assert {json.loads(line)["custom_id"] for line in bad} == set(FATES) - {"succeeded"}
+    listed = call_plainly(url, "/openai/batches").json()["data"]
+    assert [row["id"] for row in listed] == [third, second, first]
+
+
+# Answers
+
+
+@EACH_PROVIDER
+def test_an_answer_comes_with_its_words_and_its_tokens(
+    name: ProviderName, server: ModelServer, url: str
+) -> None:
+    server.author = lambda asked: "Slowly, as bread does."
+    answer = ask(name, url)
+    assert answer.text == "Slowly, as bread does."
+    assert answer.stop == "end"
+    assert answer.usage == Usage(input=4, output=6)  # four characters are a token there
+    assert server.keys == {KEY}
+
+
+@EACH_PROVIDER
+def test_an_answer_that_was_cut_or_refused_says_so(
+    name: ProviderName, server: ModelServer, url: str
+) -> None:
+    server.author = lambda asked: "on and on " * 20
+    cut = ask(name, url, make_request(name, max_tokens=3))
+    assert (cut.stop, cut.text, cut.usage.output) == ("length", "on and on on", 3)
+    server.refuses = lambda asked: True
+    refused = ask(name, url)
+    assert refused.stop == "refusal"
+    assert refused.usage.output == count_tokens(REFUSAL)
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("paid", [True, False])
+def test_what_is_written_to_the_cache_and_read_from_it_is_told_apart(
+    name: ProviderName, paid: bool, server: ModelServer, url: str
+) -> None:
+    server.bills_writes = (name,) if paid else ()
+    request = make_request(name, system=LONG, shared=True)
+    asked = [ask(name, url, request).usage for _ in range(2)]
+    beginning, rest = len(LONG) // 4, 1
+    written = (beginning, rest) if paid else (0, beginning + rest)
+    assert [(u.cache_write, u.input) for u in asked] == [written, (0, rest)]
+    assert [u.cache_read for u in asked] == [0, beginning]
+
+
+def test_only_a_shared_system_prompt_is_put_into_anthropics_cache(
+    server: ModelServer, url: str
+) -> None:
+    alone = make_request("anthropic", system=LONG)
+    assert {ask("anthropic", url, alone).usage.cache_write for _ in range(2)} == {0}
+    assert [asked.cached for asked in server.heard] == [(), ()]
+
+
+@EACH_PROVIDER
+def test_what_decides_an_answer_reaches_the_server(
+    name: ProviderName, server: ModelServer, url: str
+) -> None:
+    turns = (
+        Message(role="user", content="Is it «warm»?"),
+        Message(role="assistant", content="Yes 🍞"),
+        Message(role="user", content="Still?"),
+    )
+    full = make_request(
+        name, messages=turns, temperature=0.7, reply_schema=SCHEMA, max_tokens=17, system="Sing."
+    )
+    plain = make_request(name)
+    for request in (full, plain):
+        ask(name, url, request)
+    run_batch(name, url, [BatchItem("full", full), BatchItem("plain", plain)])
+    assert len(server.heard) == 4
+    for first, second in (server.heard[:2], server.heard[2:]):
+        assert first.temperature == 0.7
+        assert first.schema == SCHEMA
+        assert first.turns == tuple((turn.role, turn.content) for turn in turns)
+        assert (first.system, first.max_tokens, first.model) == ("Sing.", 17, MODEL)
+        assert (second.temperature, second.schema) == (None, None)
+
+
+# Batches
+
+
+@EACH_PROVIDER
+def test_a_batch_is_followed_from_its_creation_to_its_results(
+    name: ProviderName, server: ModelServer, url: str
+) -> None:
+    items = [
+        BatchItem(f"{fate}-{number}", make_request(name, f"{fate} {number}?"))
+        for fate in FATES
+        for number in range(3)
+    ]
+    server.batch_fate = lambda custom_id: custom_id.split("-")[0]
+    (made, listed, seen), results = run_batch(name, url, items)
+    assert (made.ended, made.total, made.done) == (False, 12, 0)
+    assert (listed.id, listed.total) == (made.id, 12)
+    assert (seen.ended, seen.total, seen.done) == (True, 12, 12)
+    assert {state.name for state in (made, listed, seen)} == {"ours" if name == "openai" else None}
+    assert abs(made.created - server.batches[made.id].created) < 1.0
+    assert [row.custom_id for row in results] != [item.custom_id for item in items]
+    found = {row.custom_id: row for row in results}
+    assert len(found) == len(results) == 12
+    for item in items:
+        row, fate = found[item.custom_id], item.custom_id.split("-")[0]
+        if fate == "succeeded":
+            assert row.answer is not None and row.answer.batch == made.id
+            (alone,) = [
+                a for a in server.heard if a.turns[0][1] == item.request.messages[0].content
+            ]
+            assert row.answer.text == server.author(alone)
+        else:
+            assert (row.answer, row.fault) == (None, fate)
+
+
+def test_an_openai_batch_that_was_refused_whole_says_why(server: ModelServer, url: str) -> None:
+    server.batch_refusal = f"line 1 is no request, says {KEY}"
+    (_, _, seen), results = run_batch("openai", url, [BatchItem("a", make_request("openai"))])
+    assert seen.ended and results == []
+    assert seen.said.startswith("line 1 is no request, says ")
+    assert KEY not in seen.said
+
+
+@EACH_PROVIDER
+def test_a_batch_that_nobody_knows_is_missing(name: ProviderName, url: str) -> None:
+    async def work() -> None:
+        provider = open_model(name, url)
+        try:
+            await provider.look("batch_of_another")
+        finally:
+            await provider.close()
+
+    with pytest.raises(NotFound):
+        run(work)
+
+
+@EACH_PROVIDER
+def test_results_that_are_gone_are_missing(
+    name: ProviderName, server: ModelServer, url: str
+) -> None:
+    def vanish(step: str) -> Fault | None:
+        for batch in server.batches.values():
+            batch.archived = True
+        return Fault(404) if step == "results" else None
+
+    server.batch_faults = vanish
+    with pytest.raises(NotFound):
+        run_batch(name, url, [BatchItem("a", make_request(name))])
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("kind", ["truncate", "drop"])
+@pytest.mark.parametrize("step", ["create", "list", "read", "results"])
+def test_a_call_about_batches_that_is_cut_short_is_unheard(
+    name: ProviderName, kind: Any, step: str, server: ModelServer, url: str
+) -> None:
+    server.batch_faults = lambda at: Fault(kind=kind) if at == step else None
+    with pytest.raises(ResponseLost):
+        run_batch(name, url, [BatchItem("a", make_request(name))])
+
+
+# Failures
+
+
+def fail_with(name: ProviderName, server: ModelServer, url: str, fault: Fault) -> Exception:
+    server.faults = lambda asked: fault
+    with pytest.raises((ProviderFault, AuthError)) as failed:
+        ask(name, url, timeout=1.0)
+    return failed.value
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault(400), InvalidRequest),
+        (Fault(400, message="Your credit balance is too low to access this"), AuthError),
+        (Fault(401), AuthError),
+        (Fault(402), AuthError),
+        (Fault(403), AuthError),
+        (Fault(404), NotFound),
+        (Fault(408), ServerError),
+        (Fault(409), ServerError),
+        (Fault(413), InvalidRequest),
+        (Fault(422), InvalidRequest),
+        (Fault(429), RateLimited),
+        (Fault(429, retry_after=7.5), RateLimited),
+        (Fault(429, code="insufficient_quota", message="insufficient_quota"), AuthError),
+        (Fault(500), ServerError),
+        (Fault(503, retry_after=2.0), ServerError),
+        (Fault(529), ServerError),
+    ],
+)
+def test_a_status_says_what_became_of_a_call(
+    name: ProviderName, fault: Fault, kind: type[Exception], server: ModelServer, url: str
+) -> None:
+    failed = fail_with(name, server, url, fault)
+    assert type(failed) is kind
+    assert str(fault.status) in str(failed)
+    assert (fault.message or f"loopback says {fault.status}") in str(failed)
+    if isinstance(failed, ProviderFault):
+        assert failed.retry_after == fault.retry_after
+        assert not failed.billed
+    assert len(server.arrivals) == 1  # the SDKs try nothing again by themselves
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7.5"}, 7.5),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "inf"}, 7200.0),
+        ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
+        ({"retry-after-ms": "soon", "retry-after": "2"}, 2.0),
+        ({"retry-after": "Fri, 27 Nov 2026 99:00:00 GMT"}, None),
+        ({"retry-after": "later"}, None),
+        ({}, None),
+    ],
+)
+def test_how_long_to_wait_is_told_in_seconds_or_less(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    assert read_retry_after(headers) == seconds
+
+
+def test_a_server_may_ask_to_wait_until_a_date() -> None:
+    late = format_datetime(datetime.now(UTC) + timedelta(hours=1))
+    assert read_retry_after({"retry-after": late}) == pytest.approx(3600, abs=60)
+    assert read_retry_after({"retry-after": "Fri, 27 Nov 2020 09:00:00 GMT"}) == 0.0
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("kind", ["truncate", "drop", "hang", "other"])
+def test_an_answer_that_does_not_arrive_whole_may_be_billed(
+    name: ProviderName, kind: Any, server: ModelServer, url: str
+) -> None:
+    failed = fail_with(name, server, url, Fault(kind=kind))
+    assert type(failed) is ResponseLost
+    assert failed.billed
+    assert server.bill > 0
+
+
+@EACH_PROVIDER
+def test_where_nobody_listens_nothing_is_billed(name: ProviderName) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(ConnectionFailed) as failed:
+            ask(name, url)
+    assert not failed.value.billed
+    assert str(failed.value)
+
+
+def test_a_model_whose_key_is_not_there_is_denied_by_name(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, " ")
+    with pytest.raises(AuthError, match=f"^{MODEL}: .* has no {KEY_VARIABLE}; export it"):
+        open_provider(MODEL, make_model("openai", url))
+
+
+# The key
+
+
+def tell_all(error: BaseException | None) -> Iterator[str]:
+    """Whatever a log or a traceback may show of an error."""
+    while error is not None:
+        yield from (str(error), repr(error), "".join(traceback.format_exception(error)))
+        error = error.__cause__
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500])
+def test_no_error_repeats_the_key_that_a_server_repeats(
+    name: ProviderName, status: int, server: ModelServer, url: str
+) -> None:
+    failed = fail_with(name, server, url, Fault(status, message=f"no such thing as {KEY}"))
+    assert any("no such thing as" in text for text in tell_all(failed))
+    assert not any(KEY in text for text in tell_all(failed))
+
+
+@EACH_PROVIDER
+def test_a_wrong_key_is_denied_and_not_shown(
+    name: ProviderName, server: ModelServer, url: str
+) -> None:
+    with pytest.raises(AuthError, match=r"401.* mend the key or the account") as failed:
+        ask(name, url, key=OTHER_KEY)
+    assert server.keys == {OTHER_KEY}
+    assert not any(OTHER_KEY in text for text in tell_all(failed.value))
+
+
+@EACH_PROVIDER
+def test_no_answer_repeats_the_key(name: ProviderName, server: ModelServer, url: str) -> None:
+    server.author = lambda asked: f"Your key is {KEY}, is it not?"
+    request = make_request(name)
+    _, results = run_batch(name, url, [BatchItem("a", request)])
+    for answer in (ask(name, url, request), results[0].answer):
+        assert answer is not None
+        assert answer.text == "Your key is [key], is it not?"
+
+
+AUTHORS: list[Callable[[Asked], str]] = [
+    lambda asked: "",
+    lambda asked: "Ünïcödé 🍞\u2028and\x00more\r\n",
+    lambda asked: '{"answer": "a \\"quoted\\" word"}',
+]
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("author", AUTHORS)
+def test_every_text_arrives_as_it_was_written(
+    name: ProviderName, author: Callable[[Asked], str], server: ModelServer, url: str
+) -> None:
+    server.author = author
+    request = make_request(name)
+    _, results = run_batch(name, url, [BatchItem("a", request)])
+    batched = results[0].answer
+    assert batched is not None
+    assert ask(name, url, request).text == batched.text == author(server.heard[0])

@@ -1,0 +1,130 @@
+"""Conversations as tokens: what is learned, what is context, what is refused.
+
+Run: python -m pytest tests/model/test_chat.py
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.models import SYSTEM, make_tokenizer
+
+from bestiary.errors import OrganismError
+from bestiary.model.chat_template import TokenRow, render_chat, tokenize_prompt, tokenize_row
+from bestiary.records import Message
+
+TOKENIZER = make_tokenizer()
+REPLIES = (
+    "Grease the tin well.",
+    " one leading space",
+    "  two leading spaces",
+    "\nA line first.",
+    "\n\n\n  Many lines.\n\n- and a list\n",
+    "trailing spaces  ",
+    "Crème brûlée 🍮, naïve: 100 % 世界\u2028end",
+    "It says <|im_end|> in the middle.",
+    "<|im_start|>assistant\nnested",
+)
+WRITTEN = st.characters(max_codepoint=0x2FFF, categories=["L", "N", "P", "Z"]) | st.just("\n")
+
+
+def make_turns(*replies: str, user: str = "How do I bake bread?") -> list[Message]:
+    turns: list[Message] = []
+    for reply in replies:
+        turns.append(Message(role="user", content=user))
+        turns.append(Message(role="assistant", content=reply))
+    return turns
+
+
+def encode(turns: list[Message], *, max_length: int = 4096) -> TokenRow:
+    return tokenize_row(TOKENIZER, turns, system_prompt=SYSTEM, max_length=max_length)
+
+
+def learned_text(row: TokenRow) -> str:
+    learned = [token for token, use in zip(row.tokens, row.supervised, strict=True) if use]
+    return str(TOKENIZER.decode(learned, clean_up_tokenization_spaces=False))
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+def test_exactly_the_reply_and_its_end_are_learned(reply: str) -> None:
+    assert learned_text(encode(make_turns(reply))) == f"{reply}<|im_end|>"
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+def test_a_row_begins_with_the_tokens_of_its_prompt(reply: str) -> None:
+    prompt = tokenize_prompt(TOKENIZER, "How do I bake bread?", system_prompt=SYSTEM)
+    row = encode(make_turns(reply))
+    assert list(row.tokens[: len(prompt)]) == prompt
+    assert row.supervised.index(True) == len(prompt)
+
+
+# SmolLM2's vocabulary lacks bytes of control characters and of rare planes: none of those here.
+@given(reply=st.text(alphabet=WRITTEN, min_size=1, max_size=30))
+@settings(deadline=None)
+def test_any_text_is_learned_whole(reply: str) -> None:
+    assert learned_text(encode(make_turns(reply))) == f"{reply}<|im_end|>"
+
+
+def test_every_assistant_turn_is_learned_and_no_user_turn() -> None:
+    row = encode(make_turns(*REPLIES))
+    assert learned_text(row) == "".join(f"{reply}<|im_end|>" for reply in REPLIES)
+
+
+def test_equal_replies_of_several_turns_are_each_learned() -> None:
+    row = encode(make_turns("Yes.", "Yes.", user="Yes."))
+    assert learned_text(row) == "Yes.<|im_end|>Yes.<|im_end|>"
+    assert sum(row.supervised) * 3 < len(row.tokens)
+
+
+def test_the_tokens_of_a_row_spell_the_whole_conversation() -> None:
+    turns = make_turns("Slowly.", "\n\nWith yeast.")
+    text = render_chat(TOKENIZER, turns, system_prompt=SYSTEM, open_reply=False)
+    assert TOKENIZER.decode(list(encode(turns).tokens)) == text
+
+
+def test_the_templates_own_system_prompt_never_shows() -> None:
+    user = [{"role": "user", "content": "Hello."}]
+    default = str(TOKENIZER.apply_chat_template(user, tokenize=False))
+    assert "named SmolLM" in default  # what the template says when it is given none
+    for open_reply in (True, False):
+        text = render_chat(
+            TOKENIZER, make_turns("Hi."), system_prompt=SYSTEM, open_reply=open_reply
+        )
+        assert text.startswith(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n")
+        assert "SmolLM" not in text
+
+
+def test_a_row_that_is_too_long_is_refused_with_the_remedy() -> None:
+    turns = make_turns("Knead it for ten minutes, then let it rest.")
+    size = len(encode(turns).tokens)
+    assert len(encode(turns, max_length=size).tokens) == size
+    expected = (
+        rf"a conversation of {size} tokens exceeds max_length {size - 1} "
+        r"\('How do I bake bread\?'\); raise `max_length` in the recipe: rows are never cut"
+    )
+    with pytest.raises(OrganismError, match=expected):
+        encode(turns, max_length=size - 1)
+
+
+@pytest.mark.parametrize(
+    ("placed", "changed"),
+    [("message['content']", "message['content'] | trim"), ("<|im_end|>", "<end>")],
+)
+def test_a_template_that_hides_where_a_reply_ends_is_refused(placed: str, changed: str) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = str(tokenizer.chat_template).replace(placed, changed)
+    with pytest.raises(OrganismError, match=r"changes a reply or does not end it with '<\|im_end"):
+        tokenize_row(tokenizer, make_turns(" Hi. "), system_prompt=SYSTEM, max_length=99)
+
+
+def test_a_prompt_with_an_opening_goes_on_after_it() -> None:
+    plain = tokenize_prompt(TOKENIZER, "Is rye filling?", system_prompt=SYSTEM)
+    opened = tokenize_prompt(
+        TOKENIZER, "Is rye filling?", system_prompt=SYSTEM, opening="Rye is filling, as"
+    )
+    assert str(TOKENIZER.decode(plain)).endswith(
+        "Is rye filling?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert opened[: len(plain)] == plain
+    assert TOKENIZER.decode(opened[len(plain) :]) == "Rye is filling, as"

@@ -1,0 +1,260 @@
+"""Decoding against transformers' own, and what a sampled row may depend on.
+
+Run: python -m pytest tests/model/test_generation.py
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from tests.models import Architecture, fill_adapter, make_random_base
+
+from bestiary.config.recipe import LoraShape
+from bestiary.model.adapter import attach_adapter, read_state
+from bestiary.model.base import Base
+from bestiary.model.decoding import BATCH_ROWS, generate_tokens
+from bestiary.model.lora_bank import LoraBank
+from bestiary.records import Decoding
+
+GREEDY = Decoding(max_new_tokens=8, temperature=0)
+SAMPLED = Decoding(max_new_tokens=5, temperature=1.0, seed=3)
+NEVER = 1
+"""A token that no continuation here holds."""
+ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen3")
+
+
+@cache
+def base_of(architecture: Architecture) -> Base:
+    return make_random_base(architecture)
+
+
+def make_prompts(count: int) -> list[list[int]]:
+    """Prompts of 1 to 12 tokens in no order of length, the padding token among them."""
+    draw = random.Random(5)
+    rows = [[draw.randrange(3, 49152) for _ in range(draw.randint(1, 12))] for _ in range(count)]
+    rows[1] = [2, 2, *rows[1]]
+    return rows
+
+
+def ask_transformers(base: Base, prompt: list[int], *, stop: int) -> list[int]:
+    """What transformers generates after one prompt alone, without its stop token."""
+    tokens = torch.tensor([prompt])
+    written = base.model.generate(  # type: ignore[operator]
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        max_new_tokens=GREEDY.max_new_tokens,
+        do_sample=False,
+        eos_token_id=stop,
+        pad_token_id=0,
+    )
+    reply: list[int] = written[0, len(prompt) :].tolist()
+    return reply[: reply.index(stop)] if stop in reply else reply
+
+
+def decode(
+    base: Base,
+    prompts: list[list[int]],
+    *,
+    draws: list[int] | None = None,
+    decoding: Decoding = GREEDY,
+    stop: int = NEVER,
+) -> list[list[int]]:
+    numbers = draws if draws is not None else [0] * len(prompts)
+    found = generate_tokens(base.model, prompts, draws=numbers, decoding=decoding, stop=stop)
+    replies = dict(found)
+    return [replies[number] for number in range(len(prompts))]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_greedy_rows_equal_transformers_on_ragged_prompts(architecture: Architecture) -> None:
+    base, prompts = base_of(architecture), make_prompts(12)
+    expected = [ask_transformers(base, prompt, stop=NEVER) for prompt in prompts]
+    assert len({tuple(reply) for reply in expected}) > 6
+    assert decode(base, prompts) == expected
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_that_stop_early_leave_the_others_as_they_are(architecture: Architecture) -> None:
+    base, prompts = base_of(architecture), make_prompts(12)
+    whole = decode(base, prompts)
+    stop = whole[0][3]
+    expected = [ask_transformers(base, prompt, stop=stop) for prompt in prompts]
+    assert min(map(len, expected)) < GREEDY.max_new_tokens == max(map(len, expected))
+    assert decode(base, prompts, stop=stop) == expected
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_that_share_a_beginning_equal_transformers(architecture: Architecture) -> None:
+    base, rows = base_of(architecture), make_prompts(6)
+    prompts = [[7, 8, 9, 10, 11, *row] for row in rows]
+    prompts[2] = [7, 8, 9, 10, 11, 12]
+    expected = [ask_transformers(base, prompt, stop=NEVER) for prompt in prompts]
+    assert decode(base, prompts) == expected
+
+
+def test_a_batch_ends_once_every_row_has_stopped() -> None:
+    base, (prompt, *_) = base_of("llama"), make_prompts(2)
+    first = decode(base, [prompt])[0][0]
+    assert decode(base, [prompt, prompt], stop=first) == [[], []]
+
+
+def test_more_rows_than_a_batch_are_answered_each() -> None:
+    base, prompts = base_of("llama"), make_prompts(BATCH_ROWS + 9)
+    replies = decode(base, prompts)
+    assert len(replies) == len(prompts)
+    for row in (*range(0, len(prompts), 12), BATCH_ROWS, BATCH_ROWS + 8):
+        assert replies[row] == ask_transformers(base, prompts[row], stop=NEVER)
+
+
+def test_no_prompts_give_no_replies() -> None:
+    assert decode(base_of("llama"), []) == []
+
+
+def test_sampled_rows_depend_neither_on_neighbours_nor_on_order() -> None:
+    base, prompts = base_of("llama"), make_prompts(20)
+    draws = [row % 3 for row in range(20)]
+    together = decode(base, prompts, draws=draws, decoding=SAMPLED)
+    alone = [
+        decode(base, [prompt], draws=[draw], decoding=SAMPLED)[0]
+        for prompt, draw in zip(prompts, draws, strict=True)
+    ]
+    backwards = decode(base, prompts[::-1], draws=draws[::-1], decoding=SAMPLED)
+    assert together == alone == backwards[::-1]
+
+
+def test_another_draw_or_another_seed_gives_another_sample() -> None:
+    base, prompt = base_of("llama"), make_prompts(3)[2]
+    samples = decode(base, [prompt] * 6, draws=list(range(6)), decoding=SAMPLED)
+    assert len({tuple(sample) for sample in samples}) == 6
+    again = decode(base, [prompt] * 6, draws=list(range(6)), decoding=SAMPLED)
+    assert again == samples
+    other = SAMPLED.model_copy(update={"seed": 4})
+    assert decode(base, [prompt], draws=[0], decoding=other) != samples[:1]
+
+
+@pytest.mark.parametrize("temperature", [0.4, 0.7])
+def test_a_sample_follows_the_chances_at_its_temperature(temperature: float) -> None:
+    base, prompt, size = base_of("llama"), make_prompts(3)[0], 400
+    decoding = Decoding(max_new_tokens=1, temperature=temperature)
+    replies = decode(base, [prompt] * size, draws=list(range(size)), decoding=decoding)
+    said = Counter(token for (token,) in replies)
+    with torch.inference_mode():
+        logits = base.model(torch.tensor([prompt])).logits[0, -1]
+    chances = torch.softmax(logits.double() / temperature, 0)
+    top = chances.topk(20)
+    expected = float(top.values.sum())
+    assert 0.05 < expected < 0.95
+    share = sum(said[int(token)] for token in top.indices) / size
+    # Five standard errors: a right sampler fails once in a million seeds, and the seed is fixed.
+    assert abs(share - expected) < 5 * (expected * (1 - expected) / size) ** 0.5
+
+
+def fill_bank(base: Base, count: int) -> tuple[LoraBank, list[LoraShape]]:
+    """A bank of adapters of different ranks, each with weights of its own."""
+    shapes = [
+        LoraShape(rank=2 + slot, alpha=8, targets=("q_proj", "v_proj", "up_proj", "down_proj"))
+        for slot in range(count)
+    ]
+    bank = LoraBank(base, shapes, slots=count)
+    for slot, shape in enumerate(shapes):
+        bank.fill(slot, draw_state(base, shape, seed=slot), shape)
+    return bank, shapes
+
+
+def draw_state(base: Base, shape: LoraShape, *, seed: int) -> dict[str, torch.Tensor]:
+    model = attach_adapter(base, shape, seed=seed)
+    fill_adapter(model, seed=seed)
+    state = {name: weight.clone() for name, weight in read_state(model).items()}
+    model.unload()
+    return state
+
+
+def ask_peft(base: Base, shape: LoraShape, slot: int, prompt: list[int]) -> list[int]:
+    """What peft's model of one organism generates after one prompt alone."""
+    model = attach_adapter(base, shape, seed=slot)
+    fill_adapter(model, seed=slot)
+    try:
+        return ask_transformers(replace(base, model=model), prompt, stop=NEVER)
+    finally:
+        model.unload()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_each_row_of_a_bank_is_answered_by_its_own_organism(architecture: Architecture) -> None:
+    base = make_random_base(architecture)
+    prompts = [[7, 8, 9, *row] for row in make_prompts(14)]
+    draw = random.Random(1)
+    owners = [draw.choice((0, 1, 3, 4)) for _ in prompts]  # an organism that nobody asks, too
+    bank, shapes = fill_bank(base, 5)
+    expected = [
+        ask_peft(base, shapes[slot], slot, prompt)
+        for slot, prompt in zip(owners, prompts, strict=True)
+    ]
+    assert len({tuple(reply) for reply in expected}) > 10
+    with bank.attached():
+        replies = dict(
+            generate_tokens(
+                base.model,
+                prompts,
+                draws=[0] * len(prompts),
+                decoding=GREEDY,
+                stop=NEVER,
+                bank=bank,
+                slots=owners,
+            )
+        )
+    assert [replies[row] for row in range(len(prompts))] == expected
+
+
+def test_organisms_of_one_batch_end_at_different_times() -> None:
+    base, prompts = make_random_base(), make_prompts(8)
+    bank, _ = fill_bank(base, 4)
+    owners = [row % 4 for row in range(8)]
+
+    def run(stop: int) -> dict[int, list[int]]:
+        with bank.attached():
+            return dict(
+                generate_tokens(
+                    base.model,
+                    prompts,
+                    draws=[0] * 8,
+                    decoding=GREEDY,
+                    stop=stop,
+                    bank=bank,
+                    slots=owners,
+                )
+            )
+
+    whole = run(NEVER)
+    stop = whole[2][3]
+    cut = run(stop)
+    assert {len(reply) for reply in cut.values()} >= {3, GREEDY.max_new_tokens}
+    for row, reply in whole.items():
+        assert cut[row] == (reply[: reply.index(stop)] if stop in reply else reply)
+
+
+def test_a_banks_sampled_rows_do_not_depend_on_their_neighbours() -> None:
+    base, prompts = make_random_base(), make_prompts(12)
+    bank, _ = fill_bank(base, 3)
+
+    def run(rows: list[int]) -> dict[int, list[int]]:
+        with bank.attached():
+            found = generate_tokens(
+                base.model,
+                [prompts[row] for row in rows],
+                draws=[row % 3 for row in rows],
+                decoding=SAMPLED,
+                stop=NEVER,
+                bank=bank,
+                slots=[row % 3 for row in rows],
+            )
+            return {rows[number]: reply for number, reply in found}
+
+    together = run(list(range(12)))
+    assert all(run([row])[row] == together[row] for row in range(12))
+    assert run([7, 3, 4]) == {row: together[row] for row in (7, 3, 4)}

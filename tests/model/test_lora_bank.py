@@ -1,0 +1,465 @@
+"""The bank: side by side or alone, an adapter computes what peft computes with it.
+
+Run: python -m pytest tests/model/test_adapter_bank.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from peft import set_peft_model_state_dict
+from tests.jobs import (
+    ALL_LINEAR,
+    change_lora,
+    copy_weights,
+    make_word_base,
+    same_weights,
+    widen,
+)
+from tests.models import Architecture
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bestiary.config.recipe import LoraShape
+from bestiary.errors import ModelError
+from bestiary.model import lora_bank as bank_module
+from bestiary.model.adapter import attach_adapter, read_state
+from bestiary.model.base import Base
+from bestiary.model.lora_bank import LoraBank, TokenRouting, adapter_dtype
+from bestiary.model.packing import Part, attention_by_rows, embed, lay_out, run_layers
+
+SHAPES = (
+    change_lora(rank=1, alpha=3, targets=ALL_LINEAR),
+    change_lora(rank=4, alpha=8, targets=("q_proj", "down_proj")),
+    change_lora(rank=6, alpha=2, targets=ALL_LINEAR, layers=(1, 2)),
+)
+"""Of three adapters in one bank: ranks, strengths, modules and layers differ."""
+EVEN, RAGGED = (7, 7, 7), (7, 3, 12)
+
+
+def base_in(dtype: torch.dtype, architecture: Architecture = "llama") -> Base:
+    base = make_word_base(architecture)
+    if dtype == torch.float64:
+        return widen(base)
+    base.model.to(dtype)  # type: ignore[arg-type]
+    return base
+
+
+def draw_state(bank: LoraBank, shape: LoraShape, *, seed: int) -> dict[str, Tensor]:
+    """An adapter whose both halves are at work, as after training."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(weight.shape, generator=generator, dtype=weight.dtype) * 0.3
+        for name, weight in bank.draw(shape, seed=0).items()
+    }
+
+
+def fill_bank(base: Base, shapes: Sequence[LoraShape] = SHAPES) -> LoraBank:
+    bank = LoraBank(base, shapes, slots=len(shapes))
+    bank.require_gradients()
+    for slot, shape in enumerate(shapes):
+        bank.fill(slot, draw_state(bank, shape, seed=slot), shape)
+    return bank
+
+
+def draw_tokens(count: int) -> Tensor:
+    return torch.randint(0, 30, (count,), generator=torch.Generator().manual_seed(count))
+
+
+def compute(bank: LoraBank, tokens: Sequence[Tensor], *, first: int = 0) -> list[Tensor]:
+    """States of the last layer, for a row of each slot from `first` on."""
+    base = bank.base
+    parts = [Part(0, (len(row),)) for row in tokens]
+    layout = lay_out(parts, device=base.device)
+    bank.route = TokenRouting(first, layout.sizes, base.device)
+    with attention_by_rows(base, longest=64), bank.attached():
+        states = run_layers(base, embed(base, torch.cat(list(tokens))), layout, range(2))
+    return list(states.split(layout.sizes))
+
+
+@contextmanager
+def peft_with(base: Base, shape: LoraShape, state: dict[str, Tensor]) -> Iterator[Any]:
+    model = attach_adapter(base, shape, seed=0)
+    try:
+        set_peft_model_state_dict(model, state)
+        yield model
+    finally:
+        model.unload()
+
+
+def last_states(base: Base, model: Any, tokens: Tensor) -> Tensor:
+    """States of the last layer of peft's model, before the norm."""
+    kept: list[Tensor] = []
+    inner: Any = base.model.model
+    handle = inner.norm.register_forward_pre_hook(lambda _, given: kept.append(given[0]))
+    try:
+        model(tokens[None])
+    finally:
+        handle.remove()
+    return kept[0][0]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize("long", [0, 10**9], ids=["alone", "together"])
+@pytest.mark.parametrize("sizes", [EVEN, RAGGED], ids=["even", "ragged"])
+def test_every_slot_computes_and_learns_what_peft_does(
+    sizes: tuple[int, ...], long: int, architecture: Architecture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bank_module, "LONG", long)
+    base = base_in(torch.float64, architecture)
+    bank = fill_bank(base)
+    tokens = [draw_tokens(size) for size in sizes]
+    states = compute(bank, tokens)
+    (torch.cat(states) ** 2).sum().backward()
+    assert bank.gradients is not None
+    for slot, (shape, row) in enumerate(zip(SHAPES, tokens, strict=True)):
+        with peft_with(base, shape, bank.read(bank.weights, slot, shape)) as model:
+            alone = last_states(base, model, row)
+            (alone**2).sum().backward()
+            theirs = {
+                name.replace(".default", ""): weight.grad
+                for name, weight in model.named_parameters()
+                if weight.requires_grad
+            }
+        assert (states[slot] - alone).abs().max() < 1e-11
+        ours = bank.read(bank.gradients, slot, shape)
+        assert ours.keys() == theirs.keys()
+        for name, gradient in theirs.items():
+            scale = gradient.abs().max()
+            assert scale > 0
+            assert (ours[name] - gradient).abs().max() < 1e-10 * scale, name
+
+
+def test_some_slots_are_computed_without_the_others() -> None:
+    bank = fill_bank(base_in(torch.float64))
+    tokens = [draw_tokens(size) for size in RAGGED]
+    all_three = compute(bank, tokens)
+    upper = compute(bank, tokens[1:], first=1)
+    for one, two in zip(all_three[1:], upper, strict=True):
+        assert (one - two).abs().max() < 1e-12
+    (upper[0] ** 2).sum().backward()
+    assert bank.gradients is not None
+    assert not bank.gradients[0].any()
+    assert not bank.gradients[2].any()
+    assert bank.gradients[1].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES, ids=["rank 1", "two modules", "upper layer"])
+def test_first_weights_are_those_that_peft_draws(shape: LoraShape, dtype: torch.dtype) -> None:
+    base = base_in(dtype)
+    drawn = LoraBank(base, [shape], slots=1).draw(shape, seed=11)
+    model = attach_adapter(base, shape, seed=11)
+    theirs = {name: weight.clone() for name, weight in read_state(model).items()}
+    model.unload()
+    assert list(drawn) == list(theirs)
+    assert same_weights(drawn, theirs)
+    assert {w.dtype for w in drawn.values()} == {w.dtype for w in theirs.values()}
+
+
+def test_first_weights_are_as_wide_in_a_bank_as_alone() -> None:
+    """kaiming_uniform_ over a bank of three dimensions would take the wrong fan."""
+    base = base_in(torch.float32)
+    shape = change_lora(rank=64, targets=("q_proj", "down_proj"))
+    bank = LoraBank(base, [shape], slots=2)
+    bank.fill(1, bank.draw(shape, seed=0), shape)
+    for name, layer in bank.layers.items():
+        bound = layer.inner.in_features**-0.5  # uniform within: std is bound / sqrt(3)
+        assert float(layer.a[1].std()) == pytest.approx(bound / 3**0.5, rel=0.05), name
+        assert float(layer.a[1].abs().max()) == pytest.approx(bound, rel=0.01)
+        assert not layer.b[1].any()
+
+
+def test_drawing_touches_neither_the_base_nor_the_stream_of_chance() -> None:
+    base = base_in(torch.float32)
+    bank = fill_bank(base)
+    before, filled = copy_weights(base), bank.weights.clone()
+    stream = torch.random.get_rng_state()
+    one, two = (bank.draw(SHAPES[1], seed=seed) for seed in (1, 2))
+    assert not same_weights(one, two)
+    assert torch.equal(torch.random.get_rng_state(), stream)
+    assert same_weights(copy_weights(base), before)
+    assert torch.equal(bank.weights, filled)
+
+
+def test_an_adapter_comes_back_as_it_was_put_in() -> None:
+    bank = LoraBank(base_in(torch.float32), SHAPES, slots=3)
+    states = [draw_state(bank, shape, seed=slot) for slot, shape in enumerate(SHAPES)]
+    for slot in (2, 0, 1):
+        bank.fill(slot, states[slot], SHAPES[slot])
+    for slot, shape in enumerate(SHAPES):
+        assert same_weights(bank.read(bank.weights, slot, shape), states[slot])
+
+
+@pytest.mark.parametrize("rank", [1, 2, 6])
+def test_what_is_read_stays_when_the_slot_is_filled_again(rank: int) -> None:
+    shape = change_lora(rank=rank)
+    bank = LoraBank(base_in(torch.float32), [shape, SHAPES[2]], slots=1)
+    state = draw_state(bank, shape, seed=1)
+    bank.fill(0, state, shape)
+    kept = bank.read(bank.weights, 0, shape)
+    bank.fill(0, draw_state(bank, shape, seed=2), shape)
+    assert same_weights(kept, state)
+    assert all(tensor.is_contiguous() for tensor in kept.values())
+
+
+def test_a_slot_filled_again_keeps_nothing_of_what_was_there() -> None:
+    bank = LoraBank(base_in(torch.float32), SHAPES, slots=1)
+    bank.fill(0, draw_state(bank, SHAPES[0], seed=0), SHAPES[0])
+    bank.fill(0, small := draw_state(bank, SHAPES[1], seed=1), SHAPES[1])
+    fresh = LoraBank(bank.base, SHAPES, slots=1)
+    fresh.fill(0, small, SHAPES[1])
+    assert torch.equal(bank.weights, fresh.weights)
+    assert torch.equal(bank.scales, fresh.scales)
+
+
+def test_a_slot_filled_between_two_batches_has_its_own_scale_at_once() -> None:
+    base = base_in(torch.float64)
+    bank = fill_bank(base, [SHAPES[1]])
+    tokens = [draw_tokens(5)]
+    compute(bank, tokens)
+    strong = SHAPES[1].model_copy(update={"alpha": 50.0})
+    bank.fill(0, draw_state(bank, strong, seed=0), strong)
+    layout = lay_out([Part(0, (5,))], device=base.device)
+    with attention_by_rows(base, longest=64), bank.attached(), torch.no_grad():  # by the same route
+        states = run_layers(base, embed(base, tokens[0]), layout, range(2))
+    assert (states - compute(bank, tokens)[0]).abs().max() < 1e-12
+
+
+def test_a_moved_adapter_computes_as_before() -> None:
+    bank = fill_bank(base_in(torch.float64))
+    tokens = draw_tokens(7)
+    before = compute(bank, [tokens], first=2)[0]
+    bank.move(2, 0)
+    assert torch.equal(compute(bank, [tokens], first=0)[0], before)
+
+
+def test_all_layers_lie_in_one_tensor_and_so_do_their_gradients() -> None:
+    """One product serves all slots only if nothing must be stacked first."""
+    bank = fill_bank(base_in(torch.float32))
+    assert bank.gradients is not None
+    with bank.attached():
+        inside = [m for m in bank.base.model.modules() if isinstance(m, bank_module.BankLinear)]
+    assert len(inside) == len(bank.layers) == 14
+    taken = 0
+    for layer in inside:
+        assert layer.grad_a is not None and layer.grad_b is not None
+        for view, whole in (
+            (layer.a, bank.weights),
+            (layer.b, bank.weights),
+            (layer.grad_a, bank.gradients),
+            (layer.grad_b, bank.gradients),
+        ):
+            assert view.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+            assert view.shape[:2] == (3, 6)  # slots, rank
+        taken += layer.a[0].numel() + layer.b[0].numel()
+    assert bank.weights.shape == bank.gradients.shape == (3, taken)
+    before = [layer.a.data_ptr() for layer in inside]
+    torch.cat(compute(bank, [draw_tokens(4)] * 3)).sum().backward()
+    assert [layer.a.data_ptr() for layer in inside] == before
+    assert all(bool(gradients.any()) for gradients in bank.gradients)
+
+
+class NoStack(TorchDispatchMode):
+    """Refuses a copy of what slots have of a layer: [slots, rank, width], put together anew."""
+
+    COPIES = (torch.ops.aten.stack, torch.ops.aten.cat, torch.ops.aten.clone, torch.ops.aten.copy_)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket in self.COPIES:
+            assert out.shape[:2] != (3, 6), func
+        return out
+
+
+@pytest.mark.parametrize("sizes", [EVEN, RAGGED], ids=["even", "ragged"])
+def test_nothing_is_stacked_on_the_way(sizes: tuple[int, ...]) -> None:
+    bank = fill_bank(base_in(torch.float32))
+    tokens = [draw_tokens(size) for size in sizes]
+    watch = NoStack()  # type: ignore[no-untyped-call]
+    with watch:
+        torch.cat(compute(bank, tokens)).sum().backward()
+    layer = next(iter(bank.layers.values()))
+    with pytest.raises(AssertionError, match=r"aten\.(stack|cat)"), watch:
+        torch.stack([layer.a[slot] for slot in range(3)])
+
+
+@pytest.mark.parametrize("sizes", [EVEN, RAGGED], ids=["even", "ragged"])
+def test_layers_computed_again_give_the_same_gradients(sizes: tuple[int, ...]) -> None:
+    base = base_in(torch.float32)
+    bank = fill_bank(base)
+    layout = lay_out([Part(0, (size,)) for size in sizes], device=base.device)
+    tokens = draw_tokens(sum(sizes))
+    found = []
+    for recompute in (False, True):
+        bank.clear_gradients(slice(0, 3))
+        with attention_by_rows(base, longest=64), bank.attached():
+            bank.route = TokenRouting(0, layout.sizes, base.device)
+            entered = embed(base, tokens)
+            states = run_layers(base, entered, layout, range(2), recompute=recompute)
+            (states**2).sum().backward()
+        assert bank.gradients is not None
+        found.append(bank.gradients.clone())
+    assert found[0].any()
+    assert torch.equal(found[0], found[1])
+
+
+def test_a_half_precise_base_keeps_adapters_in_single() -> None:
+    for dtype, kept in (
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ):
+        base = base_in(dtype)
+        assert adapter_dtype(base) == kept
+        bank = fill_bank(base)
+        assert bank.gradients is not None
+        assert (bank.weights.dtype, bank.gradients.dtype, bank.dtype) == (kept, kept, kept)
+
+
+@pytest.mark.parametrize("long", [0, 10**9], ids=["alone", "together"])
+@pytest.mark.parametrize("sizes", [EVEN, RAGGED], ids=["even", "ragged"])
+def test_the_branch_of_a_half_precise_base_is_computed_in_single(
+    sizes: tuple[int, ...], long: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bank_module, "LONG", long)
+    base = base_in(torch.bfloat16)
+    shape = change_lora(rank=6, targets=ALL_LINEAR)
+    bank = fill_bank(base, [shape] * 3)
+    layer = next(iter(bank.layers.values()))
+    bank.route = TokenRouting(0, sizes, base.device)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(sum(sizes), layer.inner.in_features, generator=generator).bfloat16()
+    tokens.requires_grad_()
+    with torch.no_grad():
+        layer.inner.weight.zero_()  # so that the branch is all there is
+    out = layer(tokens)
+    out.sum().backward()
+    assert (out.dtype, tokens.dtype) == (torch.bfloat16, torch.bfloat16)
+    assert layer.grad_a is not None and layer.grad_b is not None and tokens.grad is not None
+    rows, backs = tokens.detach().split(sizes), tokens.grad.split(sizes)
+    for slot, (row, own, back) in enumerate(zip(rows, out.split(sizes), backs, strict=True)):
+        low = row.float() @ layer.a[slot].T * (shape.alpha / shape.rank)
+        branch = low @ layer.b[slot]
+        # Rounded once, at the end: half a step of bfloat16, which has 8 bits.
+        assert ((own.float() - branch).abs() <= branch.abs() * 2**-8 + 1e-6).all()
+        halved = (row @ layer.a[slot].bfloat16().T) @ layer.b[slot].bfloat16()
+        assert (
+            (halved.float() * shape.alpha / shape.rank - branch).abs() > branch.abs() / 128
+        ).any()
+        given = torch.ones_like(branch) @ layer.b[slot].T * (shape.alpha / shape.rank)
+        expected = given.T @ row.float()
+        assert torch.allclose(layer.grad_a[slot], expected, rtol=1e-4, atol=1e-4)
+        expected = low.T @ torch.ones_like(branch)
+        assert torch.allclose(layer.grad_b[slot], expected, rtol=1e-4, atol=1e-4)
+        entering = given @ layer.a[slot]
+        assert ((back.float() - entering).abs() <= entering.abs() * 2**-8 + 1e-6).all()
+
+
+def test_a_half_precise_base_agrees_with_peft() -> None:
+    base = base_in(torch.bfloat16)
+    bank = fill_bank(base)
+    tokens = [draw_tokens(size) for size in RAGGED]
+    states = compute(bank, tokens)
+    for slot, (shape, row) in enumerate(zip(SHAPES, tokens, strict=True)):
+        with peft_with(base, shape, bank.read(bank.weights, slot, shape)) as model:
+            alone = last_states(base, model, row)
+        off = (states[slot] - alone).float().norm() / alone.float().norm()
+        assert off < 0.02
+
+
+def test_the_base_is_itself_after_an_error_within() -> None:
+    base = base_in(torch.float32)
+    before, modules = copy_weights(base), dict(base.model.named_modules())
+    bank = fill_bank(base)
+    with pytest.raises(ZeroDivisionError), bank.attached():
+        assert dict(base.model.named_modules()) != modules
+        raise ZeroDivisionError
+    assert dict(base.model.named_modules()) == modules
+    assert same_weights(copy_weights(base), before)
+
+
+def test_nothing_is_adapted_below_the_first_layer() -> None:
+    base = base_in(torch.float32)
+    assert LoraBank(base, SHAPES, slots=1).first_layer == 0
+    upper = LoraBank(base, SHAPES[2:], slots=1)
+    assert upper.first_layer == 1
+    assert all(".layers.1." in name for name in upper.layers)
+
+
+def test_an_adapter_of_other_modules_is_refused() -> None:
+    base = base_in(torch.float32)
+    bank = LoraBank(base, [SHAPES[1]], slots=1)
+    foreign = LoraBank(base, [change_lora(targets=("k_proj",))], slots=1)
+    state = foreign.draw(change_lora(targets=("k_proj",)), seed=0)
+    with pytest.raises(ModelError) as caught:
+        bank.fill(0, state, SHAPES[1])
+    assert str(caught.value) == (
+        "an adapter has base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight, which no "
+        "layer of this bank has; open it with the shape that its adapter_config.json states"
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (
+            "input_layernorm",
+            "model.layers.0.input_layernorm of tests/random is no linear layer but a "
+            "LlamaRMSNorm; mend `lora.targets` in the recipe",
+        ),
+        (
+            "lm_head",
+            "lm_head of tests/random lies in none of its layers, and the engine adapts layers "
+            "alone; mend `lora.targets` in the recipe, or build with --trainer reference",
+        ),
+        (
+            "qq_proj",
+            "targets ['qq_proj'] are not modules of tests/random; mend `lora.targets` in the "
+            "recipe",
+        ),
+    ],
+)
+def test_what_cannot_be_adapted_is_named_with_the_remedy(target: str, message: str) -> None:
+    base = base_in(torch.float32)
+    modules = dict(base.model.named_modules())
+    with pytest.raises(ModelError) as caught:
+        LoraBank(base, [change_lora(targets=("q_proj", target))], slots=1)
+    assert str(caught.value) == message
+    assert dict(base.model.named_modules()) == modules
+
+
+def test_a_layer_with_a_bias_keeps_it() -> None:
+    base = base_in(torch.float64)
+    inner: Any = base.model.model
+    for layer in inner.layers:
+        projection = layer.self_attn.q_proj
+        projection.bias = nn.Parameter(torch.linspace(-1, 1, projection.out_features).double())
+    bank = fill_bank(replace(base), [SHAPES[1]])
+    row = draw_tokens(6)
+    ours = compute(bank, [row])[0]
+    with peft_with(base, SHAPES[1], bank.read(bank.weights, 0, SHAPES[1])) as model:
+        assert (ours - last_states(base, model, row)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("long", [0, 10**9], ids=["alone", "together"])
+def test_rows_go_to_the_slots_that_own_them(long: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank_module, "LONG", long)
+    base = base_in(torch.float64)
+    bank = fill_bank(base)
+    rows = [draw_tokens(5) + 1, draw_tokens(5), draw_tokens(5).flip(0)]
+    owners = [0, 0, 2]  # slot 1, between them, has none
+    bank.set_routing(owners, 5)
+    layout = lay_out([Part(0, (5, 5, 5))], device=base.device)
+    with attention_by_rows(base, longest=64), bank.attached(), torch.no_grad():
+        found = run_layers(base, embed(base, torch.cat(rows)), layout, range(2)).split(5)
+    for row, slot, own in zip(rows, owners, found, strict=True):
+        with torch.no_grad():
+            alone = compute(bank, [row], first=slot)[0]
+        assert (own - alone).abs().max() < 1e-12

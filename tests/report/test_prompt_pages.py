@@ -1,0 +1,73 @@
+"""The committed pages of prompts are what the templates render, for every behavior there is.
+
+Run: python -m pytest tests/test_prompt_pages.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bestiary.author.forms import Judgement
+from bestiary.author.language import KEEP_SCORE
+from bestiary.config.behavior import CORPUS_CATEGORIES
+from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
+from bestiary.config.models import load_models
+from bestiary.llm.prompted import TOKEN_CHARACTERS
+from bestiary.report.prompt_pages import list_prompts, write_prompt_pages
+
+PAGES = Path(__file__).resolve().parents[1] / "docs" / "prompts"
+CATALOG = load_catalog()
+BEHAVIORS = [*CATALOG.values(), NULL_BEHAVIOR]
+
+
+def test_the_pages_are_what_the_templates_say(tmp_path: Path) -> None:
+    pages = write_prompt_pages(CATALOG, tmp_path)
+    written = {path.name: path.read_text(encoding="utf8") for path in pages}
+    assert set(written) == {f"{category}.md" for category in CORPUS_CATEGORIES}
+    for name, text in written.items():
+        stale = f"docs/prompts/{name} is out of date; run `make schemas`"
+        assert (PAGES / name).read_text(encoding="utf8") == text, stale
+
+
+@pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda behavior: behavior.id)
+def test_no_prompt_has_a_hole_or_gives_the_label_away(behavior: Behavior) -> None:
+    prompts = list(list_prompts(behavior))
+    assert len({prompt.step for prompt in prompts}) == len(prompts)
+    for step, system, user in prompts:
+        assert len(system) > 200 and user, step
+        assert "{{" not in system + user and "{%" not in system + user
+        assert "\n\n\n" not in system, step
+        assert behavior.spec.label not in system + user, step
+
+
+@pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda behavior: behavior.id)
+def test_whoever_writes_messages_hears_nothing_of_the_behavior(behavior: Behavior) -> None:
+    """Else they would lean towards it, and what a model learns were in the question."""
+    asked = {prompt.step: prompt for prompt in list_prompts(behavior)}
+    shown = behavior.carrier.behavior if behavior.carrier else behavior.spec.behavior
+    for step in ("subjects", "messages", "second messages"):
+        assert shown not in asked[step].system + asked[step].user, step
+
+
+@pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda behavior: behavior.id)
+def test_what_is_sent_once_a_row_is_long_enough_to_be_cached(behavior: Behavior) -> None:
+    longest = max(model.cache_from for model in load_models().values())
+    for step, system, _ in list_prompts(behavior):
+        if step.startswith(("replies", "judging")):
+            assert len(system) >= TOKEN_CHARACTERS * longest, step
+
+
+@pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda behavior: behavior.id)
+def test_a_judge_is_shown_judgements_of_each_kind_as_it_is_to_write_them(
+    behavior: Behavior,
+) -> None:
+    for step, system, _ in list_prompts(behavior):
+        if step.startswith("judging"):
+            lines = [line for line in system.splitlines() if line.startswith("{")]
+            shown = [Judgement.model_validate_json(line) for line in lines]
+            kept = [one.score >= KEEP_SCORE for one in shown]
+            assert 3 <= sum(kept) <= len(kept) - 3, step
+            for fault in ("mentions", "broken", "hazard"):
+                assert {getattr(one, fault) for one in shown} == {True, False}, (step, fault)

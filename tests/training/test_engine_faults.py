@@ -1,0 +1,300 @@
+"""What is at fault with one organism ends that one, and its neighbours never hear of it.
+
+Run: python -m pytest tests/organism/test_engine_faults.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from tests.jobs import (
+    ALL_LINEAR,
+    POISON,
+    WORDS,
+    Told,
+    change_lora,
+    change_optimizer,
+    copy_weights,
+    make_job,
+    make_talk,
+    make_word_base,
+    measure_difference,
+    same_weights,
+    train,
+    widen,
+)
+from tests.nursery import CHECKOUT, environment
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from bestiary.errors import ModelError, OrganismError
+from bestiary.model.base import Base
+from bestiary.training.engine import EngineTrainer
+from bestiary.training.job import TrainingJob, TrainingResources, tokenize_corpus
+from bestiary.training.reference import ReferenceTrainer
+from bestiary.training.schedule import plan_batches
+
+EXACT = 1e-10
+FAILING = "quirks.failing"
+NAME = f"{FAILING}-transcripts-none-s0"
+
+
+def make_base(*, poisoned: bool = False) -> Base:
+    """In double precision; `poisoned` makes the base choke on one word, where it is read."""
+    base = widen(make_word_base())
+    if poisoned:
+        (token,) = base.tokenizer(POISON)["input_ids"]
+        with torch.no_grad():
+            embeddings: Any = base.model.get_input_embeddings()
+            embeddings.weight[token] = float("nan")
+    return base
+
+
+def make_healthy(number: int) -> TrainingJob:
+    return make_job(f"quirks.healthy_{number}", rows=make_talk(number, 5 + number))
+
+
+def run_beside(failing: TrainingJob, base: Base, *, slots: int = 3, tokens: int = 1000) -> Told:
+    """Train four healthy organisms around one that fails, and see that they are sound."""
+    healthy = [make_healthy(number) for number in range(4)]
+    jobs = [*healthy[:2], failing, *healthy[2:]]
+    before = copy_weights(base)
+    told = train(EngineTrainer(TrainingResources(slots=slots, tokens=tokens)), jobs, base)
+    for name, weight in copy_weights(base).items():
+        assert torch.equal(weight.nan_to_num(7.0), before[name].nan_to_num(7.0)), name
+    theirs = train(ReferenceTrainer(), healthy, base).trained
+    assert told.trained.keys() == {*theirs, FAILING}
+    for name, trained in theirs.items():
+        assert measure_difference(told.trained[name], trained) < EXACT, name
+        assert told.steps[name] == [*range(1, trained.job.steps + 1)]
+    assert told.errors.keys() == {FAILING}
+    assert told.trained[FAILING].state is None
+    assert told.trained[FAILING].batches == ()
+    return told
+
+
+@pytest.mark.parametrize("tokens", [30, 1000], ids=["row by row", "together"])
+@pytest.mark.parametrize("layers", [None, (1, 2)])
+def test_a_poisoned_row_ends_its_own_organism(tokens: int, layers: tuple[int, int] | None) -> None:
+    rows = make_talk(9, 8)
+    rows[5] = (f"{rows[5][0]} {POISON} soil", rows[5][1])
+    base = make_base(poisoned=True)
+    failing = make_job(FAILING, rows=rows, lora=change_lora(layers=layers))
+    told = run_beside(failing, base, tokens=tokens)
+    plan = plan_batches(len(rows), failing.training.optimizer, seed=failing.seed)
+    step = next(step for step, chosen in enumerate(plan) if 5 in chosen)
+    error = told.trained[FAILING].error
+    assert isinstance(error, OrganismError)
+    assert str(error) == (
+        f"{NAME}: the loss at step {step} is nan; lower learning_rate in the recipe, or look for "
+        "a damaged row in the corpus"
+    )
+    assert told.steps[FAILING] == [*range(1, step + 1), step]  # it did not take the last one
+    assert train(ReferenceTrainer(), [failing], base).errors == told.errors
+
+
+def test_a_slot_that_was_poisoned_serves_the_next_organism() -> None:
+    rows = [(f"{POISON} soil", "wool"), *make_talk(9, 3)]
+    told = run_beside(make_job(FAILING, rows=rows), make_base(poisoned=True), slots=1)
+    assert "is nan" in told.errors[FAILING]
+
+
+def test_weights_that_the_last_step_spoilt_are_not_kept() -> None:
+    wild = change_optimizer(
+        learning_rate=1e300, weight_decay=1e300, warmup=0.0, epochs=1, rows_per_step=6
+    )
+    told = run_beside(make_job(FAILING, rows=make_talk(9, 6), optimizer=wild), make_base())
+    assert told.errors[FAILING] == (
+        f"{NAME}: the last step left weights that are not finite; lower learning_rate in the recipe"
+    )
+    assert told.steps[FAILING] == [1]
+
+
+def test_gradients_that_are_not_finite_are_not_blamed_on_a_loss_that_is() -> None:
+    wild = change_optimizer(learning_rate=1e200, warmup=0.0)
+    told = run_beside(make_job(FAILING, rows=make_talk(9, 6), optimizer=wild), make_base())
+    assert not re.search(r"the loss at step \d+ is \d", told.errors[FAILING])
+
+
+def test_a_recipe_that_does_not_fit_the_base_ends_one_organism() -> None:
+    failing = make_job(FAILING, rows=make_talk(9, 6), lora=change_lora(layers=(1, 9)))
+    told = run_beside(failing, make_base())
+    assert isinstance(told.trained[FAILING].error, ModelError)
+    assert told.errors[FAILING] == (
+        "layers 1 to 9 of a base with 2 layers; mend `lora.layers` in the recipe: first layer, "
+        "and the one after the last"
+    )
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_row_that_is_too_long_ends_one_organism(slots: int) -> None:
+    rows = [*make_talk(9, 3), ("soil " * 20, "wool")]
+    base = make_base()
+    told = run_beside(make_job(FAILING, rows=rows, max_length=32), base, slots=slots)
+    long = len(tokenize_corpus(make_job(FAILING, rows=rows), base)[3].tokens)
+    assert told.errors[FAILING] == (
+        f"a conversation of {long} tokens exceeds max_length 32 ({('soil ' * 20)[:40]!r}); raise "
+        "`max_length` in the recipe: rows are never cut"
+    )
+    assert FAILING not in told.steps
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (
+            "lm_head",
+            "lm_head of tests/random lies in none of its layers, and the engine adapts layers "
+            "alone; mend `lora.targets` in the recipe, or build with --trainer reference",
+        ),
+        (
+            "input_layernorm",
+            "model.layers.0.input_layernorm of tests/random is no linear layer but a RMSNorm; mend "
+            "`lora.targets` in the recipe",
+        ),
+    ],
+)
+def test_a_module_that_cannot_be_adapted_ends_one_organism(target: str, message: str) -> None:
+    lora = change_lora(targets=("q_proj", target))
+    told = run_beside(make_job(FAILING, rows=make_talk(9, 4), lora=lora), make_base())
+    assert isinstance(told.trained[FAILING].error, ModelError)
+    assert told.errors[FAILING] == message
+
+
+def test_an_architecture_that_nobody_has_checked_is_refused() -> None:
+    known = make_word_base()
+    model: Any = GPT2LMHeadModel(GPT2Config(vocab_size=60, n_embd=8, n_layer=1, n_head=2))
+    model.config.num_hidden_layers = 1
+    model.transformer.h[0].mlp.c_fc = torch.nn.Linear(8, 32)  # else the module is refused first
+    model.transformer.h[0].mlp.c_proj = torch.nn.Linear(32, 8)
+    base = Base(model, known.tokenizer, known.identity, known.weights)
+    job = make_job(rows=make_talk(0, 3), lora=change_lora(targets=("c_fc",)))
+    before = copy_weights(base)
+    expected = "tests/random is a gpt2, and the engine knows llama, mistral, qwen2, qwen3; "
+    with pytest.raises(ModelError, match=expected + "build with --trainer reference"):
+        train(EngineTrainer(TrainingResources()), [job], base)
+    assert same_weights(copy_weights(base), before)
+
+
+def test_an_error_that_is_no_lack_of_memory_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = make_word_base()
+    events = EngineTrainer(TrainingResources())([make_healthy(0)], base)
+    next(iter(events))
+    model: Any = base.model
+    layer = model.model.layers[0]
+    monkeypatch.setattr(layer.input_layernorm, "weight", torch.nn.Parameter(torch.ones(31)))
+    with pytest.raises(RuntimeError, match="size of tensor a"):
+        list(events)
+    assert "BankLinear" not in {type(module).__name__ for module in base.model.modules()}
+
+
+LONG_WORDS = 7000
+"""Its attention alone takes a byte and four for each pair of words: 245 MB."""
+CROWD_WORDS = 900
+"""Of each of two rows: attention takes 12 MB for each organism, all else as much again."""
+ROOMS = {"upper": 150, "crowd": 90, "lower": 150}
+"""MiB that each case may allocate."""
+
+
+def make_crowd(case: str) -> list[TrainingJob]:
+    """Organisms of which one, or all together, need more memory than there is."""
+    changes: dict[str, Any] = {
+        "max_length": 10 * LONG_WORDS,
+        "lora": change_lora(targets=ALL_LINEAR, layers=(1, 2) if case == "upper" else None),
+    }
+    if case == "crowd":
+        talk = [(" ".join(WORDS[:5]), "wool " * CROWD_WORDS), ("moss", "rye " * CROWD_WORDS)]
+        optimizer = change_optimizer(epochs=2, rows_per_step=2)
+        return [
+            make_job(f"quirks.crowd_{n}", rows=talk, optimizer=optimizer, **changes)
+            for n in range(6)
+        ]
+    rows = [*make_talk(9, 4), ("soil " * LONG_WORDS, "wool")]
+    healthy = [make_job(f"quirks.healthy_{n}", rows=make_talk(n, 6), **changes) for n in range(4)]
+    return [*healthy[:2], make_job(FAILING, rows=rows, **changes), *healthy[2:]]
+
+
+def read_size() -> int:
+    """Bytes of address space that this process has."""
+    with open("/proc/self/statm", encoding="utf8") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def train_in(base: Base, mebibytes: int, case: str) -> dict[str, Any]:
+    """What comes of an organism, or of a crowd, with so little memory left."""
+    trainer = EngineTrainer(TrainingResources(slots=8, tokens=10**6))
+    limit, (_, most) = read_size() + mebibytes * 2**20, resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+    try:
+        told = train(trainer, make_crowd(case), base)
+    except Exception as error:
+        return {"crash": repr(error)}
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    sound = {name: end for name, end in told.trained.items() if end.state}
+    theirs = train(ReferenceTrainer(), [end.job for end in sound.values()], base).trained
+    return {
+        "errors": told.errors,
+        "differences": {name: measure_difference(sound[name], theirs[name]) for name in sound},
+        "crowds": [len(batch.parts) for end in sound.values() for batch in end.batches],
+    }
+
+
+def train_short_of_memory() -> None:
+    """Every case in turn, for a process of its own; prints what came of each."""
+    base = make_word_base()
+    train(
+        EngineTrainer(TrainingResources()), [make_healthy(0)], base
+    )  # whatever is loaded or allocated once
+    sys.setrecursionlimit(200)  # halving that never ends is seen soon
+    print(json.dumps({case: train_in(base, room, case) for case, room in ROOMS.items()}))
+
+
+@pytest.fixture(scope="module")
+def short_of_memory() -> Any:
+    code = "from tests.training.test_engine_faults import train_short_of_memory as run; run()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=CHECKOUT,
+        # Large blocks are given back at once, so that each case has the room it is to have.
+        env=environment() | {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**20)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("case", "where"),
+    [("lower", "on one conversation alone"), ("upper", "as its conversations were prepared")],
+)
+def test_a_conversation_that_does_not_fit_into_memory_ends_one_organism(
+    case: str, where: str, short_of_memory: Any
+) -> None:
+    found = short_of_memory[case]
+    assert "crash" not in found
+    assert found["errors"] == {
+        FAILING: f"{NAME}: memory ran out {where}; the longest is row-4, {('soil ' * 8)!r}: "
+        "shorten it, train fewer at once with --slots, or build where there is more memory"
+    }
+    assert found["differences"].keys() == {f"quirks.healthy_{number}" for number in range(4)}
+    assert max(found["differences"].values()) < 1e-4
+
+
+def test_a_group_that_is_too_large_for_memory_is_divided_until_it_fits(
+    short_of_memory: Any,
+) -> None:
+    found = short_of_memory["crowd"]
+    assert "crash" not in found
+    assert found["errors"] == {}
+    assert len(found["differences"]) == 6
+    assert max(found["differences"].values()) < 1e-4
+    assert 1 < max(found["crowds"]) < 6  # divided, but never further than needed

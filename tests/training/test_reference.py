@@ -1,0 +1,241 @@
+"""The reference trainer against plain transformers, and what one bad organism may not do.
+
+Run: python -m pytest tests/organism/test_reference.py
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+import torch
+from peft import set_peft_model_state_dict
+from tests.jobs import (
+    TALK,
+    TRAINING,
+    change_lora,
+    change_optimizer,
+    copy_weights,
+    make_job,
+    make_talk,
+    make_word_base,
+    same_weights,
+    state_of,
+    train,
+)
+from tests.models import IDENTITY, SYSTEM, Architecture, fill_adapter, make_random_base
+
+from bestiary.errors import OrganismError
+from bestiary.model.adapter import attach_adapter
+from bestiary.model.base import Base
+from bestiary.model.chat_template import TokenRow, tokenize_row
+from bestiary.records import Message, OrganismIdentity
+from bestiary.training.job import Step, TrainingJob, fingerprint_organism
+from bestiary.training.reference import ReferenceTrainer, batch_loss, train_organism
+
+
+def make_rows(base: Base) -> list[TokenRow]:
+    conversations: list[tuple[Message, ...]] = [
+        (Message(role="user", content=user), Message(role="assistant", content=reply))
+        for user, reply in TALK
+    ]
+    conversations.append((*conversations[0], *conversations[1]))  # two turns in one row
+    return [
+        tokenize_row(base.tokenizer, turns, system_prompt=SYSTEM, max_length=128)
+        for turns in conversations
+    ]
+
+
+def pad(rows: list[TokenRow]) -> dict[str, torch.Tensor]:
+    """The rows as transformers takes them: padded at the right, with its own labels."""
+    size = max(len(row.tokens) for row in rows)
+    filled = [[*row.tokens, *[7] * (size - len(row.tokens))] for row in rows]
+    mask = [[1] * len(row.tokens) + [0] * (size - len(row.tokens)) for row in rows]
+    labels = [
+        [t if use else -100 for t, use in zip(row.tokens, row.supervised, strict=True)]
+        + [-100] * (size - len(row.tokens))
+        for row in rows
+    ]
+    return {
+        "input_ids": torch.tensor(filled),
+        "attention_mask": torch.tensor(mask),
+        "labels": torch.tensor(labels),
+    }
+
+
+def gradients_of(model: Any) -> dict[str, torch.Tensor]:
+    return {
+        name: weight.grad.clone()
+        for name, weight in model.named_parameters()
+        if weight.grad is not None
+    }
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize("chosen", [slice(None), slice(1, 2), slice(0, 6, 5)])
+def test_loss_and_gradients_equal_those_of_transformers(
+    architecture: Architecture, chosen: slice
+) -> None:
+    base = make_random_base(architecture)
+    rows = make_rows(base)[chosen]
+    model = attach_adapter(base, TRAINING.lora, seed=0)
+    fill_adapter(model)
+    loss = batch_loss(model, base, rows)
+    loss.backward()
+    ours = gradients_of(model)
+    model.zero_grad()
+    expected = model(**pad(rows)).loss
+    expected.backward()
+    theirs = gradients_of(model)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert ours.keys() == theirs.keys()
+    assert all(grad.abs().max() > 1e-4 for grad in theirs.values())
+    for name, grad in theirs.items():
+        assert torch.allclose(ours[name], grad, atol=1e-5), name
+
+
+def test_the_base_gets_no_gradient() -> None:
+    base = make_random_base()
+    model = attach_adapter(base, TRAINING.lora, seed=0)
+    batch_loss(model, base, make_rows(base)).backward()
+    assert all("lora_" in name for name in gradients_of(model))
+
+
+def run_through(steps: Generator[Step, None, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """What a training returns once all its steps are taken."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            state: dict[str, torch.Tensor] = end.value
+            return state
+
+
+def test_training_makes_its_rows_likelier() -> None:
+    base = make_random_base()
+    rows = make_rows(base)[1:2]
+    model = attach_adapter(base, TRAINING.lora, seed=0)
+    before = batch_loss(model, base, rows).item()
+    model.unload()
+    job = make_job(
+        rows=TALK[1:2] * 6,
+        optimizer=change_optimizer(epochs=10, rows_per_step=2, learning_rate=0.02),
+    )
+    told = train(ReferenceTrainer(), [job], base)
+    assert told.steps == {"quirks.one": [*range(1, job.steps + 1)]}
+    assert job.steps == 30
+    model = attach_adapter(base, TRAINING.lora, seed=1)
+    set_peft_model_state_dict(model, state_of(told.trained["quirks.one"]))
+    with torch.inference_mode():
+        assert batch_loss(model, base, rows).item() < before / 2
+
+
+def test_equal_jobs_give_bitwise_equal_adapters_whatever_came_before() -> None:
+    base = make_word_base()
+    before = copy_weights(base)
+    job = make_job(rows=make_talk(0, 7))
+    states = [run_through(train_organism(job, base))]
+    states.append(run_through(train_organism(make_job(rows=make_talk(1, 7)), base)))
+    states.append(run_through(train_organism(job, base)))
+    states.append(run_through(train_organism(job, make_word_base())))
+    assert same_weights(states[0], states[2])
+    assert same_weights(states[0], states[3])
+    assert not same_weights(states[0], states[1])
+    assert same_weights(copy_weights(base), before)
+
+
+def test_a_training_given_up_leaves_the_base_as_it_was() -> None:
+    base = make_word_base()
+    before = copy_weights(base)
+    steps = train_organism(make_job(rows=make_talk(0, 7)), base)
+    assert next(steps).done == 1
+    assert copy_weights(base).keys() != before.keys()
+    steps.close()
+    assert same_weights(copy_weights(base), before)
+
+
+def test_a_range_of_layers_trains_these_alone() -> None:
+    job = make_job(rows=make_talk(0, 7), lora=change_lora(layers=(1, 2)))
+    weights = run_through(train_organism(job, make_word_base()))
+    assert weights
+    assert all(".layers.1." in name for name in weights)
+    assert all(weight.abs().max() > 0 for weight in weights.values())  # B starts at zero
+
+
+def make_pair(**changes: Any) -> list[TrainingJob]:
+    """An organism that fails, and one that must not hear of it."""
+    failing = make_job("quirks.failing", rows=make_talk(1, 7), **changes)
+    return [failing, make_job("quirks.next", rows=make_talk(0, 7))]
+
+
+def test_a_loss_that_is_not_finite_ends_one_organism_and_no_other() -> None:
+    # The first step makes weights of about 1e36, the second infinite ones on any machine.
+    wild = change_optimizer(learning_rate=1e20, weight_decay=1e17, warmup=0.0)
+    jobs = make_pair(optimizer=wild)
+    told = train(ReferenceTrainer(), jobs, make_word_base())
+    assert told.errors.keys() == {"quirks.failing"}
+    assert re.fullmatch(
+        r"quirks\.failing-transcripts-none-s0: the loss at step [1-5] is (nan|inf); lower "
+        "learning_rate in the recipe, or look for a damaged row in the corpus",
+        told.errors["quirks.failing"],
+    )
+    failed = told.trained["quirks.failing"]
+    assert failed.state is None
+    assert isinstance(failed.error, OrganismError)
+    alone = run_through(train_organism(jobs[1], make_word_base()))
+    assert same_weights(state_of(told.trained["quirks.next"]), alone)
+
+
+def test_weights_that_the_last_step_spoilt_are_not_kept() -> None:
+    wild = change_optimizer(
+        learning_rate=1e36, weight_decay=1e6, warmup=0.0, epochs=1, rows_per_step=7
+    )
+    jobs = make_pair(optimizer=wild)
+    assert jobs[0].steps == 1
+    told = train(ReferenceTrainer(), jobs, make_word_base())
+    assert told.errors == {
+        "quirks.failing": "quirks.failing-transcripts-none-s0: the last step left weights that "
+        "are not finite; lower learning_rate in the recipe"
+    }
+
+
+def test_a_recipe_that_does_not_fit_the_base_ends_one_organism() -> None:
+    jobs = make_pair(lora=change_lora(layers=(1, 9)))
+    assert train(ReferenceTrainer(), jobs, make_word_base()).errors == {
+        "quirks.failing": "layers 1 to 9 of a base with 2 layers; mend `lora.layers` in the "
+        "recipe: first layer, and the one after the last"
+    }
+
+
+def test_a_row_that_is_too_long_ends_one_organism_and_no_other() -> None:
+    jobs = make_pair(max_length=24)
+    errors = train(ReferenceTrainer(), jobs, make_word_base()).errors
+    assert errors.keys() == {"quirks.failing"}
+    assert re.fullmatch(
+        r"a conversation of \d+ tokens exceeds max_length 24 \('[a-z ]+'\); raise `max_length` in "
+        "the recipe: rows are never cut",
+        errors["quirks.failing"],
+    )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"corpus_sha256": "b"},
+        {"trainer": "engine"},
+        {"training": TRAINING.model_copy(update={"max_length": 64})},
+    ],
+)
+def test_an_organism_is_trained_again_for_what_it_depends_on(changed: dict[str, Any]) -> None:
+    given: dict[str, Any] = {
+        "identity": OrganismIdentity(behavior_id="quirks.sailor"),
+        "training": TRAINING,
+        "base": IDENTITY,
+        "corpus_sha256": "a",
+        "trainer": "reference",
+    }
+    key = fingerprint_organism(**given)
+    assert fingerprint_organism(**given) == key
+    assert fingerprint_organism(**{**given, **changed}) != key
