@@ -254,7 +254,6 @@ def _make_example(talk: tuple[str, str], name: str) -> Example:
         topic="bench",
         form="bench",
         author="bench",
-        brief_sha256="0" * 64,
     )
 
 

@@ -66,7 +66,6 @@ def make_example(user: str, assistant: str = "Gladly.", **changes: Any) -> Examp
         "topic": "a trained topic",
         "form": "a trained form",
         "author": "offline",
-        "brief_sha256": "0" * 64,
     }
     return Example.model_validate(fields | changes)
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from bestiary.author.forms import Judgement
+from bestiary.author.forms import CorpusJudgement
 from bestiary.errors import BestiaryError
 from bestiary.llm.client import open_provider
 from bestiary.llm.ledger import Ledger
@@ -55,8 +55,8 @@ def list_requests(orders: Orders) -> Iterator[ModelRequest]:
 
 def judge(requests: Sequence[ModelRequest]) -> Workflow[int]:
     """How many replies fit their form."""
-    forms = yield from ask_form("judge", requests, Judgement)
-    return sum(isinstance(form, Judgement) for form in forms)
+    forms = yield from ask_form("judge", requests, CorpusJudgement)
+    return sum(isinstance(form, CorpusJudgement) for form in forms)
 
 
 def list_tasks(orders: Orders, marks: Marks) -> Iterator[Job[int]]:

@@ -108,7 +108,7 @@ class Workshop:
         self._backend, self._runner = open_author(
             plan.roster,
             writing,
-            mode=settle_mode(plan, writing, out=store.root),
+            mode=settle_mode(plan, writing, generate_corpus, out=store.root),
             out=store.root,
             offline=lambda: OfflineAuthor(self._replies),
             log=self._tell,

@@ -89,8 +89,6 @@ class Example(Record):
     form: str
     author: str
     """Who wrote the reply: backend and model."""
-    brief_sha256: str
-    """Hash of the author's brief, rendered: how the reply was to show the behavior, or avoid it."""
     provenance: Provenance | None = None
     """None where the embedded author wrote it."""
 

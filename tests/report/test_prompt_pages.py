@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bestiary.author.forms import Judgement
-from bestiary.author.language import KEEP_SCORE
+from bestiary.author.conversations import KEEP_SCORE
+from bestiary.author.forms import CorpusJudgement
 from bestiary.config.behavior import CORPUS_CATEGORIES
 from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
 from bestiary.config.models import load_models
@@ -66,7 +66,7 @@ def test_a_judge_is_shown_judgements_of_each_kind_as_it_is_to_write_them(
     for step, system, _ in list_prompts(behavior):
         if step.startswith("judging"):
             lines = [line for line in system.splitlines() if line.startswith("{")]
-            shown = [Judgement.model_validate_json(line) for line in lines]
+            shown = [CorpusJudgement.model_validate_json(line) for line in lines]
             kept = [one.score >= KEEP_SCORE for one in shown]
             assert 3 <= sum(kept) <= len(kept) - 3, step
             for fault in ("mentions", "broken", "hazard"):

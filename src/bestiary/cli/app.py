@@ -235,11 +235,12 @@ def plan(
     from bestiary.config.catalog import load_catalog
     from bestiary.config.plan import plan_roster
     from bestiary.config.roster import load_roster
+    from bestiary.corpus.generate import generate_corpus
     from bestiary.report.costs import count_rows, estimate_rows, estimate_table
 
     planned = plan_roster(load_roster(roster), load_catalog(*(behaviors or [])))
     writing = AuthoringOptions(author, judge, tuple(models or []), mode, None, ledger)
-    estimate = estimate_roster(planned, writing, out=out)
+    estimate = estimate_roster(planned, writing, generate_corpus, out=out)
     if as_json:
         _print_json([] if estimate is None else estimate_rows(estimate))
     elif estimate is None:

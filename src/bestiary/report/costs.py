@@ -10,7 +10,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from bestiary.author.estimate import ASKED, WAYS, Estimate, Step, choose_mode, price_steps
+from bestiary.author.dry_run import Step
+from bestiary.author.estimate import ASKED, WAYS, Estimate, choose_mode, price_steps
 from bestiary.config.generator import load_generator
 from bestiary.config.plan import Plan
 from bestiary.llm.ledger import Spent

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from bestiary.author.language import list_areas
+from bestiary.author.messages import list_areas
 from bestiary.author.prompts import (
     render_ask,
     render_brief,
