@@ -128,16 +128,20 @@ class ConversationDraft:
 class LanguageAuthor:
     """Writes messages and replies by asking an author and a judge, who may be the same model."""
 
-    spare = SPARE
+    oversample = SPARE
 
     def __init__(self, author: PromptedModel, judge: PromptedModel, grid: Grid) -> None:
         self._author, self._judge, self._grid = author, judge, grid
         self.name = author.name
-        self.fingerprint = fingerprint(
-            models=[scribe.identity for scribe in (author, judge)],
+        self._fingerprint = fingerprint(
+            models=[model.identity for model in (author, judge)],
             grid=grid,
             version=VERSION,
         )
+
+    def fingerprint_for(self, behavior: Behavior) -> str:
+        """Covers both models, the grid, and the templates of the behavior's category."""
+        return fingerprint(models=self._fingerprint, templates=hash_templates(behavior.category))
 
     def write_prompts(
         self, behavior: Behavior, *, plain: bool, count: int, seed: int

@@ -28,14 +28,18 @@ class OfflineAuthor:
     that stops short is continued by the base.
     """
 
-    spare = 1.0
+    oversample = 1.0
 
     def __init__(self, replies: BaseReplies) -> None:
         self._replies = replies
         self.name = f"offline/{replies.identity.name}"
-        self.fingerprint = fingerprint(
+        self._fingerprint = fingerprint(
             replies=replies.fingerprint, decoding=DECODING, version=VERSION
         )
+
+    def fingerprint_for(self, behavior: Behavior) -> str:
+        """Covers the base's replies; no template is rendered."""
+        return self._fingerprint
 
     def write_prompts(
         self, behavior: Behavior, *, plain: bool, count: int, seed: int

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 from bestiary.config.catalog import Behavior
-from bestiary.llm.workflow import Job, Workflow
+from bestiary.llm.workflow import Job, JobResult, Workflow
 from bestiary.records import Drop, Message, PromptItem, Provenance, Record, Role
+
+T = TypeVar("T")
 
 
 class ReplyRequest(Record):
@@ -57,10 +59,12 @@ class Author(Protocol):
 
     name: str
     """Who writes: backend and model, as recorded with each row."""
-    fingerprint: str
-    """What the written text depends on besides what is asked."""
-    spare: float
+    oversample: float
     """Rows that are asked for each row needed, since some will be dropped."""
+
+    def fingerprint_for(self, behavior: Behavior) -> str:
+        """Hash of what its text for a behavior depends on besides the behavior and its banks."""
+        ...
 
     def write_prompts(
         self, behavior: Behavior, *, plain: bool, count: int, seed: int
@@ -82,10 +86,12 @@ class Author(Protocol):
 class Runner(Protocol):
     """Completes workflows: by asking language models, or without any."""
 
-    def run(self, jobs: Iterable[Job[Any]]) -> None:
-        """Complete each workflow and report its result."""
+    def run(
+        self, jobs: Iterable[Job[T]], *, heartbeat: Callable[[], None] = ...
+    ) -> Iterator[JobResult[T]]:
+        """Complete workflows and yield each result as it comes."""
         ...
 
     def describe(self) -> str:
-        """What is spent and left, for the progress line; empty where nothing is paid."""
+        """What is spent and left, for the progress line; empty if nothing is paid."""
         ...

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 from bestiary.author.filters import find_fault
 from bestiary.author.protocol import Author, Prompts, Reply, ReplyRequest
 from bestiary.config.catalog import Behavior
-from bestiary.config.detector import VERSION as DETECTOR_VERSION
 from bestiary.config.generator import load_generator
-from bestiary.config.grid import load_grid
-from bestiary.config.message_bank import load_bank
-from bestiary.config.template import hash_templates
-from bestiary.corpus.coverage import measure_coverage
 from bestiary.corpus.plan import plan_rows
 from bestiary.errors import CorpusError
 from bestiary.llm.workflow import Workflow, join
@@ -26,12 +19,8 @@ from bestiary.records import (
     Corpus,
     Drop,
     Example,
-    Finding,
     PromptItem,
     Role,
-    canonical_json,
-    fingerprint,
-    sha256_bytes,
 )
 
 VERSION = 2
@@ -41,25 +30,10 @@ HOPELESS = 20
 """Rows of a round: where not one of so many or more is kept, no further round is asked for."""
 
 LEAK_STAGE = "leakage."
-"""How the stage of a drop begins that a leak check asked for; the check's name follows."""
+"""Begins the stage of a drop by a leak filter; the filter's name follows."""
 
-Screen = Callable[[Sequence[Example]], Sequence[Finding]]
-"""The leak checks, as the pipeline binds them: the rows to drop, with reasons."""
-
-
-def fingerprint_corpus(behavior: Behavior, backend: Author, *, seed: int) -> str:
-    """What decides whether a corpus must be written again."""
-    generator = load_generator(behavior.category)
-    return fingerprint(
-        behavior=behavior.sha256,
-        generator=generator,
-        templates=hash_templates(behavior.category),
-        banks=[load_bank(name) for name in sorted({behavior.offline.plain, behavior.offline.bank})],
-        backend=backend.fingerprint,
-        author=backend.name,
-        seed=seed,
-        version=(VERSION, DETECTOR_VERSION),
-    )
+FindLeaks = Callable[[Sequence[Example]], Mapping[str, tuple[str, str]]]
+"""The leak filter that rejects each leaking example, and its reason, by example id."""
 
 
 def generate_corpus(
@@ -67,17 +41,19 @@ def generate_corpus(
     backend: Author,
     *,
     seed: int,
-    screen: Screen,
+    find_leaks: FindLeaks,
     on_row: Callable[[int], None] = lambda done: None,
     on_drops: Callable[[Sequence[Drop]], None] = lambda drops: None,
 ) -> Workflow[Corpus]:
     """Write the corpus of one behavior in the proportions of its generator.
 
-    What `screen` stops goes to the drop ledger and is asked for again. `on_row` hears how many rows
-    there are, `on_drops` what was dropped, as it happens. Raises CorpusError when a
-    role cannot be filled, naming the commonest reason.
+    What `find_leaks` rejects goes to the drop ledger and is asked for again. `on_row` is called
+    with the number of rows so far, `on_drops` with what was dropped. Raises CorpusError, with the most
+    common reasons, if a role cannot be filled.
     """
-    writer = _Writer(behavior, backend, seed=seed, screen=screen, on_row=on_row, on_drops=on_drops)
+    writer = _Writer(
+        behavior, backend, seed=seed, find_leaks=find_leaks, on_row=on_row, on_drops=on_drops
+    )
     scoped, plain = yield from writer.write_prompts()
     vain = tuple(dict.fromkeys((*scoped.drops, *plain.drops)))  # both may hold the same messages
     on_drops(vain)
@@ -104,14 +80,14 @@ class _Writer:
         backend: Author,
         *,
         seed: int,
-        screen: Screen,
+        find_leaks: FindLeaks,
         on_row: Callable[[int], None],
         on_drops: Callable[[Sequence[Drop]], None],
     ) -> None:
         self._behavior = behavior
         self._backend = backend
         self._seed = seed
-        self._screen = screen
+        self._find_leaks = find_leaks
         self._on_row = on_row
         self._on_drops = on_drops
         self._generator = load_generator(behavior.category)
@@ -133,7 +109,7 @@ class _Writer:
         drops: list[Drop] = []
         plan = self._plan_role(role, prompts)
         while len(kept) < needed and asked < needed * ATTEMPTS:
-            rows = list(islice(plan, math.ceil((needed - len(kept)) * self._backend.spare)))
+            rows = list(islice(plan, math.ceil((needed - len(kept)) * self._backend.oversample)))
             asked += len(rows)
             written = yield from self._backend.write_replies(
                 self._behavior,
@@ -190,12 +166,11 @@ class _Writer:
                 sound.append(example)
             else:
                 drops.append(_drop(example, *fault))
-        leaks = {finding.item: finding for finding in self._screen(sound)}
-        drops += [
-            _drop(example, LEAK_STAGE + leaks[example.id].check, leaks[example.id].reason)
-            for example in sound
-            if example.id in leaks
-        ]
+        leaks = self._find_leaks(sound)
+        for example in sound:
+            if example.id in leaks:
+                name, reason = leaks[example.id]
+                drops.append(_drop(example, LEAK_STAGE + name, reason))
         return [example for example in sound if example.id not in leaks], drops
 
 
@@ -217,7 +192,6 @@ def _make_example(row: ReplyRequest, reply: Reply, author: str) -> Example:
         topic=row.item.topic,
         form=row.item.form,
         author=author,
-        brief_sha256=sha256_bytes(row.system.encode()),
         provenance=reply.provenance,
     )
 
@@ -231,39 +205,3 @@ def _explain_shortage(behavior: Behavior, have: str, asked: int, drops: Sequence
         f"embedded one reads the bank {behavior.offline.bank!r}), or lower `rows` in "
         f"generators/{behavior.category}/generator.yaml"
     )
-
-
-def write_corpus(corpus: Corpus, folder: Path) -> None:
-    """Write a corpus as two JSON-lines files: the examples, and the drop ledger.
-
-    Where language models wrote it, what it covers of the grid is measured beside them.
-    """
-    _write_lines(folder / "examples.jsonl", corpus.examples)
-    _write_lines(folder / "drops.jsonl", corpus.drops)
-    about = {"behavior_id": corpus.behavior_id, "seed": corpus.seed}
-    (folder / "corpus.json").write_bytes(canonical_json(about))
-    coverage = measure_coverage(corpus.examples, load_grid())
-    if coverage is not None:
-        (folder / "coverage.json").write_bytes(canonical_json(coverage))
-
-
-def read_corpus(folder: Path) -> Corpus:
-    """Read what `write_corpus` wrote."""
-    about = json.loads((folder / "corpus.json").read_text(encoding="utf8"))
-    return Corpus(
-        **about,
-        examples=tuple(
-            Example.model_validate_json(line) for line in _read_lines(folder / "examples.jsonl")
-        ),
-        drops=tuple(Drop.model_validate_json(line) for line in _read_lines(folder / "drops.jsonl")),
-    )
-
-
-def _write_lines(path: Path, records: Sequence[Example] | Sequence[Drop]) -> None:
-    lines = [record.model_dump_json() + "\n" for record in records]
-    path.write_text("".join(lines), encoding="utf8")
-
-
-def _read_lines(path: Path) -> list[str]:
-    # Not str.splitlines: a reply may hold characters that it takes for line ends.
-    return path.read_text(encoding="utf8").split("\n")[:-1]
