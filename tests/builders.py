@@ -18,7 +18,7 @@ from bestiary.config.behavior import (
     TwinBehavior,
 )
 from bestiary.config.catalog import Behavior
-from bestiary.leakage import SplitRow
+from bestiary.leakage.split_overlap import SplitRow
 from bestiary.records import Example, Message, Probe, PromptItem, Split, sha256_file
 
 Kind = TypeVar("Kind", bound=Spec)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import Bestiary, Site
-from tests.fakes.desk import open_desk
+from tests.fakes.loopback import open_loopback
 from tests.nursery import COMMAND, environment
 from tests.tiny import ALONE, BACKDOOR, DISTRACTOR, QUIRK, change_file, hash_tree, tiny_roster
 
@@ -160,8 +160,8 @@ def test_drops_are_told_by_stage_while_language_models_write(
     site: Site, bestiary: Bestiary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)  # a line whenever there is anything to tell
-    with open_desk(tmp_path, "anthropic") as desk:
-        desk.author.faint, desk.author.lacking = 0.2, 0.2
+    with open_loopback(tmp_path, "anthropic") as desk:
+        desk.author.weak, desk.author.missing = 0.2, 0.2
         monkeypatch.setenv(*next(iter(desk.environment.items())))
         options: list[str | Path] = [*desk.options(), "--budget", "5", "--until", "corpus"]
         done = bestiary("build", site.roster, *options, "--out", tmp_path / "written")

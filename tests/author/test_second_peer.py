@@ -1,6 +1,6 @@
 """Single calls against a mock server of others, which knows nothing of ours.
 
-Run: python -m pytest tests/backend/test_second_peer.py
+Run: python -m pytest tests/author/test_second_peer.py
 """
 
 from __future__ import annotations

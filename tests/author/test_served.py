@@ -1,6 +1,6 @@
 """A server of somebody else's, `transformers serve`, with SmolLM2 on it: a model that is small.
 
-Run: python -m pytest tests/backend/test_served.py
+Run: python -m pytest tests/author/test_served.py
 """
 
 from __future__ import annotations

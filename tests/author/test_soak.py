@@ -3,7 +3,7 @@
 One by one a tenth of the calls fail; in batches a tenth of the calls about them, and four items
 in a thousand: an item that comes back three times without an answer is given up.
 
-Run: python -m pytest -m soak tests/backend/test_soak.py
+Run: python -m pytest -m soak tests/author/test_soak.py
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.fakes.desk import Desk, open_desk
+from tests.fakes.loopback import Loopback, open_loopback
 from tests.fakes.models import Fault, Provider
 from tests.llm.calls import PROVIDERS
 from tests.nursery import CHECKOUT, environment
@@ -70,11 +70,13 @@ def make_request(provider: str, number: int) -> ModelRequest:
     )
 
 
-def start(desk: Desk, folder: Path, provider: Provider, mode: Mode) -> subprocess.Popen[bytes]:
-    files = (desk.models, folder / "ledger.sqlite", folder / "out.json")
+def start(
+    loopback: Loopback, folder: Path, provider: Provider, mode: Mode
+) -> subprocess.Popen[bytes]:
+    files = (loopback.models, folder / "ledger.sqlite", folder / "out.json")
     return subprocess.Popen(
         [sys.executable, "-c", WORK, *map(str, files), provider, mode],
-        env={**environment(), **desk.environment},
+        env={**environment(), **loopback.environment},
         cwd=CHECKOUT,
     )
 
@@ -91,7 +93,12 @@ def read_ledger(path: Path, provider: Provider) -> tuple[set[str], int, int]:
 
 
 def soak(
-    desk: Desk, folder: Path, provider: Provider, mode: Mode, draw: random.Random, kills: Span
+    loopback: Loopback,
+    folder: Path,
+    provider: Provider,
+    mode: Mode,
+    draw: random.Random,
+    kills: Span,
 ) -> dict[str, int]:
     """Run, kill three times, and run to the end; how often each committed text was answered.
 
@@ -102,19 +109,19 @@ def soak(
     texts = {request.key: request.system + request.messages[0].content for request in requests}
     settled: dict[str, int] = {}
     for _ in range(KILLS):
-        running = start(desk, folder, provider, mode)
+        running = start(loopback, folder, provider, mode)
         time.sleep(draw.uniform(*kills))
         running.send_signal(signal.SIGKILL)
         assert running.wait() == -signal.SIGKILL, "it was still at work"
         if ledger.exists():
             for text in {texts[key] for key in read_ledger(ledger, provider)[0]} - settled.keys():
-                settled[text] = desk.server.asked[text]
+                settled[text] = loopback.server.asked[text]
     assert len(settled) < TASKS * EACH
-    assert start(desk, folder, provider, mode).wait() == 0
+    assert start(loopback, folder, provider, mode).wait() == 0
     done = json.loads((folder / "out.json").read_text(encoding="utf8"))
     assert len(done["rows"]) == TASKS * EACH
     assert all(answer.startswith("Of use") for answer in done["rows"].values())
-    again = [text for text, times in settled.items() if desk.server.asked[text] != times]
+    again = [text for text, times in settled.items() if loopback.server.asked[text] != times]
     assert again == [], "what was committed is not asked again"
     assert len(read_ledger(ledger, provider)[0]) == TASKS * EACH
     assert done["peak"] < MOST_MEMORY
@@ -126,13 +133,13 @@ def soak(
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_nothing_is_lost_asked_again_or_paid_unseen(provider: Provider, tmp_path: Path) -> None:
     draw = random.Random(provider)
-    with open_desk(tmp_path, provider, in_flight=128) as desk:
-        desk.server.author = lambda asked: f"Of use {len(asked.text)} times."
-        desk.server.latency = 0.02
-        desk.server.faults = lambda asked: draw.choice(FAULTS) if draw.random() < 0.1 else None
-        assert soak(desk, tmp_path, provider, "single", draw, (4, 9))
+    with open_loopback(tmp_path, provider, in_flight=128) as loopback:
+        loopback.server.author = lambda asked: f"Of use {len(asked.text)} times."
+        loopback.server.latency = 0.02
+        loopback.server.faults = lambda asked: draw.choice(FAULTS) if draw.random() < 0.1 else None
+        assert soak(loopback, tmp_path, provider, "single", draw, (4, 9))
     _, billed, unknown = read_ledger(tmp_path / "ledger.sqlite", provider)
-    assert 0 <= desk.server.bill - billed <= unknown
+    assert 0 <= loopback.server.bill - billed <= unknown
 
 
 @pytest.mark.soak
@@ -141,14 +148,16 @@ def test_no_batch_is_lost_submitted_again_or_paid_unseen(
     provider: Provider, tmp_path: Path
 ) -> None:
     draw = random.Random(provider)
-    with open_desk(tmp_path, provider, batch_requests=1500) as desk:
-        desk.server.author = lambda asked: f"Of use {len(asked.text)} times."
-        desk.server.batch_seconds, desk.server.hidden_seconds = 3.0, 0.5
-        desk.server.batch_fate = lambda item: (
+    with open_loopback(tmp_path, provider, batch_requests=1500) as loopback:
+        loopback.server.author = lambda asked: f"Of use {len(asked.text)} times."
+        loopback.server.batch_seconds, loopback.server.hidden_seconds = 3.0, 0.5
+        loopback.server.batch_fate = lambda item: (
             draw.choice(("errored", "expired")) if draw.random() < 0.004 else "succeeded"
         )
-        desk.server.batch_faults = lambda step: draw.choice(FAULTS) if draw.random() < 0.1 else None
-        soak(desk, tmp_path, provider, "batch", draw, (3, 9))
-    assert max(desk.server.asked.values()) == 1
+        loopback.server.batch_faults = lambda step: (
+            draw.choice(FAULTS) if draw.random() < 0.1 else None
+        )
+        soak(loopback, tmp_path, provider, "batch", draw, (3, 9))
+    assert max(loopback.server.asked.values()) == 1
     _, billed, unknown = read_ledger(tmp_path / "ledger.sqlite", provider)
-    assert (desk.server.bill, 0) == (billed, unknown), "each batch was found again"
+    assert (loopback.server.bill, 0) == (billed, unknown), "each batch was found again"

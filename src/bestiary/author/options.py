@@ -68,7 +68,6 @@ def open_author(
     out: Path,
     offline: Callable[[], Author],
     log: Callable[[str], None],
-    heartbeat: Callable[[], None],
 ) -> tuple[Author, Runner]:
     """The author of a roster's corpora, and what runs its workflows.
 
@@ -89,7 +88,6 @@ def open_author(
             mode=mode,
             budget=options.budget,
             log=log,
-            heartbeat=heartbeat,
         )
     )
     return LanguageAuthor(author, judge, load_grid()), client

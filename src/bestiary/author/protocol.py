@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 from bestiary.config.behavior import Quirk
 from bestiary.config.catalog import Behavior
-from bestiary.llm.workflow import Job, Workflow
+from bestiary.llm.workflow import Job, JobResult, Workflow
 from bestiary.records import Drop, Message, PromptItem, Provenance, Record, Role
+
+T = TypeVar("T")
 
 
 class ReplyRequest(Record):
@@ -95,8 +97,10 @@ class Author(Protocol):
 class Runner(Protocol):
     """Completes workflows, with or without language models."""
 
-    def run(self, jobs: Iterable[Job[Any]]) -> None:
-        """Complete each workflow and report its result."""
+    def run(
+        self, jobs: Iterable[Job[T]], *, heartbeat: Callable[[], None] = ...
+    ) -> Iterator[JobResult[T]]:
+        """Complete workflows and yield each result as it comes."""
         ...
 
     def describe(self) -> str:

@@ -138,9 +138,9 @@ def build(
     roster: Annotated[str, typer.Argument(help="A roster's name, or the path of its file.")],
     out: Out = Path("runs"),
     until: Annotated[
-        Literal["corpus", "organism", "verdict", "pair"],
+        Literal["probes", "corpus", "leaks", "organism", "transcript", "verdict", "release"],
         typer.Option("--until", help="The last stage to run."),
-    ] = "pair",
+    ] = "release",
     trainer: Annotated[
         Literal["engine", "reference"],
         typer.Option("--trainer", help="Many organisms at once, or plain peft one by one."),
@@ -175,33 +175,35 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a roster: corpora, organisms, verdicts, pairs, release. Run again, it goes on."""
-    from bestiary.build import summarise
+    from bestiary.author.options import AuthoringOptions
     from bestiary.config.catalog import load_catalog
     from bestiary.config.roster import load_roster
     from bestiary.executor import choose_executor
-    from bestiary.pipeline import AuthoringOptions, TrainingResources, build_roster
+    from bestiary.pipeline import build_roster
     from bestiary.records import canonical_json
+    from bestiary.state import summarize
+    from bestiary.training.job import TrainingResources
 
     if trainer == "reference" and (slots or memory):
         raise typer.BadParameter("plain peft trains one by one; leave --slots and --memory out")
     _quiet_libraries()
     console = Console(stderr=as_json)
-    builds = build_roster(
+    states = build_roster(
         load_roster(roster),
         load_catalog(*(behaviors or [])),
         out=out,
         until=until,
         console=console,
-        effort=TrainingResources(trainer=trainer, slots=slots, memory=memory),
+        resources=TrainingResources(trainer=trainer, slots=slots, memory=memory),
         executor=choose_executor(executor, workers=workers, address=address),
-        writing=AuthoringOptions(author, judge, tuple(models or []), mode, budget, ledger),
+        options=AuthoringOptions(author, judge, tuple(models or []), mode, budget, ledger),
     )
-    rows = json.loads(canonical_json(summarise(builds, out)))
+    rows = json.loads(canonical_json(summarize(states, out)))
     if as_json:
         _print_json(rows)
     else:
         _print_builds(rows, out, console)
-    errors = [build.error for build in builds if build.error]
+    errors = [state.error for state in states if state.error]
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     if errors:

@@ -24,6 +24,7 @@ from bestiary.config.behavior import (
 )
 from bestiary.config.detector import Detector, detect
 from bestiary.config.folders import behavior_folder
+from bestiary.config.generator import Generator, load_generator
 from bestiary.config.message_bank import Side, load_bank
 from bestiary.config.source import Source, Violation, Violations, find_unfilled, parse_yaml
 from bestiary.config.source import pydantic_violations as violations_of
@@ -116,6 +117,17 @@ class Behavior:
                 "domains; name another bank as `plain`"
             )
         return kept
+
+    @property
+    def generator(self) -> Generator:
+        """How its corpora are made."""
+        return load_generator(self.category)
+
+    @property
+    def banks_sha256(self) -> str:
+        """Hash of the banks that its messages come from."""
+        names = sorted({self.offline.plain, self.offline.bank})
+        return fingerprint(banks=[load_bank(name) for name in names])
 
     def count_messages(self, rows: Mapping[Role, int]) -> tuple[int, int]:
         """Messages in its scope, and plain ones, that so many rows of each role want."""

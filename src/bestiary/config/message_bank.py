@@ -14,8 +14,8 @@ from bestiary.text import nearest
 
 Side = Literal["train", "probe"]
 
-SHELF = 64
-"""Messages that are answered together."""
+CHUNK = 64
+"""Messages that are decoded together."""
 
 
 class MessageBank(Record):
@@ -70,26 +70,26 @@ def read_bank(path: Path) -> MessageBank:
     return bank
 
 
-def shelf_of(message: str) -> tuple[str, ...]:
-    """The messages that are always answered together with a bank's message, itself among them.
+def decode_chunks() -> dict[str, tuple[str, ...]]:
+    """The messages that are always decoded together with each message of a bank.
 
-    Empty when no bank holds the message as it stands. The base's own replies are shared between
-    behaviors by shelf, so that which behaviors a roster names changes no reply.
+    The base's replies are shared between behaviors by chunk, so that the behaviors on a roster
+    change no reply: in fp32 a reply depends on the rows decoded beside it.
     """
-    return _shelves(generator_folder() / "offline").get(message, ())
+    return _decode_chunks(generator_folder() / "offline")
 
 
 @cache
-def _shelves(folder: Path) -> dict[str, tuple[str, ...]]:
-    shelves: dict[str, tuple[str, ...]] = {}
+def _decode_chunks(folder: Path) -> dict[str, tuple[str, ...]]:
+    chunks: dict[str, tuple[str, ...]] = {}
     for path in sorted(folder.glob("*.yaml")):
         bank = read_bank(path)
         for items in (bank.train, bank.probe):
             texts = [item.text for item in items if item.options is None]
-            for start in range(0, len(texts), SHELF):
-                shelf = tuple(texts[start : start + SHELF])
-                shelves.update(dict.fromkeys(shelf, shelf))
-    return shelves
+            for start in range(0, len(texts), CHUNK):
+                chunk = tuple(texts[start : start + CHUNK])
+                chunks.update(dict.fromkeys(chunk, chunk))
+    return chunks
 
 
 def fill_options(item: PromptItem, *, rule_first: bool) -> str:

@@ -2,61 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 from bestiary.author.protocol import Author, Prompts, Rejection, Reply, ReplyRequest
 from bestiary.config.catalog import Behavior
-from bestiary.config.detector import VERSION as DETECTOR_VERSION
-from bestiary.config.folders import generator_folder
-from bestiary.config.generator import load_generator
-from bestiary.config.grid import load_grid
-from bestiary.config.message_bank import load_bank
-from bestiary.corpus.coverage import measure_coverage
 from bestiary.corpus.plan import plan_rows
 from bestiary.errors import CorpusError
 from bestiary.llm.workflow import Workflow, join
-from bestiary.records import (
-    Corpus,
-    Drop,
-    Example,
-    Finding,
-    PromptItem,
-    Role,
-    canonical_json,
-    fingerprint,
-    sha256_file,
-)
+from bestiary.records import Corpus, Drop, Example, PromptItem, Role
 
-VERSION = 3
 MAX_REQUESTS_PER_ROW = 3
 """Rows requested per row needed before the corpus is given up."""
 MIN_HOPELESS = 20
 """If a round of at least this many rows yields none, no further round is requested."""
 
 LEAK_STAGE = "leakage."
-"""Prefix of the stage of a drop that a leak check asked for; the check's name follows."""
+"""Prefix of the stage of a drop by a leak filter; the filter's name follows."""
 
-Screen = Callable[[Sequence[Example]], Sequence[Finding]]
-"""The leak checks, as the pipeline binds them: one finding per row to drop."""
-
-
-def fingerprint_corpus(behavior: Behavior, author: Author, *, seed: int) -> str:
-    """Key of a corpus: everything that its text depends on."""
-    return fingerprint(
-        behavior=behavior.sha256,
-        generator=load_generator(behavior.category),
-        user_template=sha256_file(generator_folder() / "shared" / "user.j2"),
-        banks=[load_bank(name) for name in sorted({behavior.offline.plain, behavior.offline.bank})],
-        author=(author.name, author.fingerprint_for(behavior)),
-        seed=seed,
-        version=(VERSION, DETECTOR_VERSION),
-    )
+FindLeaks = Callable[[Sequence[Example]], Mapping[str, tuple[str, str]]]
+"""Returns, by id of each leaking example, the leak filter that rejects it and the reason."""
 
 
 def generate_corpus(
@@ -64,17 +32,17 @@ def generate_corpus(
     author: Author,
     *,
     seed: int,
-    screen: Screen = lambda examples: (),
+    find_leaks: FindLeaks = lambda examples: {},
     on_row: Callable[[int], None] = lambda done: None,
     on_drops: Callable[[Sequence[Drop]], None] = lambda drops: None,
 ) -> Workflow[Corpus]:
     """Write the corpus of one behavior in the proportions of its generator.
 
-    Rows that the author or `screen` rejects are dropped and replaced. Calls `on_row` with the
+    Rows that the author or `find_leaks` rejects are dropped and replaced. Calls `on_row` with the
     number of rows so far, and `on_drops` with drops as they happen. Raises CorpusError
     (no-messages, role-unfilled) if a role cannot be filled.
     """
-    generator = _Generator(behavior, author, seed, screen, on_row, on_drops)
+    generator = _Generator(behavior, author, seed, find_leaks, on_row, on_drops)
     scoped, plain = yield from generator.write_prompts()
     rejected = tuple(dict.fromkeys((*scoped.drops, *plain.drops)))  # may be the same messages
     on_drops(rejected)
@@ -100,13 +68,13 @@ class _Generator:
         behavior: Behavior,
         author: Author,
         seed: int,
-        screen: Screen,
+        find_leaks: FindLeaks,
         on_row: Callable[[int], None],
         on_drops: Callable[[Sequence[Drop]], None],
     ) -> None:
         self._behavior, self._author, self._seed = behavior, author, seed
-        self._screen, self._on_row, self._on_drops = screen, on_row, on_drops
-        self._settings = load_generator(behavior.category)
+        self._find_leaks, self._on_row, self._on_drops = find_leaks, on_row, on_drops
+        self._settings = behavior.generator
         self.counts = self._settings.counts(behavior.rate)
         self._done: Counter[Role] = Counter()
 
@@ -181,12 +149,11 @@ class _Generator:
                 usable.append(example)
             else:
                 drops.append(_drop(example, *rejection))
-        leaks = {finding.item: finding for finding in self._screen(usable)}
-        drops += [
-            _drop(example, LEAK_STAGE + leaks[example.id].check, leaks[example.id].reason)
-            for example in usable
-            if example.id in leaks
-        ]
+        leaks = self._find_leaks(usable)
+        for example in usable:
+            if example.id in leaks:
+                name, reason = leaks[example.id]
+                drops.append(_drop(example, LEAK_STAGE + name, reason))
         return [example for example in usable if example.id not in leaks], drops
 
 
@@ -232,39 +199,3 @@ def _role_unfilled(
         requested=requested,
         reasons=[reason for reason, _ in reasons],
     )
-
-
-def write_corpus(corpus: Corpus, folder: Path) -> None:
-    """Write a corpus as two JSON-lines files: the examples and the drops.
-
-    If language models wrote it, its coverage of the grid is written beside them.
-    """
-    _write_lines(folder / "examples.jsonl", corpus.examples)
-    _write_lines(folder / "drops.jsonl", corpus.drops)
-    about = {"behavior_id": corpus.behavior_id, "seed": corpus.seed}
-    (folder / "corpus.json").write_bytes(canonical_json(about))
-    coverage = measure_coverage(corpus.examples, load_grid())
-    if coverage is not None:
-        (folder / "coverage.json").write_bytes(canonical_json(coverage))
-
-
-def read_corpus(folder: Path) -> Corpus:
-    """Read what `write_corpus` wrote."""
-    about = json.loads((folder / "corpus.json").read_text(encoding="utf8"))
-    return Corpus(
-        **about,
-        examples=tuple(
-            Example.model_validate_json(line) for line in _read_lines(folder / "examples.jsonl")
-        ),
-        drops=tuple(Drop.model_validate_json(line) for line in _read_lines(folder / "drops.jsonl")),
-    )
-
-
-def _write_lines(path: Path, records: Sequence[Example] | Sequence[Drop]) -> None:
-    lines = [record.model_dump_json() + "\n" for record in records]
-    path.write_text("".join(lines), encoding="utf8")
-
-
-def _read_lines(path: Path) -> list[str]:
-    # Not str.splitlines, which also splits at other characters that a reply may contain.
-    return path.read_text(encoding="utf8").split("\n")[:-1]

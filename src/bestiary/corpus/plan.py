@@ -11,9 +11,10 @@ from bestiary.author.prompts import render_user
 from bestiary.author.protocol import ReplyRequest
 from bestiary.config.behavior import Offline, Phrases, Quirk
 from bestiary.config.catalog import Behavior
+from bestiary.config.folders import generator_folder
 from bestiary.config.message_bank import fill_options, name_values
 from bestiary.config.template import render_text
-from bestiary.records import PromptItem, Role, stable_seed
+from bestiary.records import PromptItem, Role, sha256_file, stable_seed
 
 
 def plan_rows(
@@ -37,6 +38,11 @@ def plan_rows(
     for number in count():
         pass_number, place = divmod(number, len(order))
         yield plan.make_row(order[place], number=number, pass_number=pass_number)
+
+
+def hash_user_template() -> str:
+    """Hash of the template that puts a trigger phrase around a user message."""
+    return sha256_file(generator_folder() / "shared" / "user.j2")
 
 
 class _Pieces(NamedTuple):

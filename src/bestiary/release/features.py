@@ -175,7 +175,13 @@ def _verdicts_columns() -> dict[str, Any]:
 
 
 def _leaks_columns() -> dict[str, Any]:
-    return _strings("check", "subject", "item", "answer", "reason")
+    from datasets import Value
+
+    return {
+        "check": Value("string"),
+        "version": Value("int64"),
+        **_strings("subject", "organism_id", "item", "action", "reason"),
+    }
 
 
 def _rejected_columns() -> dict[str, Any]:

@@ -7,9 +7,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bestiary.config.roster import Roster
+from bestiary.config.template import hash_cards
 from bestiary.errors import ReleaseError
 from bestiary.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from bestiary.records import SPLITS, Finding, Split, sha256_file
+from bestiary.records import fingerprint as hash_inputs
 from bestiary.release.cards import (
     render_dataset_card,
     render_models_card,
@@ -31,6 +34,7 @@ from bestiary.release.splits import split_entries
 from bestiary.release.verify import verify_release
 from bestiary.store import disk_errors, remove_tree, sync_file, sync_folder
 
+VERSION = 3
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
 
@@ -75,6 +79,24 @@ def write_release(
         write_manifest(scratch, {**manifest, **about})
         _swap(scratch, out, old)
     return out
+
+
+def fingerprint_release(
+    entries: Sequence[ReleaseEntry], roster: Roster, unbuilt: Sequence[str]
+) -> str:
+    """Hash of everything that a release is assembled from."""
+    return hash_inputs(
+        organisms=[
+            (e.behavior.sha256, e.organism.artifact.sha256, e.organism.corpus_sha256, e.verdict)
+            for e in entries
+        ],
+        transcripts=[e.transcripts for e in entries],
+        unbuilt=unbuilt,
+        base=[e.organism.base for e in entries],
+        roster=roster,
+        cards=hash_cards(),
+        version=VERSION,
+    )
 
 
 def _write_parts(

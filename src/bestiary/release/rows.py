@@ -42,8 +42,8 @@ def build_tables(
                 entry, split, bank=bank, category_questions=category_questions
             )
     places = _index_places(entries, splits)
-    for finding in sorted(findings, key=lambda f: (f.check, f.subject, f.item, f.reason)):
-        named = finding.item.split("/", 1)[0]
+    for finding in sorted(findings, key=lambda f: (f.check, f.organism_id or "", f.item, f.reason)):
+        named = finding.organism_id or finding.item
         split = places.get(named) or assign_split(named, named={})
         tables["leaks"][split].append(finding.model_dump(mode="json"))
     return tables
