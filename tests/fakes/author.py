@@ -152,6 +152,9 @@ class Author:
             texts.append(text)
         return texts
 
+    def _fill_judgement(self, asked: Asked) -> dict[str, Any]:
+        return {"reason": f"It says: {asked.turns[-1][1][-40:]}", "score": 8}
+
     def _fill_corpusjudgement(self, asked: Asked) -> dict[str, Any]:
         replies = re.findall(r"<assistant>\n(.*?)\n</assistant>", asked.turns[-1][1], re.DOTALL)
         fires = JUDGES_SHOWN in asked.system
