@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from bestiary.author.forms import (
@@ -114,8 +115,14 @@ class DryRun:
 
 def _wants(request: ModelRequest, form: type[Form]) -> bool:
     """Whether a request asks for this form, by a schema or in words."""
-    schema = schema_of(form)
-    return request.reply_schema == schema or request.system.endswith(describe_form(schema))
+    if request.reply_schema is None:
+        return request.system.endswith(_describe(form))
+    return request.reply_schema == schema_of(form)
+
+
+@cache
+def _describe(form: type[Form]) -> str:
+    return describe_form(schema_of(form))
 
 
 def _name_subjects(ask: str, number: int) -> _MadeUp:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
-from jinja2 import FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound
+from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError, TemplateNotFound
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bestiary.config.folders import generator_folder
@@ -35,6 +35,11 @@ def _environment(folder: Path) -> ImmutableSandboxedEnvironment:
     )
 
 
+@lru_cache(maxsize=4096)  # corpora draw the same few openings and closings again and again
+def _compile(folder: Path, text: str) -> Template:
+    return _environment(folder).from_string(text)
+
+
 def render_file(name: str, /, **values: object) -> str:
     """Render `generators/<name>`; raises SpecError naming the template and the cause."""
     try:
@@ -48,7 +53,7 @@ def render_file(name: str, /, **values: object) -> str:
 def render_text(text: str, /, **values: object) -> str:
     """Render a template that stands in a behavior file."""
     try:
-        return _environment(generator_folder()).from_string(text).render(values).strip()
+        return _compile(generator_folder(), text).render(values).strip()
     except _FAILURES as cause:
         raise SpecError(
             f"{text!r}: {_explain(cause)}; openings and closings may use: {', '.join(values)}"
