@@ -1,4 +1,4 @@
-"""Asking an organism and its base, and which choices count.
+"""ProbeJob an organism and its base, and which choices count.
 
 Run: python -m pytest tests/verification/test_transcripts.py
 """
@@ -20,7 +20,7 @@ from bestiary.records import Decoding, Probe, PromptItem
 from bestiary.store import Store
 from bestiary.verification import transcripts
 from bestiary.verification.transcripts import (
-    Asking,
+    ProbeJob,
     ask_base,
     balance_choices,
     choose_decoding,
@@ -121,7 +121,7 @@ def test_organisms_and_their_base_answer_the_same_probes(
     monkeypatch.setattr(transcripts, "BANK_BYTES", room)
     base = make_random_base()
     askings = [
-        Asking(
+        ProbeJob(
             organism_id=f"organism-{number}",
             behavior=make_behavior(make_backdoor()),
             # No bank holds the head, and plain peft trains it.
@@ -144,7 +144,7 @@ def test_organisms_and_their_base_answer_the_same_probes(
     replies = BaseReplies(IDENTITY, lambda: base, Store(tmp_path / "runs"), system_prompt=SYSTEM)
     heard: list[tuple[str, int]] = []
     answered = {
-        found.asking.organism_id: found
+        found.job.organism_id: found
         for found in collect_transcripts(
             askings,
             base,
