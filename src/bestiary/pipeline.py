@@ -19,15 +19,6 @@ from bestiary.config.plan import Plan, plan_roster
 from bestiary.config.roster import Roster
 from bestiary.corpus.generate import generate_corpus
 from bestiary.corpus.stage import CorpusStage
-from bestiary.items import (
-    make_corpus_item,
-    make_entry,
-    make_job,
-    make_leak_item,
-    make_split_row,
-    make_transcript_item,
-    make_verdict_item,
-)
 from bestiary.leakage.checks import check_release
 from bestiary.leakage.stage import LeakStage
 from bestiary.model.lazy import LazyBase, open_base
@@ -37,6 +28,15 @@ from bestiary.records import BaseIdentity, canonical_json
 from bestiary.release.layout import fingerprint_release, write_release
 from bestiary.release.splits import split_entries
 from bestiary.stage import Executor, Stage, run_here, run_stage
+from bestiary.stage_items import (
+    make_corpus_item,
+    make_entry,
+    make_job,
+    make_leak_item,
+    make_split_row,
+    make_transcript_item,
+    make_verdict_item,
+)
 from bestiary.state import OrganismState, summarize
 from bestiary.store import Store, write_bytes
 from bestiary.training.job import TrainingResources
