@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from bestiary.author.estimate import settle_mode
+from bestiary.author.estimate import Estimate, estimate_roster, settle_mode
 from bestiary.author.offline import OfflineAuthor
 from bestiary.author.options import AuthoringOptions, open_author
 from bestiary.config.catalog import Catalog
@@ -86,6 +86,11 @@ def build_roster(
             _release(plan, base.identity, states, out)
         write_bytes(out / "summary.json", canonical_json(summarize(states, out)))
     return states
+
+
+def estimate_corpora(plan: Plan, options: AuthoringOptions, *, out: Path) -> Estimate | None:
+    """Estimate what a roster's corpora will cost; None if the offline author writes them."""
+    return estimate_roster(plan, options, generate_corpus, out=out)
 
 
 def list_steps(

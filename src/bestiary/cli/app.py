@@ -232,17 +232,16 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what a roster's corpora will take: requests, tokens and dollars, in each way to ask."""
-    from bestiary.author.estimate import estimate_roster
     from bestiary.author.options import AuthoringOptions
     from bestiary.config.catalog import load_catalog
     from bestiary.config.plan import plan_roster
     from bestiary.config.roster import load_roster
-    from bestiary.corpus.generate import generate_corpus
+    from bestiary.pipeline import estimate_corpora
     from bestiary.report.costs import count_rows, estimate_rows, estimate_table
 
     planned = plan_roster(load_roster(roster), load_catalog(*(behaviors or [])))
     writing = AuthoringOptions(author, judge, tuple(models or []), mode, None, ledger)
-    estimate = estimate_roster(planned, writing, generate_corpus, out=out)
+    estimate = estimate_corpora(planned, writing, out=out)
     if as_json:
         _print_json([] if estimate is None else estimate_rows(estimate))
     elif estimate is None:
