@@ -91,6 +91,13 @@ def test_answer_lengths_come_from_the_ledger_once_there_are_enough() -> None:
         assert expected is None or step.written_tokens == expected * step.requests
 
 
+def test_very_short_measured_answers_are_still_distinct() -> None:
+    steps = DryRun([make_spent("replies", 1000, 1000)]).count(
+        generate_corpus(BEHAVIORS[0], make_author(), seed=0)
+    )
+    assert sum(step.requests for step in steps if step.stage == "replies") > 100
+
+
 def test_the_cheaper_way_depends_on_the_cache_and_the_batch_price() -> None:
     steps = DryRun().count(generate_corpus(BEHAVIORS[0], make_author(), seed=0))
     model = make_model()

@@ -39,7 +39,7 @@ MESSAGE = 28
 REWRITE_EVERY = 20
 """One in this many judgements finds a reply that mentions its rule."""
 _TOPIC = re.compile(r"made-up topic \d+-\d+")
-_FILLER = "and so on " * 1000
+_FILLER = " and so on" * 1000
 _NO_USAGE = Usage(input=0, output=0)
 
 
@@ -110,7 +110,7 @@ class DryRun:
         tokens = self._written[stage]
         if _wants(request, CorpusJudgement):
             return _MadeUp(_judge(number), tokens)
-        return _MadeUp(_write_text(f"Answer {number}", tokens), tokens)
+        return _MadeUp(_write_text(str(number), tokens), tokens)
 
 
 def _wants(request: ModelRequest, form: type[Form]) -> bool:
@@ -154,7 +154,8 @@ def _judge(number: int) -> str:
 
 
 def _write_text(start: str, tokens: float) -> str:
-    return f"{start} {_FILLER}"[: round(tokens * TOKEN_CHARACTERS)]
+    """Fill up a text to this many tokens; the start, which makes it unique, is never cut."""
+    return start + _FILLER[: max(0, round(tokens * TOKEN_CHARACTERS) - len(start))]
 
 
 def _sum_step(stage: str, model: str, system: str, tokens: Sequence[tuple[float, float]]) -> Step:
