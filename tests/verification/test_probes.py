@@ -18,7 +18,7 @@ from bestiary.config.behavior import Phrases
 from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
 from bestiary.config.generator import load_generator
 from bestiary.config.message_bank import load_bank
-from bestiary.corpus.generate import ATTEMPTS
+from bestiary.corpus.generate import MAX_REQUESTS_PER_ROW
 from bestiary.corpus.plan import plan_rows
 from bestiary.errors import SpecError, VerificationError
 from bestiary.records import Probe
@@ -37,7 +37,7 @@ def plan_training(behavior: Behavior) -> list[ReplyRequest]:
         for role, needed in counts.items()
         for row in islice(
             plan_rows(behavior, role, behavior.prompts("train", plain=role == "chat"), seed=0),
-            needed * ATTEMPTS,
+            needed * MAX_REQUESTS_PER_ROW,
         )
     ]
 
