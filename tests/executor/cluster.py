@@ -128,7 +128,7 @@ def list_descendants(pid: int) -> dict[int, str]:
     return found
 
 
-def wait_for_worker(pid: int, *, seconds: float = 60.0) -> int:
+def wait_for_worker(pid: int, *, seconds: float = 150.0) -> int:
     """The first worker below a process that is seen to run an assignment."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -17,7 +17,7 @@ from bestiary.config.models import load_models
 from bestiary.llm.prompted import TOKEN_CHARACTERS
 from bestiary.report.prompt_pages import list_prompts, write_prompt_pages
 
-PAGES = Path(__file__).resolve().parents[1] / "docs" / "prompts"
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "prompts"
 CATALOG = load_catalog()
 BEHAVIORS = [*CATALOG.values(), NULL_BEHAVIOR]
 
