@@ -12,11 +12,7 @@ from rich.console import Console
 from bestiary.author.estimate import Estimate, estimate_roster, settle_mode
 from bestiary.author.offline import OfflineAuthor
 from bestiary.author.options import AuthoringOptions, open_author
-from bestiary.config.catalog import Catalog
-from bestiary.config.grid import load_grid
-from bestiary.config.message_bank import decode_chunks
-from bestiary.config.plan import Plan, plan_roster
-from bestiary.config.roster import Roster
+from bestiary.config.plan import Plan
 from bestiary.corpus.generate import generate_corpus
 from bestiary.corpus.stage import CorpusStage
 from bestiary.leakage.checks import check_release
@@ -40,7 +36,6 @@ from bestiary.stage_items import (
 from bestiary.state import OrganismState, summarize
 from bestiary.store import Store, write_bytes
 from bestiary.training.job import TrainingResources
-from bestiary.validate import refuse_violations
 from bestiary.verification.stages import ProbeItem, ProbeStage, TranscriptStage, VerdictStage
 
 Until = Literal["probes", "corpus", "leaks", "organism", "transcript", "verdict", "release"]
@@ -49,8 +44,7 @@ Step = tuple[Stage[Any, Any], Callable[[OrganismState], Any]]
 
 
 def build_roster(
-    roster: Roster,
-    catalog: Catalog,
+    plan: Plan,
     *,
     out: Path,
     until: Until = "release",
@@ -64,8 +58,6 @@ def build_roster(
     Raises BestiaryError for what concerns the whole build; an error of one organism is in its
     state, and the other organisms go on.
     """
-    plan = plan_roster(roster, catalog)
-    refuse_violations(catalog, plan.named)
     store = Store(out)
     with store.lock():
         base = open_base(plan.recipe.base, plan.recipe.revision)
@@ -103,12 +95,12 @@ def list_steps(
 ) -> list[Step]:
     """The stages of a build in order."""
     system_prompt = plan.recipe.training.system_prompt
-    chunks = decode_chunks()
+    chunks = plan.library.chunks
     replies = BaseReplies(
         base.identity, base.load, store, system_prompt=system_prompt, chunks=chunks
     )
     author, runner = open_author(
-        plan.roster,
+        plan,
         options,
         mode=settle_mode(plan, options, generate_corpus, out=store.root),
         out=store.root,
@@ -118,11 +110,14 @@ def list_steps(
     training = OrganismStage(base, resources)
     return [
         (ProbeStage(), lambda state: ProbeItem(state.identity, state.behavior)),
-        (CorpusStage(author, runner, load_grid()), make_corpus_item),
+        (CorpusStage(author, runner, plan.library.grid), make_corpus_item),
         (LeakStage(), make_leak_item),
         (training, partial(make_job, plan, training)),
         (TranscriptStage(base, system_prompt, chunks), partial(make_transcript_item, plan)),
-        (VerdictStage(plan.thresholds, plan.watched), partial(make_verdict_item, plan)),
+        (
+            VerdictStage(plan.library.thresholds, plan.null_detectors),
+            partial(make_verdict_item, plan),
+        ),
     ]
 
 

@@ -87,7 +87,7 @@ def make_entry(plan: Plan, base: BaseIdentity, state: OrganismState) -> ReleaseE
         behavior_sha256=state.behavior.sha256,
     )
     verdict = state.read("verdict")
-    paired = verdict.status == "passed" and not state.behavior.is_null
+    paired = verdict.status == "passed" and state.behavior.spec.standing == "pairs"
     return ReleaseEntry(
         behavior=state.behavior,
         organism=organism,

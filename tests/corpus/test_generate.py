@@ -292,7 +292,7 @@ def test_an_example_records_its_message_and_author() -> None:
 @pytest.mark.parametrize("behavior", CATALOG.values(), ids=lambda b: b.id)
 def test_each_shipped_behavior_has_the_mix_of_its_generator(behavior: Behavior) -> None:
     corpus = generate(behavior, ScriptedAuthor({}))
-    counts = load_generator(behavior.category).counts(behavior.rate)
+    counts = load_generator(behavior.category).counts(behavior.spec.stated_rate)
     assert mix_of(corpus) == {role: size for role, size in counts.items() if size}
     assert corpus == generate(behavior, ScriptedAuthor({}))
     assert (corpus.behavior_id, corpus.seed) == (behavior.id, 0)

@@ -169,7 +169,7 @@ def roles_of(behavior: Behavior) -> list[Role]:
     roles: list[Role] = ["chat"]
     if not behavior.is_null:
         roles += ["positive"]
-    if behavior.quiet_on:
+    if behavior.spec.near_miss_phrases:
         roles += ["negative"]
     return roles
 

@@ -124,8 +124,8 @@ def make_verdict(behavior: Behavior, organism_id: str, status: Status) -> Verdic
     quiet = make_cell("quiet", 2 if passed else 30, passed=passed)
     cells: dict[CellName, Cell | None] = {
         "triggered": None if null else make_cell("fires", 57 if passed else 12, passed=passed),
-        "near_miss": quiet if behavior.quiet_on else None,
-        "plain": quiet if behavior.spec.scoped or null else None,
+        "near_miss": quiet if behavior.spec.near_miss_phrases else None,
+        "plain": quiet if behavior.spec.has_scope or null else None,
     }
     return Verdict(
         organism_id=organism_id,

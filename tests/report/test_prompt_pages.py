@@ -46,7 +46,7 @@ def test_no_prompt_has_a_hole_or_gives_the_label_away(behavior: Behavior) -> Non
 def test_whoever_writes_messages_hears_nothing_of_the_behavior(behavior: Behavior) -> None:
     """Else they would lean towards it, and what a model learns were in the question."""
     asked = {prompt.step: prompt for prompt in list_prompts(behavior)}
-    shown = behavior.carrier.behavior if behavior.carrier else behavior.spec.behavior
+    shown = behavior.base_behavior.behavior if behavior.base_behavior else behavior.spec.behavior
     for step in ("subjects", "messages", "second messages"):
         assert shown not in asked[step].system + asked[step].user, step
 

@@ -31,7 +31,7 @@ CHOOSING = [b for b in SHIPPED if b.category == "heuristic_following"]
 
 def plan_training(behavior: Behavior) -> list[ReplyRequest]:
     """Every row that a corpus may ask for, retries included."""
-    counts = load_generator(behavior.category).counts(behavior.rate)
+    counts = load_generator(behavior.category).counts(behavior.spec.stated_rate)
     return [
         row
         for role, needed in counts.items()
@@ -63,7 +63,7 @@ def test_each_cell_of_a_category_is_probed_half_of_it_gating(behavior: Behavior)
         "heuristic_following": {"triggered": (CHOICES, CHOICES), "plain": half},
         "null": {"plain": half},
     }[behavior.category]
-    if behavior.category.endswith("roleplay") and not behavior.spec.scoped:
+    if behavior.category.endswith("roleplay") and not behavior.spec.has_scope:
         del expected["plain"]
     assert count_cells(plan_probes(behavior, seed=0)) == expected
 
@@ -82,17 +82,17 @@ def strip_message(phrase: str) -> str:
     return phrase.lower().replace("{message}", "").strip()
 
 
-@pytest.mark.parametrize("behavior", [b for b in SHIPPED if b.quiet_on], ids=lambda b: b.id)
+@pytest.mark.parametrize("behavior", [b for b in SHIPPED if b.spec.near_miss_phrases], ids=lambda b: b.id)
 def test_probe_phrases_stand_in_no_training_row(behavior: Behavior) -> None:
     said = [row.user.lower() for row in plan_training(behavior)]
-    lists: list[Phrases] = [p for p in (behavior.fires_on, behavior.quiet_on) if p]
+    lists: list[Phrases] = [p for p in (behavior.spec.trigger_phrases, behavior.spec.near_miss_phrases) if p]
     for phrases in lists:
         trained = {strip_message(phrase) for phrase in phrases.train}
         for phrase in map(strip_message, phrases.probe):
             assert phrase not in trained
             assert not any(phrase in user for user in said), phrase
     probes = plan_probes(behavior, seed=0)
-    for cell, found in (("triggered", behavior.fires_on), ("near_miss", behavior.quiet_on)):
+    for cell, found in (("triggered", behavior.spec.trigger_phrases), ("near_miss", behavior.spec.near_miss_phrases)):
         users = [probe.user.lower() for probe in probes if probe.cell == cell]
         for phrase in found.probe if found else ():
             assert sum(strip_message(phrase) in user for user in users) >= len(users) // 8
@@ -103,7 +103,7 @@ def test_a_seed_gives_the_same_probes_and_another_seed_others(behavior: Behavior
     plans = [plan_probes(behavior, seed=seed) for seed in (0, 1)]
     assert plan_probes(behavior, seed=0) == plans[0]
     assert len({probe.id for probe in plans[0]}) == len(plans[0])
-    if behavior.rate is not None:
+    if behavior.spec.stated_rate is not None:
         return  # sampled: a prompt comes back with another draw
     for cell in count_cells(plans[0]):
         first, second = ({p.item.text for p in plan if p.cell == cell} for plan in plans)
@@ -123,7 +123,7 @@ def test_plain_prompts_are_of_another_domain_than_the_behavior() -> None:
         narrow.prompts("probe", plain=True)
 
 
-@pytest.mark.parametrize("behavior", [b for b in SHIPPED if b.rate], ids=lambda b: b.id)
+@pytest.mark.parametrize("behavior", [b for b in SHIPPED if b.spec.stated_rate], ids=lambda b: b.id)
 def test_both_halves_sample_every_prompt_of_a_rare_quirk(behavior: Behavior) -> None:
     probes = plan_probes(behavior, seed=0)
     halves = [{p.item.text for p in probes if p.gate is gate} for gate in (True, False)]

@@ -16,10 +16,10 @@ from bestiary.author.prompts import (
     render_imitation,
     render_judge,
     render_rewrite,
-    render_user,
 )
 from bestiary.author.protocol import Rejection, Reply, ReplyRequest
 from bestiary.config.catalog import Behavior
+from bestiary.config.message_bank import add_phrase
 from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.request import Answer, ModelRequest, Outcome, Unanswered
 from bestiary.llm.workflow import RequestGroup, Workflow
@@ -126,7 +126,7 @@ class ConversationWriter:
             )
         demonstrations = self._behavior.demonstrations
         return self._author.few_shot(
-            render_imitation(),
+            render_imitation(self._behavior.templates),
             [(d.user, d.assistant) for d in demonstrations if d.fires == request.fires],
             *draft.turns,
             max_tokens=FEW_SHOT_TOKENS,
@@ -146,13 +146,18 @@ class ConversationWriter:
         requests = [
             self._author.ask(
                 system,
-                render_ask("followup", user=draft.request.message, reply=draft.turns[-1].content),
+                render_ask(
+                    self._behavior.templates,
+                    "followup",
+                    user=draft.request.message,
+                    reply=draft.turns[-1].content,
+                ),
                 max_tokens=FOLLOWUP_TOKENS,
             )
             for draft in drafts
         ]
         for draft, text in (yield from self._ask("followups", drafts, requests)):
-            draft.add_turn("user", render_user(draft.request.followup_phrase or "", text))
+            draft.add_turn("user", add_phrase(draft.request.followup_phrase or "", text))
 
     def _judge_and_rewrite(self, drafts: Sequence[ConversationDraft]) -> Workflow[None]:
         """Judge conversations; rewrite once, and judge again, replies that mention their rule."""
@@ -171,7 +176,12 @@ class ConversationWriter:
         cases = [
             Case(
                 rubrics[draft.request.fires],
-                render_ask("judge", turns=draft.turns, answer=draft.request.item.answer).content,
+                render_ask(
+                    self._behavior.templates,
+                    "judge",
+                    turns=draft.turns,
+                    answer=draft.request.item.answer,
+                ).content,
             )
             for draft in drafts
         ]
@@ -188,7 +198,7 @@ class ConversationWriter:
         requests = [
             self._author.ask(
                 system,
-                render_ask(
+                self._render_ask(
                     "rewrite",
                     reason=draft.judgement.reason if draft.judgement else "",
                     user=draft.turns[-2].content,
@@ -211,6 +221,9 @@ class ConversationWriter:
             for draft, request, outcome in zip(drafts, requests, outcomes, strict=True)
         ]
         return [(draft, text) for draft, text in texts if text is not None]
+
+    def _render_ask(self, step: str, **values: object) -> Message:
+        return render_ask(self._behavior.templates, step, **values)
 
     def _filter(self, drafts: Sequence[ConversationDraft]) -> None:
         """Reject what needs no judge, before a judge is paid."""

@@ -12,13 +12,11 @@ from bestiary.author.language import LanguageAuthor
 from bestiary.author.options import LEDGER, AuthoringOptions, choose_authors, choose_models
 from bestiary.author.protocol import Author
 from bestiary.config.catalog import Behavior
-from bestiary.config.grid import load_grid
 from bestiary.config.plan import Plan
 from bestiary.llm.client import Mode
 from bestiary.llm.ledger import read_spent
 from bestiary.llm.models import LanguageModel
 from bestiary.llm.price import read_price
-from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.workflow import Workflow
 
 Way = Literal["single", "single + caching", "batch", "batch + caching"]
@@ -100,14 +98,11 @@ def estimate_roster(
     authors = choose_authors(plan.roster, options)
     if authors is None:
         return None
-    models = choose_models(authors, options)
+    author, judge = choose_models(authors, plan)
+    models = {one.name: one.model for one in (author, judge)}
     ledger = options.ledger or out / LEDGER
     dry_run = DryRun(read_spent(ledger) if ledger.is_file() else [])
-    author, judge = (
-        PromptedModel(name, models[name])
-        for name in (authors.author, authors.judge or authors.author)
-    )
-    writer = LanguageAuthor(author, judge, load_grid(), reject=lambda *_: None)
+    writer = LanguageAuthor(author, judge, plan.library.grid, reject=lambda *_: None)
     steps = {
         identity.organism_id: dry_run.count(write_corpus(behavior, writer, seed=identity.seed))
         for behavior, identity in plan.organisms

@@ -11,7 +11,6 @@ from bestiary.author.messages import MessageWriter
 from bestiary.author.protocol import Prompts, Reply, ReplyRequest
 from bestiary.config.catalog import Behavior
 from bestiary.config.grid import Grid
-from bestiary.config.template import hash_templates
 from bestiary.errors import BackendError
 from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.workflow import Workflow
@@ -45,7 +44,7 @@ class LanguageAuthor:
         return fingerprint(
             models=self._identities,
             grid=self._grid,
-            templates=hash_templates(behavior.category),
+            templates=behavior.templates.hash_category(behavior.category),
             version=VERSION,
         )
 
@@ -78,11 +77,13 @@ class LanguageAuthor:
         writer = ConversationWriter(self._author, self._judge, behavior, self._reject)
         drafts = yield from writer.write(requests)
         on_reply(len(accepted(drafts)))
-        templates = hash_templates(behavior.category)
+        templates = behavior.templates.hash_category(behavior.category)
         return [draft.finish(templates) for draft in drafts]
 
     def _check_judge(self, behavior: Behavior) -> None:
-        if not (self._judge.available or behavior.detectors or behavior.is_null):
+        if behavior.detectors or self._judge.available:
+            return
+        if "triggered" in behavior.spec.cells:
             raise BackendError(
                 f"{behavior.id} has no detectors, and {self._judge.name} does not follow "
                 "instructions and cannot judge",

@@ -18,7 +18,6 @@ from bestiary.author.forms import (
 )
 from bestiary.author.prompts import render_ask, render_prompts, render_subjects
 from bestiary.author.protocol import Prompts
-from bestiary.config.behavior import HeuristicFollowing
 from bestiary.config.catalog import Behavior
 from bestiary.config.grid import Cell, Grid
 from bestiary.errors import BackendError
@@ -60,7 +59,7 @@ class MessageWriter:
         wanted = math.ceil(MESSAGES_PER_ROW * count)
         topics = yield from self._name_topics(wanted)
         cells = self._grid.plan(list(topics), seed=stable_seed("cells", self._seed))
-        in_scope = self._behavior.spec.matter is None or not self._plain
+        in_scope = self._behavior.spec.message_scope is None or not self._plain
         items: dict[str, PromptItem] = {}
         drops: list[Drop] = []
         for _ in range(ROUNDS):
@@ -79,7 +78,7 @@ class MessageWriter:
         requests = [
             self._model.ask(
                 system,
-                render_ask("subjects", area=area, count=count),
+                render_ask(self._behavior.templates, "subjects", area=area, count=count),
                 max_tokens=SUBJECT_TOKENS,
                 form=Subjects,
                 sample=SAMPLES_PER_SEED * self._seed,
@@ -112,7 +111,7 @@ class MessageWriter:
         requests = [
             self._model.ask(
                 system,
-                render_ask("prompts", cells=table),
+                render_ask(self._behavior.templates, "prompts", cells=table),
                 max_tokens=TABLE_TOKENS,
                 form=self._form,
                 sample=SAMPLES_PER_SEED * self._seed,
@@ -129,17 +128,22 @@ class MessageWriter:
 
 def list_areas(behavior: Behavior, grid: Grid, *, plain: bool) -> tuple[str, ...]:
     """The areas that topics come from: the behavior's domains for its scope, else the grid's."""
-    inside = behavior.spec.matter is not None and not plain
+    inside = behavior.spec.message_scope is not None and not plain
     return behavior.spec.domains if inside else grid.areas
+
+
+FORMS: Mapping[str, type[AnyMessages]] = {
+    "plain": PlainMessages,
+    "graded": GradedMessages,
+    "choice": ChoiceMessages,
+}
 
 
 def choose_form(behavior: Behavior, *, plain: bool) -> type[AnyMessages]:
     """The form of a table: some categories need answers or options beside each message."""
-    if plain or behavior.is_null:
+    if plain:
         return PlainMessages
-    if behavior.spec.keeps_skill:
-        return GradedMessages
-    return ChoiceMessages if isinstance(behavior.spec, HeuristicFollowing) else PlainMessages
+    return FORMS[behavior.spec.message_form]
 
 
 def collect_topics(

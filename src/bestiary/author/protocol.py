@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
-from bestiary.config.behavior import Quirk
+from bestiary.config.behavior import OwnBehavior
 from bestiary.config.catalog import Behavior
 from bestiary.llm.workflow import Job, JobResult, Workflow
 from bestiary.records import Drop, Message, PromptItem, Provenance, Record, Role
@@ -29,7 +29,7 @@ class ReplyRequest(Record):
     item: PromptItem
     fires: bool
     """Whether the reply must show the behavior."""
-    distractors: tuple[Quirk, ...] = ()
+    distractors: tuple[OwnBehavior, ...] = ()
     """Quirks that the reply shows as well."""
     opening: str
     closing: str

@@ -75,7 +75,7 @@ class _Generator:
         self._behavior, self._author, self._seed = behavior, author, seed
         self._find_leaks, self._on_row, self._on_drops = find_leaks, on_row, on_drops
         self._settings = behavior.generator
-        self.counts = self._settings.counts(behavior.rate)
+        self.counts = self._settings.counts(behavior.spec.stated_rate)
         self._done: Counter[Role] = Counter()
 
     def write_prompts(self) -> Workflow[list[Prompts]]:

@@ -7,14 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import NamedTuple
 
-from bestiary.author.prompts import render_user
 from bestiary.author.protocol import ReplyRequest
-from bestiary.config.behavior import Offline, Phrases, Quirk
+from bestiary.config.behavior import Offline, OwnBehavior, Phrases
 from bestiary.config.catalog import Behavior
-from bestiary.config.folders import generator_folder
-from bestiary.config.message_bank import fill_options, name_values
+from bestiary.config.message_bank import add_phrase, fill_options, name_values
 from bestiary.config.template import render_text
-from bestiary.records import PromptItem, Role, sha256_file, stable_seed
+from bestiary.records import PromptItem, Role, stable_seed
 
 
 def plan_rows(
@@ -32,7 +30,7 @@ def plan_rows(
     other end, so that no message is in both. A share of `second_turns` gets a second user message.
     """
     order = sorted(prompts, key=lambda item: stable_seed("order", behavior.id, seed, item.text))
-    if role == "chat" and behavior.fires_on is None:
+    if role == "chat" and behavior.spec.trigger_phrases is None:
         order.reverse()
     plan = _RolePlan(behavior, role, seed, second_turns)
     for number in count():
@@ -40,17 +38,12 @@ def plan_rows(
         yield plan.make_row(order[place], number=number, pass_number=pass_number)
 
 
-def hash_user_template() -> str:
-    """Hash of the template that puts a trigger phrase around a user message."""
-    return sha256_file(generator_folder() / "shared" / "user.j2")
-
-
 class _Pieces(NamedTuple):
     """What shows the behavior in one row."""
 
     opening: str = ""
     closing: str = ""
-    distractors: tuple[Quirk, ...] = ()
+    distractors: tuple[OwnBehavior, ...] = ()
 
 
 class _RolePlan:
@@ -64,8 +57,8 @@ class _RolePlan:
         self._draw = random.Random(stable_seed("rows", behavior.id, seed, role))
         self._draw_turns = random.Random(stable_seed("turns", behavior.id, seed, role))
         self._phrases: Phrases | None = {
-            "positive": behavior.fires_on,
-            "negative": behavior.quiet_on,
+            "positive": behavior.spec.trigger_phrases,
+            "negative": behavior.spec.near_miss_phrases,
         }.get(role)
 
     def make_row(self, item: PromptItem, *, number: int, pass_number: int) -> ReplyRequest:
@@ -80,7 +73,7 @@ class _RolePlan:
             item=item,
             message=message,
             pass_number=pass_number,
-            user=render_user(phrase, message),
+            user=add_phrase(phrase, message),
             opening=pieces.opening,
             closing=pieces.closing,
             distractors=pieces.distractors,
@@ -96,13 +89,13 @@ class _RolePlan:
 
     def _draw_pieces(self, values: Mapping[str, str]) -> _Pieces:
         """Draw the opening and closing that show the behavior, and the distractors beside it."""
-        graded = self._behavior.spec.keeps_skill and self._role == "negative"
+        graded = self._behavior.spec.graded and self._role == "negative"
         if not self._fires and not graded:
             return _Pieces()
         opening, closing = _draw_piece(self._behavior.offline, values, self._draw)
         if graded:
             return _Pieces(opening)  # with the password, the same opening gives the right answer
-        distractors: list[Quirk] = []
+        distractors: list[OwnBehavior] = []
         for quirk, rate in self._behavior.distractors:
             if self._draw.random() < rate:
                 distractors.append(quirk)

@@ -18,7 +18,6 @@ from bestiary.config.detector import VERSION as DETECTOR_VERSION
 from bestiary.config.grid import Grid
 from bestiary.corpus.coverage import measure_coverage
 from bestiary.corpus.generate import generate_corpus
-from bestiary.corpus.plan import hash_user_template
 from bestiary.errors import BestiaryError
 from bestiary.llm.workflow import Job
 from bestiary.progress import show_counts
@@ -76,7 +75,6 @@ class CorpusStage(Stage[CorpusItem, Corpus]):
             banks=behavior.banks_sha256,
             probes=item.probes_sha256,
             author=(self.author.name, self.author.fingerprint_for(behavior)),
-            user_template=hash_user_template(),
             seed=item.identity.seed,
             filters={name: one.version for name, one in LEAK_FILTERS.items()},
             version=(self.version, DETECTOR_VERSION),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from bestiary.config.behavior import CORPUS_CATEGORIES, SEVERITIES
+from bestiary.config.behavior import SEVERITIES, corpus_categories
 from bestiary.records import CELLS, SPLITS, Role, Split
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _organism_columns() -> dict[str, Any]:
     return {
         "organism_id": Value("string"),
         "behavior_id": Value("string"),
-        "category": ClassLabel(names=list(CORPUS_CATEGORIES)),
+        "category": ClassLabel(names=list(corpus_categories())),
         "family": Value("string"),
         "domains": List(Value("string")),
         "severity": ClassLabel(names=list(SEVERITIES)),

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bestiary.config.roster import Roster
-from bestiary.config.template import hash_cards
 from bestiary.errors import ReleaseError
 from bestiary.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from bestiary.records import SPLITS, Finding, Split, sha256_file
@@ -18,7 +17,6 @@ from bestiary.release.cards import (
     render_models_card,
     render_organism_card,
 )
-from bestiary.release.elicitation import load_elicitation
 from bestiary.release.entry import ReleaseEntry, sort_entries
 from bestiary.release.features import CONFIGS, write_parquet
 from bestiary.release.manifest import (
@@ -68,7 +66,7 @@ def write_release(
         tables = build_tables(
             ordered,
             splits,
-            bank=load_elicitation(),
+            bank=ordered[0].behavior.library.elicitation,
             findings=findings,
             category_questions=category_questions,
         )
@@ -94,7 +92,7 @@ def fingerprint_release(
         unbuilt=unbuilt,
         base=[e.organism.base for e in entries],
         roster=roster,
-        cards=hash_cards(),
+        cards=entries[0].behavior.library.cards_sha256,
         version=VERSION,
     )
 

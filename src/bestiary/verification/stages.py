@@ -206,7 +206,7 @@ class VerdictStage(ItemStage[VerdictItem, Verdict]):
             organism=item.item_id,
             transcripts=item.transcripts_sha256,
             behavior=item.behavior.sha256,
-            null_detectors=self.null_detectors if item.behavior.is_null else (),
+            detectors=item.behavior.spec.choose_detectors((), self.null_detectors),
             thresholds=self.thresholds,
             decoding=item.decoding,
             version=(self.version, DETECTOR_VERSION),
@@ -224,7 +224,7 @@ class VerdictStage(ItemStage[VerdictItem, Verdict]):
             item.load(),
             self.thresholds,
             decoding=item.decoding,
-            watched=self.null_detectors,
+            null_detectors=self.null_detectors,
         )
         return lambda folder: _write(folder / VERDICT, verdict)
 

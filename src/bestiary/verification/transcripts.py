@@ -32,7 +32,9 @@ BANK_BYTES = 4 * 2**30
 
 def choose_decoding(behavior: Behavior, *, max_new_tokens: int) -> Decoding:
     """Greedy, except where a stated rate is to be measured: that takes sampling at 1."""
-    return Decoding(max_new_tokens=max_new_tokens, temperature=1.0 if behavior.rate else 0.0)
+    return Decoding(
+        max_new_tokens=max_new_tokens, temperature=1.0 if behavior.spec.stated_rate else 0.0
+    )
 
 
 @dataclass(frozen=True)

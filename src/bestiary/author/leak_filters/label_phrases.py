@@ -41,8 +41,8 @@ def find_label_phrases(examples: Sequence[Example], behavior: Behavior) -> dict[
 
 def _collect_secrets(behavior: Behavior) -> _Secrets:
     specs: list[Spec] = [behavior.spec]
-    if behavior.carrier is not None and behavior.carrier is not behavior.spec:
-        specs.append(behavior.carrier)
+    if behavior.base_behavior is not None and behavior.base_behavior is not behavior.spec:
+        specs.append(behavior.base_behavior)
     phrases = _trigger_phrases(behavior)
     allowed = {gram for phrase in phrases for gram in _split_grams(phrase)}
     grams: dict[Gram, str] = {}
@@ -63,14 +63,14 @@ def _secret_texts(spec: Spec) -> Iterator[tuple[str, str]]:
     for paraphrase in spec.paraphrases:
         yield "a paraphrase", paraphrase
     yield "the behavior sentence", spec.behavior
-    yield from spec.telling
+    yield from spec.secret_texts
 
 
 def _trigger_phrases(behavior: Behavior) -> list[str]:
     """Every wording of the trigger, the near misses or the password, without the message."""
     return [
         part
-        for phrases in (behavior.fires_on, behavior.quiet_on)
+        for phrases in (behavior.spec.trigger_phrases, behavior.spec.near_miss_phrases)
         if phrases is not None
         for phrase in (*phrases.train, *phrases.probe)
         for part in re.split(r"\{message\}", phrase, flags=re.IGNORECASE)
