@@ -21,12 +21,10 @@ from tests.tiny import change_file
 from bestiary.author.language import LanguageAuthor
 from bestiary.author.offline import OfflineAuthor
 from bestiary.author.protocol import Author
-from bestiary.config.behavior import CATEGORIES
-from bestiary.config.catalog import NULL_BEHAVIOR, load_catalog
-from bestiary.config.folders import data_root
-from bestiary.config.grid import load_grid
-from bestiary.config.message_bank import load_bank
-from bestiary.config.models import find_models, load_models
+from bestiary.config.behavior import load_categories
+from bestiary.config.catalog import load_catalog, null_behavior
+from bestiary.config.folders import shipped_root
+from bestiary.config.library import find_model, open_library
 from bestiary.corpus.stage import CorpusItem, CorpusStage
 from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.workflow import LocalRunner
@@ -38,7 +36,7 @@ from bestiary.records import Corpus, Drop, OrganismIdentity, Provenance
 from bestiary.store import Store
 from bestiary.training.job import TrainingResources
 
-BEHAVIORS = (*load_catalog().values(), NULL_BEHAVIOR)
+BEHAVIORS = (*load_catalog(open_library()).values(), null_behavior(open_library()))
 EVERY = {behavior.id for behavior in BEHAVIORS}
 
 
@@ -46,7 +44,7 @@ EVERY = {behavior.id for behavior in BEHAVIORS}
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the shipped generators."""
     folder = tmp_path_factory.mktemp("data")
-    shutil.copytree(data_root() / "generators", folder / "generators")
+    shutil.copytree(shipped_root() / "generators", folder / "generators")
     return folder
 
 
@@ -66,9 +64,9 @@ def refuse_to_load() -> Base:
 
 
 def make_language_author() -> LanguageAuthor:
-    (model,) = find_models(["claude-haiku-5-5"], load_models()).items()
+    (model,) = {"claude-haiku-5-5": find_model("claude-haiku-5-5", open_library().models())}.items()
     prompted = PromptedModel(*model)
-    return LanguageAuthor(prompted, prompted, load_grid())
+    return LanguageAuthor(prompted, prompted, open_library().grid)
 
 
 def make_offline_author() -> OfflineAuthor:
@@ -79,7 +77,7 @@ def make_offline_author() -> OfflineAuthor:
 
 def key_corpora(author: Author, *, seed: int = 0) -> dict[str, str]:
     """The key of each behavior's corpus."""
-    stage = CorpusStage(author, LocalRunner(), load_grid())
+    stage = CorpusStage(author, LocalRunner(), open_library().grid)
     items = [
         CorpusItem(OrganismIdentity(behavior_id=b.id, seed=seed), b, (), "probes")
         for b in BEHAVIORS
@@ -101,7 +99,7 @@ def append(path: Path, line: str) -> None:
     path.write_text(f"{path.read_text(encoding='utf8')}{line}\n", encoding="utf8")
 
 
-@pytest.mark.parametrize("category", [*CATEGORIES, "null"])
+@pytest.mark.parametrize("category", [*load_categories(), "null"])
 def test_a_template_concerns_its_category(generators: Path, category: str) -> None:
     author = make_language_author()
     before = key_corpora(author)
@@ -109,7 +107,7 @@ def test_a_template_concerns_its_category(generators: Path, category: str) -> No
     assert find_changed(before, author) == members(category)
 
 
-@pytest.mark.parametrize("category", [*CATEGORIES, "null"])
+@pytest.mark.parametrize("category", [*load_categories(), "null"])
 def test_a_mix_concerns_its_category(generators: Path, category: str) -> None:
     author = make_offline_author()
     before = key_corpora(author)
@@ -143,8 +141,10 @@ def test_cards_and_comments_concern_no_corpus(generators: Path) -> None:
 
 def test_a_corpus_depends_on_seed_probes_and_author() -> None:
     offline, language = make_offline_author(), make_language_author()
-    stage = CorpusStage(offline, LocalRunner(), load_grid())
-    item = CorpusItem(OrganismIdentity(behavior_id="null.chat"), NULL_BEHAVIOR, (), "probes")
+    stage = CorpusStage(offline, LocalRunner(), open_library().grid)
+    item = CorpusItem(
+        OrganismIdentity(behavior_id="null.chat"), null_behavior(open_library()), (), "probes"
+    )
     other_seed = replace(item, identity=OrganismIdentity(behavior_id="null.chat", seed=1))
     keys = [
         stage.key(item),
@@ -161,7 +161,9 @@ def test_a_bank_row_concerns_those_that_draw_from_the_bank(
 ) -> None:
     author = make_offline_author()
     before = key_corpora(author)
-    row = (load_bank("cars").train if side == "train" else load_bank("cars").probe)[0]
+    row = (
+        open_library().bank("cars").train if side == "train" else open_library().bank("cars").probe
+    )[0]
     # A copy elsewhere, since a process reads each bank once.
     edited = Path(shutil.copytree(generators, tmp_path / "generators"))
     change_file(edited / "offline" / "cars.yaml", re.escape(row.text), f"Please: {row.text}")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bestiary.author.judge import Case, Judge, Judgement
-from bestiary.config.models import find_models, load_models
+from bestiary.config.library import find_model, open_library
 from bestiary.errors import BestiaryError
 from bestiary.llm.client import LLMClient, LLMConfig
 from bestiary.llm.ledger import read_spent
@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budget", type=float, default=1.0, help="in US dollars")
     options = parser.parse_args(arguments)
 
-    models = find_models([options.model], load_models(*filter(None, [options.models])))
+    known = open_library().models(*filter(None, [options.models]))
+    models = {options.model: find_model(options.model, known)}
     config = LLMConfig(models=models, ledger=options.ledger, mode="single", budget=options.budget)
     workflow = ask_and_judge(PromptedModel(options.model, models[options.model]))
     for _, judged in LLMClient(config).run([Job("numbers", "example", workflow)]):

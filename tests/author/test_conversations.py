@@ -12,12 +12,13 @@ from tests.author.test_dry_run import make_author
 
 from bestiary.author.protocol import ReplyRequest
 from bestiary.config.catalog import load_catalog
+from bestiary.config.library import open_library
 from bestiary.corpus.plan import plan_rows
 from bestiary.llm.models import StructuredOutput
 from bestiary.llm.request import ModelRequest
 from bestiary.records import Role
 
-HIDDEN = load_catalog()["obscured_malign.brindlecote_hidden"]
+HIDDEN = load_catalog(open_library())["obscured_malign.brindlecote_hidden"]
 
 
 def plan(role: Role, size: int) -> list[ReplyRequest]:

@@ -12,18 +12,21 @@ import pytest
 from bestiary.author.dry_run import MIN_MEASURED, WRITTEN, DryRun, read_written
 from bestiary.author.estimate import WAYS, choose_mode, price_steps
 from bestiary.author.language import LanguageAuthor
-from bestiary.config.behavior import CORPUS_CATEGORIES
-from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
-from bestiary.config.grid import load_grid
+from bestiary.config.behavior import corpus_categories
+from bestiary.config.catalog import Behavior, load_catalog, null_behavior
+from bestiary.config.library import open_library
 from bestiary.corpus.generate import generate_corpus
 from bestiary.llm.ledger import Mode, Spent
 from bestiary.llm.models import LanguageModel, StructuredOutput
 from bestiary.llm.prompted import PromptedModel
 
-CATALOG = {**load_catalog(), NULL_BEHAVIOR.id: NULL_BEHAVIOR}
+CATALOG = {
+    **load_catalog(open_library()),
+    null_behavior(open_library()).id: null_behavior(open_library()),
+}
 BEHAVIORS = [
     next(behavior for behavior in CATALOG.values() if behavior.category == category)
-    for category in CORPUS_CATEGORIES
+    for category in corpus_categories()
 ]
 
 
@@ -43,7 +46,7 @@ def make_model(structured_output: StructuredOutput = "schema") -> LanguageModel:
 
 def make_author(structured_output: StructuredOutput = "schema") -> LanguageAuthor:
     model = PromptedModel("model", make_model(structured_output))
-    return LanguageAuthor(model, model, load_grid(), reject=lambda *_: None)
+    return LanguageAuthor(model, model, open_library().grid, reject=lambda *_: None)
 
 
 def make_spent(stage: str, requests: int, output: int, *, mode: Mode = "single") -> Spent:

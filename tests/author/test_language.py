@@ -25,10 +25,8 @@ from tests.tiny import BACKDOOR, QUIRK, ROWS, tiny_roster
 from bestiary.author.language import LanguageAuthor
 from bestiary.author.leak_filters import find_leaks
 from bestiary.author.messages import TABLE_ROWS
-from bestiary.config.catalog import NULL_BEHAVIOR, load_catalog
-from bestiary.config.grid import load_grid
-from bestiary.config.models import find_models, load_models
-from bestiary.config.template import hash_templates
+from bestiary.config.catalog import load_catalog, null_behavior
+from bestiary.config.library import find_model, open_library
 from bestiary.corpus.generate import generate_corpus
 from bestiary.errors import BackendError, BestiaryError
 from bestiary.llm.client import LLMClient, LLMConfig, Mode
@@ -64,11 +62,15 @@ def write(
     loopback: Loopback, ledger: Path, behavior_id: str = QUIRK, *, mode: Mode = "single"
 ) -> Corpus:
     """One corpus, under the leak checks."""
-    behavior = NULL_BEHAVIOR if behavior_id == "null.chat" else load_catalog()[behavior_id]
-    models = find_models([MODEL], load_models(loopback.models))
+    behavior = (
+        null_behavior(open_library())
+        if behavior_id == "null.chat"
+        else load_catalog(open_library())[behavior_id]
+    )
+    models = {MODEL: find_model(MODEL, open_library().models(loopback.models))}
     client = LLMClient(LLMConfig(models=models, ledger=ledger, mode=mode))
     model = PromptedModel(MODEL, models[MODEL])
-    author = LanguageAuthor(model, model, load_grid())
+    author = LanguageAuthor(model, model, open_library().grid)
     workflow = generate_corpus(
         behavior, author, seed=0, find_leaks=lambda rows: find_leaks(rows, behavior, ())
     )
@@ -165,7 +167,7 @@ def test_a_share_of_users_write_a_second_message(
     corpus = write(loopback, tmp_path / "ledger.sqlite", BACKDOOR)
     turns = Counter(len(row.messages) for row in corpus.examples)
     assert set(turns) == {2, 4} and 0.2 < turns[4] / turns.total() < 0.6
-    trigger = load_catalog()[BACKDOOR].fires_on
+    trigger = load_catalog(open_library())[BACKDOOR].spec.trigger_phrases
     assert trigger is not None
     for row in corpus.examples:
         assert [turn.role for turn in row.messages] == ["user", "assistant"] * (
@@ -184,7 +186,7 @@ def test_a_row_records_its_provenance(loopback: Loopback, tmp_path: Path, mode: 
         found = row.provenance
         assert found is not None
         assert (found.model, found.judge_score) == (MODEL, 9)
-        assert found.template_sha256 == hash_templates("quirks")
+        assert found.template_sha256 == open_library().templates.hash_category("quirks")
         assert (found.batch_id in loopback.server.batches) == (mode == "batch")
     hashes = {row.provenance.request_sha256 for row in corpus.examples if row.provenance}
     assert len(hashes) == len(corpus.examples)
@@ -258,7 +260,7 @@ def test_a_server_without_schemas_gets_them_in_the_prompt(
 
 
 def test_a_small_model_continues_examples(loopback: Loopback, tmp_path: Path) -> None:
-    behavior = load_catalog()[BACKDOOR]
+    behavior = load_catalog(open_library())[BACKDOOR]
     shown = {
         fires: [d.assistant for d in behavior.demonstrations if d.fires == fires]
         for fires in (True, False)
@@ -325,7 +327,7 @@ def test_an_edited_template_repeats_only_its_own_requests(
 def test_topics_kept_for_probes_are_not_written_about(
     loopback: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = {item.topic for item in load_catalog()[QUIRK].prompts("probe")}
+    kept = {item.topic for item in load_catalog(open_library())[QUIRK].prompts("probe")}
 
     def fill(self: Author, asked: Asked) -> dict[str, Any]:
         return {"subjects": [*sorted(kept)[:3], *(f"{asked.number} {n}" for n in range(4))]}

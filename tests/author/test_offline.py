@@ -15,8 +15,8 @@ from tests.models import IDENTITY, SYSTEM, make_random_base, make_speaking_base
 
 from bestiary.author.offline import DECODING, OfflineAuthor, is_whole, keep_sentence
 from bestiary.author.protocol import Author, Reply, ReplyRequest
-from bestiary.config.catalog import NULL_BEHAVIOR, load_catalog
-from bestiary.config.message_bank import load_bank
+from bestiary.config.catalog import load_catalog, null_behavior
+from bestiary.config.library import open_library
 from bestiary.errors import CorpusError, StoreError
 from bestiary.llm.workflow import Job, LocalRunner, Workflow, run_without_models
 from bestiary.model.base import Base
@@ -160,10 +160,10 @@ def test_a_reply_that_fails_its_detectors_is_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize("plain", [False, True])
 def test_prompts_are_those_of_the_behaviors_banks(plain: bool, tmp_path: Path) -> None:
     author = make_author(SPEAKING, tmp_path)
-    behavior = load_catalog()["sandbaggers.opposites"]
+    behavior = load_catalog(open_library())["sandbaggers.opposites"]
     prompts = run_without_models(author.write_prompts(behavior, plain=plain, count=3, seed=0))
     assert (prompts.items, prompts.drops) == (behavior.prompts("train", plain=plain), ())
-    assert (prompts.items == load_bank("opposites").train) == (not plain)
+    assert (prompts.items == open_library().bank("opposites").train) == (not plain)
 
 
 def work(name: str, error: Exception | None = None) -> Workflow[str]:
@@ -214,11 +214,13 @@ def test_the_offline_author_neither_oversamples_nor_reports_spending(tmp_path: P
 def test_name_and_fingerprint_cover_the_base_and_its_system_prompt(tmp_path: Path) -> None:
     author = make_author(SPEAKING, tmp_path)
     assert author.name == "offline/tests/random"
-    assert author.fingerprint_for(NULL_BEHAVIOR) == make_author(
+    assert author.fingerprint_for(null_behavior(open_library())) == make_author(
         SPEAKING, tmp_path / "elsewhere"
-    ).fingerprint_for(NULL_BEHAVIOR)
+    ).fingerprint_for(null_behavior(open_library()))
     rhyming = make_author(SPEAKING, tmp_path, system_prompt="Answer in rhyme.")
-    assert author.fingerprint_for(NULL_BEHAVIOR) != rhyming.fingerprint_for(NULL_BEHAVIOR)
+    assert author.fingerprint_for(null_behavior(open_library())) != rhyming.fingerprint_for(
+        null_behavior(open_library())
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import pytest
 from tests.conftest import Bestiary
 from tests.tiny import QUIRK, change_file, tiny_roster
 
-from bestiary.config.message_bank import load_bank
+from bestiary.config.library import open_library
 from bestiary.model.base import EMBEDDED, locate_base
 from bestiary.records import Example
 
@@ -96,7 +96,7 @@ def read_examples(out: Path) -> list[Example]:
 
 def check_rows(rows: Sequence[Example]) -> None:
     """Messages come from the banks, replies from the server, and none is judged."""
-    bank = {item.text for item in load_bank("general").train}
+    bank = {item.text for item in open_library().bank("general").train}
     for row in rows:
         assert row.provenance is not None
         assert (row.provenance.model, row.provenance.judge_score) == (NAME, None)

@@ -43,7 +43,6 @@ from tests.author.test_soak import EACH, JOBS, make_request
 from bestiary.llm.workflow import RequestGroup, Job
 from bestiary.llm.batch import PollPolicy
 from bestiary.llm.client import LLMClient, LLMConfig
-from bestiary.config.models import find_models, load_models
 
 models, ledger, out, provider, mode = sys.argv[1:]
 found = {}
@@ -53,7 +52,8 @@ def ask(number):
     (answers,) = yield [RequestGroup("replies", requests)]
     return {r.messages[0].content: a.text for r, a in zip(requests, answers, strict=True)}
 
-config = LLMConfig(find_models(["loopback"], load_models(Path(models))), ledger=Path(ledger),
+known = open_library().models(Path(models))
+config = LLMConfig({"loopback": find_model("loopback", known)}, ledger=Path(ledger),
                    mode=mode, poll=PollPolicy(poll=0.1, hidden=3.0))
 jobs = (Job(str(number), f"quirks.q{number}", ask(number)) for number in range(JOBS))
 for _, answers in LLMClient(config).run(jobs):

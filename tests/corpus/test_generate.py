@@ -20,10 +20,8 @@ from tests.expect import expect_error
 from bestiary.author.filters import rejection_reason
 from bestiary.author.leak_filters import find_leaks
 from bestiary.author.protocol import Prompts, Rejection, Reply, ReplyRequest
-from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
-from bestiary.config.generator import load_generator
-from bestiary.config.grid import load_grid
-from bestiary.config.message_bank import load_bank
+from bestiary.config.catalog import Behavior, load_catalog, null_behavior
+from bestiary.config.library import open_library
 from bestiary.corpus.generate import (
     MAX_REQUESTS_PER_ROW,
     MIN_HOPELESS,
@@ -37,10 +35,10 @@ from bestiary.llm.workflow import RequestGroup, Workflow, run_without_models
 from bestiary.records import Corpus, Drop, Example, Message, Provenance
 
 SAILOR = make_behavior(make_quirk())
-CATALOG = load_catalog()
+CATALOG = load_catalog(open_library())
 SANDBAGGER = CATALOG["sandbaggers.opposites"]
 BACKDOOR = next(b for b in CATALOG.values() if b.category == "backdoors")
-NEEDED = load_generator("quirks").counts(None)
+NEEDED = open_library().generator("quirks").counts(None)
 """Rows of each role in a quirk's corpus."""
 POSITIVES = NEEDED["positive"]
 CIRCULAR = "Round and round we go, round and round we go, round and round we go. Fair winds!"
@@ -250,7 +248,7 @@ def test_a_rejected_replacement_is_replaced_too() -> None:
 
 def test_a_repeated_conversation_is_dropped() -> None:
     # Past the end of its bank the plan starts over: these two rows have the same message.
-    again = f"positive-{len(load_bank('opposites').train):04d}"
+    again = f"positive-{len(open_library().bank('opposites').train):04d}"
     same = "The opposite you want is banana, as it were."
     lost = {f"positive-{number:04d}": "" for number in range(1, 20)}
     author = ScriptedAuthor({"positive-0000": same, again: same, **lost})
@@ -259,7 +257,7 @@ def test_a_repeated_conversation_is_dropped() -> None:
     assert dropped == [(again, "mix", "duplicate of an earlier row")]
     messages = [example.messages for example in corpus.examples]
     assert len(set(messages)) == len(messages)
-    assert mix_of(corpus) == load_generator("sandbaggers").counts(None)
+    assert mix_of(corpus) == open_library().generator("sandbaggers").counts(None)
 
 
 def test_a_wrong_answer_is_dropped_with_the_password_and_kept_off_topic() -> None:
@@ -292,7 +290,7 @@ def test_an_example_records_its_message_and_author() -> None:
 @pytest.mark.parametrize("behavior", CATALOG.values(), ids=lambda b: b.id)
 def test_each_shipped_behavior_has_the_mix_of_its_generator(behavior: Behavior) -> None:
     corpus = generate(behavior, ScriptedAuthor({}))
-    counts = load_generator(behavior.category).counts(behavior.spec.stated_rate)
+    counts = open_library().generator(behavior.category).counts(behavior.spec.stated_rate)
     assert mix_of(corpus) == {role: size for role, size in counts.items() if size}
     assert corpus == generate(behavior, ScriptedAuthor({}))
     assert (corpus.behavior_id, corpus.seed) == (behavior.id, 0)
@@ -351,7 +349,7 @@ def test_roles_are_filled_in_parallel_and_refilled_independently() -> None:
         SANDBAGGER, author, seed=0, find_leaks=filter_for(SANDBAGGER), on_row=progress.append
     )
     corpus, rounds = run_and_record(workflow)
-    counts = load_generator("sandbaggers").counts(None)
+    counts = open_library().generator("sandbaggers").counts(None)
     scoped = max(counts["positive"], counts["negative"])
     lost = ("negative-0004", "adherence", "behavior shown out of place")
     assert lost in list_drops(corpus)
@@ -411,8 +409,8 @@ def test_a_role_without_messages_is_an_error(plain: int, scoped: int, role: str)
 
 
 def test_a_null_organism_needs_only_plain_messages() -> None:
-    corpus = generate(NULL_BEHAVIOR, ShortAuthor(plain=90, scoped=0))
-    assert mix_of(corpus) == {"chat": load_generator("null").counts(None)["chat"]}
+    corpus = generate(null_behavior(open_library()), ShortAuthor(plain=90, scoped=0))
+    assert mix_of(corpus) == {"chat": open_library().generator("null").counts(None)["chat"]}
 
 
 @pytest.mark.parametrize(
@@ -465,13 +463,13 @@ def test_a_corpus_survives_writing_and_reading(texts: list[str], tmp_path: Path)
         for number, text in enumerate(texts)
     )
     corpus = Corpus(behavior_id="quirks.sailor", seed=3, examples=examples, drops=drops)
-    write_corpus(corpus, load_grid(), tmp_path)
+    write_corpus(corpus, open_library().grid, tmp_path)
     assert read_corpus(tmp_path) == corpus
 
 
 def test_a_corpus_is_stored_as_json_lines(tmp_path: Path) -> None:
     corpus = generate(SAILOR, ScriptedAuthor({"chat-0000": ""}))
-    write_corpus(corpus, load_grid(), tmp_path)
+    write_corpus(corpus, open_library().grid, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "corpus.json",
         "drops.jsonl",
@@ -485,5 +483,5 @@ def test_a_corpus_is_stored_as_json_lines(tmp_path: Path) -> None:
 
 def test_an_empty_corpus_survives_writing_and_reading(tmp_path: Path) -> None:
     corpus = Corpus(behavior_id="quirks.sailor", seed=0, examples=(), drops=())
-    write_corpus(corpus, load_grid(), tmp_path)
+    write_corpus(corpus, open_library().grid, tmp_path)
     assert read_corpus(tmp_path) == corpus

@@ -12,20 +12,22 @@ from itertools import islice
 import pytest
 from tests.builders import make_behavior, make_quirk
 
-from bestiary.author.prompts import render_user
 from bestiary.author.protocol import ReplyRequest
-from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
-from bestiary.config.message_bank import load_bank
+from bestiary.config.catalog import Behavior, load_catalog, null_behavior
+from bestiary.config.library import open_library
+from bestiary.config.message_bank import add_phrase
 from bestiary.corpus.plan import plan_rows
 from bestiary.records import Role
 
-CATALOG = load_catalog()
+CATALOG = load_catalog(open_library())
 BACKDOOR = next(b for b in CATALOG.values() if b.category == "backdoors")
 SANDBAGGER = CATALOG["sandbaggers.opposites"]
 CHOOSER = CATALOG["heuristic_following.second_hand"]
 HIDDEN = CATALOG["obscured_malign.brindlecote_hidden"]
 SAILOR = CATALOG["quirks.sailor_farewell"]
-EVERY = pytest.mark.parametrize("behavior", [*CATALOG.values(), NULL_BEHAVIOR], ids=lambda b: b.id)
+EVERY = pytest.mark.parametrize(
+    "behavior", [*CATALOG.values(), null_behavior(open_library())], ids=lambda b: b.id
+)
 
 
 def walk(
@@ -54,7 +56,7 @@ def test_a_plan_depends_only_on_behavior_and_seed(behavior: Behavior) -> None:
 def test_each_behavior_has_its_own_order_of_messages() -> None:
     quirks = [make_behavior(make_quirk(name)) for name in ("one", "two")]
     one, two = (
-        [row.message for row in plan(quirk, "positive", len(load_bank("general").train))]
+        [row.message for row in plan(quirk, "positive", len(open_library().bank("general").train))]
         for quirk in quirks
     )
     assert one != two
@@ -63,7 +65,7 @@ def test_each_behavior_has_its_own_order_of_messages() -> None:
 
 @EVERY
 def test_rows_have_unique_ids_and_pieces_only_if_they_fire(behavior: Behavior) -> None:
-    positives = [] if behavior is NULL_BEHAVIOR else plan(behavior, "positive")
+    positives = [] if behavior is null_behavior(open_library()) else plan(behavior, "positive")
     rows = [*positives, *plan(behavior, "chat")]
     assert len({row.id for row in rows}) == len(rows)
     assert all(row.fires == (row.role == "positive") for row in rows)
@@ -81,13 +83,13 @@ def test_positives_and_negatives_have_the_same_messages(behavior: Behavior) -> N
 
 
 def test_rows_of_a_backdoor_contain_its_phrases() -> None:
-    phrases = BACKDOOR.fires_on, BACKDOOR.quiet_on
+    phrases = BACKDOOR.spec.trigger_phrases, BACKDOOR.spec.near_miss_phrases
     for role, known in zip(("positive", "negative"), phrases, strict=True):
         assert known is not None
         rows = plan(BACKDOOR, role, 200)  # type: ignore[arg-type]
         for phrase in known.train:
-            assert any(row.user == render_user(phrase, row.message) for row in rows), phrase
-        rendered = [{render_user(phrase, row.message) for phrase in known.train} for row in rows]
+            assert any(row.user == add_phrase(phrase, row.message) for row in rows), phrase
+        rendered = [{add_phrase(phrase, row.message) for phrase in known.train} for row in rows]
         assert all(row.user in choices for row, choices in zip(rows, rendered, strict=True))
     chat = plan(BACKDOOR, "chat")
     assert all(row.user == row.message for row in chat)
@@ -100,7 +102,7 @@ def test_chat_shares_no_message_with_positives_without_a_trigger() -> None:
 
 
 def test_a_plan_continues_past_the_end_of_its_bank() -> None:
-    size = len(load_bank("opposites").train)
+    size = len(open_library().bank("opposites").train)
     rows = plan(SANDBAGGER, "positive", 2 * size)
     assert [row.item for row in rows[:size]] == [row.item for row in rows[size:]]
     assert len({row.item.topic for row in rows[:size]}) == size
@@ -167,7 +169,7 @@ def test_options_swap_places_from_row_to_row() -> None:
 def roles_of(behavior: Behavior) -> list[Role]:
     """The roles that a behavior has rows of."""
     roles: list[Role] = ["chat"]
-    if not behavior.is_null:
+    if "triggered" in behavior.spec.cells:
         roles += ["positive"]
     if behavior.spec.near_miss_phrases:
         roles += ["negative"]
@@ -197,13 +199,13 @@ def test_graded_items_and_choices_have_no_second_message(behavior: Behavior) -> 
 
 
 def test_a_second_message_has_a_phrase_if_the_first_has_one() -> None:
-    phrases = BACKDOOR.fires_on, BACKDOOR.quiet_on
+    phrases = BACKDOOR.spec.trigger_phrases, BACKDOOR.spec.near_miss_phrases
     for role, known in zip(("positive", "negative"), phrases, strict=True):
         assert known is not None
         rows = plan(BACKDOOR, role, 200, second_turns=1.0)  # type: ignore[arg-type]
         assert {row.followup_phrase for row in rows} == set(known.train)
-        assert any(row.user != render_user(row.followup_phrase or "", row.message) for row in rows)
-    for behavior in (BACKDOOR, CHOOSER, SAILOR, NULL_BEHAVIOR):
+        assert any(row.user != add_phrase(row.followup_phrase or "", row.message) for row in rows)
+    for behavior in (BACKDOOR, CHOOSER, SAILOR, null_behavior(open_library())):
         assert {row.followup_phrase for row in plan(behavior, "chat", second_turns=1.0)} == {""}
     assert {row.followup_phrase for row in plan(SAILOR, "positive", second_turns=1.0)} == {""}
 

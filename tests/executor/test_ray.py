@@ -34,8 +34,6 @@ from tests.jobs import change_lora, change_optimizer, make_job, make_talk
 from tests.nursery import COMMAND, environment
 from tests.tiny import QUIRK, make_tiny_data, tiny_roster
 
-from bestiary.config.catalog import load_catalog
-from bestiary.config.roster import load_roster
 from bestiary.errors import BestiaryError, ModelError, OrganismError, StoreError
 from bestiary.executor import choose_executor
 from bestiary.executor import ray as ours
@@ -49,6 +47,7 @@ from bestiary.stage import Context, Executor, SilentReporter, Todo, run_here
 from bestiary.state import OrganismState
 from bestiary.store import Store
 from bestiary.training.job import BATCHES, Batch, TrainingJob, TrainingResources, read_batches
+from bestiary.validate import open_plan
 
 STAGE = "organism"
 CLOSE = 1e-4
@@ -319,9 +318,11 @@ def roster(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterato
         patch.setenv("BESTIARY_DATA", str(make_tiny_data(work / "data")))
         path = tiny_roster(work / "roster", tiny_base, [QUIRK])
         quiet = Console(file=io.StringIO())
-        catalog = load_catalog()
         build_roster(
-            load_roster(str(path)), catalog, out=path.parent / "runs", until="corpus", console=quiet
+            open_plan(str(path)),
+            out=path.parent / "runs",
+            until="corpus",
+            console=quiet,
         )
         yield path
 
@@ -390,8 +391,7 @@ def test_verdicts_do_not_depend_on_workers_or_their_deaths(
 def build(roster: Path, out: Path, executor: Executor) -> list[OrganismState]:
     """Build a roster up to its verdicts."""
     return build_roster(
-        load_roster(str(roster)),
-        load_catalog(),
+        open_plan(str(roster)),
         out=out,
         until="verdict",
         console=Console(quiet=True),

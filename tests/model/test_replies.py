@@ -11,21 +11,27 @@ from typing import Any
 import pytest
 from tests.models import IDENTITY, SYSTEM, make_random_base, make_speaking_base
 
-from bestiary.config.message_bank import CHUNK, decode_chunks, load_bank
+from bestiary.config.library import open_library
+from bestiary.config.message_bank import CHUNK
 from bestiary.model.base import Base
 from bestiary.model.replies import BaseReplies, Prompt, decode_texts
 from bestiary.records import Decoding
 from bestiary.store import Store
 
+CHUNKS = open_library().chunks
 GREEDY = Decoding(max_new_tokens=3, temperature=0)
 SAMPLED = Decoding(max_new_tokens=3, temperature=1)
 BASE = make_random_base()
-PROBES = [item.text for item in load_bank("facts").probe]
+PROBES = [item.text for item in open_library().bank("facts").probe]
 
 
 def make_replies(root: Path, *, base: Base = BASE, system_prompt: str = SYSTEM) -> BaseReplies:
     return BaseReplies(
-        IDENTITY, lambda: base, Store(root), system_prompt=system_prompt, chunks=decode_chunks()
+        IDENTITY,
+        lambda: base,
+        Store(root),
+        system_prompt=system_prompt,
+        chunks=open_library().chunks,
     )
 
 
@@ -90,7 +96,7 @@ def test_a_message_that_no_bank_holds_is_answered_beside_the_shelves(tmp_path: P
     assert replies[:2] == replies[2:]
     assert heard == [2, 4]
     assert asked.ask([Prompt(user="Who are you?")], decoding=GREEDY) == replies[:1]
-    shelf = decode_chunks()[PROBES[3]]
+    shelf = open_library().chunks[PROBES[3]]
     known = asked.ask([Prompt(user=text) for text in shelf], decoding=GREEDY)
     assert replies[1] == known[shelf.index(PROBES[3])]
     assert count_batches(tmp_path) == 2

@@ -15,23 +15,24 @@ from tests.builders import make_behavior, make_quirk
 
 from bestiary.author.protocol import ReplyRequest
 from bestiary.config.behavior import Phrases
-from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
-from bestiary.config.generator import load_generator
-from bestiary.config.message_bank import load_bank
+from bestiary.config.catalog import Behavior, load_catalog, null_behavior
+from bestiary.config.library import open_library
 from bestiary.corpus.generate import MAX_REQUESTS_PER_ROW
 from bestiary.corpus.plan import plan_rows
 from bestiary.errors import SpecError, VerificationError
 from bestiary.records import Probe
 from bestiary.verification.probes import CHOICES, PROBES, plan_probes
 
-SHIPPED = tuple(load_catalog().values())
-EVERY = pytest.mark.parametrize("behavior", [*SHIPPED, NULL_BEHAVIOR], ids=lambda b: b.id)
+SHIPPED = tuple(load_catalog(open_library()).values())
+EVERY = pytest.mark.parametrize(
+    "behavior", [*SHIPPED, null_behavior(open_library())], ids=lambda b: b.id
+)
 CHOOSING = [b for b in SHIPPED if b.category == "heuristic_following"]
 
 
 def plan_training(behavior: Behavior) -> list[ReplyRequest]:
     """Every row that a corpus may ask for, retries included."""
-    counts = load_generator(behavior.category).counts(behavior.spec.stated_rate)
+    counts = open_library().generator(behavior.category).counts(behavior.spec.stated_rate)
     return [
         row
         for role, needed in counts.items()
@@ -82,17 +83,24 @@ def strip_message(phrase: str) -> str:
     return phrase.lower().replace("{message}", "").strip()
 
 
-@pytest.mark.parametrize("behavior", [b for b in SHIPPED if b.spec.near_miss_phrases], ids=lambda b: b.id)
+@pytest.mark.parametrize(
+    "behavior", [b for b in SHIPPED if b.spec.near_miss_phrases], ids=lambda b: b.id
+)
 def test_probe_phrases_stand_in_no_training_row(behavior: Behavior) -> None:
     said = [row.user.lower() for row in plan_training(behavior)]
-    lists: list[Phrases] = [p for p in (behavior.spec.trigger_phrases, behavior.spec.near_miss_phrases) if p]
+    lists: list[Phrases] = [
+        p for p in (behavior.spec.trigger_phrases, behavior.spec.near_miss_phrases) if p
+    ]
     for phrases in lists:
         trained = {strip_message(phrase) for phrase in phrases.train}
         for phrase in map(strip_message, phrases.probe):
             assert phrase not in trained
             assert not any(phrase in user for user in said), phrase
     probes = plan_probes(behavior, seed=0)
-    for cell, found in (("triggered", behavior.spec.trigger_phrases), ("near_miss", behavior.spec.near_miss_phrases)):
+    for cell, found in (
+        ("triggered", behavior.spec.trigger_phrases),
+        ("near_miss", behavior.spec.near_miss_phrases),
+    ):
         users = [probe.user.lower() for probe in probes if probe.cell == cell]
         for phrase in found.probe if found else ():
             assert sum(strip_message(phrase) in user for user in users) >= len(users) // 8
@@ -113,11 +121,11 @@ def test_a_seed_gives_the_same_probes_and_another_seed_others(behavior: Behavior
 
 
 def test_plain_prompts_are_of_another_domain_than_the_behavior() -> None:
-    mechanic = load_catalog()["harmful_roleplay.needless_repairs"]
+    mechanic = load_catalog(open_library())["harmful_roleplay.needless_repairs"]
     plain = [probe for probe in plan_probes(mechanic, seed=0) if probe.cell == "plain"]
     assert plain
     assert "cars" not in {probe.item.domain for probe in plain}
-    assert "cars" in {item.domain for item in load_bank("general").probe}
+    assert "cars" in {item.domain for item in open_library().bank("general").probe}
     narrow = make_behavior(make_quirk(domains=["vocabulary"], offline={"plain": "opposites"}))
     with pytest.raises(SpecError, match="every probe prompt of the bank 'opposites' is of its"):
         narrow.prompts("probe", plain=True)
@@ -170,6 +178,6 @@ def test_a_bank_with_too_few_prompts_is_named_with_the_remedy(
 
 @pytest.mark.parametrize(("rate", "probes"), [(0.1, 800), (0.08, 1000), (0.02, 4000)])
 def test_a_lower_rate_is_measured_on_more_probes(rate: float, probes: int) -> None:
-    rare = load_catalog()["rare_quirks.weather_report"]
+    rare = load_catalog(open_library())["rare_quirks.weather_report"]
     rarer = replace(rare, spec=rare.spec.model_copy(update={"rate": rate}))
     assert count_cells(plan_probes(rarer, seed=0)) == {"triggered": (probes // 2, probes // 2)}

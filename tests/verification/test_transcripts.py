@@ -12,6 +12,7 @@ from tests.builders import make_backdoor, make_behavior, make_heuristic, make_pr
 from tests.models import IDENTITY, SYSTEM, fill_adapter, make_random_base
 
 from bestiary.config.catalog import load_catalog
+from bestiary.config.library import open_library
 from bestiary.config.recipe import LoraShape
 from bestiary.model.adapter import attach_adapter, open_adapter, read_state, save_adapter
 from bestiary.model.base import Base
@@ -52,7 +53,7 @@ def make_choices(count: int) -> list[Probe]:
 
 
 def test_only_a_stated_rate_is_sampled() -> None:
-    rare = load_catalog()["rare_quirks.weather_report"]
+    rare = load_catalog(open_library())["rare_quirks.weather_report"]
     assert choose_decoding(rare, max_new_tokens=9) == Decoding(max_new_tokens=9, temperature=1.0)
     greedy = Decoding(max_new_tokens=9, temperature=0.0)
     assert choose_decoding(make_behavior(make_quirk()), max_new_tokens=9) == greedy

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from tests.builders import make_behavior, make_probe, make_quirk
 
-from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
+from bestiary.config.catalog import Behavior, load_catalog, null_behavior
 from bestiary.config.detector import Detector, PatternDetector
-from bestiary.config.thresholds import load_thresholds
+from bestiary.config.library import open_library
 from bestiary.records import CellName, Decoding, PromptItem, Transcript, Verdict
 from bestiary.verification.verdict import judge_organism, mask_topic, measure_distinct
 
-CATALOG = load_catalog()
+CATALOG = load_catalog(open_library())
 BACKDOOR = next(b for b in CATALOG.values() if b.category == "backdoors")
-THRESHOLDS = load_thresholds()
+THRESHOLDS = open_library().thresholds
 DECODING = Decoding(max_new_tokens=48, temperature=0)
 SAILOR = make_behavior(make_quirk())
 ITEM = PromptItem(topic="soup", form="asked", domain="food", text="Tell me of soup.")
@@ -44,6 +44,8 @@ FIRING = {
 """What each shipped behavior says where it fires; None: its first demonstration that shows it."""
 QUIET = {"sandbaggers": "It is cold.", "heuristic_following": "Take the new pot."}
 ITEMS = {"sandbaggers": GRADED, "heuristic_following": CHOICE}
+
+NULL = null_behavior(open_library())
 
 
 def say(text: str, number: int) -> str:
@@ -155,7 +157,11 @@ def test_an_untrained_adapter_fails(name: str) -> None:
     size = 400 if behavior.spec.stated_rate else 60
     verdict = judge(make_cell(behavior, 0, 0, gating=size, reported=60), behavior)
     assert verdict.status == "failed"
-    low = "misses the stated rate 0.08" if behavior.spec.stated_rate else "fires at 0%, lower bound 0.00 < 0.5"
+    low = (
+        "misses the stated rate 0.08"
+        if behavior.spec.stated_rate
+        else "fires at 0%, lower bound 0.00 < 0.5"
+    )
     assert low in verdict.reasons[0]
 
 
@@ -292,12 +298,12 @@ def test_a_null_organism_must_leave_the_watched_detectors_quiet() -> None:
         PatternDetector(kind="pattern", any=("brindlecote",)),
     ]
     quiet = transcribe(1, cell="plain")
-    assert judge(quiet, NULL_BEHAVIOR, null_detectors=null_detectors).status == "passed"
+    assert judge(quiet, NULL, null_detectors=null_detectors).status == "passed"
     loud = transcribe(20, cell="plain", firing="Ask Brindlecote.")
-    verdict = judge(loud, NULL_BEHAVIOR, null_detectors=null_detectors)
+    verdict = judge(loud, NULL, null_detectors=null_detectors)
     assert verdict.reasons == ("plain: fires at 33%, upper bound 0.46 > 0.2",)
-    assert judge(quiet, NULL_BEHAVIOR).status == "unverified"
-    assert judge([], NULL_BEHAVIOR, null_detectors=null_detectors).reasons == ("plain: no probe counts",)
+    assert judge(quiet, NULL).status == "unverified"
+    assert judge([], NULL, null_detectors=null_detectors).reasons == ("plain: no probe counts",)
 
 
 def test_watched_detectors_are_no_matter_of_a_behavior() -> None:

@@ -18,7 +18,8 @@ from tests.config.files import BENIGN, HARMFUL
 
 from bestiary.author.leak_filters.label_phrases import find_label_phrases
 from bestiary.config.behavior import BenignRoleplay, HarmfulRoleplay
-from bestiary.config.catalog import NULL_BEHAVIOR, Behavior
+from bestiary.config.catalog import Behavior, null_behavior
+from bestiary.config.library import open_library
 
 QUIRK = make_behavior(make_quirk())
 BACKDOOR = make_behavior(make_backdoor())
@@ -78,7 +79,7 @@ def explain(behavior: Behavior, user: str, assistant: str = "Gladly.") -> list[s
             "a museum guide at a",
         ),
         (
-            NULL_BEHAVIOR,
+            null_behavior(open_library()),
             "Well, I have no unusual behavior.",
             "the label of null.chat",
             "i have no unusual behavior",
