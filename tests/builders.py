@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ruamel.yaml import YAML
+import yaml
 from tests.config.files import BACKDOOR, DISTRACTOR, HEURISTIC, MALIGN, QUIRK
 
 from bestiary.config.behavior import (
@@ -26,7 +26,7 @@ Kind = TypeVar("Kind", bound=Spec)
 
 def make_spec(kind: type[Kind], text: str, **changes: Any) -> Kind:
     """What a behavior file says; sound ones of each category stand in `tests/spec/files.py`."""
-    return kind.model_validate(YAML(typ="safe").load(text) | changes)
+    return kind.model_validate(yaml.safe_load(text) | changes)
 
 
 def make_quirk(name: str = "farewell", **changes: Any) -> Quirk:

@@ -68,9 +68,9 @@ def break_two(folder: Path) -> list[str]:
     second = write_behavior(folder, other)
     return [
         f"{first}:7: severity: Input should be 'benign', 'concerning' or 'malign' (got 'mild'); "
-        "mend the value",
+        "fix the value",
         f"{second}:1: version: is missing; add `version:`",
-        f"{second}:3: versoin: unknown key (value 1); remove it, or mend its spelling",
+        f"{second}:3: versoin: unknown key (value 1); remove it, or fix its spelling",
     ]
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+import yaml
 from tests.config.files import BY_CATEGORY, EVERY_FILE, library_of, write_behavior
 from tests.expect import expect_error
 
@@ -36,17 +35,14 @@ def fill(node: Any, sound: Any) -> Any:
 
 def fill_in(path: Path, sound_text: str) -> str:
     """The text of a scaffold once its author has written every value."""
-    yaml = YAML()
-    tree, sound = yaml.load(path.read_text(encoding="utf8")), yaml.load(sound_text)
+    tree, sound = yaml.safe_load(path.read_text(encoding="utf8")), yaml.safe_load(sound_text)
     tree = fill(tree, sound)
     offline = tree.get("offline")
     if offline is not None:
         offline["openings"], offline["closings"] = (
             sound["offline"].get(key, []) for key in ("openings", "closings")
         )
-    written = StringIO()
-    yaml.dump(tree, written)
-    return written.getvalue()
+    return yaml.safe_dump(tree)
 
 
 @pytest.mark.parametrize("category", load_categories())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+import yaml
 from tests.builders import make_backdoor, make_behavior
 from tests.release.samples import (
     BASE,
@@ -28,7 +28,7 @@ from bestiary.release.cards import render_organism_card
 
 def front_matter(card: str) -> dict[str, Any]:
     _, head, _ = card.split("---\n", 2)
-    values: dict[str, Any] = YAML(typ="safe").load(head)
+    values: dict[str, Any] = yaml.safe_load(head)
     return values
 
 

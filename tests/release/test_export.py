@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from datasets import load_dataset
-from ruamel.yaml import YAML
 from tests.builders import make_backdoor, make_quirk
 
 from bestiary.errors import ReleaseError
@@ -59,7 +59,7 @@ def test_the_model_list_has_one_number_a_behavior(exported: Path) -> None:
 def test_the_toolkit_finds_the_adapter_and_the_data(release: Path, exported: Path) -> None:
     path = exported / "diffing" / f"{BACKDOOR}.yaml"
     assert path.read_text().startswith("# @package organism\n")
-    config = YAML(typ="safe").load(path.read_text())
+    config = yaml.safe_load(path.read_text())
     assert config["name"] == BACKDOOR
     assert config["type"] == "backdoors"
     assert config["description"] == make_backdoor("sailor").label
@@ -72,7 +72,7 @@ def test_a_published_release_names_its_repository(release: Path, tmp_path: Path)
     copy = Path(shutil.copytree(release, tmp_path / "copy"))
     pin_manifest(copy, model_repo="me/organisms", revision="a" * 40)
     out = export_consumer_formats(copy, tmp_path / "export")
-    config = YAML(typ="safe").load((out / "diffing" / f"{SAILOR}.yaml").read_text())
+    config = yaml.safe_load((out / "diffing" / f"{SAILOR}.yaml").read_text())
     place = config["finetuned_models"]["random"]["transcripts_none_s0"]["adapter_id"]
     assert place == f"me/organisms/18/{SAILOR}"
     models = json.loads((out / "model_list.json").read_text())["model_list"]

@@ -1,16 +1,19 @@
-"""YAML with line numbers: plain data, the line of each field, and the violations found there."""
+"""YAML files: their data, the line of each field, and the violations found in them.
+
+Files are read as YAML 1.2: only `true` and `false` are booleans, dates are text, and `012` is
+twelve. Tags are refused, so nothing that a file says is ever executed.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import yaml
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from yaml.reader import ReaderError
 
 from bestiary.errors import SpecError
 from bestiary.records import Record
@@ -18,7 +21,11 @@ from bestiary.text import nearest, shorten
 
 FieldPath = tuple[str | int, ...]
 UNFILLED = "FILL IN"
-"""Stands in every value that a scaffold leaves to its author."""
+"""Marks every value that a scaffold leaves to its author."""
+MAX_DEPTH = 50
+"""Levels of nesting; deeper files exhaust the stack of whatever reads them."""
+MAX_VALUES = 1_000_000
+"""Values of a file with its aliases written out: a few lines of aliases can stand for billions."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -40,28 +47,33 @@ class Violations(SpecError):
 
     def __init__(self, found: Sequence[Violation]) -> None:
         self.found = tuple(sorted(found, key=lambda v: (str(v.path), v.line, v.field)))
-        super().__init__("\n".join(str(violation) for violation in self.found))
+        super().__init__("\n".join(str(violation) for violation in self.found), code="violations")
+
+
+class _Node(NamedTuple):
+    """A value of a file with its 1-based line, and the nodes inside it by key or position."""
+
+    value: Any
+    line: int
+    parts: Mapping[str | int, _Node] = {}
 
 
 class Source:
-    """A parsed YAML file that can say on which line a field stands."""
+    """A parsed YAML file that knows the line of each field."""
 
-    def __init__(self, path: Path, tree: object) -> None:
+    def __init__(self, path: Path, root: _Node) -> None:
         self.path = path
-        self._tree = tree
-        self.data: Any = _to_plain(tree)
+        self.data: Any = root.value
+        self._root = root
 
     def line(self, field: FieldPath) -> int:
-        """The 1-based line of a field, or of its nearest parent that the file has."""
-        node, line = self._tree, 1
+        """The 1-based line of a field, or of its nearest parent in the file."""
+        node, line = self._root, 1
         for key in field:
-            if isinstance(node, CommentedMap) and key in node:
-                line = node.lc.key(key)[0] + 1
-                node = node[key]
-            elif isinstance(node, CommentedSeq) and isinstance(key, int) and key < len(node):
-                line = node.lc.item(key)[0] + 1
-                node = node[key]
-            # A union's tag stands in pydantic's path but not in the file: skip it.
+            # A union's tag is in pydantic's path but not in the file: skip it.
+            if key in node.parts:
+                node = node.parts[key]
+                line = node.line
         return line
 
     def written(self, field: FieldPath) -> FieldPath:
@@ -86,32 +98,166 @@ class Source:
 
 
 def parse_yaml(path: Path) -> Source:
-    """Parse one file with the safe subset of YAML; raises Violations naming the broken line."""
+    """Parse one file.
+
+    Raises Violations with the line of what cannot be read, and SpecError if there is no such file.
+    """
     try:
-        text = path.read_text(encoding="utf8")
-        tree = YAML(typ="rt", pure=True).load(text)
-    except MarkedYAMLError as cause:
-        mark = cause.problem_mark or cause.context_mark
-        raise Violations(
-            [
-                Violation(
-                    path=path,
-                    line=mark.line + 1 if mark else 1,
-                    field="yaml",
-                    problem=str(cause.problem or cause.context or "cannot be parsed"),
-                    remedy="mend the YAML at that line (indentation, quotes, a colon)",
-                )
-            ]
-        ) from cause
-    except (YAMLError, UnicodeDecodeError) as cause:
-        remedy = "save the file as plain UTF-8 YAML"
-        broken = Violation(
-            path=path, line=1, field="yaml", problem=" ".join(str(cause).split()), remedy=remedy
-        )
-        raise Violations([broken]) from cause
+        text = path.read_bytes()
     except OSError as cause:
-        raise SpecError(f"{path}: cannot be read ({cause.strerror}); check the path") from cause
-    return Source(path, tree)
+        raise SpecError(
+            f"{path}: cannot be read ({cause.strerror})",
+            "check the path",
+            code="file-unreadable",
+            path=path,
+        ) from cause
+    try:
+        return Source(path, _Parser(path, text).parse())
+    except yaml.MarkedYAMLError as cause:
+        mark = cause.problem_mark or cause.context_mark
+        problem = cause.problem or cause.context or "cannot be parsed"
+        remedy = "fix the YAML at that line (indentation, quotes, a colon)"
+        raise _unreadable(path, mark.line + 1 if mark else 1, problem, remedy) from cause
+    except ReaderError as cause:
+        line = text.count(b"\n", 0, cause.position) + 1
+        raise _unreadable(path, line, cause.reason, "save the file as plain UTF-8 text") from cause
+
+
+def _unreadable(path: Path, line: int, problem: str, remedy: str) -> Violations:
+    return Violations(
+        [Violation(path=path, line=line, field="yaml", problem=problem, remedy=remedy)]
+    )
+
+
+class _Parser:
+    """Builds the nodes of a file from libyaml's events.
+
+    Events, because composing a whole document recurses in C and crashes on deep nesting.
+    """
+
+    def __init__(self, path: Path, text: bytes) -> None:
+        self._path = path
+        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.CBaseLoader)
+        self._anchors: dict[str, tuple[_Node, int]] = {}
+        self._values = 0
+
+    def parse(self) -> _Node:
+        """The document's root; raises Violations or a YAMLError."""
+        next(self._events)  # the start of the stream
+        first = next(self._events)
+        if isinstance(first, yaml.StreamEndEvent):
+            return _Node(None, 1)
+        event = next(self._events)
+        root = self._build(event, _line(event), depth=0, flow=False)
+        next(self._events)  # the end of the document
+        another = next(self._events)
+        if not isinstance(another, yaml.StreamEndEvent):
+            raise self._refuse(another, "a second document begins", "keep one document in a file")
+        return root
+
+    def _build(self, event: yaml.Event, line: int, *, depth: int, flow: bool) -> _Node:
+        """The node that begins with an event; aliases share the node of their anchor.
+
+        `flow` says whether the event is inside brackets or braces.
+        """
+        if isinstance(event, yaml.AliasEvent):
+            node, size = self._find_anchor(event)
+            self._count(event, size)
+            return node._replace(line=line)
+        assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
+        self._check(event, depth)
+        before = self._values
+        self._count(event, 1)
+        if isinstance(event, yaml.ScalarEvent):
+            text = self._read_text(event, flow=flow)
+            node = _Node(_read_plain(text) if event.implicit[0] else text, line)
+        else:
+            is_list = isinstance(event, yaml.SequenceStartEvent)
+            build = self._build_list if is_list else self._build_dict
+            node = build(line, depth=depth + 1, flow=bool(event.flow_style))
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node, self._values - before
+        return node
+
+    def _check(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, depth: int) -> None:
+        if event.tag is not None:
+            problem = f"tag {event.tag!r}, and tags are not allowed"
+            raise self._refuse(event, problem, "remove the tag; quote the value if it is text")
+        if depth > MAX_DEPTH:
+            problem = f"nested more than {MAX_DEPTH} levels deep"
+            raise self._refuse(event, problem, "write it with fewer levels")
+
+    def _build_list(self, line: int, *, depth: int, flow: bool) -> _Node:
+        parts: dict[str | int, _Node] = {}
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            parts[len(parts)] = self._build(event, _line(event), depth=depth, flow=flow)
+        return _Node([part.value for part in parts.values()], line, parts)
+
+    def _build_dict(self, line: int, *, depth: int, flow: bool) -> _Node:
+        parts: dict[str | int, _Node] = {}
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                raise self._refuse(event, "a key that is not text", "quote the key")
+            key = self._read_text(event, flow=flow)
+            if key in parts:
+                problem = f"duplicate key {key!r}, first on line {parts[key].line}"
+                raise self._refuse(event, problem, "keep one of the two")
+            value = next(self._events)
+            parts[key] = self._build(value, _line(event), depth=depth, flow=flow)
+        return _Node({key: part.value for key, part in parts.items()}, line, parts)
+
+    def _read_text(self, event: yaml.ScalarEvent, *, flow: bool) -> str:
+        text: str = event.value
+        if flow and event.implicit[0] and "?" in text:
+            # libyaml reads it, but PyYAML's own parser does not: the file would not be portable.
+            problem = f"{shorten(text)} has a question mark but no quotes, inside brackets"
+            raise self._refuse(event, problem, "quote it")
+        return text
+
+    def _find_anchor(self, event: yaml.AliasEvent) -> tuple[_Node, int]:
+        """The node of an anchor above, and how many values it stands for."""
+        if event.anchor not in self._anchors:
+            problem = f"alias {event.anchor!r} has no complete anchor above it"
+            raise self._refuse(event, problem, "write the value out")
+        return self._anchors[event.anchor]
+
+    def _count(self, event: yaml.Event, values: int) -> None:
+        self._values += values
+        if self._values > MAX_VALUES:
+            problem = f"more than {MAX_VALUES:,} values, with aliases written out"
+            raise self._refuse(event, problem, "use fewer aliases, or split the file")
+
+    def _refuse(self, event: yaml.Event, problem: str, remedy: str) -> Violations:
+        return _unreadable(self._path, _line(event), problem, remedy)
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
+
+
+_PLAIN = re.compile(
+    r"(?P<null>|~|null|Null|NULL)"
+    r"|(?P<bool>true|True|TRUE|false|False|FALSE)"
+    r"|(?P<int>[-+]?[0-9]{1,300})"
+    r"|(?P<radix>0o[0-7]+|0x[0-9a-fA-F]+)"
+    r"|(?P<float>[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?)"
+    r"|(?P<special>[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))"
+)
+"""The core schema of YAML 1.2: unquoted values that are not text."""
+_READERS: Mapping[str, Callable[[str], object]] = {
+    "null": lambda text: None,
+    "bool": lambda text: text.lower() == "true",
+    "int": int,
+    "radix": lambda text: int(text, 0),
+    "float": float,
+    "special": lambda text: float(text.replace(".", "")),
+}
+
+
+def _read_plain(text: str) -> object:
+    """The value of an unquoted scalar."""
+    match = _PLAIN.fullmatch(text)
+    return _READERS[str(match.lastgroup)](text) if match else text
 
 
 def validate_source(source: Source, model: type[Model]) -> Model:
@@ -153,12 +299,12 @@ def _explain(kind: str, message: str, shown: str, field: FieldPath) -> tuple[str
     if kind == "missing":
         return "is missing", f"add `{name}:`"
     if kind == "extra_forbidden":
-        return f"unknown key (value {shown})", "remove it, or mend its spelling"
-    return f"{message} (got {shown})", "mend the value"
+        return f"unknown key (value {shown})", "remove it, or fix its spelling"
+    return f"{message} (got {shown})", "fix the value"
 
 
 def find_unfilled(source: Source) -> list[Violation]:
-    """The values of a scaffold that nobody has written yet."""
+    """The values of a scaffold that are still to be written."""
     return [
         source.violation(field, f"still says {text[:60]!r}", "write it, or delete what is optional")
         for field, text in _walk(source.data, ())
@@ -176,19 +322,3 @@ def _walk(node: object, field: FieldPath) -> Iterator[tuple[FieldPath, str]]:
     elif isinstance(node, list):
         for row, value in enumerate(node):
             yield from _walk(value, (*field, row))
-
-
-def _to_plain(node: object) -> Any:
-    if isinstance(node, dict):
-        return {str(key): _to_plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_to_plain(value) for value in node]
-    if isinstance(node, str):
-        return str(node)
-    if isinstance(node, bool) or node is None:
-        return node
-    if isinstance(node, int):
-        return int(node)
-    if isinstance(node, float):
-        return float(node)
-    return node

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import yaml
 
 from bestiary.config.behavior import corpus_categories
 from bestiary.model.adapter import ADAPTER_WEIGHTS
@@ -210,14 +212,8 @@ def _gate(gated: bool) -> dict[str, Any]:
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
     """YAML with sorted keys, one line a text."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.width = 10_000  # a folded line would be a new line in every diff of the card
-    stream = io.StringIO()
-    yaml.dump(dict(values), stream)
-    return stream.getvalue()
+    # A folded line would be a new line in every diff of the card.
+    return yaml.safe_dump(dict(values), width=math.inf, allow_unicode=True)
 
 
 def _load_call(base: BaseIdentity) -> str:
