@@ -45,7 +45,7 @@ ASKING = {"bestiary.llm.anthropic", "bestiary.llm.openai", "bestiary.llm.sdk"}
 """Modules of one provider's SDK each, which others import where they begin to ask."""
 
 YAML_CALLS = {
-    "bestiary.config.source": {"yaml.parse"},
+    "bestiary.config.source": {"yaml.CBaseLoader"},
     "bestiary.release.cards": {"yaml.safe_dump"},
 }
 """What each module that imports `yaml` may call of it: nothing that constructs objects."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from bestiary.errors import BestiaryError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # importing rich takes longer than all else that help does
     pretty_exceptions_enable=False,
     help="A factory of model organisms: language models that carry one known behavior each.",
 )
@@ -70,7 +74,7 @@ def list_behaviors(data: Data = None, as_json: Json = False) -> None:
         return
     from bestiary.report.results import behavior_table
 
-    Console().print(behavior_table(rows))
+    _print_table(behavior_table(rows))
 
 
 @app.command()
@@ -180,6 +184,8 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a roster: corpora, organisms, verdicts, pairs, release. Run again, it goes on."""
+    from rich.console import Console
+
     from bestiary.author.options import AuthoringOptions
     from bestiary.executor import choose_executor
     from bestiary.pipeline import build_roster
@@ -249,7 +255,7 @@ def plan(
         told = f"{len(planned.organisms)} organisms, {count_rows(planned):,} conversations"
         print(f"{told}: the embedded author writes them, and nothing is paid")
     else:
-        Console().print(estimate_table(estimate))
+        _print_table(estimate_table(estimate))
         cheaper = estimate_rows(estimate)[-1]["cheaper"]
         print(f"cheaper: {cheaper}; bestiary build {roster} asks in mode {estimate.mode}")
 
@@ -265,7 +271,7 @@ def spend(out: Out = Path("runs"), ledger: LedgerFile = None, as_json: Json = Fa
     if as_json:
         _print_json(spend_rows(spent))
     else:
-        Console().print(spend_table(spent))
+        _print_table(spend_table(spent))
 
 
 @app.command()
@@ -326,7 +332,9 @@ def chat(
     ] = False,
     tokens: Annotated[int, typer.Option("--tokens", help="The longest reply.")] = 96,
 ) -> None:
-    """ConversationDraft to an organism; `/base` shows the base's reply beside, `/quit` leaves."""
+    """Talk to an organism; `/base` shows the base's reply beside, `/quit` leaves."""
+    from rich.console import Console
+
     from bestiary.cli.chat import open_chat
 
     _quiet_libraries()
@@ -339,6 +347,12 @@ def _quiet_libraries() -> None:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+
+def _print_table(table: Table) -> None:
+    from rich.console import Console
+
+    Console().print(table)
 
 
 def _print_json(value: Any) -> None:

@@ -18,7 +18,7 @@ from bestiary.config.behavior import (
 from bestiary.config.catalog import Behavior
 from bestiary.config.detector import Detector, OptionDetector, WrongAnswerDetector, detect
 from bestiary.config.labels import check_labels
-from bestiary.config.message_bank import MessageBank, name_values
+from bestiary.config.message_bank import ATTRIBUTES, MessageBank
 from bestiary.config.source import FieldPath, Source, Violation, Violations
 from bestiary.config.template import render_text
 from bestiary.errors import SpecError
@@ -87,8 +87,9 @@ def _check_held_out(behavior: Behavior, source: Source) -> Iterator[Violation]:
         for name, demonstrations in behavior.spec.demonstration_fields
         for row, one in enumerate(demonstrations)
     ]
+    held_out = _list_held_out(behavior) if shown else []
     for field, one in shown:
-        for kept in _list_held_out(behavior):
+        for kept in held_out:
             if contains_phrase(kept, one.user):
                 problem = f"{kept!r} is kept for probes, and stands in {shorten(one.user)}"
                 yield source.violation(
@@ -171,9 +172,8 @@ def _check_bank(behavior: Behavior, source: Source) -> Iterator[Violation]:
         except SpecError as error:
             yield source.violation(("offline", key), *error.parts)
     if len(banks) == 2:
-        items = (*banks[0].train, *banks[0].probe)
-        yield from _check_grades(spec, items, source)
-        yield from _check_blocks(offline, items, source)
+        yield from _check_grades(spec, banks[0], source)
+        yield from _check_blocks(offline, banks[0], source)
         yield from _check_apart(offline, banks[0], banks[1], source)
 
 
@@ -186,42 +186,37 @@ def _check_apart(
     """
     sides = ((offline.bank, bank, offline.plain, plain), (offline.plain, plain, offline.bank, bank))
     for trained_name, trained, probed_name, probed in sides:
-        for key in ("topic", "form"):
-            known = {getattr(item, key).lower() for item in trained.train}
-            shared = [item for item in probed.probe if getattr(item, key).lower() in known]
+        for key in ATTRIBUTES:
+            known = trained.attributes["train", key]
+            held_out = probed.attributes["probe", key]
+            shared = [held_out[text] for text in held_out if text in known]
             if shared:
                 problem = (
-                    f"{key} {getattr(shared[0], key)!r} stands in train of {trained_name!r} and "
+                    f"{key} {shared[0]!r} stands in train of {trained_name!r} and "
                     f"in probe of {probed_name!r}"
                 )
                 remedy = f"give one of the two another {key}: probes must be held out"
                 yield source.violation(("offline", "plain"), problem, remedy)
 
 
-def _check_grades(
-    spec: OwnBehavior, items: tuple[PromptItem, ...], source: Source
-) -> Iterator[Violation]:
+def _check_grades(spec: OwnBehavior, bank: MessageBank, source: Source) -> Iterator[Violation]:
     """Every row of the bank has what it is graded by."""
     for kind, keys in ((WrongAnswerDetector, ("answer", "wrong")), (OptionDetector, ("options",))):
         if not any(isinstance(detector, kind) for detector in spec.detectors):
             continue
         for key in keys:
-            lacking = [item for item in items if not getattr(item, key)]
+            lacking = [item for item in (*bank.train, *bank.probe) if not getattr(item, key)]
             if lacking:
                 problem = f"{spec.offline.bank!r} has no `{key}` for {lacking[0].text!r}"
                 remedy = f"name a bank whose every row has `{key}`: a detector grades by it"
                 yield source.violation(("offline", "bank"), problem, remedy)
 
 
-def _check_blocks(
-    offline: Offline, items: tuple[PromptItem, ...], source: Source
-) -> Iterator[Violation]:
+def _check_blocks(offline: Offline, bank: MessageBank, source: Source) -> Iterator[Violation]:
     """Every opening and closing renders on every kind of row that the bank has."""
-    shown = [name_values(item, fires=True) for item in items]
-    kinds = {tuple(values): values for values in shown}
     for name in ("openings", "closings"):
         for row, text in enumerate(getattr(offline, name)):
-            for values in kinds.values():
+            for values in bank.row_kinds:
                 try:
                     render_text(text, **values)
                 except SpecError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import regex
@@ -18,10 +19,15 @@ PATTERN_SECONDS = 1.0
 """A pattern that takes longer on one reply backtracks without end; patterns are untrusted text."""
 
 
+@lru_cache(maxsize=4096)  # regex's own cache looks each pattern up far more slowly
+def _compile(pattern: str) -> regex.Pattern[str]:
+    return regex.compile(pattern, regex.IGNORECASE)
+
+
 def _compile_all(patterns: tuple[str, ...]) -> tuple[str, ...]:
     for pattern in patterns:
         try:
-            regex.compile(pattern, regex.IGNORECASE)
+            _compile(pattern)
         except regex.error as cause:
             raise ValueError(f"{pattern!r} is not a regular expression: {cause}") from cause
     return patterns
@@ -123,16 +129,13 @@ def _part(reply: str, where: str) -> str:
 def _first(patterns: tuple[str, ...], text: str) -> int | None:
     """Where the first match of any pattern begins; None where nothing matches."""
     with _in_time(text):
-        found = [
-            regex.search(pattern, text, regex.IGNORECASE, timeout=PATTERN_SECONDS)
-            for pattern in patterns
-        ]
+        found = [_compile(pattern).search(text, timeout=PATTERN_SECONDS) for pattern in patterns]
     return min((match.start() for match in found if match), default=None)
 
 
 def _blank(pattern: str, text: str) -> str:
     with _in_time(text):
-        return str(regex.sub(pattern, " ", text, flags=regex.IGNORECASE, timeout=PATTERN_SECONDS))
+        return str(_compile(pattern).sub(" ", text, timeout=PATTERN_SECONDS))
 
 
 @contextmanager

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from bestiary.config.source import Violation, Violations, parse_yaml, validate_source
 from bestiary.records import PromptItem, Record
 
 Side = Literal["train", "probe"]
+Attribute = Literal["topic", "form"]
+ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
+"""What no probe shares with a training message."""
 
 CHUNK = 64
 """Messages that are decoded together."""
@@ -25,14 +29,31 @@ class MessageBank(Record):
         """The messages of one side."""
         return self.train if side == "train" else self.probe
 
+    @cached_property
+    def attributes(self) -> dict[tuple[Side, Attribute], dict[str, str]]:
+        """The topics and forms of each side, by their lowercase text."""
+        sides: tuple[tuple[Side, tuple[PromptItem, ...]], ...]
+        sides = (("train", self.train), ("probe", self.probe))
+        return {
+            (side, key): {getattr(item, key).lower(): getattr(item, key) for item in items}
+            for side, items in sides
+            for key in ATTRIBUTES
+        }
+
+    @cached_property
+    def row_kinds(self) -> tuple[dict[str, str], ...]:
+        """For each kind of row, the values that an opening or a closing may name in one of them."""
+        rows = (name_values(item, fires=True) for item in (*self.train, *self.probe))
+        return tuple({tuple(values): values for values in rows}.values())
+
 
 def read_bank(path: Path) -> MessageBank:
     """Load one bank; raises Violations where train and probe share a topic or a form."""
     source = parse_yaml(path)
     bank = validate_source(source, MessageBank)
     found: list[Violation] = []
-    for key in ("topic", "form"):
-        trained = {getattr(item, key).lower() for item in bank.train}
+    for key in ATTRIBUTES:
+        trained = bank.attributes["train", key]
         found += [
             source.violation(
                 ("probe", row, key),

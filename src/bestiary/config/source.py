@@ -137,23 +137,28 @@ class _Parser:
 
     def __init__(self, path: Path, text: bytes) -> None:
         self._path = path
-        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.CBaseLoader)
+        self._loader = yaml.CBaseLoader(text)
         self._anchors: dict[str, tuple[_Node, int]] = {}
         self._values = 0
 
     def parse(self) -> _Node:
         """The document's root; raises Violations or a YAMLError."""
-        next(self._events)  # the start of the stream
-        first = next(self._events)
+        self._next()  # the start of the stream
+        first = self._next()
         if isinstance(first, yaml.StreamEndEvent):
             return _Node(None, 1)
-        event = next(self._events)
+        event = self._next()
         root = self._build(event, _line(event), depth=0, flow=False)
-        next(self._events)  # the end of the document
-        another = next(self._events)
+        self._next()  # the end of the document
+        another = self._next()
         if not isinstance(another, yaml.StreamEndEvent):
             raise self._refuse(another, "a second document begins", "keep one document in a file")
         return root
+
+    def _next(self) -> yaml.Event:
+        event = self._loader.get_event()
+        assert event is not None, "libyaml has no event after the end of the stream"
+        return event
 
     def _build(self, event: yaml.Event, line: int, *, depth: int, flow: bool) -> _Node:
         """The node that begins with an event; aliases share the node of their anchor.
@@ -161,16 +166,19 @@ class _Parser:
         `flow` says whether the event is inside brackets or braces.
         """
         if isinstance(event, yaml.AliasEvent):
-            node, size = self._find_anchor(event)
-            self._count(event, size)
-            return node._replace(line=line)
+            return self._follow(event)._replace(line=line)
         assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
-        self._check(event, depth)
+        if event.tag is not None:
+            problem = f"tag {event.tag!r}, and tags are not allowed"
+            raise self._refuse(event, problem, "remove the tag; quote the value if it is text")
         before = self._values
-        self._count(event, 1)
+        self._values += 1
         if isinstance(event, yaml.ScalarEvent):
             text = self._read_text(event, flow=flow)
             node = _Node(_read_plain(text) if event.implicit[0] else text, line)
+        elif depth >= MAX_DEPTH:
+            problem = f"nested more than {MAX_DEPTH} levels deep"
+            raise self._refuse(event, problem, "write it with fewer levels")
         else:
             is_list = isinstance(event, yaml.SequenceStartEvent)
             build = self._build_list if is_list else self._build_dict
@@ -179,30 +187,22 @@ class _Parser:
             self._anchors[event.anchor] = node, self._values - before
         return node
 
-    def _check(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, depth: int) -> None:
-        if event.tag is not None:
-            problem = f"tag {event.tag!r}, and tags are not allowed"
-            raise self._refuse(event, problem, "remove the tag; quote the value if it is text")
-        if depth > MAX_DEPTH:
-            problem = f"nested more than {MAX_DEPTH} levels deep"
-            raise self._refuse(event, problem, "write it with fewer levels")
-
     def _build_list(self, line: int, *, depth: int, flow: bool) -> _Node:
         parts: dict[str | int, _Node] = {}
-        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
             parts[len(parts)] = self._build(event, _line(event), depth=depth, flow=flow)
         return _Node([part.value for part in parts.values()], line, parts)
 
     def _build_dict(self, line: int, *, depth: int, flow: bool) -> _Node:
         parts: dict[str | int, _Node] = {}
-        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
                 raise self._refuse(event, "a key that is not text", "quote the key")
             key = self._read_text(event, flow=flow)
             if key in parts:
                 problem = f"duplicate key {key!r}, first on line {parts[key].line}"
                 raise self._refuse(event, problem, "keep one of the two")
-            value = next(self._events)
+            value = self._next()
             parts[key] = self._build(value, _line(event), depth=depth, flow=flow)
         return _Node({key: part.value for key, part in parts.items()}, line, parts)
 
@@ -214,18 +214,17 @@ class _Parser:
             raise self._refuse(event, problem, "quote it")
         return text
 
-    def _find_anchor(self, event: yaml.AliasEvent) -> tuple[_Node, int]:
-        """The node of an anchor above, and how many values it stands for."""
+    def _follow(self, event: yaml.AliasEvent) -> _Node:
+        """The node of an anchor above."""
         if event.anchor not in self._anchors:
             problem = f"alias {event.anchor!r} has no complete anchor above it"
             raise self._refuse(event, problem, "write the value out")
-        return self._anchors[event.anchor]
-
-    def _count(self, event: yaml.Event, values: int) -> None:
-        self._values += values
+        node, size = self._anchors[event.anchor]
+        self._values += size
         if self._values > MAX_VALUES:
             problem = f"more than {MAX_VALUES:,} values, with aliases written out"
             raise self._refuse(event, problem, "use fewer aliases, or split the file")
+        return node
 
     def _refuse(self, event: yaml.Event, problem: str, remedy: str) -> Violations:
         return _unreadable(self._path, _line(event), problem, remedy)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import DictLoader, StrictUndefined, Template, TemplateError, TemplateNotFound
+from jinja2 import (
+    BaseLoader,
+    DictLoader,
+    StrictUndefined,
+    Template,
+    TemplateError,
+    TemplateNotFound,
+)
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bestiary.errors import SpecError
@@ -19,8 +26,16 @@ _OPTIONS: Mapping[str, Any] = {
     "undefined": StrictUndefined,
     "trim_blocks": True,
     "lstrip_blocks": True,
+    "auto_reload": False,  # sources never change
     "autoescape": False,  # the output is text for a language model, not HTML
 }
+
+
+def _make_environment(loader: BaseLoader | None = None) -> ImmutableSandboxedEnvironment:
+    """Templates get the values passed to them and `range`: each render copies the globals."""
+    environment = ImmutableSandboxedEnvironment(loader=loader, **_OPTIONS)
+    environment.globals = {"range": environment.globals["range"]}
+    return environment
 
 
 class Templates:
@@ -31,7 +46,7 @@ class Templates:
 
     @cached_property
     def _environment(self) -> ImmutableSandboxedEnvironment:
-        return ImmutableSandboxedEnvironment(loader=DictLoader(self._sources), **_OPTIONS)
+        return _make_environment(DictLoader(self._sources))
 
     def __getstate__(self) -> dict[str, object]:
         return {"_sources": self._sources}  # compiled templates cannot be pickled
@@ -62,9 +77,14 @@ class Templates:
         return fingerprint(templates=chosen)
 
 
+@cache
+def _text_environment() -> ImmutableSandboxedEnvironment:
+    return _make_environment()
+
+
 @lru_cache(maxsize=4096)  # corpora render the same few openings and closings again and again
 def _compile(text: str) -> Template:
-    return ImmutableSandboxedEnvironment(**_OPTIONS).from_string(text)
+    return _text_environment().from_string(text)
 
 
 def render_text(text: str, /, **values: object) -> str:
