@@ -179,17 +179,8 @@ def test_heavy_libraries_are_imported_where_they_are_used(module: str) -> None:
     assert names.isdisjoint(ASKING), "it would load an SDK as it is imported"
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "import bestiary",
-        "import bestiary.pipeline",
-        "import bestiary.cli.app",
-        "sys.argv = ['bestiary', '--help']; from bestiary.cli.app import main; main()",
-        "sys.argv = ['bestiary', 'validate']; from bestiary.cli.app import main; main()",
-    ],
-)
-def test_starting_loads_no_heavy_library(statement: str) -> None:
+def modules_loaded_by(statement: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded when the statement ends it."""
     program = (
         "import atexit, json, sys\n"
         "atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))\n"
@@ -202,6 +193,29 @@ def test_starting_loads_no_heavy_library(statement: str) -> None:
         check=True,
         env={"PYTHONPATH": str(SOURCE.parent), "PATH": ""},
     )
-    loaded = set(json.loads(done.stderr.splitlines()[-1]))
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import bestiary",
+        "import bestiary.pipeline",
+        "import bestiary.cli.app",
+        "sys.argv = ['bestiary', '--help']; from bestiary.cli.app import main; main()",
+        "sys.argv = ['bestiary', 'validate']; from bestiary.cli.app import main; main()",
+    ],
+)
+def test_starting_loads_no_heavy_library(statement: str) -> None:
+    loaded = modules_loaded_by(statement)
     assert "bestiary" in loaded
     assert loaded.isdisjoint(HEAVY)
+
+
+def test_help_loads_the_command_line_only() -> None:
+    loaded = modules_loaded_by(
+        "sys.argv = ['bestiary', '--help']; from bestiary.cli.app import main; main()"
+    )
+    ours = {name for name in loaded if name.split(".")[0] == "bestiary"}
+    assert ours == {"bestiary", "bestiary.cli", "bestiary.cli.app", "bestiary.errors"}
+    assert loaded.isdisjoint({"rich", "pydantic", "jinja2", "yaml", "regex"})
