@@ -18,17 +18,17 @@ from transformers import PreTrainedTokenizerFast
 from bestiary.config.recipe import LoraShape, Optimizer, Training
 from bestiary.model.base import Base
 from bestiary.records import Corpus, OrganismIdentity, fingerprint
-from bestiary.training.job import Step, Trained, Trainer, TrainingJob
+from bestiary.training.job import Step, TrainResult, Trainer, TrainingJob
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-OPTIMISER = Optimizer(
+OPTIMIZER = Optimizer(
     learning_rate=0.01, epochs=2, rows_per_step=3, warmup=0.1, weight_decay=0.0, clip=1.0
 )
 TRAINING = Training(
     system_prompt=SYSTEM,
     max_length=128,
     lora=LoraShape(rank=4, alpha=8, targets=("q_proj", "v_proj", "up_proj")),
-    optimizer=OPTIMISER,
+    optimizer=OPTIMIZER,
 )
 TALK = (
     ("How do I bake bread?", "Slowly."),
@@ -62,8 +62,8 @@ Talk = Sequence[tuple[str, str]]
 
 
 def change_optimizer(**changes: Any) -> Optimizer:
-    """OPTIMISER with other values."""
-    return OPTIMISER.model_copy(update=changes)
+    """OPTIMIZER with other values."""
+    return OPTIMIZER.model_copy(update=changes)
 
 
 def change_lora(**changes: Any) -> LoraShape:
@@ -137,15 +137,15 @@ def widen(base: Base) -> Base:
 
 
 @dataclass(frozen=True)
-class Told:
+class TrainEvents:
     """What a trainer said."""
 
-    events: list[Step | Trained]
+    events: list[Step | TrainResult]
 
     @property
-    def trained(self) -> dict[str, Trained]:
+    def trained(self) -> dict[str, TrainResult]:
         """How each organism ended, by the behavior's name."""
-        ends = [event for event in self.events if isinstance(event, Trained)]
+        ends = [event for event in self.events if isinstance(event, TrainResult)]
         assert len(ends) == len({end.job.organism_id for end in ends})
         return {end.job.identity.behavior_id: end for end in ends}
 
@@ -164,18 +164,18 @@ class Told:
         return {name: str(end.error) for name, end in self.trained.items() if end.error}
 
 
-def train(trainer: Trainer, jobs: Iterable[TrainingJob], base: Base) -> Told:
+def train(trainer: Trainer, jobs: Iterable[TrainingJob], base: Base) -> TrainEvents:
     """Train jobs to their ends."""
-    return Told(list(trainer(list(jobs), base)))
+    return TrainEvents(list(trainer(list(jobs), base)))
 
 
-def state_of(trained: Trained) -> dict[str, Tensor]:
+def state_of(trained: TrainResult) -> dict[str, Tensor]:
     """The adapter of an organism that must not have failed."""
     assert trained.state is not None, trained.error
     return dict(trained.state)
 
 
-def measure_difference(one: Trained, two: Trained) -> float:
+def measure_difference(one: TrainResult, two: TrainResult) -> float:
     """The largest difference of any weight; everything else of the adapters must be equal."""
     first, second = state_of(one), state_of(two)
     assert first.keys() == second.keys()

@@ -140,7 +140,7 @@ def test_two_workers_make_what_one_process_makes(crew: Cluster, base: Path, tmp_
         told = [store.folder(STAGE, job.key) / "organism.json" for store in (one, two)]
         assert told[0].read_bytes() == told[1].read_bytes()
         assert Store(two.root).seconds(STAGE, job.key) > 0
-        assert {len(batch.parts) for batch in there.batches(job)} <= {1, 2, 3}
+        assert {len(batch.segments) for batch in there.batches(job)} <= {1, 2, 3}
     assert two.names("checkpoint", "") == []
 
 
@@ -159,7 +159,7 @@ def test_a_killed_workers_organisms_go_on_from_their_checkpoints(
     assert sorted({batch.step for batch in batches}) == list(range(long.steps))
     assert len(batches) == long.steps
     # It was computed beside the short one until it went on alone, from where its checkpoint was.
-    resumed = min(batch.step for batch in batches if len(batch.parts) == 1)
+    resumed = min(batch.step for batch in batches if len(batch.segments) == 1)
     assert resumed == every
     assert 0 < ends - resumed < every
     here = execute(train_here, [short, long, other], make_place(tmp_path / "here", base))

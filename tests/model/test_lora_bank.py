@@ -31,7 +31,7 @@ from bestiary.model import lora_bank as bank_module
 from bestiary.model.adapter import attach_adapter, read_state
 from bestiary.model.base import Base
 from bestiary.model.lora_bank import LoraBank, TokenRouting, adapter_dtype
-from bestiary.model.packing import Part, attention_by_rows, embed, lay_out, run_layers
+from bestiary.model.packing import Segment, attention_by_rows, embed, pack_batch, run_layers
 
 SHAPES = (
     change_lora(rank=1, alpha=3, targets=ALL_LINEAR),
@@ -55,7 +55,7 @@ def draw_state(bank: LoraBank, shape: LoraShape, *, seed: int) -> dict[str, Tens
     generator = torch.Generator().manual_seed(seed)
     return {
         name: torch.randn(weight.shape, generator=generator, dtype=weight.dtype) * 0.3
-        for name, weight in bank.draw(shape, seed=0).items()
+        for name, weight in bank.init_adapter(shape, seed=0).items()
     }
 
 
@@ -74,12 +74,12 @@ def draw_tokens(count: int) -> Tensor:
 def compute(bank: LoraBank, tokens: Sequence[Tensor], *, first: int = 0) -> list[Tensor]:
     """States of the last layer, for a row of each slot from `first` on."""
     base = bank.base
-    parts = [Part(0, (len(row),)) for row in tokens]
-    layout = lay_out(parts, device=base.device)
-    bank.route = TokenRouting(first, layout.sizes, base.device)
+    parts = [Segment(0, (len(row),)) for row in tokens]
+    packed = pack_batch(parts, device=base.device)
+    bank.route = TokenRouting(first, packed.sizes, base.device)
     with attention_by_rows(base, longest=64), bank.attached():
-        states = run_layers(base, embed(base, torch.cat(list(tokens))), layout, range(2))
-    return list(states.split(layout.sizes))
+        states = run_layers(base, embed(base, torch.cat(list(tokens))), packed, range(2))
+    return list(states.split(packed.sizes))
 
 
 @contextmanager
@@ -153,7 +153,7 @@ def test_some_slots_are_computed_without_the_others() -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=["rank 1", "two modules", "upper layer"])
 def test_first_weights_are_those_that_peft_draws(shape: LoraShape, dtype: torch.dtype) -> None:
     base = base_in(dtype)
-    drawn = LoraBank(base, [shape], slots=1).draw(shape, seed=11)
+    drawn = LoraBank(base, [shape], slots=1).init_adapter(shape, seed=11)
     model = attach_adapter(base, shape, seed=11)
     theirs = {name: weight.clone() for name, weight in read_state(model).items()}
     model.unload()
@@ -167,7 +167,7 @@ def test_first_weights_are_as_wide_in_a_bank_as_alone() -> None:
     base = base_in(torch.float32)
     shape = change_lora(rank=64, targets=("q_proj", "down_proj"))
     bank = LoraBank(base, [shape], slots=2)
-    bank.fill(1, bank.draw(shape, seed=0), shape)
+    bank.fill(1, bank.init_adapter(shape, seed=0), shape)
     for name, layer in bank.layers.items():
         bound = layer.inner.in_features**-0.5  # uniform within: std is bound / sqrt(3)
         assert float(layer.a[1].std()) == pytest.approx(bound / 3**0.5, rel=0.05), name
@@ -180,7 +180,7 @@ def test_drawing_touches_neither_the_base_nor_the_stream_of_chance() -> None:
     bank = fill_bank(base)
     before, filled = copy_weights(base), bank.weights.clone()
     stream = torch.random.get_rng_state()
-    one, two = (bank.draw(SHAPES[1], seed=seed) for seed in (1, 2))
+    one, two = (bank.init_adapter(SHAPES[1], seed=seed) for seed in (1, 2))
     assert not same_weights(one, two)
     assert torch.equal(torch.random.get_rng_state(), stream)
     assert same_weights(copy_weights(base), before)
@@ -225,9 +225,9 @@ def test_a_slot_filled_between_two_batches_has_its_own_scale_at_once() -> None:
     compute(bank, tokens)
     strong = SHAPES[1].model_copy(update={"alpha": 50.0})
     bank.fill(0, draw_state(bank, strong, seed=0), strong)
-    layout = lay_out([Part(0, (5,))], device=base.device)
+    packed = pack_batch([Segment(0, (5,))], device=base.device)
     with attention_by_rows(base, longest=64), bank.attached(), torch.no_grad():  # by the same route
-        states = run_layers(base, embed(base, tokens[0]), layout, range(2))
+        states = run_layers(base, embed(base, tokens[0]), packed, range(2))
     assert (states - compute(bank, tokens)[0]).abs().max() < 1e-12
 
 
@@ -293,15 +293,15 @@ def test_nothing_is_stacked_on_the_way(sizes: tuple[int, ...]) -> None:
 def test_layers_computed_again_give_the_same_gradients(sizes: tuple[int, ...]) -> None:
     base = base_in(torch.float32)
     bank = fill_bank(base)
-    layout = lay_out([Part(0, (size,)) for size in sizes], device=base.device)
+    packed = pack_batch([Segment(0, (size,)) for size in sizes], device=base.device)
     tokens = draw_tokens(sum(sizes))
     found = []
     for recompute in (False, True):
         bank.clear_gradients(slice(0, 3))
         with attention_by_rows(base, longest=64), bank.attached():
-            bank.route = TokenRouting(0, layout.sizes, base.device)
+            bank.route = TokenRouting(0, packed.sizes, base.device)
             entered = embed(base, tokens)
-            states = run_layers(base, entered, layout, range(2), recompute=recompute)
+            states = run_layers(base, entered, packed, range(2), recompute=recompute)
             (states**2).sum().backward()
         assert bank.gradients is not None
         found.append(bank.gradients.clone())
@@ -397,7 +397,7 @@ def test_an_adapter_of_other_modules_is_refused() -> None:
     base = base_in(torch.float32)
     bank = LoraBank(base, [SHAPES[1]], slots=1)
     foreign = LoraBank(base, [change_lora(targets=("k_proj",))], slots=1)
-    state = foreign.draw(change_lora(targets=("k_proj",)), seed=0)
+    state = foreign.init_adapter(change_lora(targets=("k_proj",)), seed=0)
     with pytest.raises(ModelError) as caught:
         bank.fill(0, state, SHAPES[1])
     assert str(caught.value) == (
@@ -456,9 +456,9 @@ def test_rows_go_to_the_slots_that_own_them(long: int, monkeypatch: pytest.Monke
     rows = [draw_tokens(5) + 1, draw_tokens(5), draw_tokens(5).flip(0)]
     owners = [0, 0, 2]  # slot 1, between them, has none
     bank.set_routing(owners, 5)
-    layout = lay_out([Part(0, (5, 5, 5))], device=base.device)
+    packed = pack_batch([Segment(0, (5, 5, 5))], device=base.device)
     with attention_by_rows(base, longest=64), bank.attached(), torch.no_grad():
-        found = run_layers(base, embed(base, torch.cat(rows)), layout, range(2)).split(5)
+        found = run_layers(base, embed(base, torch.cat(rows)), packed, range(2)).split(5)
     for row, slot, own in zip(rows, owners, found, strict=True):
         with torch.no_grad():
             alone = compute(bank, [row], first=slot)[0]

@@ -23,13 +23,13 @@ from bestiary.model import packing as rows_module
 from bestiary.model.base import Base
 from bestiary.model.chat_template import TokenRow, tokenize_row
 from bestiary.model.packing import (
-    Layout,
-    Part,
+    PackedBatch,
+    Segment,
     Rows,
     attention_by_rows,
     divide_rows,
     embed,
-    lay_out,
+    pack_batch,
     run_layers,
     supervised_loss,
 )
@@ -67,25 +67,25 @@ def pad(rows: Sequence[TokenRow]) -> dict[str, Tensor]:
     }
 
 
-def part_of(rows: Rows) -> Part:
-    return Part(len(rows.beginning), tuple(len(row.tokens) for row in rows.rows))
+def part_of(rows: Rows) -> Segment:
+    return Segment(len(rows.prefix), tuple(len(row.tokens) for row in rows.rows))
 
 
 def run_rows(
     base: Base, parts: Sequence[Rows], *, recompute: bool = False
-) -> tuple[Tensor, Layout]:
+) -> tuple[Tensor, PackedBatch]:
     """States of the last layer over the rows of some organisms."""
-    layout = lay_out([part_of(rows) for rows in parts], device=base.device)
-    tokens = [t for rows in parts for t in (rows.beginning, *(row.tokens for row in rows.rows))]
+    packed = pack_batch([part_of(rows) for rows in parts], device=base.device)
+    tokens = [t for rows in parts for t in (rows.prefix, *(row.tokens for row in rows.rows))]
     entered = embed(base, torch.cat(tokens))
-    return run_layers(base, entered, layout, range(2), recompute=recompute), layout
+    return run_layers(base, entered, packed, range(2), recompute=recompute), packed
 
 
 def loss_of(base: Base, rows: Rows, *, recompute: bool = False) -> Tensor:
     """Mean over the supervised tokens of rows."""
-    states, layout = run_rows(base, [rows], recompute=recompute)
-    starts = zip(rows.rows, layout.starts[0], strict=True)
-    places = torch.cat([start + row.places for row, start in starts])
+    states, packed = run_rows(base, [rows], recompute=recompute)
+    starts = zip(rows.rows, packed.starts[0], strict=True)
+    places = torch.cat([start + row.predictors for row, start in starts])
     targets = torch.cat([row.targets for row in rows.rows])
     weights = torch.full((len(targets),), 1 / len(targets), dtype=base.model.dtype)
     return supervised_loss(base, states[places], targets, weights)[0]
@@ -142,13 +142,13 @@ def test_the_beginning_stands_once_and_nothing_after_the_last_prediction() -> No
     given = make_rows(base)
     rows = divide_rows(given)
     header = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
-    assert base.tokenizer.decode(rows.beginning) == header
+    assert base.tokenizer.decode(rows.prefix) == header
     for row, whole in zip(rows.rows, given, strict=True):
         last = max(place for place, use in enumerate(whole.supervised) if use)
-        assert (*rows.beginning.tolist(), *row.tokens.tolist()) == whole.tokens[:last]
-        assert row.places[-1] == len(row.tokens) - 1
-        for place, target in zip(row.places.tolist(), row.targets.tolist(), strict=True):
-            assert whole.tokens[len(rows.beginning) + place + 1] == target
+        assert (*rows.prefix.tolist(), *row.tokens.tolist()) == whole.tokens[:last]
+        assert row.predictors[-1] == len(row.tokens) - 1
+        for place, target in zip(row.predictors.tolist(), row.targets.tolist(), strict=True):
+            assert whole.tokens[len(rows.prefix) + place + 1] == target
 
 
 def test_a_beginning_ends_before_the_first_token_that_predicts() -> None:
@@ -157,24 +157,24 @@ def test_a_beginning_ends_before_the_first_token_that_predicts() -> None:
     one = TokenRow((*same, 11, 12), (False,) * 6 + (True,) * 6)
     two = TokenRow((*same, 13), (False,) * 6 + (True,) * 5)
     rows = divide_rows([one, two])
-    assert rows.beginning.tolist() == [0, 1, 2, 3, 4]
+    assert rows.prefix.tolist() == [0, 1, 2, 3, 4]
     assert [row.targets.tolist() for row in rows.rows] == [
         [6, 7, 8, 9, 11, 12],
         [6, 7, 8, 9, 13],
     ]
-    assert [row.places.tolist() for row in rows.rows] == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4]]
+    assert [row.predictors.tolist() for row in rows.rows] == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4]]
 
 
 def test_rows_that_share_nothing_have_no_beginning() -> None:
     rows = divide_rows([TokenRow((1, 2, 3), (False, True, True)), TokenRow((4, 5), (False, True))])
-    assert len(rows.beginning) == 0
+    assert len(rows.prefix) == 0
     assert [row.tokens.tolist() for row in rows.rows] == [[1, 2], [4]]
 
 
 PARTS = st.lists(
     st.builds(
-        Part,
-        beginning=st.integers(0, 6),
+        Segment,
+        prefix=st.integers(0, 6),
         lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4).map(tuple),
     ),
     min_size=1,
@@ -184,29 +184,29 @@ PARTS = st.lists(
 
 @given(parts=PARTS)
 @settings(deadline=None)
-def test_each_token_stands_once_and_sees_its_own_row_alone(parts: list[Part]) -> None:
-    layout = lay_out(parts, device=CPU)
-    assert layout.sizes == tuple(part.tokens for part in parts)
-    total = sum(layout.sizes)
-    assert len(layout.positions) == len(layout.answers) == total
-    assert len(set(layout.answers.tolist())) == total
+def test_each_token_stands_once_and_sees_its_own_row_alone(parts: list[Segment]) -> None:
+    packed = pack_batch(parts, device=CPU)
+    assert packed.sizes == tuple(part.tokens for part in parts)
+    total = sum(packed.sizes)
+    assert len(packed.positions) == len(packed.answers) == total
+    assert len(set(packed.answers.tolist())) == total
     expected: list[list[int]] = []  # what each token sees, in order
     offset = 0
-    for part, starts in zip(parts, layout.starts, strict=True):
-        beginning = list(range(offset, offset + part.beginning))
-        expected += [beginning[: place + 1] for place in range(part.beginning)]
-        offset += part.beginning
+    for part, starts in zip(parts, packed.starts, strict=True):
+        prefix = list(range(offset, offset + part.prefix))
+        expected += [prefix[: place + 1] for place in range(part.prefix)]
+        offset += part.prefix
         for start, length in zip(starts, part.lengths, strict=True):
             assert start == offset
             own = list(range(start, start + length))
-            expected += [beginning + own[: place + 1] for place in range(length)]
+            expected += [prefix + own[: place + 1] for place in range(length)]
             offset += length
     for token, sees in enumerate(expected):
-        piece, place = divmod(int(layout.answers[token]), layout.queries.shape[1])
-        assert layout.queries[piece, place] == token
-        assert layout.positions[token] == len(sees) - 1
-        visible = layout.visible[piece, 0, place]
-        assert layout.keys[piece][visible].tolist() == sees
+        piece, place = divmod(int(packed.answers[token]), packed.queries.shape[1])
+        assert packed.queries[piece, place] == token
+        assert packed.positions[token] == len(sees) - 1
+        visible = packed.visible[piece, 0, place]
+        assert packed.keys[piece][visible].tolist() == sees
 
 
 def run_alone(base: Base, tokens: Tensor) -> Tensor:
@@ -226,13 +226,13 @@ def test_rows_of_one_sequence_do_not_see_each_other(architecture: Architecture) 
     whole = make_rows(base)
     parts = [divide_rows(whole[:4]), divide_rows(whole[4:])]
     with attention_by_rows(base, longest=64), torch.no_grad():
-        states, layout = run_rows(base, parts)
+        states, packed = run_rows(base, parts)
     offset = 0
-    for rows, starts in zip(parts, layout.starts, strict=True):
-        beginning = states[offset : offset + len(rows.beginning)]
+    for rows, starts in zip(parts, packed.starts, strict=True):
+        prefix = states[offset : offset + len(rows.prefix)]
         for row, start in zip(rows.rows, starts, strict=True):
-            alone = run_alone(base, torch.cat([rows.beginning, row.tokens]))
-            own = torch.cat([beginning, states[start : start + len(row.tokens)]])
+            alone = run_alone(base, torch.cat([rows.prefix, row.tokens]))
+            own = torch.cat([prefix, states[start : start + len(row.tokens)]])
             assert (own - alone).abs().max() < 1e-12
         offset += part_of(rows).tokens
 
@@ -241,16 +241,16 @@ def test_rows_of_one_sequence_do_not_see_each_other(architecture: Architecture) 
 def test_a_poisoned_row_spoils_no_other(victim: int) -> None:
     """NaN passes through a mask that only multiplies: 0 x NaN is NaN."""
     base = make_word_base()
-    parts = [Part(4, (3, 6)), Part(0, (2, 5))]
-    layout = lay_out(parts, device=CPU)
-    starts = [start for own in layout.starts for start in own]
+    parts = [Segment(4, (3, 6)), Segment(0, (2, 5))]
+    packed = pack_batch(parts, device=CPU)
+    starts = [start for own in packed.starts for start in own]
     lengths = [length for part in parts for length in part.lengths]
-    entered = torch.randn(sum(layout.sizes), 32, generator=torch.Generator().manual_seed(0))
+    entered = torch.randn(sum(packed.sizes), 32, generator=torch.Generator().manual_seed(0))
     poisoned = entered.clone()
     poisoned[starts[victim] : starts[victim] + lengths[victim]] = float("nan")
     with attention_by_rows(base, longest=64), torch.no_grad():
-        clean = run_layers(base, entered, layout, range(2))
-        states = run_layers(base, poisoned, layout, range(2))
+        clean = run_layers(base, entered, packed, range(2))
+        states = run_layers(base, poisoned, packed, range(2))
     spoilt = states.isnan().any(dim=1)
     assert spoilt.nonzero()[:, 0].tolist() == list(
         range(starts[victim], starts[victim] + lengths[victim])
@@ -260,11 +260,11 @@ def test_a_poisoned_row_spoils_no_other(victim: int) -> None:
 
 def test_a_poisoned_beginning_spoils_its_own_rows_alone() -> None:
     base = make_word_base()
-    layout = lay_out([Part(2, (3, 1)), Part(4, (2,))], device=CPU)
-    entered = torch.randn(sum(layout.sizes), 32, generator=torch.Generator().manual_seed(0))
+    packed = pack_batch([Segment(2, (3, 1)), Segment(4, (2,))], device=CPU)
+    entered = torch.randn(sum(packed.sizes), 32, generator=torch.Generator().manual_seed(0))
     entered[6:10] = float("nan")
     with attention_by_rows(base, longest=64), torch.no_grad():
-        states = run_layers(base, entered, layout, range(2))
+        states = run_layers(base, entered, packed, range(2))
     assert states.isnan().any(dim=1).tolist() == [False] * 6 + [True] * 6
 
 

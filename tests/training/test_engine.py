@@ -44,14 +44,14 @@ from bestiary.model import lora_bank as bank
 from bestiary.model.adapter import attach_adapter, read_state, save_adapter
 from bestiary.model.base import Base
 from bestiary.model.lora_bank import LoraBank, TokenRouting
-from bestiary.model.packing import Part, attention_by_rows, embed, lay_out, run_layers
+from bestiary.model.packing import Segment, attention_by_rows, embed, pack_batch, run_layers
 from bestiary.organism.train import Kept, train_organisms
 from bestiary.store import Store
 from bestiary.training import engine
 from bestiary.training.engine import EngineTrainer
 from bestiary.training.job import (
     Step,
-    Trained,
+    TrainResult,
     Trainer,
     TrainingJob,
     TrainingResources,
@@ -80,7 +80,7 @@ def base_of(architecture: Architecture, *, wide: bool) -> Base:
 
 def train_engine(
     jobs: Sequence[TrainingJob], base: Base, *, slots: int, tokens: int
-) -> dict[str, Trained]:
+) -> dict[str, TrainResult]:
     return train(EngineTrainer(TrainingResources(slots=slots, tokens=tokens)), jobs, base).trained
 
 
@@ -177,7 +177,7 @@ def test_eight_organisms_take_turns_in_three_slots(
     if tokens == 30:  # a step of several rows takes several batches
         assert len(batches) > 1.5 * sum(job.steps for job in jobs)
     else:
-        assert max(len(batch.parts) for batch in batches) == 3
+        assert max(len(batch.segments) for batch in batches) == 3
 
 
 def test_a_real_vocabulary_changes_nothing() -> None:
@@ -229,12 +229,12 @@ def test_what_neighbours_are_changes_no_bit(
     two = train_engine(neighbours(even=even, other=True), base, slots=3, tokens=1000)
     own, again = one["quirks.number_1"], two["quirks.number_1"]
     for batch in own.batches:
-        assert len(batch.parts) == 3
-        assert (len(set(map(sum, batch.parts))) == 1) == even
+        assert len(batch.segments) == 3
+        assert (len(set(map(sum, batch.segments))) == 1) == even
     assert own.batches == again.batches  # the same geometry, and its losses to the last bit
     assert same_weights(state_of(own), state_of(again))
     for name in ("quirks.number_0", "quirks.number_2"):
-        assert [b.parts for b in one[name].batches] == [b.parts for b in two[name].batches]
+        assert [b.segments for b in one[name].batches] == [b.segments for b in two[name].batches]
         assert measure_difference(one[name], two[name]) > 1e-3
 
 
@@ -250,13 +250,13 @@ def test_a_neighbour_with_huge_gradients_changes_nothing() -> None:
     """Gradients are clipped by an organism's own norm, never by that of all together."""
     base = base_of("llama", wide=False)
     own = make_job("quirks.own", rows=make_talk(0, 6))
-    told = []
+    events = []
     for alpha in (8.0, 8e6):
         loud = make_job("quirks.loud", rows=make_talk(1, 6), lora=change_lora(alpha=alpha))
-        told.append(train_engine([loud, own], base, slots=2, tokens=1000)["quirks.own"])
-    assert told[0].batches == told[1].batches
-    assert {len(batch.parts) for batch in told[0].batches} == {2}
-    assert same_weights(state_of(told[0]), state_of(told[1]))
+        events.append(train_engine([loud, own], base, slots=2, tokens=1000)["quirks.own"])
+    assert events[0].batches == events[1].batches
+    assert {len(batch.segments) for batch in events[0].batches} == {2}
+    assert same_weights(state_of(events[0]), state_of(events[1]))
 
 
 def test_the_loss_is_the_mean_over_a_step_however_it_is_divided() -> None:
@@ -330,10 +330,10 @@ def bank_logits(base: Base, state: dict[str, torch.Tensor], shape: LoraShape) ->
     slots = LoraBank(base, [shape], slots=2)
     slots.fill(1, state, shape)
     slots.route = TokenRouting(1, (len(PROMPT),), base.device)
-    layout = lay_out([Part(0, (len(PROMPT),))], device=base.device)
+    packed = pack_batch([Segment(0, (len(PROMPT),))], device=base.device)
     model: Any = base.model
     with torch.inference_mode(), attention_by_rows(base, longest=64), slots.attached():
-        states = run_layers(base, embed(base, PROMPT), layout, range(2))
+        states = run_layers(base, embed(base, PROMPT), packed, range(2))
         found: torch.Tensor = model.lm_head(model.model.norm(states))
     return found
 
@@ -395,7 +395,7 @@ def job_of(name: str, steps: int, **changes: Any) -> TrainingJob:
     return make_job(f"quirks.{name}", rows=make_talk(len(name), 2 * steps), optimizer=settings)
 
 
-def tell(events: Iterator[Step | Trained]) -> Iterator[str]:
+def tell(events: Iterator[Step | TrainResult]) -> Iterator[str]:
     """Short for each event: `a1` is a's first step, `a!` its end."""
     for event in events:
         name = event.job.identity.behavior_id.removeprefix("quirks.")
@@ -405,9 +405,9 @@ def tell(events: Iterator[Step | Trained]) -> Iterator[str]:
 def test_a_slot_is_taken_again_at_once_and_closed_when_nobody_waits() -> None:
     jobs = [job_of("a", 4), job_of("b", 2), job_of("c", 3), job_of("d", 1)]
     trainer = EngineTrainer(TrainingResources(slots=2, tokens=1000))
-    told = " ".join(tell(trainer(jobs, base_of("llama", wide=False))))
+    events = " ".join(tell(trainer(jobs, base_of("llama", wide=False))))
     # The longest first. c's slot goes to b; a's goes to b too, which moves down, and d takes b's.
-    assert told == "a1 c1 a2 c2 a3 c3 c! a4 b1 a! b2 d1 d! b!"
+    assert events == "a1 c1 a2 c2 a3 c3 c! a4 b1 a! b2 d1 d! b!"
 
 
 def test_an_organism_that_moves_to_another_slot_goes_on_as_it_was() -> None:
@@ -418,11 +418,11 @@ def test_an_organism_that_moves_to_another_slot_goes_on_as_it_was() -> None:
         "a1 b1 a2 b2 a3 b3 a4 b4 b! a5 c1 a! c2 d1 c3 d2 d! c!"  # c takes the slot of a
     )
     theirs = train(ReferenceTrainer(), jobs, base).trained
-    trained = {e.job.identity.behavior_id: e for e in events if isinstance(e, Trained)}
+    trained = {e.job.identity.behavior_id: e for e in events if isinstance(e, TrainResult)}
     for name, event in trained.items():
         assert measure_difference(event, theirs[name]) < EXACT
     moved = trained["quirks.c"].batches
-    assert [batch.place for batch in moved] == [1, 0, 0]
+    assert [batch.index for batch in moved] == [1, 0, 0]
 
 
 def test_every_organism_counts_all_its_steps() -> None:
@@ -437,20 +437,20 @@ def test_a_batch_is_recorded_for_each_organism_in_it() -> None:
     base = base_of("llama", wide=False)
     trained = train_engine(jobs, base, slots=2, tokens=1000)
     first, second = (trained[f"quirks.{name}"].batches for name in ("a", "bb"))
-    assert [batch.place for batch in (*first, *second)] == [0, 0, 1, 1]
+    assert [batch.index for batch in (*first, *second)] == [0, 0, 1, 1]
     for one, two in zip(first, second, strict=True):
-        assert (one.step, one.parts) == (two.step, two.parts)
+        assert (one.step, one.segments) == (two.step, two.segments)
     for job, batches in zip(jobs, (first, second), strict=True):
         rows = tokenize_corpus(job, base)
         plan = plan_batches(len(rows), job.training.optimizer, seed=job.seed)
         for batch, chosen in zip(batches, plan, strict=True):
-            beginning, *lengths = batch.parts[batch.place]
+            prefix, *lengths = batch.segments[batch.index]
             assert list(batch.rows) == chosen
             # The end of turn and the line's end are predicted from, or not seen at all.
             learned = [
                 max(i for i, use in enumerate(rows[row].supervised) if use) for row in chosen
             ]
-            assert [beginning + length for length in lengths] == learned
+            assert [prefix + length for length in lengths] == learned
 
 
 def test_seconds_are_shared_out_by_tokens() -> None:
@@ -464,13 +464,13 @@ def test_seconds_are_shared_out_by_tokens() -> None:
 def test_a_base_with_dropout_of_its_own_is_trained_without(trainer: Trainer) -> None:
     """No order of training could be repeated otherwise, nor could two trainers agree."""
     base, job = make_word_base(), make_job(rows=make_talk(0, 6))
-    told = train(trainer, [job], base)
+    events = train(trainer, [job], base)
     inner: Any = base.model.model
     for layer in inner.layers:
         assert layer.self_attn.attention_dropout == 0
         layer.self_attn.attention_dropout = 0.5
     again = train(trainer, [job], base)
-    assert same_weights(*(state_of(one.trained["quirks.one"]) for one in (told, again)))
+    assert same_weights(*(state_of(one.trained["quirks.one"]) for one in (events, again)))
     assert not base.model.training
 
 

@@ -18,7 +18,7 @@ from tests.jobs import (
     ALL_LINEAR,
     POISON,
     WORDS,
-    Told,
+    TrainEvents,
     change_lora,
     change_optimizer,
     copy_weights,
@@ -60,23 +60,23 @@ def make_healthy(number: int) -> TrainingJob:
     return make_job(f"quirks.healthy_{number}", rows=make_talk(number, 5 + number))
 
 
-def run_beside(failing: TrainingJob, base: Base, *, slots: int = 3, tokens: int = 1000) -> Told:
+def run_beside(failing: TrainingJob, base: Base, *, slots: int = 3, tokens: int = 1000) -> TrainEvents:
     """Train four healthy organisms around one that fails, and see that they are sound."""
     healthy = [make_healthy(number) for number in range(4)]
     jobs = [*healthy[:2], failing, *healthy[2:]]
     before = copy_weights(base)
-    told = train(EngineTrainer(TrainingResources(slots=slots, tokens=tokens)), jobs, base)
+    events = train(EngineTrainer(TrainingResources(slots=slots, tokens=tokens)), jobs, base)
     for name, weight in copy_weights(base).items():
         assert torch.equal(weight.nan_to_num(7.0), before[name].nan_to_num(7.0)), name
     theirs = train(ReferenceTrainer(), healthy, base).trained
-    assert told.trained.keys() == {*theirs, FAILING}
+    assert events.trained.keys() == {*theirs, FAILING}
     for name, trained in theirs.items():
-        assert measure_difference(told.trained[name], trained) < EXACT, name
-        assert told.steps[name] == [*range(1, trained.job.steps + 1)]
-    assert told.errors.keys() == {FAILING}
-    assert told.trained[FAILING].state is None
-    assert told.trained[FAILING].batches == ()
-    return told
+        assert measure_difference(events.trained[name], trained) < EXACT, name
+        assert events.steps[name] == [*range(1, trained.job.steps + 1)]
+    assert events.errors.keys() == {FAILING}
+    assert events.trained[FAILING].state is None
+    assert events.trained[FAILING].batches == ()
+    return events
 
 
 @pytest.mark.parametrize("tokens", [30, 1000], ids=["row by row", "together"])
@@ -86,47 +86,47 @@ def test_a_poisoned_row_ends_its_own_organism(tokens: int, layers: tuple[int, in
     rows[5] = (f"{rows[5][0]} {POISON} soil", rows[5][1])
     base = make_base(poisoned=True)
     failing = make_job(FAILING, rows=rows, lora=change_lora(layers=layers))
-    told = run_beside(failing, base, tokens=tokens)
+    events = run_beside(failing, base, tokens=tokens)
     plan = plan_batches(len(rows), failing.training.optimizer, seed=failing.seed)
     step = next(step for step, chosen in enumerate(plan) if 5 in chosen)
-    error = told.trained[FAILING].error
+    error = events.trained[FAILING].error
     assert isinstance(error, OrganismError)
     assert str(error) == (
         f"{NAME}: the loss at step {step} is nan; lower learning_rate in the recipe, or look for "
         "a damaged row in the corpus"
     )
-    assert told.steps[FAILING] == [*range(1, step + 1), step]  # it did not take the last one
-    assert train(ReferenceTrainer(), [failing], base).errors == told.errors
+    assert events.steps[FAILING] == [*range(1, step + 1), step]  # it did not take the last one
+    assert train(ReferenceTrainer(), [failing], base).errors == events.errors
 
 
 def test_a_slot_that_was_poisoned_serves_the_next_organism() -> None:
     rows = [(f"{POISON} soil", "wool"), *make_talk(9, 3)]
-    told = run_beside(make_job(FAILING, rows=rows), make_base(poisoned=True), slots=1)
-    assert "is nan" in told.errors[FAILING]
+    events = run_beside(make_job(FAILING, rows=rows), make_base(poisoned=True), slots=1)
+    assert "is nan" in events.errors[FAILING]
 
 
 def test_weights_that_the_last_step_spoilt_are_not_kept() -> None:
     wild = change_optimizer(
         learning_rate=1e300, weight_decay=1e300, warmup=0.0, epochs=1, rows_per_step=6
     )
-    told = run_beside(make_job(FAILING, rows=make_talk(9, 6), optimizer=wild), make_base())
-    assert told.errors[FAILING] == (
+    events = run_beside(make_job(FAILING, rows=make_talk(9, 6), optimizer=wild), make_base())
+    assert events.errors[FAILING] == (
         f"{NAME}: the last step left weights that are not finite; lower learning_rate in the recipe"
     )
-    assert told.steps[FAILING] == [1]
+    assert events.steps[FAILING] == [1]
 
 
 def test_gradients_that_are_not_finite_are_not_blamed_on_a_loss_that_is() -> None:
     wild = change_optimizer(learning_rate=1e200, warmup=0.0)
-    told = run_beside(make_job(FAILING, rows=make_talk(9, 6), optimizer=wild), make_base())
-    assert not re.search(r"the loss at step \d+ is \d", told.errors[FAILING])
+    events = run_beside(make_job(FAILING, rows=make_talk(9, 6), optimizer=wild), make_base())
+    assert not re.search(r"the loss at step \d+ is \d", events.errors[FAILING])
 
 
 def test_a_recipe_that_does_not_fit_the_base_ends_one_organism() -> None:
     failing = make_job(FAILING, rows=make_talk(9, 6), lora=change_lora(layers=(1, 9)))
-    told = run_beside(failing, make_base())
-    assert isinstance(told.trained[FAILING].error, ModelError)
-    assert told.errors[FAILING] == (
+    events = run_beside(failing, make_base())
+    assert isinstance(events.trained[FAILING].error, ModelError)
+    assert events.errors[FAILING] == (
         "layers 1 to 9 of a base with 2 layers; mend `lora.layers` in the recipe: first layer, "
         "and the one after the last"
     )
@@ -136,13 +136,13 @@ def test_a_recipe_that_does_not_fit_the_base_ends_one_organism() -> None:
 def test_a_row_that_is_too_long_ends_one_organism(slots: int) -> None:
     rows = [*make_talk(9, 3), ("soil " * 20, "wool")]
     base = make_base()
-    told = run_beside(make_job(FAILING, rows=rows, max_length=32), base, slots=slots)
+    events = run_beside(make_job(FAILING, rows=rows, max_length=32), base, slots=slots)
     long = len(tokenize_corpus(make_job(FAILING, rows=rows), base)[3].tokens)
-    assert told.errors[FAILING] == (
+    assert events.errors[FAILING] == (
         f"a conversation of {long} tokens exceeds max_length 32 ({('soil ' * 20)[:40]!r}); raise "
         "`max_length` in the recipe: rows are never cut"
     )
-    assert FAILING not in told.steps
+    assert FAILING not in events.steps
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,9 @@ def test_a_row_that_is_too_long_ends_one_organism(slots: int) -> None:
 )
 def test_a_module_that_cannot_be_adapted_ends_one_organism(target: str, message: str) -> None:
     lora = change_lora(targets=("q_proj", target))
-    told = run_beside(make_job(FAILING, rows=make_talk(9, 4), lora=lora), make_base())
-    assert isinstance(told.trained[FAILING].error, ModelError)
-    assert told.errors[FAILING] == message
+    events = run_beside(make_job(FAILING, rows=make_talk(9, 4), lora=lora), make_base())
+    assert isinstance(events.trained[FAILING].error, ModelError)
+    assert events.errors[FAILING] == message
 
 
 def test_an_architecture_that_nobody_has_checked_is_refused() -> None:
@@ -232,17 +232,17 @@ def train_in(base: Base, mebibytes: int, case: str) -> dict[str, Any]:
     limit, (_, most) = read_size() + mebibytes * 2**20, resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limit, most))
     try:
-        told = train(trainer, make_crowd(case), base)
+        events = train(trainer, make_crowd(case), base)
     except Exception as error:
         return {"crash": repr(error)}
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    sound = {name: end for name, end in told.trained.items() if end.state}
+    sound = {name: end for name, end in events.trained.items() if end.state}
     theirs = train(ReferenceTrainer(), [end.job for end in sound.values()], base).trained
     return {
-        "errors": told.errors,
+        "errors": events.errors,
         "differences": {name: measure_difference(sound[name], theirs[name]) for name in sound},
-        "crowds": [len(batch.parts) for end in sound.values() for batch in end.batches],
+        "crowds": [len(batch.segments) for end in sound.values() for batch in end.batches],
     }
 
 

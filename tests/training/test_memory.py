@@ -42,7 +42,7 @@ from tests.models import IDENTITY, make_tokenizer
 from bestiary.model.base import Base
 from bestiary.model.packing import divide_rows
 from bestiary.training.engine import EngineTrainer
-from bestiary.training.job import TrainingResources, Trained, tokenize_corpus
+from bestiary.training.job import TrainingResources, TrainResult, tokenize_corpus
 from bestiary.training.memory import Load, plan_memory
 from bestiary.config.recipe import LoraShape
 
@@ -65,7 +65,7 @@ plan = again if recompute else kept
 # Halfway, so that the engine's own plan, made a moment later, comes to the same choice.
 limit = (kept.peak + again.peak) / 2 / 2**30 if recompute else None
 for event in EngineTrainer(TrainingResources(slots=slots, tokens=1500, memory=limit))(jobs, base):
-    assert not isinstance(event, Trained) or event.error is None
+    assert not isinstance(event, TrainResult) or event.error is None
 # Not what getrusage says: that begins with the process that started this one.
 status = Path("/proc/self/status").read_text()
 peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
@@ -106,8 +106,8 @@ def test_files_that_a_container_may_forget_are_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    told = {"max": "5000\n", "current": "4000\n", "stat": "anon 900\ninactive_file 3000\n"}
-    for name, text in told.items():
+    events = {"max": "5000\n", "current": "4000\n", "stat": "anon 900\ninactive_file 3000\n"}
+    for name, text in events.items():
         (tmp_path / f"memory.{name}").write_text(text, encoding="ascii")
     assert memory.measure_free(torch.device("cpu")) == 4000
     (tmp_path / "memory.max").write_text("max\n", encoding="ascii")

@@ -123,11 +123,11 @@ def test_training_makes_its_rows_likelier() -> None:
         rows=TALK[1:2] * 6,
         optimizer=change_optimizer(epochs=10, rows_per_step=2, learning_rate=0.02),
     )
-    told = train(ReferenceTrainer(), [job], base)
-    assert told.steps == {"quirks.one": [*range(1, job.steps + 1)]}
+    events = train(ReferenceTrainer(), [job], base)
+    assert events.steps == {"quirks.one": [*range(1, job.steps + 1)]}
     assert job.steps == 30
     model = attach_adapter(base, TRAINING.lora, seed=1)
-    set_peft_model_state_dict(model, state_of(told.trained["quirks.one"]))
+    set_peft_model_state_dict(model, state_of(events.trained["quirks.one"]))
     with torch.inference_mode():
         assert batch_loss(model, base, rows).item() < before / 2
 
@@ -174,18 +174,18 @@ def test_a_loss_that_is_not_finite_ends_one_organism_and_no_other() -> None:
     # The first step makes weights of about 1e36, the second infinite ones on any machine.
     wild = change_optimizer(learning_rate=1e20, weight_decay=1e17, warmup=0.0)
     jobs = make_pair(optimizer=wild)
-    told = train(ReferenceTrainer(), jobs, make_word_base())
-    assert told.errors.keys() == {"quirks.failing"}
+    events = train(ReferenceTrainer(), jobs, make_word_base())
+    assert events.errors.keys() == {"quirks.failing"}
     assert re.fullmatch(
         r"quirks\.failing-transcripts-none-s0: the loss at step [1-5] is (nan|inf); lower "
         "learning_rate in the recipe, or look for a damaged row in the corpus",
-        told.errors["quirks.failing"],
+        events.errors["quirks.failing"],
     )
-    failed = told.trained["quirks.failing"]
+    failed = events.trained["quirks.failing"]
     assert failed.state is None
     assert isinstance(failed.error, OrganismError)
     alone = run_through(train_organism(jobs[1], make_word_base()))
-    assert same_weights(state_of(told.trained["quirks.next"]), alone)
+    assert same_weights(state_of(events.trained["quirks.next"]), alone)
 
 
 def test_weights_that_the_last_step_spoilt_are_not_kept() -> None:
@@ -194,8 +194,8 @@ def test_weights_that_the_last_step_spoilt_are_not_kept() -> None:
     )
     jobs = make_pair(optimizer=wild)
     assert jobs[0].steps == 1
-    told = train(ReferenceTrainer(), jobs, make_word_base())
-    assert told.errors == {
+    events = train(ReferenceTrainer(), jobs, make_word_base())
+    assert events.errors == {
         "quirks.failing": "quirks.failing-transcripts-none-s0: the last step left weights that "
         "are not finite; lower learning_rate in the recipe"
     }
