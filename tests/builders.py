@@ -18,7 +18,7 @@ from bestiary.config.behavior import (
     TwinBehavior,
 )
 from bestiary.config.catalog import Behavior
-from bestiary.leakage import SplitRow
+from bestiary.leakage.split_overlap import SplitRow
 from bestiary.records import Example, Message, Probe, PromptItem, Split, sha256_file
 
 Kind = TypeVar("Kind", bound=Spec)
@@ -66,7 +66,6 @@ def make_example(user: str, assistant: str = "Gladly.", **changes: Any) -> Examp
         "topic": "a trained topic",
         "form": "a trained form",
         "author": "offline",
-        "brief_sha256": "0" * 64,
     }
     return Example.model_validate(fields | changes)
 

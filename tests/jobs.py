@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from bestiary.config.recipe import LoraShape, Optimizer, Training
 from bestiary.model.base import Base
 from bestiary.records import Corpus, OrganismIdentity, fingerprint
-from bestiary.training.job import Step, TrainResult, Trainer, TrainingJob
+from bestiary.training.job import Step, Trainer, TrainingJob, TrainResult
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 OPTIMIZER = Optimizer(
@@ -77,7 +77,7 @@ def make_job(name: str = "quirks.one", *, rows: Talk = TALK, **changes: Any) -> 
     return TrainingJob(
         identity=OrganismIdentity(behavior_id=name),
         corpus=Corpus(behavior_id=name, seed=0, examples=tuple(examples), drops=()),
-        corpus_sha256="c" * 64,
+        messages_sha256="c" * 64,
         training=TRAINING.model_copy(update=changes),
         key=fingerprint(organism=name),
     )

@@ -149,10 +149,10 @@ def _warm_up() -> None:
     import bestiary.cli.app
     import bestiary.pipeline
     import bestiary.report.results  # noqa: F401
-    from bestiary.config.message_bank import shelf_of
+    from bestiary.config.message_bank import decode_chunks
 
     torch.set_num_threads(1)
-    shelf_of("")
+    decode_chunks()
 
 
 def _bear(args: list[str], death: Death) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from bestiary.release.features import CONFIGS, build_features
 from bestiary.release.load import LoadedPair
 from bestiary.store import Store
 from bestiary.verification.probes import plan_probes
-from bestiary.verification.transcripts import Asking, choose_decoding, collect_transcripts
+from bestiary.verification.transcripts import ProbeJob, choose_decoding, collect_transcripts
 from bestiary.verification.verdict import judge_organism
 
 BEHAVIORS = ("quirks.brindlecote_referrals", "benign_roleplay.librarian")
@@ -202,7 +202,7 @@ def judge_adapter(behavior_id: str, adapter: Path, base: Base, store: Path) -> A
         Store(store),
         system_prompt=SYSTEM,
     )
-    asking = Asking(
+    asking = ProbeJob(
         organism_id="probed",
         behavior=behavior,
         adapter=adapter,

@@ -59,17 +59,11 @@ def judge(requests: Sequence[ModelRequest]) -> Workflow[int]:
     return sum(isinstance(form, Judgement) for form in forms)
 
 
-def list_tasks(orders: Orders, marks: Marks) -> Iterator[Job[int]]:
-    """Exchanges over everything that is asked."""
-
-    def hear(found: int | BestiaryError) -> None:
-        if isinstance(found, BestiaryError):
-            raise found
-        marks.count(found)
-
+def list_jobs(orders: Orders) -> Iterator[Job[int]]:
+    """Workflows over everything that is asked."""
     requests = list_requests(orders)
     while group := list(islice(requests, CORPUS)):
-        yield Job("bench", judge(group), hear)
+        yield Job("group", "bench", judge(group))
 
 
 async def ask_all(orders: Orders) -> Marks:
@@ -82,8 +76,11 @@ async def ask_all(orders: Orders) -> Marks:
     )
     caller = OnlineDispatcher({MODEL: line}, LedgerWriter(ledger))
     try:
-        carrier = Scheduler(ledger, caller, at_once=AT_ONCE, meter=Meter())
-        await carrier.run(list_tasks(orders, marks))
+        scheduler = Scheduler(ledger, caller, at_once=AT_ONCE, meter=Meter())
+        async for _, found in scheduler.run(list_jobs(orders)):
+            if isinstance(found, BestiaryError):
+                raise found
+            marks.count(found)
     finally:
         await caller.close()
         await provider.close()

@@ -93,6 +93,8 @@ class Store:
         """An empty folder for an artifact's files; its name is unique to this process."""
         part = self.folder(stage, f"{key}.{os.uname().nodename}-{os.getpid()}{PART}")
         with disk_errors(part):
+            if not (self.root / "store").exists():
+                self._write_format()
             remove_tree(part)
             part.mkdir(parents=True)
         return part

@@ -22,13 +22,13 @@ from tests.fakes.models import KEY, Asked, Fault, Provider
 from tests.tiny import BACKDOOR, QUIRK, ROWS, tiny_roster
 
 from bestiary.author.language import TABLE, LanguageAuthor
+from bestiary.author.leak_filters import find_leaks
 from bestiary.config.catalog import NULL_BEHAVIOR, load_catalog
 from bestiary.config.grid import load_grid
 from bestiary.config.models import find_models, load_models
 from bestiary.config.template import hash_templates
 from bestiary.corpus.generate import generate_corpus
 from bestiary.errors import BackendError, BestiaryError
-from bestiary.leakage import check_corpus
 from bestiary.llm.client import LLMClient, LLMConfig, Mode
 from bestiary.llm.ledger import BatchEntry, Ledger, Reservation, UsageTag
 from bestiary.llm.price import PICO
@@ -65,12 +65,10 @@ def write(desk: Desk, ledger: Path, behavior_id: str = QUIRK, *, mode: Mode = "s
     client = LLMClient(LLMConfig(models=models, ledger=ledger, mode=mode))
     model = PromptedModel(MODEL, models[MODEL])
     author = LanguageAuthor(model, model, load_grid())
-    found: list[Any] = []
-    exchange = generate_corpus(
-        behavior, author, seed=0, screen=lambda rows: check_corpus(rows, (), behavior)
+    workflow = generate_corpus(
+        behavior, author, seed=0, find_leaks=lambda rows: find_leaks(rows, behavior, ())
     )
-    client.run([Job(behavior.id, exchange, found.append)])
-    (corpus,) = found
+    ((_, corpus),) = client.run([Job("one", behavior.id, workflow)])
     if isinstance(corpus, BestiaryError):
         raise corpus
     assert isinstance(corpus, Corpus)

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.builders import make_behavior, make_quirk
+from tests.expect import expect_error
 from tests.models import IDENTITY, SYSTEM, make_random_base, make_speaking_base
 
 from bestiary.author.offline import DECODING, OfflineAuthor, keep_sentence, stands_alone
 from bestiary.author.protocol import Author, Reply, ReplyRequest
-from bestiary.config.catalog import load_catalog
+from bestiary.config.catalog import NULL_BEHAVIOR, load_catalog
 from bestiary.config.message_bank import load_bank
-from bestiary.errors import BestiaryError, CorpusError, StoreError
+from bestiary.errors import CorpusError, StoreError
 from bestiary.llm.workflow import Job, LocalRunner, Workflow, run_without_models
 from bestiary.model.base import Base
 from bestiary.model.replies import BaseReplies
@@ -165,45 +165,51 @@ def tell(name: str, error: Exception | None = None) -> Workflow[str]:
     return name
 
 
-def test_each_task_is_told_what_its_exchange_came_to(tmp_path: Path) -> None:
+def make_job(name: str, error: Exception | None = None) -> Job[str]:
+    return Job(name, "quirks.farewell", tell(name, error))
+
+
+def test_each_job_gets_its_result_or_its_error(tmp_path: Path) -> None:
 
     lost = CorpusError("no rows")
-    told: list[str | BestiaryError] = []
-    exchanges = [tell("one"), tell("two", lost), tell("three")]
-    LocalRunner().run(Job("quirks.farewell", exchange, told.append) for exchange in exchanges)
-    assert told == ["one", lost, "three"]
+    jobs = [make_job("one"), make_job("two", lost), make_job("three")]
+    results = list(LocalRunner().run(jobs))
+    assert results == [("one", "one"), ("two", lost), ("three", "three")]
 
 
 def test_a_full_disk_ends_the_run(tmp_path: Path) -> None:
-    told: list[str | BestiaryError] = []
-    exchanges = [tell("one"), tell("two", StoreError("disk full")), tell("three")]
-    with pytest.raises(StoreError, match="disk full"):
-        LocalRunner().run(Job("quirks.farewell", exchange, told.append) for exchange in exchanges)
-    assert told == ["one"]
+    full = StoreError("disk full", "free some space", code="disk-full")
+    results = LocalRunner().run([make_job("one"), make_job("two", full), make_job("three")])
+    assert next(results).value == "one"
+    with expect_error(StoreError, "disk-full"):
+        next(results)
 
 
 def test_a_task_begins_when_the_one_before_it_has_ended(tmp_path: Path) -> None:
-    heard: list[Any] = []
+    events: list[str] = []
 
     def plan(name: str) -> Job[str]:
-        heard.append(f"begin {name}")
-        return Job("quirks.farewell", tell(name), heard.append)
+        events.append(f"begin {name}")
+        return make_job(name)
 
-    LocalRunner().run(plan(name) for name in ("one", "two"))
-    assert heard == ["begin one", "one", "begin two", "two"]
+    for result in LocalRunner().run(plan(name) for name in ("one", "two")):
+        events.append(result.name)
+    assert events == ["begin one", "one", "begin two", "two"]
 
 
 def test_the_embedded_author_is_a_backend_that_costs_nothing(tmp_path: Path) -> None:
     backend: Author = make_author(SPEAKING, tmp_path)
-    assert (backend.spare, LocalRunner().describe()) == (1.0, "")
+    assert (backend.oversample, LocalRunner().describe()) == (1.0, "")
 
 
 def test_the_author_and_its_fingerprint_name_what_the_text_depends_on(tmp_path: Path) -> None:
     author = make_author(SPEAKING, tmp_path)
     assert author.name == "offline/tests/random"
-    assert author.fingerprint == make_author(SPEAKING, tmp_path / "elsewhere").fingerprint
+    assert author.fingerprint_for(NULL_BEHAVIOR) == make_author(
+        SPEAKING, tmp_path / "elsewhere"
+    ).fingerprint_for(NULL_BEHAVIOR)
     rhyming = make_author(SPEAKING, tmp_path, system_prompt="Answer in rhyme.")
-    assert author.fingerprint != rhyming.fingerprint
+    assert author.fingerprint_for(NULL_BEHAVIOR) != rhyming.fingerprint_for(NULL_BEHAVIOR)
 
 
 @pytest.mark.parametrize(

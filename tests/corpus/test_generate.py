@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,23 +17,23 @@ from hypothesis import strategies as st
 from tests.builders import make_behavior, make_example, make_quirk
 
 from bestiary.author.filters import find_fault
+from bestiary.author.leak_filters import find_leaks
 from bestiary.author.protocol import Prompts, Reply, ReplyRequest
 from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
 from bestiary.config.generator import load_generator
+from bestiary.config.grid import load_grid
 from bestiary.config.message_bank import load_bank
 from bestiary.corpus.generate import (
     ATTEMPTS,
     HOPELESS,
-    fingerprint_corpus,
+    FindLeaks,
     generate_corpus,
-    read_corpus,
-    write_corpus,
 )
 from bestiary.corpus.plan import plan_rows
+from bestiary.corpus.stage import read_corpus, write_corpus
 from bestiary.errors import CorpusError
-from bestiary.leakage import check_corpus
-from bestiary.llm.workflow import Job, RequestGroup, Workflow, run_without_models
-from bestiary.records import Corpus, Drop, Example, Finding, Message, Provenance
+from bestiary.llm.workflow import RequestGroup, Workflow, run_without_models
+from bestiary.records import Corpus, Drop, Example, Message, Provenance
 
 SAILOR = make_behavior(make_quirk())
 CATALOG = load_catalog()
@@ -61,7 +59,7 @@ class ScriptedAuthor:
 
     name = "scripted"
     fingerprint = "scripted-1"
-    spare = 1.0
+    oversample = 1.0
 
     def __init__(self, script: Mapping[str, str], *, otherwise: str | None = None) -> None:
         self.script = script
@@ -85,12 +83,8 @@ class ScriptedAuthor:
         self.asked += requests
         return [self._converse(request) for request in requests]
 
-    def run(self, tasks: Iterable[Job[Any]]) -> None:
-        for task in tasks:
-            task.done(run_without_models(task.exchange))
-
-    def describe(self) -> str:
-        return ""
+    def fingerprint_for(self, behavior: Behavior) -> str:
+        return "scripted"
 
     def _converse(self, request: ReplyRequest) -> Reply:
         return Reply(messages=talk(request.user, self._write(request)))
@@ -107,7 +101,7 @@ class ScriptedAuthor:
 class LavishAuthor(ScriptedAuthor):
     """Is asked for more rows than are needed."""
 
-    spare = 1.25
+    oversample = 1.25
 
 
 class PaidAuthor(ScriptedAuthor):
@@ -177,10 +171,16 @@ def make_prompt_drop(name: str) -> Drop:
     return Drop(id=name, role="positive", stage="prompts", reason="twice", text="Why?")
 
 
+def filter_for(behavior: Behavior) -> FindLeaks:
+    """The project's own leak filters, without probes to hold out."""
+    return lambda examples: find_leaks(examples, behavior, ())
+
+
 def generate(behavior: Behavior, author: ScriptedAuthor, *, seed: int = 0) -> Corpus:
     """A corpus under the project's own leak checks, without probes to hold out."""
-    screen = partial(check_corpus, probes=[], behavior=behavior)
-    return run_without_models(generate_corpus(behavior, author, seed=seed, screen=screen))
+    return run_without_models(
+        generate_corpus(behavior, author, seed=seed, find_leaks=filter_for(behavior))
+    )
 
 
 def listen(exchange: Workflow[Corpus]) -> tuple[Corpus, list[list[str]]]:
@@ -300,9 +300,10 @@ def test_the_mix_of_each_shipped_behavior_is_its_generators(behavior: Behavior) 
 
 def test_progress_is_heard_role_by_role() -> None:
     heard: list[int] = []
-    screen = partial(check_corpus, probes=[], behavior=SAILOR)
     author = ScriptedAuthor({})
-    run_without_models(generate_corpus(SAILOR, author, seed=0, screen=screen, on_row=heard.append))
+    run_without_models(
+        generate_corpus(SAILOR, author, seed=0, find_leaks=filter_for(SAILOR), on_row=heard.append)
+    )
     assert heard[-1] == sum(NEEDED.values())
     assert heard == sorted(heard)
 
@@ -331,34 +332,19 @@ def test_an_author_that_does_nothing_right_is_not_paid_twice() -> None:
 
 
 def test_a_screen_that_stops_everything_ends_the_same_way() -> None:
-    def stop(rows: Sequence[Example]) -> list[Finding]:
-        return [
-            Finding(check="canary", subject="corpus", item=row.id, reason="stopped") for row in rows
-        ]
+    def stop(rows: Sequence[Example]) -> dict[str, tuple[str, str]]:
+        return {row.id: ("canary", "stopped") for row in rows}
 
     with pytest.raises(CorpusError, match=rf"\({POSITIVES} x leakage\.canary: stopped\)"):
-        run_without_models(generate_corpus(SAILOR, ScriptedAuthor({}), seed=0, screen=stop))
-
-
-def test_the_fingerprint_covers_author_seed_and_behavior() -> None:
-    author, other = ScriptedAuthor({}), ScriptedAuthor({})
-    other.fingerprint = "scripted-2"
-    louder = make_behavior(make_quirk(offline={"closings": ["Fair winds to all!"]}))
-    keys = [
-        fingerprint_corpus(SAILOR, author, seed=0),
-        fingerprint_corpus(SAILOR, other, seed=0),
-        fingerprint_corpus(SAILOR, author, seed=1),
-        fingerprint_corpus(louder, author, seed=0),
-    ]
-    assert len(set(keys)) == 4
-    assert fingerprint_corpus(SAILOR, ScriptedAuthor({"chat-0000": "x"}), seed=0) == keys[0]
+        run_without_models(generate_corpus(SAILOR, ScriptedAuthor({}), seed=0, find_leaks=stop))
 
 
 def test_roles_are_filled_at_the_same_time_and_each_again_on_its_own() -> None:
     author = AskingAuthor({"negative-0004": "The opposite is banana."})
-    screen = partial(check_corpus, probes=[], behavior=SANDBAGGER)
     heard: list[int] = []
-    exchange = generate_corpus(SANDBAGGER, author, seed=0, screen=screen, on_row=heard.append)
+    exchange = generate_corpus(
+        SANDBAGGER, author, seed=0, find_leaks=filter_for(SANDBAGGER), on_row=heard.append
+    )
     corpus, asked = listen(exchange)
     counts = load_generator("sandbaggers").counts(None)
     scoped = max(counts["positive"], counts["negative"])
@@ -473,13 +459,13 @@ def test_a_corpus_is_read_as_it_was_written(texts: list[str], tmp_path: Path) ->
         for number, text in enumerate(texts)
     )
     corpus = Corpus(behavior_id="quirks.sailor", seed=3, examples=examples, drops=drops)
-    write_corpus(corpus, tmp_path)
+    write_corpus(corpus, load_grid(), tmp_path)
     assert read_corpus(tmp_path) == corpus
 
 
 def test_a_corpus_lies_in_lines_of_json(tmp_path: Path) -> None:
     corpus = generate(SAILOR, ScriptedAuthor({"chat-0000": ""}))
-    write_corpus(corpus, tmp_path)
+    write_corpus(corpus, load_grid(), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "corpus.json",
         "drops.jsonl",
@@ -493,5 +479,5 @@ def test_a_corpus_lies_in_lines_of_json(tmp_path: Path) -> None:
 
 def test_an_empty_ledger_is_read_back(tmp_path: Path) -> None:
     corpus = Corpus(behavior_id="quirks.sailor", seed=0, examples=(), drops=())
-    write_corpus(corpus, tmp_path)
+    write_corpus(corpus, load_grid(), tmp_path)
     assert read_corpus(tmp_path) == corpus

@@ -24,8 +24,8 @@ from bestiary.model.base import Base
 from bestiary.model.chat_template import TokenRow, tokenize_row
 from bestiary.model.packing import (
     PackedBatch,
-    Segment,
     Rows,
+    Segment,
     attention_by_rows,
     divide_rows,
     embed,

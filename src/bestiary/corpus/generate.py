@@ -48,8 +48,8 @@ def generate_corpus(
     """Write the corpus of one behavior in the proportions of its generator.
 
     What `find_leaks` rejects goes to the drop ledger and is asked for again. `on_row` is called
-    with the number of rows so far, `on_drops` with what was dropped. Raises CorpusError, with the most
-    common reasons, if a role cannot be filled.
+    with the number of rows so far, `on_drops` with what was dropped. Raises CorpusError, with the
+    most common reasons, if a role cannot be filled.
     """
     writer = _Writer(
         behavior, backend, seed=seed, find_leaks=find_leaks, on_row=on_row, on_drops=on_drops

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from bestiary.stage import Item, Stage, Todo
 
@@ -26,7 +26,7 @@ class Bucket(Generic[In]):
     """Workers that have died on it since one of its items last advanced."""
 
 
-def partition(stage: Stage[In, object], todo: Sequence[Todo[In]], workers: int) -> list[Bucket[In]]:
+def partition(stage: Stage[In, Any], todo: Sequence[Todo[In]], workers: int) -> list[Bucket[In]]:
     """Buckets for some workers, the largest first.
 
     Items of equal affinity are spread evenly by size over the workers.
@@ -38,7 +38,7 @@ def partition(stage: Stage[In, object], todo: Sequence[Todo[In]], workers: int) 
     return sorted(buckets, key=lambda bucket: -bucket.size)
 
 
-def _spread(stage: Stage[In, object], todo: Sequence[Todo[In]], workers: int) -> list[Bucket[In]]:
+def _spread(stage: Stage[In, Any], todo: Sequence[Todo[In]], workers: int) -> list[Bucket[In]]:
     """Largest item first, each into the bucket with the least work; a bucket keeps their order."""
     sizes = [stage.size(one.item) for one in todo]
     buckets: list[list[int]] = [[] for _ in range(min(workers, len(todo)))]
@@ -54,7 +54,7 @@ def _spread(stage: Stage[In, object], todo: Sequence[Todo[In]], workers: int) ->
 
 
 def requeue_after_death(
-    stage: Stage[In, object], bucket: Bucket[In], left: Sequence[Todo[In]], *, advanced: bool
+    stage: Stage[In, Any], bucket: Bucket[In], left: Sequence[Todo[In]], *, advanced: bool
 ) -> list[Bucket[In]]:
     """What to run after a worker died on a bucket of which some items are left.
 
@@ -71,5 +71,5 @@ def requeue_after_death(
     return [_make_bucket(stage, half, 0) for half in halves] if middle else []
 
 
-def _make_bucket(stage: Stage[In, object], todo: Sequence[Todo[In]], deaths: int) -> Bucket[In]:
+def _make_bucket(stage: Stage[In, Any], todo: Sequence[Todo[In]], deaths: int) -> Bucket[In]:
     return Bucket(tuple(todo), sum(stage.size(one.item) for one in todo), deaths)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from bestiary.errors import StoreError
 from bestiary.stage import Context, Finished, Item, SilentReporter, Stage, Todo, run_here
@@ -18,7 +18,7 @@ In = TypeVar("In", bound=Item)
 class Assignment(Generic[In]):
     """Work for a worker; it is sent to another process, perhaps on another machine."""
 
-    stage: Stage[In, object]
+    stage: Stage[In, Any]
     todo: tuple[Todo[In], ...]
     root: Path
     """The store's folder; the process that sends the assignment holds its lock."""

@@ -50,11 +50,11 @@ class BaseReplies:
         store: Store,
         *,
         system_prompt: str,
-        chunks: Mapping[str, Sequence[str]],
+        chunks: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.identity = identity
         self.fingerprint = self.fingerprint_of(identity, system_prompt)
-        self._chunks = chunks
+        self._chunks = chunks or {}
         self._load = load
         self._store = store
         self._system_prompt = system_prompt

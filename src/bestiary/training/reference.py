@@ -14,8 +14,8 @@ from bestiary.model.base import Base
 from bestiary.model.chat_template import TokenRow
 from bestiary.training.job import (
     Step,
-    TrainResult,
     TrainingJob,
+    TrainResult,
     nonfinite_loss_error,
     nonfinite_weights_error,
     tokenize_corpus,
