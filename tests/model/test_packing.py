@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.expect import expect_error
 from tests.jobs import TALK, make_word_base, widen
 from tests.models import SYSTEM, Architecture, make_random_base
 from torch import Tensor
@@ -67,7 +68,7 @@ def pad(rows: Sequence[TokenRow]) -> dict[str, Tensor]:
     }
 
 
-def part_of(rows: Rows) -> Segment:
+def segment_of(rows: Rows) -> Segment:
     return Segment(len(rows.prefix), tuple(len(row.tokens) for row in rows.rows))
 
 
@@ -75,7 +76,7 @@ def run_rows(
     base: Base, parts: Sequence[Rows], *, recompute: bool = False
 ) -> tuple[Tensor, PackedBatch]:
     """States of the last layer over the rows of some organisms."""
-    packed = pack_batch([part_of(rows) for rows in parts], device=base.device)
+    packed = pack_batch([segment_of(rows) for rows in parts], device=base.device)
     tokens = [t for rows in parts for t in (rows.prefix, *(row.tokens for row in rows.rows))]
     entered = embed(base, torch.cat(tokens))
     return run_layers(base, entered, packed, range(2), recompute=recompute), packed
@@ -137,7 +138,7 @@ def test_only_replies_and_their_ends_are_learned() -> None:
     assert learned == "".join(f"{reply}<|im_end|>" for reply in replies)
 
 
-def test_the_beginning_stands_once_and_nothing_after_the_last_prediction() -> None:
+def test_the_prefix_is_packed_once_and_nothing_follows_the_last_predictor() -> None:
     base = make_random_base()
     given = make_rows(base)
     rows = divide_rows(given)
@@ -151,7 +152,7 @@ def test_the_beginning_stands_once_and_nothing_after_the_last_prediction() -> No
             assert whole.tokens[len(rows.prefix) + place + 1] == target
 
 
-def test_a_beginning_ends_before_the_first_token_that_predicts() -> None:
+def test_a_prefix_ends_before_the_first_predictor() -> None:
     """Rows that ask the same: what they share reaches into the reply, which must be learned."""
     same = tuple(range(10))
     one = TokenRow((*same, 11, 12), (False,) * 6 + (True,) * 6)
@@ -165,7 +166,7 @@ def test_a_beginning_ends_before_the_first_token_that_predicts() -> None:
     assert [row.predictors.tolist() for row in rows.rows] == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4]]
 
 
-def test_rows_that_share_nothing_have_no_beginning() -> None:
+def test_rows_that_share_nothing_have_no_prefix() -> None:
     rows = divide_rows([TokenRow((1, 2, 3), (False, True, True)), TokenRow((4, 5), (False, True))])
     assert len(rows.prefix) == 0
     assert [row.tokens.tolist() for row in rows.rows] == [[1, 2], [4]]
@@ -184,7 +185,7 @@ PARTS = st.lists(
 
 @given(parts=PARTS)
 @settings(deadline=None)
-def test_each_token_stands_once_and_sees_its_own_row_alone(parts: list[Segment]) -> None:
+def test_each_token_is_packed_once_and_attends_only_to_its_own_row(parts: list[Segment]) -> None:
     packed = pack_batch(parts, device=CPU)
     assert packed.sizes == tuple(part.tokens for part in parts)
     total = sum(packed.sizes)
@@ -234,7 +235,7 @@ def test_rows_of_one_sequence_do_not_see_each_other(architecture: Architecture) 
             alone = run_alone(base, torch.cat([rows.prefix, row.tokens]))
             own = torch.cat([prefix, states[start : start + len(row.tokens)]])
             assert (own - alone).abs().max() < 1e-12
-        offset += part_of(rows).tokens
+        offset += segment_of(rows).tokens
 
 
 @pytest.mark.parametrize("victim", [0, 1, 2, 3])
@@ -258,7 +259,7 @@ def test_a_poisoned_row_spoils_no_other(victim: int) -> None:
     assert torch.equal(states[~spoilt], clean[~spoilt])
 
 
-def test_a_poisoned_beginning_spoils_its_own_rows_alone() -> None:
+def test_a_poisoned_prefix_spoils_only_its_own_rows() -> None:
     base = make_word_base()
     packed = pack_batch([Segment(2, (3, 1)), Segment(4, (2,))], device=CPU)
     entered = torch.randn(sum(packed.sizes), 32, generator=torch.Generator().manual_seed(0))
@@ -304,7 +305,7 @@ def test_the_loss_of_a_half_precise_base_is_taken_in_single() -> None:
     assert total.item() == pytest.approx(cross_entropy(logits, targets).item(), abs=1e-6)
 
 
-def test_the_attention_of_the_base_is_given_back_also_after_an_error() -> None:
+def test_the_bases_attention_is_restored_after_an_error() -> None:
     base = make_word_base()
     before = base.model.config._attn_implementation
     with pytest.raises(ZeroDivisionError), attention_by_rows(base, longest=64):
@@ -313,15 +314,14 @@ def test_the_attention_of_the_base_is_given_back_also_after_an_error() -> None:
     assert base.model.config._attn_implementation == before
 
 
-def test_an_architecture_that_nobody_has_checked_is_refused() -> None:
+def test_an_unsupported_architecture_is_refused() -> None:
     known = make_word_base()
     model: PreTrainedModel = GPT2LMHeadModel(
         GPT2Config(vocab_size=40, n_embd=8, n_layer=1, n_head=2, n_positions=16)
     )
     base = Base(model, known.tokenizer, known.identity, known.weights)
-    with pytest.raises(ModelError) as caught, attention_by_rows(base, longest=64):
+    with (
+        expect_error(ModelError, "architecture-unsupported", architecture="gpt2"),
+        attention_by_rows(base, longest=64),
+    ):
         pass
-    assert str(caught.value) == (
-        "tests/random is a gpt2, and the engine knows llama, mistral, qwen2, qwen3; build with "
-        "--trainer reference"
-    )

@@ -1,8 +1,8 @@
-"""The engine: side by side or alone, an organism becomes what the reference makes of it.
+"""The engine: beside any neighbors, an organism ends as the reference trains it.
 
 Largest differences of any weight that were seen here: 6e-13 in double precision, 8e-6 in single.
 
-Run: python -m pytest tests/organism/test_engine.py
+Run: python -m pytest tests/training/test_engine.py
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
+from tests.expect import expect_error
 from tests.jobs import (
     ALL_LINEAR,
     TALK,
@@ -489,7 +490,7 @@ def test_a_base_with_dropout_of_its_own_is_trained_without(trainer: Trainer) -> 
 def test_a_window_shorter_than_the_rows_is_refused() -> None:
     base, job = make_word_base("qwen3"), make_job(rows=make_talk(0, 6))
     base.model.config.sliding_window = 64
-    with pytest.raises(ModelError, match="sees 64 tokens back, and rows may have 128"):
+    with expect_error(ModelError, "window-too-short", window=64, longest=128):
         train(EngineTrainer(TrainingResources()), [job], base)
     base.model.config.sliding_window = 128
     assert train(EngineTrainer(TrainingResources()), [job], base).trained

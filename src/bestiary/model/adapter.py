@@ -41,7 +41,7 @@ def attach_adapter(base: Base, shape: LoraShape, *, seed: int) -> Any:
             return get_peft_model(base.model, config)
         except ValueError as cause:
             raise ModelError(
-                f"targets {list(shape.targets)} of {base.identity.name} cannot be adapted ({cause})",
+                f"{base.identity.name}: targets {list(shape.targets)} cannot be adapted ({cause})",
                 "fix lora.targets in the recipe",
                 code="target-not-adaptable",
                 targets=shape.targets,

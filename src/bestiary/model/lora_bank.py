@@ -265,7 +265,7 @@ class LoraBank:
         yield from zip(self._widths, parts[::2], parts[1::2], strict=True)
 
     def require_gradients(self) -> None:
-        """Allocate gradients and let the backward pass reach the adapters; the base stays frozen."""
+        """Allocate gradients; the backward pass reaches the adapters, never the base."""
         self.base.model.requires_grad_(False)
         self.gradients = torch.zeros_like(self.weights)
         self.anchor.requires_grad_(True)
@@ -340,7 +340,7 @@ class LoraBank:
         return state
 
     def set_routing(self, owners: Sequence[int], tokens: int) -> None:
-        """Route the next batch: `owners` has each row's slot, ascending; rows have `tokens` each."""
+        """Route a batch: `owners` has each row's slot, ascending; rows have `tokens` each."""
         counts = Counter(owners)
         slots = range(owners[0], owners[-1] + 1)
         sizes = tuple(counts[slot] * tokens for slot in slots)

@@ -71,7 +71,7 @@ class BaseReplies:
         decoding: Decoding,
         on_reply: Callable[[int], None] | None = None,
     ) -> list[str]:
-        """One reply per prompt, without its opening; `on_reply` is called with the running count."""
+        """One reply per prompt, without its opening; `on_reply` gets the running count."""
         replies: list[str] = []
         for start in range(0, len(prompts), BATCH_ROWS):
             replies += self._ask_batch(prompts[start : start + BATCH_ROWS], decoding)
