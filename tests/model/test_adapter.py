@@ -303,7 +303,7 @@ def test_pickled_weights_are_refused_unread(tmp_path: Path) -> None:
         pass
 
 
-def test_an_adapter_of_another_base_is_refused_and_leaves_the_base_unchanged(
+def test_a_refused_adapter_leaves_the_base_unchanged(
     tmp_path: Path,
 ) -> None:
     save_filled(make_random_base(), tmp_path, SHAPE.model_copy(update={"rank": 2}))

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.expect import expect_error
-from tests.models import SYSTEM, embedded_folder, make_random_base
+from tests.models import SYSTEM, embedded_folder, make_random_base, make_tokenizer
 
 from bestiary.errors import ModelError, StoreError
 from bestiary.model.base import (
@@ -23,14 +23,17 @@ from bestiary.model.base import (
     GGUF,
     GGUF_SHA256,
     HUB_NAME,
+    SPECIAL_TOKENS,
+    _set_special_tokens,
     cache_folder,
     hash_weights,
     identify_base,
     load_base,
     locate_base,
 )
+from bestiary.model.chat_template import tokenize_row
 from bestiary.model.replies import Prompt, decode_texts
-from bestiary.records import Decoding, sha256_bytes, sha256_file
+from bestiary.records import Decoding, Message, sha256_bytes, sha256_file
 from bestiary.store import write_manifest
 
 
@@ -132,6 +135,32 @@ def test_a_folder_without_tokenizer_is_named(local: Path) -> None:
         path.unlink()
     with expect_error(ModelError, "base-damaged", path=local):
         identify_base(str(local))
+
+
+@pytest.mark.parametrize("read", ["<|im_start|>", "<|endoftext|>"])
+def test_conversion_sets_special_tokens_whatever_was_read(read: str) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.bos_token = tokenizer.eos_token = tokenizer.pad_token = tokenizer.unk_token = read
+    _set_special_tokens(tokenizer)
+    found = {name: getattr(tokenizer, f"{name}_id") for name in SPECIAL_TOKENS}
+    assert found == {"bos_token": 1, "eos_token": 2, "pad_token": 2, "unk_token": 0}
+
+
+def test_the_embedded_base_ends_replies_with_its_end_token() -> None:
+    tokenizer = make_tokenizer()
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    assert {name: getattr(tokenizer, name) for name in ids} == ids
+    assert tokenizer.unk_token_id == 0
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((embedded_folder() / name).read_text(encoding="utf8"))
+        assert {key: settings[key] for key in ids} == ids, name
+    turns = [
+        Message(role="user", content="Is rye filling?"),
+        Message(role="assistant", content="Yes."),
+    ]
+    row = tokenize_row(tokenizer, turns, system_prompt=SYSTEM, max_length=99)
+    learned = [token for token, use in zip(row.tokens, row.supervised, strict=True) if use]
+    assert learned[-1] == tokenizer.eos_token_id
 
 
 def test_several_weight_files_make_one_hash(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -184,15 +185,41 @@ def test_mismatched_replies_of_kto_have_no_gradient() -> None:
 
 @pytest.mark.parametrize("beta", [0.05, 0.1, 2.0])
 def test_the_dpo_loss_equals_trls(beta: float) -> None:
-    trainer = pytest.importorskip("trl").DPOTrainer
-    if not hasattr(trainer, "dpo_loss"):
-        pytest.skip("this version of TRL computes the loss inside its trainer")
+    from trl import DPOTrainer
+
     scores = scores_of([-3.0, -1, -4, -1.5], [-2.0, -2, -4, -4.5])
-    fake: Any = type("Fake", (), {"beta": beta, "label_smoothing": 0.0})()
-    losses, *_ = trainer.dpo_loss(
-        fake, scores.policy[::2], scores.policy[1::2], scores.reference[::2], scores.reference[1::2]
+    trainer = MagicMock(
+        beta=beta,
+        aux_loss_enabled=False,
+        ld_alpha=None,
+        precompute_ref_logps=True,
+        f_divergence_type="reverse_kl",
+        loss_types=["sigmoid"],
+        loss_weights=[1.0],
+        use_weighting=False,
     )
-    assert float(Dpo(beta=beta).loss(scores)) == pytest.approx(float(losses.mean()), abs=1e-12)
+    trainer.model.training = False
+    trainer.accelerator.device = torch.device("cpu")
+    trainer.accelerator.gather_for_metrics = trainer.accelerator.gather = lambda values: values
+    # TRL's batches have all chosen rows, then all rejected ones; each has one token here.
+    order = [0, 2, 1, 3]
+    unused = torch.zeros(4, 1)  # only logged
+    outputs = MagicMock(
+        log_probs=scores.policy[order][:, None],
+        entropy=unused,
+        mean_logits=unused,
+        is_top1=unused,
+    )
+    model = MagicMock(return_value=outputs)
+    inputs = {
+        "input_ids": torch.zeros(4, 2, dtype=torch.long),
+        "completion_mask": torch.tensor([[0, 1]] * 4),
+        "ref_chosen_logps": scores.reference[::2],
+        "ref_rejected_logps": scores.reference[1::2],
+        "attention_mask": torch.ones(4, 2, dtype=torch.long),
+    }
+    loss = DPOTrainer._compute_loss(trainer, model, inputs, return_outputs=False)
+    assert float(Dpo(beta=beta).loss(scores)) == pytest.approx(float(loss), abs=1e-12)
 
 
 def test_the_engine_trains_preferences_beside_other_organisms() -> None:

@@ -73,7 +73,7 @@ class Passes:
         segments = [part.slot.measure(part.rows) for part in batch]
         weights = [part.slot.weights[row] for part in batch for row in part.rows]
         total, weighted = self._weighted_losses(batch, segments, weights)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         counts = [sum(_count_targets(part)) for part in batch]
         losses = torch.stack([part.sum() for part in weighted.split(counts)]).tolist()
         geometry = tuple((segment.prefix, *segment.lengths) for segment in segments)
