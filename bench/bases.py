@@ -34,7 +34,7 @@ from bestiary.model.adapter import attach_adapter, read_state
 from bestiary.model.base import Base
 from bestiary.model.chat_template import tokenize_row
 from bestiary.records import BaseIdentity, Corpus, Example, Message, OrganismIdentity, fingerprint
-from bestiary.training.job import Batch, TrainResult, Trainer, TrainingJob
+from bestiary.training.job import Batch, Trainer, TrainingJob, TrainResult
 
 START, END = "<|im_start|>", "<|im_end|>"
 TEMPLATE = (

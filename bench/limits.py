@@ -1,6 +1,6 @@
 """What training is measured against: the machine's matrix products, and a bare loop of the base.
 
-FLOPs that the engine computes, over its own tokens: a beginning that an organism's rows share
+FLOPs that the engine computes, over its own tokens: a prefix that an organism's rows share
 counts once a batch.
 
     layers from the first adapted one on   4 per token and weight (forward, gradient of the input)
@@ -109,7 +109,7 @@ def _count_pairs(shared: int, lengths: Sequence[int]) -> int:
 
 
 def _list_rows(batches: Sequence[Batch]) -> tuple[int, list[int]]:
-    """The beginning's tokens and each row's, of every row once."""
+    """The prefix's tokens and each row's, of every row once."""
     lengths: dict[int, int] = {}
     for batch in batches:
         lengths.update(zip(batch.rows, batch.segments[batch.index][1:], strict=True))

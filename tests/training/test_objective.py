@@ -13,6 +13,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 from peft import set_peft_model_state_dict
+from tests.expect import check_error
 from tests.jobs import (
     ALL_LINEAR,
     change_lora,
@@ -38,6 +39,7 @@ from bestiary.training.learner import Learner
 from bestiary.training.objective import Dpo, Kto, PreferenceObjective, Sft, StepScores
 from bestiary.training.optimizer import BankAdamW
 from bestiary.training.passes import Passes
+from bestiary.training.reference import ReferenceTrainer
 from bestiary.training.slot import Slot
 
 EXACT = 1e-10
@@ -208,7 +210,7 @@ def test_the_dpo_loss_equals_trls(beta: float) -> None:
         log_probs=scores.policy[order][:, None],
         entropy=unused,
         mean_logits=unused,
-        is_top1=unused,
+        is_top1=unused.bool(),
     )
     model = MagicMock(return_value=outputs)
     inputs = {
@@ -235,6 +237,11 @@ def test_the_engine_trains_preferences_beside_other_organisms() -> None:
     preferred = margins(base, chosen, state_of(both["quirks.one"]))
     assert sum(preferred) > 0
     assert not same_weights(state_of(both["quirks.one"]), ours)
+
+
+def test_the_reference_trainer_refuses_preferences() -> None:
+    events = train(ReferenceTrainer(), [make_preference_job(Dpo())], make_word_base())
+    check_error(events.errors["quirks.one"], "objective-unsupported")
 
 
 def margins(base: Base, job: TrainingJob, state: dict[str, Tensor]) -> list[float]:

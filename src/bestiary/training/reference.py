@@ -49,11 +49,18 @@ class ReferenceTrainer:
 def train_organism(job: TrainingJob, base: Base) -> Generator[Step, None, dict[str, torch.Tensor]]:
     """Train one organism; returns its adapter by peft's keys and leaves the base unchanged.
 
-    Raises OrganismError if a row is too long or training diverges, and ModelError if the recipe's
-    LoRA shape does not fit the base.
+    Raises OrganismError if the objective is not SFT, a row is too long or training diverges, and
+    ModelError if the recipe's LoRA shape does not fit the base.
     """
     import torch
 
+    if job.objective.compares:
+        raise OrganismError(
+            f"{job.organism_id}: the reference trainer supports SFT only",
+            "build with --trainer engine",
+            code="objective-unsupported",
+            organism=job.organism_id,
+        )
     rows = tokenize_corpus(job, base)
     settings = job.training.optimizer
     model = attach_adapter(base, job.training.lora, seed=job.seed)
