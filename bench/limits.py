@@ -202,7 +202,7 @@ def _learn_bare(base: Base, batch: _Padded, *, first: int, epochs: int) -> None:
     for _ in range(epochs):
         entering = states.detach().requires_grad_(True)
         out = _run(inner.layers[first:], entering, rotary, positions)
-        chosen = inner.norm(out.flatten(0, 1).index_select(0, batch.places))
+        chosen = inner.norm(out.flatten(0, 1).index_select(0, batch.predictors))
         logits = base.model.get_output_embeddings()(chosen)
         cross_entropy(logits.float(), batch.targets).backward()
 
