@@ -36,6 +36,8 @@ COMPUTING = {
     "bestiary.model.lora_bank",
     "bestiary.model.packing",
     "bestiary.training.engine",
+    "bestiary.training.learner",
+    "bestiary.training.passes",
     "bestiary.training.memory",
     "bestiary.training.optimizer",
     "bestiary.training.slot",
