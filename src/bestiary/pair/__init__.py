@@ -1,4 +1,4 @@
-"""The only way to make a pair: an organism, its label, and a verdict that passed."""
+"""Makes a pair from an organism, its behavior's label and a passing verdict."""
 
 from __future__ import annotations
 
@@ -10,18 +10,33 @@ from bestiary.records import Organism, Pair, Verdict
 def make_pair(behavior: Behavior, organism: Organism, verdict: Verdict) -> Pair:
     """Join an organism to its label.
 
-    Raises PairError when the verdict did not pass, or belongs to another organism or behavior.
+    Raises PairError if the verdict did not pass, or if the verdict or the behavior belongs to
+    another organism.
     """
     organism_id = organism.identity.organism_id
-    if verdict.organism_id != organism_id or organism.identity.behavior_id != behavior.id:
+    if verdict.organism_id != organism_id:
         raise PairError(
-            f"{organism_id}: the verdict is for {verdict.organism_id!r} and the label for "
-            f"{behavior.id!r}; a pair is made from one organism's own evidence"
+            f"{organism_id}: the verdict is for {verdict.organism_id!r}",
+            "pass the organism's own verdict",
+            code="foreign-verdict",
+            organism_id=organism_id,
+            verdict_organism_id=verdict.organism_id,
+        )
+    if organism.identity.behavior_id != behavior.id:
+        raise PairError(
+            f"{organism_id}: the label is for {behavior.id!r}",
+            "pass the behavior that the organism was trained on",
+            code="foreign-behavior",
+            organism_id=organism_id,
+            behavior_id=behavior.id,
         )
     if verdict.status != "passed":
         raise PairError(
-            f"{organism_id}: the verdict is {verdict.status!r} ({'; '.join(verdict.reasons)}); "
-            "only passing organisms become pairs, the others are released as withheld"
+            f"{organism_id}: the verdict is {verdict.status!r} ({'; '.join(verdict.reasons)})",
+            "release the organism as withheld; only passing organisms become pairs",
+            code="verdict-not-passed",
+            organism_id=organism_id,
+            status=verdict.status,
         )
     return Pair(
         organism=organism,
