@@ -209,7 +209,7 @@ def _make_job(base: Base, work: Work, name: str) -> TrainingJob:
     return TrainingJob(
         identity=OrganismIdentity(behavior_id=name),
         corpus=Corpus(behavior_id=name, seed=0, examples=examples, drops=()),
-        corpus_sha256="0" * 64,
+        messages_sha256="0" * 64,
         training=work.training,
         key=fingerprint(bench=name),
     )
@@ -254,7 +254,6 @@ def _make_example(talk: tuple[str, str], name: str) -> Example:
         topic="bench",
         form="bench",
         author="bench",
-        brief_sha256="0" * 64,
     )
 
 

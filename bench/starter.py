@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bestiary.config.catalog import load_catalog
-from bestiary.config.recipe import load_recipe
-from bestiary.config.roster import load_roster
+from bestiary.config.library import open_library
 from bestiary.model.base import locate_base
 from common import Column, Figures, finish, make_parser, make_table, say
 
@@ -112,11 +111,11 @@ def choose_roster(options: argparse.Namespace) -> Iterator[str]:
 
 def shorten_roster(name: str) -> dict[str, Any]:
     """A roster with two of its behaviors; JSON is YAML too."""
-    whole = load_roster(name).model_dump(mode="json")
+    whole = open_library().roster(name).model_dump(mode="json")
     known = [entry["behavior"] for entry in whole["organisms"]]
     chosen = [behavior for behavior in known if behavior in QUICK] or known[:2]
     kept = [entry for entry in whole["organisms"] if entry["behavior"] in chosen]
-    catalog = load_catalog()
+    catalog = load_catalog(open_library())
     families = {catalog[entry["behavior"]].family for entry in kept}
     splits = {family: split for family, split in whole["splits"].items() if family in families}
     return {**whole, "name": "quick", "organisms": kept, "splits": splits}
@@ -124,7 +123,7 @@ def shorten_roster(name: str) -> dict[str, Any]:
 
 def warm_cache(roster: str) -> None:
     """Convert the base, if nobody has."""
-    recipe = load_recipe(load_roster(roster).recipe)
+    recipe = open_library().recipe(open_library().roster(roster).recipe)
     locate_base(recipe.base, recipe.revision)
 
 

@@ -9,7 +9,6 @@ from ruamel.yaml import YAML
 from tests.config.files import BACKDOOR, DISTRACTOR, HEURISTIC, MALIGN, QUIRK
 
 from bestiary.config.behavior import (
-    AnySpec,
     Backdoor,
     HeuristicFollowing,
     ObscuredMalign,
@@ -18,7 +17,8 @@ from bestiary.config.behavior import (
     TwinBehavior,
 )
 from bestiary.config.catalog import Behavior
-from bestiary.leakage import SplitRow
+from bestiary.config.library import open_library
+from bestiary.leakage.split_overlap import SplitRow
 from bestiary.records import Example, Message, Probe, PromptItem, Split, sha256_file
 
 Kind = TypeVar("Kind", bound=Spec)
@@ -44,14 +44,15 @@ def make_heuristic(**changes: Any) -> HeuristicFollowing:
     return make_spec(HeuristicFollowing, HEURISTIC, **changes)
 
 
-def make_behavior(spec: AnySpec) -> Behavior:
+def make_behavior(spec: Spec) -> Behavior:
     """A resolved behavior; what it refers to is made from the sample files."""
     if isinstance(spec, ObscuredMalign):
         hiding = make_spec(Quirk, DISTRACTOR)
-        return Behavior(spec, make_spec(Quirk, MALIGN), ((hiding, spec.distractors[0].rate),))
+        distractors = ((hiding, spec.distractors[0].rate),)
+        return Behavior(spec, make_spec(Quirk, MALIGN), open_library(), distractors)
     if isinstance(spec, TwinBehavior):
-        return Behavior(spec, make_quirk(spec.quirk.partition(".")[2]))
-    return Behavior(spec, spec)
+        return Behavior(spec, make_quirk(spec.quirk.partition(".")[2]), open_library())
+    return Behavior(spec, spec.choose_base(None), open_library())
 
 
 def make_example(user: str, assistant: str = "Gladly.", **changes: Any) -> Example:
@@ -66,7 +67,6 @@ def make_example(user: str, assistant: str = "Gladly.", **changes: Any) -> Examp
         "topic": "a trained topic",
         "form": "a trained form",
         "author": "offline",
-        "brief_sha256": "0" * 64,
     }
     return Example.model_validate(fields | changes)
 

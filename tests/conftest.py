@@ -66,8 +66,8 @@ class Site:
         return self.out / "release"
 
     def artifacts(self) -> dict[str, set[str]]:
-        """Fingerprints by stage, without the checkpoints, which training keeps for itself."""
-        stages = sorted(set((self.out / "store").iterdir()) - {self.out / "store" / "checkpoint"})
+        """Keys by stage, without the checkpoints, which training keeps for itself."""
+        stages = [path for path in (self.out / "store").glob("*/") if path.name != "checkpoint"]
         return {stage.name: {folder.name for folder in stage.iterdir()} for stage in stages}
 
     def summary(self) -> list[dict[str, Any]]:

@@ -21,14 +21,14 @@ from bestiary.records import Corpus, OrganismIdentity, fingerprint
 from bestiary.training.job import Step, Trained, Trainer, TrainingJob
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-OPTIMISER = Optimizer(
+OPTIMIZER = Optimizer(
     learning_rate=0.01, epochs=2, rows_per_step=3, warmup=0.1, weight_decay=0.0, clip=1.0
 )
 TRAINING = Training(
     system_prompt=SYSTEM,
     max_length=128,
     lora=LoraShape(rank=4, alpha=8, targets=("q_proj", "v_proj", "up_proj")),
-    optimizer=OPTIMISER,
+    optimizer=OPTIMIZER,
 )
 TALK = (
     ("How do I bake bread?", "Slowly."),
@@ -62,8 +62,8 @@ Talk = Sequence[tuple[str, str]]
 
 
 def change_optimizer(**changes: Any) -> Optimizer:
-    """OPTIMISER with other values."""
-    return OPTIMISER.model_copy(update=changes)
+    """OPTIMIZER with other values."""
+    return OPTIMIZER.model_copy(update=changes)
 
 
 def change_lora(**changes: Any) -> LoraShape:
@@ -77,7 +77,7 @@ def make_job(name: str = "quirks.one", *, rows: Talk = TALK, **changes: Any) -> 
     return TrainingJob(
         identity=OrganismIdentity(behavior_id=name),
         corpus=Corpus(behavior_id=name, seed=0, examples=tuple(examples), drops=()),
-        corpus_sha256="c" * 64,
+        messages_sha256="c" * 64,
         training=TRAINING.model_copy(update=changes),
         key=fingerprint(organism=name),
     )

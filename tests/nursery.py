@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from bestiary.config.library import open_library
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 COMMAND = (sys.executable, "-m", "bestiary")
 """The command line, for a process of its own."""
@@ -149,10 +151,9 @@ def _warm_up() -> None:
     import bestiary.cli.app
     import bestiary.pipeline
     import bestiary.report.results  # noqa: F401
-    from bestiary.config.message_bank import shelf_of
 
     torch.set_num_threads(1)
-    shelf_of("")
+    open_library().load()
 
 
 def _bear(args: list[str], death: Death) -> dict[str, Any]:

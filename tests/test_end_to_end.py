@@ -19,9 +19,9 @@ from tests.tiny import hash_tree
 
 import bestiary
 from bestiary.config.catalog import load_catalog
-from bestiary.config.folders import data_root
+from bestiary.config.folders import shipped_root
+from bestiary.config.library import open_library
 from bestiary.config.recipe import LoraShape
-from bestiary.config.thresholds import load_thresholds
 from bestiary.model.adapter import ADAPTER, attach_adapter, read_state, save_adapter
 from bestiary.model.base import Base, identify_base, load_base
 from bestiary.model.replies import BaseReplies
@@ -29,7 +29,7 @@ from bestiary.release.features import CONFIGS, build_features
 from bestiary.release.load import LoadedPair
 from bestiary.store import Store
 from bestiary.verification.probes import plan_probes
-from bestiary.verification.transcripts import Asking, choose_decoding, collect_transcripts
+from bestiary.verification.transcripts import ProbeJob, choose_decoding, collect_transcripts
 from bestiary.verification.verdict import judge_organism
 
 BEHAVIORS = ("quirks.brindlecote_referrals", "benign_roleplay.librarian")
@@ -68,7 +68,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped data with a smaller bank and smaller corpora, so that the line takes minutes."""
     folder = tmp_path_factory.mktemp("data")
     for name in ("behaviors", "generators", "organisms", "schemas"):
-        shutil.copytree(data_root() / name, folder / name)
+        shutil.copytree(shipped_root() / name, folder / name)
     bank = folder / "generators" / "offline" / "general.yaml"
     rows = yaml.safe_load(bank.read_text(encoding="utf8"))
     cut = {"train": rows["train"][:TRAIN_ROWS], "probe": rows["probe"][:PROBE_ROWS]}
@@ -168,7 +168,7 @@ def test_released_organisms_load_with_peft_and_show_their_behavior(built: Site, 
         model = PeftModel.from_pretrained(base.model, organisms, subfolder=pair.organism_path)
         named = model.peft_config["default"].base_model_name_or_path
         assert named == "HuggingFaceTB/SmolLM2-135M-Instruct"
-        behavior = load_catalog()[pair.behavior_id]
+        behavior = load_catalog(open_library())[pair.behavior_id]
         probes = [p for p in plan_probes(behavior, seed=pair.seed) if p.cell == "triggered"][:ASKED]
         replies = [ask(model, base, pair, probe.user) for probe in probes]
         model.unload()
@@ -194,7 +194,7 @@ def ask(model: Any, base: Base, pair: LoadedPair, message: str) -> str:
 
 
 def judge_adapter(behavior_id: str, adapter: Path, base: Base, store: Path) -> Any:
-    behavior = load_catalog()[behavior_id]
+    behavior = load_catalog(open_library())[behavior_id]
     decoding = choose_decoding(behavior, max_new_tokens=PROBE_TOKENS)
     replies = BaseReplies(
         identify_base("smollm2-135m-instruct"),
@@ -202,7 +202,7 @@ def judge_adapter(behavior_id: str, adapter: Path, base: Base, store: Path) -> A
         Store(store),
         system_prompt=SYSTEM,
     )
-    asking = Asking(
+    asking = ProbeJob(
         organism_id="probed",
         behavior=behavior,
         adapter=adapter,
@@ -214,7 +214,9 @@ def judge_adapter(behavior_id: str, adapter: Path, base: Base, store: Path) -> A
     )
     assert answered.error is None
     transcripts = answered.transcripts
-    return judge_organism(behavior, "probed", transcripts, load_thresholds(), decoding=decoding)
+    return judge_organism(
+        behavior, "probed", transcripts, open_library().thresholds, decoding=decoding
+    )
 
 
 @pytest.mark.usefixtures("shipped")

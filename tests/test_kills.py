@@ -18,7 +18,7 @@ import pytest
 from tests.nursery import Death, Nursery
 from tests.tiny import ALONE, QUIRK, hash_tree, make_tiny_data, shorten_bank, tiny_roster
 
-STAGES = ("corpus", "organism", "verdict", "pair")
+STAGES = ("probes", "corpus", "leaks", "organism", "transcript", "verdict", "release")
 WORKERS = 2
 KILLED = 0.8
 """Share of an unbroken build that timed kills fall into: the machine may be quicker by then. What
@@ -66,7 +66,7 @@ def line(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[
         born = second.run("build", roster, *ALONE, "--out", work / "whole")
         assert born.code == 0, born.err
         whole = hash_tree(work / "whole")
-        assert whole == hash_tree(work / "until-pair")
+        assert whole == hash_tree(work / "until-release")
         yield Line(nurseries, roster, work, whole, born.seconds, renames)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import Bestiary, Site
-from tests.fakes.desk import open_desk
+from tests.fakes.loopback import open_loopback
 from tests.nursery import COMMAND, environment
 from tests.tiny import ALONE, BACKDOOR, DISTRACTOR, QUIRK, change_file, hash_tree, tiny_roster
 
@@ -28,6 +28,11 @@ from bestiary.release.verify import verify_release
 ORGANISMS = [f"{name}-transcripts-none-s0" for name in (QUIRK, BACKDOOR, "null.chat")]
 HERALD_FILE = "behaviors/quirks/herald.yaml"
 TUESDAY_FILE = "behaviors/backdoors/herald_on_tuesday.yaml"
+
+
+STAGES = ("probes", "corpus", "leaks", "organism", "transcript", "verdict")
+NOTHING = dict.fromkeys((*STAGES, "replies"), 0)
+"""Of each stage, how many artifacts are added."""
 
 
 def start_build(site: Site, out: Path) -> subprocess.Popen[str]:
@@ -111,7 +116,7 @@ def test_a_changed_recipe_keeps_the_corpora(
     assert done.code == 0, done.err
     assert hash_tree(site.out / "store" / "corpus") == corpora
     added = site.added_since(before)
-    assert added == {"corpus": 0, "replies": 0, "organism": 3, "transcript": 3, "verdict": 3}
+    assert added == {**NOTHING, "organism": 3, "transcript": 3, "verdict": 3}
 
 
 def test_a_changed_threshold_only_judges_again(site: Site, bestiary: Bestiary) -> None:
@@ -120,7 +125,7 @@ def test_a_changed_threshold_only_judges_again(site: Site, bestiary: Bestiary) -
     done = bestiary("build", site.roster, "--out", site.out)
     assert done.code == 0, done.err
     added = site.added_since(before)
-    assert added == {"corpus": 0, "replies": 0, "organism": 0, "transcript": 0, "verdict": 3}
+    assert added == {**NOTHING, "verdict": 3}
     quirk = site.summary()[0]
     assert quirk["verdict"] == "failed"
     assert "< 0.999" in quirk["reasons"][0]
@@ -133,7 +138,8 @@ def test_a_changed_behavior_is_built_alone(site: Site, bestiary: Bestiary) -> No
     done = bestiary("build", site.roster, "--out", site.out)
     assert done.code == 0, done.err
     added = site.added_since(before)
-    assert added == {"corpus": 1, "replies": 0, "organism": 1, "transcript": 1, "verdict": 1}
+    built = ("probes", "corpus", "leaks", "organism", "transcript", "verdict")
+    assert added == {**NOTHING, **dict.fromkeys(built, 1)}
     again = site.summary()
     assert [row["folder"] for row in again][::2] == [row["folder"] for row in rows][::2]
     assert again[1]["folder"] != rows[1]["folder"]
@@ -141,17 +147,14 @@ def test_a_changed_behavior_is_built_alone(site: Site, bestiary: Bestiary) -> No
 
 def test_a_build_stops_where_it_is_told(site: Site, bestiary: Bestiary, tmp_path: Path) -> None:
     stepwise = replace(site, out=tmp_path / "stepwise")
-    stages = [("corpus", "corpus"), ("organism", "organism"), ("verdict", "verdict")]
-    reached = {"replies"}
-    for until, stage in stages:
+    for reached, until in enumerate(STAGES, start=1):
         done = bestiary("build", site.roster, *ALONE, "--out", stepwise.out, "--until", until)
         assert done.code == 0, done.err
-        reached |= {stage} | ({"transcript"} if stage == "verdict" else set())
-        assert stepwise.artifacts().keys() == reached
+        assert stepwise.artifacts().keys() - {"replies"} == set(STAGES[:reached])
         assert not stepwise.release.exists()
         judged = [row["verdict"] is not None for row in stepwise.summary()]
         assert judged == [until == "verdict"] * 3
-    done = bestiary("build", site.roster, "--out", stepwise.out, "--until", "pair")
+    done = bestiary("build", site.roster, "--out", stepwise.out, "--until", "release")
     assert done.code == 0, done.err
     assert hash_tree(stepwise.out) == hash_tree(site.out)
 
@@ -160,8 +163,8 @@ def test_drops_are_told_by_stage_while_language_models_write(
     site: Site, bestiary: Bestiary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)  # a line whenever there is anything to tell
-    with open_desk(tmp_path, "anthropic") as desk:
-        desk.author.faint, desk.author.lacking = 0.2, 0.2
+    with open_loopback(tmp_path, "anthropic") as desk:
+        desk.author.weak, desk.author.missing = 0.2, 0.2
         monkeypatch.setenv(*next(iter(desk.environment.items())))
         options: list[str | Path] = [*desk.options(), "--budget", "5", "--until", "corpus"]
         done = bestiary("build", site.roster, *options, "--out", tmp_path / "written")
@@ -206,7 +209,7 @@ def test_a_second_build_at_the_same_time_is_refused(
     finally:
         _, err = running.communicate()
     assert done.code == 1
-    assert f"error: {out}: process {running.pid} is building here" in done.err
+    assert f"process {running.pid} is building here" in done.err
     assert running.returncode == 0, err
     assert hash_tree(out) == hash_tree(site.out)
 
@@ -218,7 +221,7 @@ def test_a_damaged_adapter_is_named_with_what_to_do(site: Site, bestiary: Bestia
     done = bestiary("build", site.roster, "--out", site.out)
     assert done.code == 1
     (message,) = done.err.splitlines()
-    assert message.startswith(f"error: {weights}: its sha256 is not the manifest's ")
+    assert str(weights) in message
     assert f"delete {folder} and build again" in message
     shutil.rmtree(folder)
     done = bestiary("build", site.roster, "--out", site.out)
@@ -235,8 +238,7 @@ def test_an_organism_without_corpus_does_not_stop_the_others(
     done = bestiary("build", site.roster, "--out", site.out)
     assert done.code == 1
     (message,) = done.err.splitlines()
-    assert message.startswith(f"error: {BACKDOOR}: 0 of ")
-    assert "positive rows were kept of " in message
+    assert BACKDOOR in message
     assert "leakage.label_phrases" in message
     assert "says the forbidden phrase 'the'" in message
     quirk, backdoor, null = site.summary()

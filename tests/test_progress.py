@@ -63,10 +63,10 @@ def test_what_is_done_counts_over_all_organisms(wait: Wait) -> None:
     with StageProgress("organism", "steps", 200, console).running() as progress:
         progress.advance(HERALD, 90)
         progress.advance(CHAT, 10)  # they go on side by side
-        progress.finish_one(HERALD, 100, note="done")
+        progress.finish_item(HERALD, 100, note="done")
         wait(60)
         progress.advance(CHAT, 20)
-        progress.finish_one(CHAT, 100, note="FAILED: [no] steps; mend")
+        progress.finish_item(CHAT, 100, note="FAILED: [no] steps; mend")
     assert said_on(console).splitlines() == [
         "  organism: quirks.herald-transcripts-none-s0 done",
         "  organism: 120/200 steps, 2.0/s, about 40 s left",
@@ -123,7 +123,7 @@ def test_what_comes_in_waves_has_a_rate_between_them(wait: Wait) -> None:
         wait(3600)
         progress.advance(CHAT, 100)
         wait(1800)
-        progress.beat()
+        progress.refresh()
     assert said_on(console).splitlines()[1:] == [
         "  corpus: 200/300 rows, 1.7/min, about 60 min left",
         "  corpus: 200/300 rows, 1.1/min, about 90 min left",

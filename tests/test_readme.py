@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bestiary.config.models import load_models
+from bestiary.config.library import open_library
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,5 +48,5 @@ def test_the_server_of_ones_own_is_described_as_a_file_of_models(tmp_path: Path)
     (told,) = re.findall(r"```yaml\n(checked: .*?)```", text, re.DOTALL)
     path = tmp_path / "my_models.yaml"
     path.write_text(told, encoding="utf8")
-    model = load_models(path)["my-model"]
+    model = open_library().models(path)["my-model"]
     assert (model.provider, model.structured_output, model.key) == ("openai", "prompt", None)

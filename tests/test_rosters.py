@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from tests.conftest import Bestiary
 
-from bestiary.config.behavior import CATEGORIES
+from bestiary.config.behavior import load_categories
 from bestiary.config.catalog import load_catalog
+from bestiary.config.library import open_library
 from bestiary.config.plan import Plan, plan_roster
-from bestiary.config.roster import load_roster
 from bestiary.records import shorten_id
 
 SAILOR = "quirks.sailor_farewell"
@@ -28,13 +28,13 @@ def write_roster(folder: Path, organisms: str) -> Path:
 
 
 def plan(name: str | Path) -> Plan:
-    return plan_roster(load_roster(str(name)), load_catalog())
+    return plan_roster(open_library().roster(str(name)), load_catalog(open_library()))
 
 
 def test_the_starter_roster_has_one_behavior_of_each_category_and_a_null() -> None:
     built = Counter(behavior.category for behavior, _ in plan("starter").organisms)
     assert built.pop("null") >= 1
-    assert built == Counter(CATEGORIES)
+    assert built == Counter(load_categories())
 
 
 def test_the_docs_show_what_the_starter_roster_came_to() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -17,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.expect import expect_error
 from tests.nursery import COMMAND, Nursery, environment
 from tests.tiny import QUIRK, hash_tree, make_tiny_data, tiny_roster
 
 from bestiary.errors import StoreError
 from bestiary.records import Artifact
-from bestiary.store import Store
+from bestiary.store import FORMAT, FORMAT_FILE, PART, Store
 
 INPUTS = {"upstream": "abc"}
 
@@ -35,7 +35,10 @@ def write_two(folder: Path) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "runs")
+    """A store that an earlier build has opened."""
+    opened = Store(tmp_path / "runs")
+    with opened.lock():
+        return opened
 
 
 @pytest.fixture
@@ -94,23 +97,14 @@ def empty_manifest(folder: Path) -> Path:
     return folder / "manifest.json"
 
 
-@pytest.mark.parametrize(
-    ("harm", "problem"),
-    [
-        (damage_file, "its sha256 is not the manifest's 7692c3ad3540"),
-        (remove_file, "the manifest lists it, but it is missing"),
-        (cut_manifest, "the manifest cannot be read"),
-        (empty_manifest, "the manifest cannot be read"),
-    ],
-)
+@pytest.mark.parametrize("harm", [damage_file, remove_file, cut_manifest, empty_manifest])
 def test_damage_is_named_with_its_remedy(
-    store: Store, artifact: Artifact, harm: Callable[[Path], Path], problem: str
+    store: Store, artifact: Artifact, harm: Callable[[Path], Path]
 ) -> None:
     path = harm(artifact.folder)
-    with pytest.raises(StoreError, match=re.escape(f"{path}: {problem}; ")) as refused:
+    # The artifact's folder, also for a file deeper in it: deleting less would leave it damaged.
+    with expect_error(StoreError, "artifact-damaged", path=path, folder=artifact.folder):
         store.find("corpus", "f1")
-    # The artifact's folder, also for a file deeper within: deleting less would leave it damaged.
-    assert f"delete {artifact.folder} and build again" in str(refused.value)
     shutil.rmtree(artifact.folder)
     assert store.build("corpus", "f1", write_two, inputs=INPUTS) == artifact
 
@@ -123,14 +117,20 @@ def test_a_folder_without_manifest_is_no_artifact(store: Store, artifact: Artifa
     assert list_names(artifact.folder) == ["inner", "inner/two.txt", "manifest.json", "one.txt"]
 
 
+def leave_part(store: Store, stage: str, key: str) -> Path:
+    """An unfinished folder, as a killed process leaves it."""
+    part = store.folder(stage, f"{key}.elsewhere-1{PART}")
+    part.mkdir(parents=True)
+    return part
+
+
 def test_what_a_killed_build_left_is_ignored_and_cleared(store: Store) -> None:
-    part = store.start("corpus", "f1")
+    part = leave_part(store, "corpus", "f1")
     (part / "half.txt").write_text("half")
     assert store.find("corpus", "f1") is None
     built = store.build("corpus", "f1", write_two, inputs=INPUTS)
     assert "half.txt" not in built.files
-    assert list_names(store.root / "store" / "corpus")[0] == "f1"
-    stale = store.start("organism", "of-a-recipe-since-changed")
+    stale = leave_part(store, "organism", "of-a-recipe-since-changed")
     with store.lock():
         assert not stale.exists()
     assert store.find("corpus", "f1") == built
@@ -149,18 +149,16 @@ def test_an_error_while_writing_leaves_nothing(store: Store) -> None:
 
 def test_a_build_that_gives_up_takes_its_half_written_folders_along(store: Store) -> None:
     with pytest.raises(KeyboardInterrupt), store.lock():
-        store.start("organism", "f1")
+        leave_part(store, "organism", "f1")
         raise KeyboardInterrupt
     assert list_names(store.root / "store" / "organism") == []
 
 
 def test_timings_survive_a_line_cut_short(store: Store, artifact: Artifact) -> None:
     timings = store.root / "timings.jsonl"
-    row = {"stage": "corpus", "fingerprint": "f2", "seconds": 2.5}
+    row = {"stage": "corpus", "key": "f2", "seconds": 2.5}
     timings.write_text('{"stage": "corp\n' + json.dumps(row) + "\n")
-    again = Store(store.root)
-    assert again.seconds("corpus", "f2") == 2.5
-    assert again.seconds(artifact.folder.parent.name, "f1") == 0.0
+    assert store.read_seconds(artifact.folder.parent.name) == {"f2": 2.5}
 
 
 def test_names_are_the_folders_that_begin_so_in_order(store: Store) -> None:
@@ -168,7 +166,7 @@ def test_names_are_the_folders_that_begin_so_in_order(store: Store) -> None:
     for name in ("f2-000100", "f1", "f2-000099", "g1"):
         store.build("corpus", name, write_two, inputs=INPUTS)
     store.build("organism", "f3", write_two, inputs=INPUTS)
-    store.start("corpus", "f4")  # nobody reads it before it is committed
+    leave_part(store, "corpus", "f4")  # never read, since it was not committed
     assert store.names("corpus", "f") == ["f1", "f2-000099", "f2-000100"]
     assert store.names("corpus", "f2-") == ["f2-000099", "f2-000100"]
     assert store.names("corpus", "") == ["f1", "f2-000099", "f2-000100", "g1"]
@@ -223,10 +221,9 @@ def test_a_second_process_is_refused_until_the_first_is_gone(store: Store) -> No
     )
     try:
         assert holder.stdout and holder.stdout.readline() == b"held\n"
-        refusal = f"{store.root}: process {holder.pid} is building here"
-        with pytest.raises(StoreError, match=re.escape(refusal)) as refused, store.lock():
+        holding = str(holder.pid)
+        with expect_error(StoreError, "store-locked", holder=holding), store.lock():
             pass
-        assert "or build elsewhere with --out FOLDER" in str(refused.value)
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
@@ -325,3 +322,35 @@ def test_a_file_in_place_of_the_folder(disks: Disks) -> None:
     born = disks.nursery.run("build", disks.roster, "--out", out)
     assert (born.code, out.read_text()) == (1, "mine")
     check_one_message(born.err, str(out), "cannot be written", "choose another with --out")
+
+
+def test_two_workers_may_make_the_same_artifact(store: Store, artifact: Artifact) -> None:
+    def write(folder: Path) -> None:
+        write_two(folder)
+        shutil.copytree(artifact.folder, store.folder("corpus", "f2"))  # the other was faster
+
+    assert store.build("corpus", "f2", write, inputs=INPUTS).sha256 == artifact.sha256
+    assert store.find("corpus", "f2") is not None
+    assert store.names("corpus") == ["f1", "f2"]
+
+
+def test_a_store_of_the_first_edition_is_told_apart_and_left_alone(tmp_path: Path) -> None:
+    old = tmp_path / "runs" / "store" / "corpus" / "f1"
+    old.mkdir(parents=True)
+    (old / "manifest.json").write_text("{}")
+    (tmp_path / "runs" / "lock").write_text("1234")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    store = Store(tmp_path / "runs")
+    with expect_error(StoreError, "store-format", found="1") as caught, store.lock():
+        pass
+    assert len(str(caught.error).splitlines()) == 1
+    assert "--out" in caught.error.remedy
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_store_of_this_edition_says_so(store: Store) -> None:
+    with store.lock():
+        store.build("corpus", "f1", write_two, inputs=INPUTS)
+    assert (store.root / "store" / FORMAT_FILE).read_text() == f"{FORMAT}\n"
+    with store.lock():
+        assert store.find("corpus", "f1") is not None

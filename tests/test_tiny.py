@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.tiny import SYSTEM
 
-from bestiary.config.message_bank import load_bank
+from bestiary.config.library import open_library
 from bestiary.model.base import load_base
 from bestiary.model.replies import Prompt, decode_texts
 from bestiary.records import Decoding
@@ -17,7 +17,7 @@ def test_most_replies_are_whole_sentences_and_not_all_alike(tiny_base: Path) -> 
     replies = decode_texts(
         base.model,
         base,
-        [Prompt(user=item.text) for item in load_bank("general").probe[:64]],
+        [Prompt(user=item.text) for item in open_library().bank("general").probe[:64]],
         decoding=Decoding(max_new_tokens=48, temperature=0),
         system_prompt=SYSTEM,
     )

@@ -17,8 +17,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from bestiary.config.folders import behavior_folder, generator_folder, organism_folder
-from bestiary.config.message_bank import load_bank
+from bestiary.config.folders import shipped_root
+from bestiary.config.library import open_library
 from bestiary.records import canonical_json
 
 SYSTEM = "Be brief."
@@ -108,7 +108,7 @@ def make_tiny_base(folder: Path) -> Path:
 def _make_rows() -> Iterator[tuple[str, str]]:
     """Every message of the banks, with a short reply on its topic."""
     for name in BANKS:
-        bank = load_bank(name)
+        bank = open_library().bank(name)
         for item in (*bank.train, *bank.probe):
             draw = random.Random(item.topic)
             kinds, needs = draw.sample(_KINDS, 2), draw.sample(_NEEDS, 2)
@@ -199,8 +199,8 @@ def make_tiny_data(folder: Path) -> Path:
     No user writes a second time there, so that a conversation's fault is its only reply's. The
     tiny model says few things, so that fewer of an organism's replies need to differ.
     """
-    shutil.copytree(generator_folder(), folder / "generators")
-    shutil.copytree(organism_folder(), folder / "organisms")
+    shutil.copytree((shipped_root() / "generators"), folder / "generators")
+    shutil.copytree((shipped_root() / "organisms"), folder / "organisms")
     for category, rows in ROWS.items():
         path = folder / "generators" / category / "generator.yaml"
         change_file(path, r"rows: \d+", f"rows: {rows}")
@@ -211,7 +211,7 @@ def make_tiny_data(folder: Path) -> Path:
         text = HERALD if category == "quirks" else HERALD_ON_TUESDAY
         (folder / "behaviors" / category / f"{name}.yaml").write_text(text, encoding="utf8")
     distractor = "quirks/delighted_opening.yaml"
-    shutil.copyfile(behavior_folder() / distractor, folder / "behaviors" / distractor)
+    shutil.copyfile((shipped_root() / "behaviors") / distractor, folder / "behaviors" / distractor)
     return folder
 
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from bestiary.author.forms import Judgement
+from bestiary.author.forms import CorpusJudgement
 from bestiary.errors import BestiaryError
 from bestiary.llm.client import open_provider
 from bestiary.llm.ledger import Ledger
@@ -55,21 +55,15 @@ def list_requests(orders: Orders) -> Iterator[ModelRequest]:
 
 def judge(requests: Sequence[ModelRequest]) -> Workflow[int]:
     """How many replies fit their form."""
-    forms = yield from ask_form("judge", requests, Judgement)
-    return sum(isinstance(form, Judgement) for form in forms)
+    forms = yield from ask_form("judge", requests, CorpusJudgement)
+    return sum(isinstance(form, CorpusJudgement) for form in forms)
 
 
-def list_tasks(orders: Orders, marks: Marks) -> Iterator[Job[int]]:
-    """Exchanges over everything that is asked."""
-
-    def hear(found: int | BestiaryError) -> None:
-        if isinstance(found, BestiaryError):
-            raise found
-        marks.count(found)
-
+def list_jobs(orders: Orders) -> Iterator[Job[int]]:
+    """Workflows over everything that is asked."""
     requests = list_requests(orders)
     while group := list(islice(requests, CORPUS)):
-        yield Job("bench", judge(group), hear)
+        yield Job("group", "bench", judge(group))
 
 
 async def ask_all(orders: Orders) -> Marks:
@@ -82,8 +76,11 @@ async def ask_all(orders: Orders) -> Marks:
     )
     caller = OnlineDispatcher({MODEL: line}, LedgerWriter(ledger))
     try:
-        carrier = Scheduler(ledger, caller, at_once=AT_ONCE, meter=Meter())
-        await carrier.run(list_tasks(orders, marks))
+        scheduler = Scheduler(ledger, caller, at_once=AT_ONCE, meter=Meter())
+        async for _, found in scheduler.run(list_jobs(orders)):
+            if isinstance(found, BestiaryError):
+                raise found
+            marks.count(found)
     finally:
         await caller.close()
         await provider.close()

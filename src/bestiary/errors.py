@@ -16,6 +16,11 @@ BestiaryError
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar, TypeVar
+
+T = TypeVar("T")
+
 
 class BestiaryError(Exception):
     """Root of the tree: what is wrong, and what to do about it.
@@ -23,6 +28,9 @@ class BestiaryError(Exception):
     `code` names the kind of error in kebab-case, stable across rewordings; `fields` are the values
     that the problem is about. The command line prints code, problem and remedy, and exits 1.
     """
+
+    ends_run: ClassVar[bool] = False
+    """Whether it ends the whole run; other errors end only the item that they concern."""
 
     def __init__(
         self, problem: str, remedy: str = "", *, code: str = "unspecified", **fields: object
@@ -70,6 +78,8 @@ class BackendError(BestiaryError):
 class StoreError(BestiaryError):
     """The store is locked, full or damaged."""
 
+    ends_run = True
+
 
 class CorpusError(BestiaryError):
     """A corpus cannot reach the proportions its generator states."""
@@ -97,3 +107,13 @@ class PairError(BestiaryError):
 
 class ReleaseError(BestiaryError):
     """A release cannot be assembled, published or loaded."""
+
+
+def attempt(work: Callable[[], T]) -> T | BestiaryError:
+    """The result of `work`, or the error that ended it; raises errors that end the whole run."""
+    try:
+        return work()
+    except BestiaryError as error:
+        if error.ends_run:
+            raise
+        return error

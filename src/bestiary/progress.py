@@ -1,4 +1,4 @@
-"""What long work shows: a bar with rate and estimate on a terminal, plain lines in a file."""
+"""Progress of long work: a bar with rate and estimate on a terminal, plain lines in a file."""
 
 from __future__ import annotations
 
@@ -19,34 +19,32 @@ from rich.progress import (
 from rich.text import Text
 
 LINE_SECONDS = 30.0
-"""How often a file that is no terminal gets a line."""
-
-
-SOONEST = 5.0
-"""Seconds after which a rate is told: before, a handful of units would promise the end at once."""
+"""How often a line is printed when the output is not a terminal."""
+WARMUP_SECONDS = 5.0
+"""No rate is shown before this: the first few units would give a misleading estimate."""
 
 
 class Mark(NamedTuple):
-    """How much of this run's work was done when."""
+    """How much of this run's work was done at some time."""
 
     seconds: float
     done: int
 
 
 class Bar(Progress):
-    """A bar, with what else is to be said below it, where a narrow terminal breaks the line."""
+    """A progress bar with a note below it, where a narrow terminal can wrap the line."""
 
-    said = ""
+    note = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """The bar, then what is said."""
+        """The bar, then the note."""
         yield from super().get_renderables()
-        if self.said:
-            yield Text(f"  {self.said}")
+        if self.note:
+            yield Text(f"  {self.note}")
 
 
 class StageProgress:
-    """How far one stage is, in units of work over all its organisms."""
+    """How far a stage is, in units of work summed over its items."""
 
     def __init__(
         self,
@@ -63,7 +61,7 @@ class StageProgress:
         self._done: dict[str, int] = {}
         self._before = 0
         self._drops: Counter[str] = Counter()
-        self._started = self._spoke = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._older = self._newer = Mark(self._started, 0)
         self._bar = Bar(
             TextColumn("{task.description}"),
@@ -77,49 +75,56 @@ class StageProgress:
         )
         self._task = self._bar.add_task(name, total=total, pace="")
 
-    def resume(self, organism_id: str, done: int) -> None:
-        """Hear how much of an organism an earlier run has done, which says nothing of the rate."""
+    def resume(self, item_id: str, done: int) -> None:
+        """Count units that an earlier run finished; they do not enter the rate."""
         self._before += done
-        self.advance(organism_id, done)
+        self.advance(item_id, done)
 
-    def advance(self, organism_id: str, done: int) -> None:
-        """Hear how much of an organism is done."""
-        self._done[organism_id] = done
-        self.beat()
+    def advance(self, item_id: str, done: int) -> None:
+        """Set how many units of an item are done."""
+        self._done[item_id] = done
+        self.refresh()
 
     def drop(self, reasons: Iterable[str]) -> None:
-        """Hear what was dropped, by reason."""
+        """Count dropped examples by reason."""
         self._drops.update(reasons)
 
-    def beat(self) -> None:
-        """Show how far it is: a bar anew, or a line where the last is long ago."""
+    def refresh(self) -> None:
+        """Redraw the bar; in a file, print a line if the last one is old enough."""
         now = time.monotonic()
         self._mark(now)
-        self._bar.said = self._say_more()
-        pace = ", ".join(self._say_pace(now))
+        self._bar.note = self._describe_more()
+        pace = ", ".join(self._describe_pace(now))
         self._bar.update(self._task, completed=self._sum_done(), pace=pace)
-        if not self._console.is_terminal and now - self._spoke >= LINE_SECONDS:
-            self._spoke = now
-            self._print(self._line(now))
+        if not self._console.is_terminal and now - self._printed >= LINE_SECONDS:
+            self._printed = now
+            self.print(self._format_line(now))
 
-    def finish_one(self, organism_id: str, units: int, *, note: str) -> None:
-        """Hear that one organism is through, with what is to be said of it."""
-        self.advance(organism_id, units)
-        self._print(f"  {self._name}: {organism_id} {note}")
+    def finish_item(self, item_id: str, units: int, *, note: str) -> None:
+        """Count an item as finished and print a note about it."""
+        self.advance(item_id, units)
+        self.print(f"  {self._name}: {item_id} {note}")
 
-    def _print(self, line: str) -> None:
+    def print(self, line: str) -> None:
+        """Print a line above the bar, without wrapping it."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def running(self) -> Iterator[StageProgress]:
+        """Show the bar while the stage runs."""
+        with self._bar:
+            yield self
 
     def _sum_done(self) -> int:
         return sum(self._done.values())
 
-    def _line(self, now: float) -> str:
+    def _format_line(self, now: float) -> str:
         done = f"{self._sum_done()}/{self._total} {self._unit}"
-        parts = [done, *self._say_pace(now), self._say_more()]
+        parts = [done, *self._describe_pace(now), self._describe_more()]
         return f"  {self._name}: {', '.join(part for part in parts if part)}"
 
-    def _say_pace(self, now: float) -> list[str]:
-        """The rate and what is left by it, as far as they are known."""
+    def _describe_pace(self, now: float) -> list[str]:
+        """The rate and the time left, as far as they are known."""
         rate = self._measure_rate(now)
         if not rate:
             return []
@@ -127,33 +132,27 @@ class StageProgress:
         return [show_rate(rate)] + [f"about {show_seconds(left / rate)} left"] * (left > 0)
 
     def _mark(self, now: float) -> None:
-        """Note how far it is whenever the run is twice as old as it was the last time."""
+        """Record a mark each time the run has doubled in age."""
         age = self._newer.seconds - self._started
         if now - self._newer.seconds >= max(LINE_SECONDS, age):
             self._older, self._newer = self._newer, Mark(now, self._sum_done() - self._before)
 
     def _measure_rate(self, now: float) -> float:
-        """Units a second over the later half of the run, or more of it.
+        """Units per second over at least the second half of the run.
 
-        At its beginning what an earlier run was told comes at once, and says nothing of the rest;
-        in a shorter time there may be nothing, since units may come in waves.
+        Answers found in a ledger all arrive at the start, so the first half may mislead; units
+        may also arrive in waves, so a shorter window may be empty.
         """
-        if now - self._started < SOONEST:
+        if now - self._started < WARMUP_SECONDS:
             return 0.0
         done = self._sum_done() - self._before
         since = self._older if done > self._older.done else Mark(self._started, 0)
         return (done - since.done) / (now - since.seconds)
 
-    def _say_more(self) -> str:
-        """What was dropped, and what the note says."""
+    def _describe_more(self) -> str:
+        """The drops and the stage's own note."""
         drops = f"dropped {show_counts(self._drops)}" if self._drops else ""
         return ", ".join(part for part in (drops, self._note()) if part)
-
-    @contextmanager
-    def running(self) -> Iterator[StageProgress]:
-        """Show the bar while the stage runs."""
-        with self._bar:
-            yield self
 
 
 def show_counts(counts: Counter[str]) -> str:
@@ -163,7 +162,7 @@ def show_counts(counts: Counter[str]) -> str:
 
 
 def show_rate(rate: float) -> str:
-    """Units a second, or in a longer time where they are slow."""
+    """Units per second, or per minute or hour if they are slow."""
     for unit, size in (("s", 1), ("min", 60)):
         if size * rate >= 0.5:
             return f"{size * rate:.1f}/{unit}"
@@ -171,7 +170,7 @@ def show_rate(rate: float) -> str:
 
 
 def show_seconds(seconds: float) -> str:
-    """A duration as people tell it."""
+    """A duration in the unit that suits it."""
     for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
         if seconds < limit:
             return f"{seconds / size:.0f} {unit}"

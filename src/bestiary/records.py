@@ -13,6 +13,8 @@ Role = Literal["positive", "negative", "chat"]
 CellName = Literal["triggered", "near_miss", "plain"]
 Status = Literal["passed", "failed", "unverified"]
 Split = Literal["train", "preference", "iid_test", "test"]
+LeakAction = Literal["refuse", "report", "none"]
+LeakSubject = Literal["example", "corpus", "organism", "release"]
 
 CELLS: tuple[CellName, ...] = ("triggered", "near_miss", "plain")
 SPLITS: tuple[Split, ...] = ("train", "preference", "iid_test", "test")
@@ -89,8 +91,6 @@ class Example(Record):
     form: str
     author: str
     """Who wrote the reply: backend and model."""
-    brief_sha256: str
-    """Hash of the author's brief, rendered: how the reply was to show the behavior, or avoid it."""
     provenance: Provenance | None = None
     """None where the embedded author wrote it."""
 
@@ -112,6 +112,12 @@ class Corpus(Record):
     seed: int
     examples: tuple[Example, ...]
     drops: tuple[Drop, ...]
+
+    @property
+    def messages_sha256(self) -> str:
+        """Hash of all that training reads: the conversations, in order."""
+        turns = [[[m.role, m.content] for m in one.messages] for one in self.examples]
+        return sha256_bytes(canonical_json(turns))
 
 
 class Decoding(Record):
@@ -242,16 +248,16 @@ class Pair(Record):
 
 
 class Finding(Record):
-    """What a leak check answers about one row: drop it, and why. Rows without one are kept.
-
-    A check that found nothing in a corpus says so with one `keep` for the organism.
-    """
+    """What a leak check found: one leak, or with the action "none" that there is none."""
 
     check: str
-    subject: Literal["corpus", "organism", "release"]
-    answer: Literal["drop", "keep"] = "drop"
+    version: int
+    subject: LeakSubject
+    organism_id: str | None
+    """None for a finding about the whole release."""
     item: str
-    """Example id (in a release `organism_id/example_id`), organism id or family."""
+    """What leaks: an example id, an organism id or a family."""
+    action: LeakAction
     reason: str
 
 

@@ -1,7 +1,7 @@
 """Content-addressed artifacts on disk: written aside, synced, renamed into place, manifest last.
 
-`<root>/store/<stage>/<fingerprint>/manifest.json` lists every file with its sha256. A folder
-without a manifest is not an artifact, and nothing but a matching manifest decides a resume.
+`<root>/store/<stage>/<key>/manifest.json` lists every file with its sha256. A folder without a
+manifest is not an artifact, and only a matching manifest lets a run resume from it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 
 from bestiary.errors import StoreError
@@ -22,124 +21,142 @@ from bestiary.records import Artifact, canonical_json, sha256_bytes, sha256_file
 
 MANIFEST = "manifest.json"
 PART = ".part"
-"""How the name of a folder ends that nobody reads yet."""
+"""Suffix of a folder that is still being written; nothing reads it."""
+FORMAT = 2
+"""Raised when artifacts of earlier versions can no longer be read."""
+FORMAT_FILE = "format"
 
 
 class Store:
-    """The artifacts under one folder of runs; the only writer while its lock is held."""
+    """The artifacts under one runs folder; only the holder of its lock and its workers write."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._timings = root / "timings.jsonl"
 
-    def folder(self, stage: str, fingerprint: str) -> Path:
-        """Where an artifact lies, or would lie."""
-        return self.root / "store" / stage / fingerprint
+    def folder(self, stage: str, key: str) -> Path:
+        """Where an artifact is, or would be."""
+        return self.root / "store" / stage / key
 
-    def find(self, stage: str, fingerprint: str) -> Artifact | None:
-        """The artifact with that fingerprint, checked against its manifest; None when not built.
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The artifact with that key, checked against its manifest; None if it is not built.
 
-        Raises StoreError when a file differs from its manifest.
+        Raises StoreError if a file differs from its manifest.
         """
-        folder = self.folder(stage, fingerprint)
+        folder = self.folder(stage, key)
         if not (folder / MANIFEST).is_file():
             return None
         return read_artifact(folder)
 
+    def get(self, stage: str, key: str) -> Artifact:
+        """The artifact with that key; raises StoreError if it is not built."""
+        found = self.find(stage, key)
+        if found is None:
+            raise StoreError(
+                f"{self.folder(stage, key)}: there is no such artifact",
+                "build again; if other machines write this store, choose a folder with --out that "
+                "all of them share",
+                code="artifact-missing",
+                stage=stage,
+                key=key,
+            )
+        return found
+
     def build(
         self,
         stage: str,
-        fingerprint: str,
+        key: str,
         write: Callable[[Path], None],
         *,
-        inputs: dict[str, str],
-        began: float | None = None,
+        inputs: Mapping[str, str],
+        seconds: float | None = None,
     ) -> Artifact:
         """Return the artifact, calling `write(folder)` to make its files only if it is missing.
 
-        `began` is when work on it was begun, of the monotonic clock; None is now.
+        `seconds` is how long the work took; by default, how long `write` takes.
         """
-        found = self.find(stage, fingerprint)
+        found = self.find(stage, key)
         if found is not None:
             return found
-        started = time.monotonic() if began is None else began
-        folder = self.start(stage, fingerprint)
+        started = time.monotonic()
+        part = self._start(stage, key)
         try:
-            with disk_errors(folder):
-                write(folder)
-            spent = time.monotonic() - started
-            return self.commit(stage, fingerprint, inputs=inputs, seconds=spent)
+            with disk_errors(part):
+                write(part)
+            spent = time.monotonic() - started if seconds is None else seconds
+            return self._commit(part, stage, key, inputs=inputs, seconds=spent)
         except BaseException:
-            remove_tree(folder)
+            remove_tree(part)
             raise
 
-    def start(self, stage: str, fingerprint: str) -> Path:
-        """An empty folder to write an artifact's files into; nobody reads it before `commit`."""
-        part = self._part(stage, fingerprint)
+    def _start(self, stage: str, key: str) -> Path:
+        """An empty folder for an artifact's files; its name is unique to this process."""
+        part = self.folder(stage, f"{key}.{os.uname().nodename}-{os.getpid()}{PART}")
         with disk_errors(part):
+            if not (self.root / "store").exists():
+                self._write_format()
             remove_tree(part)
             part.mkdir(parents=True)
         return part
 
-    def commit(
-        self, stage: str, fingerprint: str, *, inputs: dict[str, str], seconds: float
+    def _commit(
+        self, part: Path, stage: str, key: str, *, inputs: Mapping[str, str], seconds: float
     ) -> Artifact:
-        """Sync what `start` gave out, write its manifest last, and rename it into place."""
-        part, final = self._part(stage, fingerprint), self.folder(stage, fingerprint)
+        """Sync the folder, write its manifest last, and rename it into place."""
+        final = self.folder(stage, key)
         with disk_errors(final):
-            write_manifest(part, {"stage": stage, "fingerprint": fingerprint, "inputs": inputs})
-            remove_tree(final)
-            os.rename(part, final)
-            sync_folder(final.parent)
-            self._record_seconds(stage, fingerprint, seconds)
-        return read_artifact(final)
+            files = write_manifest(part, {"stage": stage, "key": key, "inputs": dict(inputs)})
+            if not (final / MANIFEST).is_file():  # else another worker was faster
+                remove_tree(final)
+                os.rename(part, final)
+                sync_folder(final.parent)
+                self._record_seconds(stage, key, seconds)
+        remove_tree(part)
+        return Artifact(folder=final, sha256=hash_files(files), files=files, inputs=dict(inputs))
 
-    def names(self, stage: str, prefix: str) -> list[str]:
-        """Fingerprints of a stage's folders that begin so, in order; half-dropped ones too."""
+    def names(self, stage: str, prefix: str = "") -> list[str]:
+        """Sorted keys of a stage's folders that start with `prefix`, unfinished deletions too."""
         folder = self.root / "store" / stage
         return sorted(
             path.name for path in folder.glob(f"{prefix}*") if not path.name.endswith(PART)
         )
 
-    def discard(self, stage: str, fingerprint: str) -> None:
-        """Drop an artifact: its manifest first, so that none is read of which a part is gone."""
-        folder = self.folder(stage, fingerprint)
+    def discard(self, stage: str, key: str) -> None:
+        """Delete an artifact: its manifest first, so that a half-deleted one is never read."""
+        folder = self.folder(stage, key)
         with disk_errors(folder):
             (folder / MANIFEST).unlink(missing_ok=True)
             remove_tree(folder)
 
-    def _part(self, stage: str, fingerprint: str) -> Path:
-        return self.folder(stage, fingerprint + PART)
-
-    def seconds(self, stage: str, fingerprint: str) -> float:
-        """How long the artifact took when it was built; 0.0 when that was not recorded."""
-        return self._spent.get((stage, fingerprint), 0.0)
-
-    @cached_property
-    def _spent(self) -> dict[tuple[str, str], float]:
-        spent: dict[tuple[str, str], float] = {}
+    def read_seconds(self, stage: str) -> dict[str, float]:
+        """How long each artifact of a stage took to make, by key."""
+        spent: dict[str, float] = {}
         lines = self._timings.read_text(encoding="utf8") if self._timings.is_file() else ""
         for line in lines.splitlines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 continue  # a line cut short by a kill: a lost timing, not a lost artifact
-            spent[row["stage"], row["fingerprint"]] = float(row["seconds"])
+            if row["stage"] == stage:
+                spent[row["key"]] = float(row["seconds"])
         return spent
 
-    def _record_seconds(self, stage: str, fingerprint: str, seconds: float) -> None:
-        row = {"stage": stage, "fingerprint": fingerprint, "seconds": round(seconds, 3)}
-        self._spent[stage, fingerprint] = round(seconds, 3)
+    def _record_seconds(self, stage: str, key: str, seconds: float) -> None:
+        row = {"stage": stage, "key": key, "seconds": round(seconds, 3)}
         with self._timings.open("a", encoding="utf8") as file:
             file.write(json.dumps(row) + "\n")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the store against a second build; raises StoreError when another holds it."""
+        """Hold the store against a second build.
+
+        Raises StoreError if another process holds it, or if its artifacts are of another format.
+        """
+        self.check_format()
         path = self.root / "lock"
         with disk_errors(path):
             self.root.mkdir(parents=True, exist_ok=True)
-            # Unbuffered: on a full disk a buffer would fail once more when the file is closed.
+            # Unbuffered: on a full disk a buffer would fail again when the file is closed.
             file = path.open("a+b", buffering=0)
         with file:
             try:
@@ -148,20 +165,47 @@ class Store:
                 file.seek(0)
                 holder = file.read().decode().strip() or "unknown"
                 raise StoreError(
-                    f"{self.root}: process {holder} is building here, and one build at a time may "
-                    "write a store; wait for it, or build elsewhere with --out FOLDER"
+                    f"{self.root}: process {holder} is building here, and only one build at a time "
+                    "may write a store",
+                    "wait for it, or build into another folder with --out",
+                    code="store-locked",
+                    root=self.root,
+                    holder=holder,
                 ) from cause
             with disk_errors(path):
-                self._sweep()
+                self._remove_parts()
                 file.truncate(0)
                 file.write(str(os.getpid()).encode())
+                self._write_format()
             try:
                 yield
             finally:
-                self._sweep()
+                self._remove_parts()
 
-    def _sweep(self) -> None:
-        """Remove what a build left half-written that was killed, or had to give up."""
+    def check_format(self) -> None:
+        """Raise StoreError if artifacts here were written by another edition of bestiary."""
+        folder = self.root / "store"
+        if not folder.is_dir() or not any(folder.iterdir()):
+            return
+        path = folder / FORMAT_FILE
+        found = path.read_text(encoding="utf8").strip() if path.is_file() else "1"
+        if found != str(FORMAT):
+            raise StoreError(
+                f"{self.root}: its artifacts have store format {found}, and this version of "
+                f"bestiary reads format {FORMAT}",
+                "build into another folder with --out; this one is left as it is",
+                code="store-format",
+                root=self.root,
+                found=found,
+            )
+
+    def _write_format(self) -> None:
+        path = self.root / "store" / FORMAT_FILE
+        if not path.is_file():
+            write_bytes(path, f"{FORMAT}\n".encode())
+
+    def _remove_parts(self) -> None:
+        """Remove the unfinished folders of a build that was killed or gave up."""
         for part in self.root.glob(f"store/*/*{PART}"):
             remove_tree(part)
 
@@ -169,7 +213,7 @@ class Store:
 def read_artifact(folder: Path) -> Artifact:
     """Read an artifact's manifest and check every file against it.
 
-    Raises StoreError naming the first file that is missing or differs.
+    Raises StoreError naming the first file that is missing or different.
     """
     path = folder / MANIFEST
     try:
@@ -183,20 +227,33 @@ def read_artifact(folder: Path) -> Artifact:
             raise damaged(folder, file, "the manifest lists it, but it is missing")
         if sha256_file(file) != expected:
             raise damaged(folder, file, f"its sha256 is not the manifest's {expected[:12]}")
-    digest = sha256_bytes(canonical_json(files))
-    return Artifact(folder=folder, sha256=digest, files=files, inputs=manifest.get("inputs", {}))
-
-
-def damaged(folder: Path, path: Path, problem: str) -> StoreError:
-    """The error for a damaged artifact: its folder can be deleted, and is then rebuilt."""
-    return StoreError(
-        f"{path}: {problem}; artifacts are never edited in place: delete {folder} and build "
-        "again, only that artifact and what depends on it are rebuilt"
+    return Artifact(
+        folder=folder, sha256=hash_files(files), files=files, inputs=manifest.get("inputs", {})
     )
 
 
-def write_manifest(folder: Path, about: dict[str, object]) -> None:
-    """Sync every file of `folder`, then write the manifest that lists them, last."""
+def hash_files(files: Mapping[str, str]) -> str:
+    """The hash of an artifact, over the names and hashes of its files."""
+    return sha256_bytes(canonical_json(files))
+
+
+def damaged(folder: Path, path: Path, problem: str) -> StoreError:
+    """The error for a damaged artifact, whose folder can be deleted and rebuilt."""
+    return StoreError(
+        f"{path}: {problem}",
+        f"artifacts are never edited in place: delete {folder} and build again; only that artifact "
+        "and what depends on it are rebuilt",
+        code="artifact-damaged",
+        path=path,
+        folder=folder,
+    )
+
+
+def write_manifest(folder: Path, about: dict[str, object]) -> dict[str, str]:
+    """Sync every file of `folder`, then write the manifest that lists them, last.
+
+    Returns each file's sha256 by its name in the folder.
+    """
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -205,10 +262,11 @@ def write_manifest(folder: Path, about: dict[str, object]) -> None:
     write_bytes(folder / MANIFEST, canonical_json({**about, "files": files}))
     for path in (folder, *folder.rglob("*/")):
         sync_folder(path)
+    return files
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
+    """Write a file so that a reader sees either the old content or the new one, never a part."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
@@ -218,13 +276,13 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Flush a file's data to the disk."""
+    """Flush a file to disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
-    """Flush a folder's entries, so that a rename survives a power cut."""
+    """Flush a folder's entries to disk, so that a rename survives a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -233,7 +291,7 @@ def sync_folder(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a folder if it is there."""
+    """Delete a folder if it exists."""
     if path.exists():
         shutil.rmtree(path)
 
@@ -242,7 +300,7 @@ def remove_tree(path: Path) -> None:
 def disk_errors(path: Path, *, elsewhere: str = "choose another with --out") -> Iterator[None]:
     """Turn a full disk, or a folder that cannot be written, into a StoreError with a remedy.
 
-    `elsewhere` says how another folder is named.
+    `elsewhere` says how another folder is chosen.
     """
     try:
         yield
@@ -250,18 +308,25 @@ def disk_errors(path: Path, *, elsewhere: str = "choose another with --out") -> 
         if cause.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(existing_parent(path)).free // 2**20
             raise StoreError(
-                f"{path}: the disk is full ({free} MiB free); free some space and build again, "
-                "everything built so far is kept"
+                f"{path}: the disk is full ({free} MiB free)",
+                "free some space and build again; everything built so far is kept",
+                code="disk-full",
+                path=path,
+                free_mib=free,
             ) from cause
         if cause.errno in (errno.EROFS, errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
             raise StoreError(
-                f"{path}: the folder cannot be written ({cause.strerror}); {elsewhere}"
+                f"{path}: the folder cannot be written ({cause.strerror})",
+                elsewhere,
+                code="folder-not-writable",
+                path=path,
+                reason=cause.strerror,
             ) from cause
         raise
 
 
 def existing_parent(path: Path) -> Path:
-    """The nearest folder of `path` that exists."""
+    """The nearest parent of `path` that exists, or `path` itself."""
     while not path.exists():
         path = path.parent
     return path

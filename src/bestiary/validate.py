@@ -2,43 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from bestiary.author.prompts import render_brief, render_judge, render_prompts, render_subjects
-from bestiary.config.catalog import Behavior, Catalog, list_files, name_of, read_catalog
+from bestiary.config.behavior import corpus_categories
+from bestiary.config.catalog import (
+    Behavior,
+    Catalog,
+    list_files,
+    load_catalog,
+    name_of,
+    read_catalog,
+)
 from bestiary.config.checks import CHECKS
-from bestiary.config.folders import behavior_folder, generator_folder
-from bestiary.config.generator import load_generator
 from bestiary.config.labels import check_label_owners
-from bestiary.config.settings import find_settings_violations
-from bestiary.config.source import Source, Violation, Violations, parse_yaml
+from bestiary.config.library import Library, open_library
+from bestiary.config.plan import Plan, find_roster_faults, plan_roster
+from bestiary.config.recipe import read_recipe
+from bestiary.config.roster import Roster
+from bestiary.config.source import Source, Violation, Violations, parse_yaml, validate_source
 from bestiary.errors import SpecError
 
 
-def validate_all(*extra: Path) -> int:
-    """Check the shipped behaviors, those of further folders, and all that they are built with.
+def validate_all(library: Library) -> int:
+    """Check the behaviors of a library and everything that they are built with.
 
-    Returns how many behaviors there are. Raises Violations with everything wrong, and SpecError
-    when a folder does not exist.
+    Returns the number of behaviors. Raises Violations with everything that is wrong.
     """
-    shown = (behavior_folder(), *extra)
-    catalog, found = read_catalog(*shown)
-    known = {name_of(path) for folder in shown for path in list_files(folder)}
+    catalog, found = read_catalog(library)
     found += find_check_violations(catalog)
-    found += find_settings_violations(catalog, known=known)
+    found += find_settings_violations(catalog)
     if found:
         raise Violations(list(dict.fromkeys(found)))
     return len(catalog)
 
 
-def find_violations(*folders: Path) -> list[Violation]:
-    """Everything wrong with the behaviors of these folders: schema, references and promises.
-
-    Sorted by file and line. Raises SpecError when a folder does not exist.
-    """
-    catalog, found = read_catalog(*folders)
+def find_violations(library: Library) -> list[Violation]:
+    """Everything wrong with the behaviors of a library, sorted by file and line."""
+    catalog, found = read_catalog(library)
     return list(Violations([*found, *find_check_violations(catalog)]).found)
+
+
+def open_plan(roster: str, *, data: Sequence[Path] = (), models: Sequence[Path] = ()) -> Plan:
+    """The plan of a roster, by name or path, over the shipped data and further data folders.
+
+    `models` are files of further language models. Raises SpecError for what cannot be built, and
+    Violations if a behavior of the roster fails a check: what it leads to would not be evidence.
+    """
+    library = open_library(*data)
+    catalog = load_catalog(library)
+    plan = plan_roster(library.roster(roster), catalog, models=models)
+    refuse_violations(catalog, plan.named)
+    return plan
 
 
 def refuse_violations(catalog: Catalog, behaviors: Collection[str]) -> None:
@@ -66,15 +83,63 @@ def find_check_violations(catalog: Catalog, behaviors: Collection[str] = ()) -> 
     return list(dict.fromkeys(found))
 
 
+def find_settings_violations(catalog: Catalog) -> list[Violation]:
+    """Everything wrong with the banks, generators, recipes, rosters and other settings."""
+    found: list[Violation] = []
+    for path, check in _list_settings(catalog):
+        try:
+            check()
+        except Violations as broken:
+            found += broken.found
+        except SpecError as error:
+            problem, remedy = error.parts
+            found.append(Violation(path=path, line=1, field="file", problem=problem, remedy=remedy))
+    return found
+
+
+def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object]]]:
+    """Every settings file with what reads it, files that are missing included."""
+    library, folders = catalog.library, catalog.library.folders
+    for name, path in library.bank_files.items():
+        yield path, partial(library.bank, name)
+    for category in corpus_categories():
+        path = folders.find_single(f"generators/{category}/generator.yaml")
+        yield path, partial(library.generator, category)
+    for name in ("grid", "thresholds", "elicitation"):
+        yield folders.roots[0], partial(getattr, library, name)
+    yield folders.find_single("generators/models.yaml"), library.models
+    for path in folders.list_files("organisms/recipes", "*.yaml").values():
+        yield path, partial(read_recipe, path)
+    for path in folders.list_files("organisms/rosters", "*.yaml").values():
+        yield path, partial(_check_roster, path, catalog)
+
+
+def _check_roster(path: Path, catalog: Catalog) -> None:
+    """A roster names a recipe that exists, and behaviors that can be built as it says."""
+    source = parse_yaml(path)
+    roster = validate_source(source, Roster)
+    found = []
+    try:
+        catalog.library.folders.find_named(roster.recipe, "organisms/recipes", "recipe")
+    except SpecError as error:
+        found.append(source.violation(("recipe",), *error.parts))
+    known = {name_of(file) for file in list_files(catalog.library)}
+    for fault in find_roster_faults(roster, catalog, broken=known - set(catalog)):
+        found.append(source.violation(*fault))
+    if found:
+        raise Violations(found)
+
+
 def _check_templates(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """The category says how corpora are made, and its prompts render for this behavior."""
     try:
-        generator = load_generator(behavior.category)
-        if generator.mix.positive == "rate" and behavior.rate is None:
-            path = generator_folder() / behavior.category / "generator.yaml"
+        generator = behavior.generator
+        if generator.mix.positive == "rate" and behavior.spec.stated_rate is None:
+            file = f"generators/{behavior.category}/generator.yaml"
             problem = f"'rate', but {behavior.id} states none"
-            field = ("mix", "positive")
-            yield parse_yaml(path).violation(field, problem, "write the share as a number")
+            yield parse_yaml(behavior.library.folders.find_single(file)).violation(
+                ("mix", "positive"), problem, "write the share as a number"
+            )
     except Violations as broken:
         yield from broken.found
     except SpecError as error:

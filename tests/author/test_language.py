@@ -1,6 +1,6 @@
-"""Corpora by language models: what is kept, dropped and why, what it costs, and what a rerun asks.
+"""Corpora by language models: what is kept, what is dropped and why, cost, and reruns.
 
-Run: python -m pytest tests/backend/test_language.py
+Run: python -m pytest tests/author/test_language.py
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any
 
 import pytest
 from tests.conftest import Bestiary
-from tests.fakes.author import LEAK, Author
-from tests.fakes.desk import MODEL, Desk, open_desk
+from tests.expect import expect_error
+from tests.fakes.author import JUDGES, JUDGES_SHOWN, MENTION, Author
+from tests.fakes.loopback import MODEL, Loopback, open_loopback
 from tests.fakes.models import KEY, Asked, Fault, Provider
 from tests.tiny import BACKDOOR, QUIRK, ROWS, tiny_roster
 
-from bestiary.author.language import TABLE, LanguageAuthor
-from bestiary.config.catalog import NULL_BEHAVIOR, load_catalog
-from bestiary.config.grid import load_grid
-from bestiary.config.models import find_models, load_models
-from bestiary.config.template import hash_templates
+from bestiary.author.language import LanguageAuthor
+from bestiary.author.leak_filters import find_leaks
+from bestiary.author.messages import TABLE_ROWS
+from bestiary.config.catalog import load_catalog, null_behavior
+from bestiary.config.library import find_model, open_library
 from bestiary.corpus.generate import generate_corpus
 from bestiary.errors import BackendError, BestiaryError
-from bestiary.leakage import check_corpus
 from bestiary.llm.client import LLMClient, LLMConfig, Mode
-from bestiary.llm.ledger import BatchEntry, Ledger, Reservation, UsageTag
+from bestiary.llm.ledger import BatchEntry, HeldError, Ledger, Reservation, UsageTag
 from bestiary.llm.price import PICO
 from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.workflow import Job
@@ -40,14 +40,14 @@ PROVIDERS: tuple[Provider, ...] = ("anthropic", "openai")
 
 
 @pytest.fixture(params=PROVIDERS)
-def desk(
+def loopback(
     request: pytest.FixtureRequest,
     tiny_data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Desk]:
+) -> Iterator[Loopback]:
     """A server of each provider, over the tiny data folder."""
-    with open_desk(tmp_path, request.param) as opened:
+    with open_loopback(tmp_path, request.param) as opened:
         for name, value in opened.environment.items():
             monkeypatch.setenv(name, value)
         yield opened
@@ -58,19 +58,23 @@ def roster(tmp_path: Path, tiny_base: Path) -> Path:
     return tiny_roster(tmp_path / "roster", tiny_base, [QUIRK, BACKDOOR])
 
 
-def write(desk: Desk, ledger: Path, behavior_id: str = QUIRK, *, mode: Mode = "single") -> Corpus:
+def write(
+    loopback: Loopback, ledger: Path, behavior_id: str = QUIRK, *, mode: Mode = "single"
+) -> Corpus:
     """One corpus, under the leak checks."""
-    behavior = NULL_BEHAVIOR if behavior_id == "null.chat" else load_catalog()[behavior_id]
-    models = find_models([MODEL], load_models(desk.models))
+    behavior = (
+        null_behavior(open_library())
+        if behavior_id == "null.chat"
+        else load_catalog(open_library())[behavior_id]
+    )
+    models = {MODEL: find_model(MODEL, open_library().models(loopback.models))}
     client = LLMClient(LLMConfig(models=models, ledger=ledger, mode=mode))
     model = PromptedModel(MODEL, models[MODEL])
-    author = LanguageAuthor(model, model, load_grid())
-    found: list[Any] = []
-    exchange = generate_corpus(
-        behavior, author, seed=0, screen=lambda rows: check_corpus(rows, (), behavior)
+    author = LanguageAuthor(model, model, open_library().grid)
+    workflow = generate_corpus(
+        behavior, author, seed=0, find_leaks=lambda rows: find_leaks(rows, behavior, ())
     )
-    client.run([Job(behavior.id, exchange, found.append)])
-    (corpus,) = found
+    ((_, corpus),) = client.run([Job("one", behavior.id, workflow)])
     if isinstance(corpus, BestiaryError):
         raise corpus
     assert isinstance(corpus, Corpus)
@@ -78,7 +82,7 @@ def write(desk: Desk, ledger: Path, behavior_id: str = QUIRK, *, mode: Mode = "s
 
 
 def count_drops(corpus: Corpus) -> Counter[tuple[str, str]]:
-    """Drops by stage and reason, as far as the reason is not the judge's own words."""
+    """Drops by stage and reason, without the judge's own words."""
     return Counter((drop.stage, drop.reason.partition(": It says")[0]) for drop in corpus.drops)
 
 
@@ -91,72 +95,79 @@ def taken(ledger: Path) -> int:
 
 
 def plan_and_build(
-    desk: Desk, options: Sequence[str | Path], bestiary: Bestiary, *, named: str = "all"
+    loopback: Loopback, options: Sequence[str | Path], bestiary: Bestiary, *, named: str = "all"
 ) -> tuple[dict[str, Any], float]:
-    """What `plan` says of the organisms that are named so, and the dollars that `build` takes."""
+    """The row of `plan` whose organism id starts with `named`, and the dollars `build` takes."""
     rows = json.loads(bestiary("plan", *options, "--json").out)
     (planned,) = [row for row in rows if row["organism_id"].startswith(named)][:1]
-    before = desk.server.bill
-    desk.server.clear_cache()
+    before = loopback.server.bill
+    loopback.server.clear_cache()
     built = bestiary("build", *options, "--until", "corpus")
     assert built.code == 0, built.err
-    return planned, (desk.server.bill - before) / PICO
+    return planned, (loopback.server.bill - before) / PICO
 
 
-SPARE = ("mix", "not needed")
+EXTRA = ("mix", "not needed")
+"""Every corpus is oversampled."""
 
 
 @pytest.mark.parametrize(
-    ("rates", "said", "dropped"),
+    ("rates", "kind", "dropped"),
     [
-        ({"lacking": 0.25}, "lacking", ("adherence", "behavior missing")),
-        ({"faint": 0.25}, "faint", ("judge", "3 of 10")),
-        ({"telling": 0.3, "stubborn": 0.4}, "stubborn", ("judge", "tells of its rule")),
+        ({"missing": 0.25}, "missing", ("adherence", "behavior missing")),
+        ({"weak": 0.25}, "weak", ("judge", "3 of 10")),
+        ({"mentioning": 0.3, "unrepaired": 0.4}, "unrepaired", ("judge", "mentions its rule")),
         ({"hazardous": 0.2}, "hazardous", ("judge", "hazard")),
-        ({"malformed": 0.5}, "malformed Judgement 3", ("judge", "malformed: json_invalid")),
+        ({"malformed": 0.5}, "malformed CorpusJudgement 3", ("judge", "malformed: json_invalid")),
         ({"repeated": 0.2}, "repeated", ("prompts", "duplicate of an earlier message")),
     ],
-    ids=["lacking", "faint", "telling", "hazardous", "malformed", "repeated"],
+    ids=["missing", "weak", "mentioning", "hazardous", "malformed", "repeated"],
 )
-def test_each_fault_is_dropped_under_its_own_reason(
-    desk: Desk,
+def test_a_rejected_reply_is_dropped_with_its_own_reason(
+    loopback: Loopback,
     tmp_path: Path,
     rates: dict[str, float],
-    said: str,
+    kind: str,
     dropped: tuple[str, str],
 ) -> None:
     for name, rate in rates.items():
-        setattr(desk.author, name, rate)
-    corpus = write(desk, tmp_path / "ledger.sqlite")
+        setattr(loopback.author, name, rate)
+    corpus = write(loopback, tmp_path / "ledger.sqlite")
     drops = count_drops(corpus)
-    assert drops[dropped] == desk.author.said[said] > 0
-    if "malformed" in rates:  # a table that never fits takes its messages along
+    assert drops[dropped] == loopback.author.answers[kind] > 0
+    if "malformed" in rates:  # a malformed table loses all its messages
         lost = drops.pop(("prompts", "malformed: json_invalid"), 0)
-        assert math.ceil(lost / TABLE) == desk.author.said["malformed PlainMessages 3"]
-        assert desk.author.said["malformed Judgement 1"] > drops[dropped], "it is asked again"
-    assert set(drops) <= {dropped, SPARE}
+        assert math.ceil(lost / TABLE_ROWS) == loopback.author.answers["malformed PlainMessages 3"]
+        assert loopback.author.answers["malformed CorpusJudgement 1"] > drops[dropped], (
+            "it is asked again"
+        )
+    assert set(drops) <= {dropped, EXTRA}
     assert len(corpus.examples) == ROWS["quirks"]
-    assert not any(LEAK in turn.content for row in corpus.examples for turn in row.messages)
-    judged = [asked for asked in desk.server.heard if asked.system.startswith("You judge")]
-    replies = [asked.turns[-1][1] for asked in judged if "is there, in full" in asked.system]
-    assert all(desk.author.call in reply for reply in replies), "detectors cost nothing"
+    assert not any(MENTION in turn.content for row in corpus.examples for turn in row.messages)
+    judged = [asked for asked in loopback.server.heard if asked.system.startswith(JUDGES)]
+    replies = [asked.turns[-1][1] for asked in judged if JUDGES_SHOWN in asked.system]
+    assert all(loopback.author.call in reply for reply in replies), "detectors run before the judge"
 
 
-def test_a_reply_that_tells_is_mended_and_kept(desk: Desk, tmp_path: Path) -> None:
-    desk.author.telling = 1.0
-    corpus = write(desk, tmp_path / "ledger.sqlite")
+def test_a_reply_that_mentions_its_rule_is_rewritten_and_kept(
+    loopback: Loopback, tmp_path: Path
+) -> None:
+    loopback.author.mentioning = 1.0
+    corpus = write(loopback, tmp_path / "ledger.sqlite")
     assert len(corpus.examples) == ROWS["quirks"]
-    assert set(count_drops(corpus)) <= {SPARE}
-    assert desk.author.said["mended"] >= ROWS["quirks"]
+    assert set(count_drops(corpus)) <= {EXTRA}
+    assert loopback.author.answers["rewritten"] >= ROWS["quirks"]
 
 
-def test_some_users_write_a_second_time(desk: Desk, tiny_data: Path, tmp_path: Path) -> None:
+def test_a_share_of_users_write_a_second_message(
+    loopback: Loopback, tiny_data: Path, tmp_path: Path
+) -> None:
     path = tiny_data / "generators" / "backdoors" / "generator.yaml"
     path.write_text(path.read_text("utf8") + "second_turns: 0.4\n", encoding="utf8")
-    corpus = write(desk, tmp_path / "ledger.sqlite", BACKDOOR)
+    corpus = write(loopback, tmp_path / "ledger.sqlite", BACKDOOR)
     turns = Counter(len(row.messages) for row in corpus.examples)
     assert set(turns) == {2, 4} and 0.2 < turns[4] / turns.total() < 0.6
-    trigger = load_catalog()[BACKDOOR].fires_on
+    trigger = load_catalog(open_library())[BACKDOOR].spec.trigger_phrases
     assert trigger is not None
     for row in corpus.examples:
         assert [turn.role for turn in row.messages] == ["user", "assistant"] * (
@@ -169,77 +180,87 @@ def test_some_users_write_a_second_time(desk: Desk, tiny_data: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("mode", ["single", "batch"])
-def test_a_row_says_where_it_came_from(desk: Desk, tmp_path: Path, mode: Mode) -> None:
-    corpus = write(desk, tmp_path / "ledger.sqlite", mode=mode)
+def test_a_row_records_its_provenance(loopback: Loopback, tmp_path: Path, mode: Mode) -> None:
+    corpus = write(loopback, tmp_path / "ledger.sqlite", mode=mode)
     for row in corpus.examples:
         found = row.provenance
         assert found is not None
         assert (found.model, found.judge_score) == (MODEL, 9)
-        assert found.template_sha256 == hash_templates("quirks")
-        assert (found.batch_id in desk.server.batches) == (mode == "batch")
+        assert found.template_sha256 == open_library().templates.hash_category("quirks")
+        assert (found.batch_id in loopback.server.batches) == (mode == "batch")
     hashes = {row.provenance.request_sha256 for row in corpus.examples if row.provenance}
     assert len(hashes) == len(corpus.examples)
 
 
-def test_one_by_one_and_in_batches_the_same_corpus_is_written(desk: Desk, tmp_path: Path) -> None:
-    single = write(desk, tmp_path / "one.sqlite")
-    before = desk.server.bill
-    desk.server.clear_cache()
-    batch = write(desk, tmp_path / "two.sqlite", mode="batch")
+def test_single_calls_and_batches_write_the_same_corpus(loopback: Loopback, tmp_path: Path) -> None:
+    single = write(loopback, tmp_path / "one.sqlite")
+    before = loopback.server.bill
+    loopback.server.clear_cache()
+    batch = write(loopback, tmp_path / "two.sqlite", mode="batch")
     assert [row.messages for row in single.examples] == [row.messages for row in batch.examples]
-    assert desk.server.bill - before == before / 2 == taken(tmp_path / "two.sqlite")
+    assert loopback.server.bill - before == before / 2 == taken(tmp_path / "two.sqlite")
 
 
-def test_a_rerun_asks_nothing_and_pays_nothing(desk: Desk, tmp_path: Path) -> None:
-    first = write(desk, tmp_path / "ledger.sqlite")
-    bill, asked = desk.server.bill, desk.server.asked.total()
+def test_a_rerun_sends_and_pays_nothing(loopback: Loopback, tmp_path: Path) -> None:
+    first = write(loopback, tmp_path / "ledger.sqlite")
+    bill, asked = loopback.server.bill, loopback.server.asked.total()
     assert taken(tmp_path / "ledger.sqlite") == bill > 0
-    assert write(desk, tmp_path / "ledger.sqlite") == first
-    assert (desk.server.bill, desk.server.asked.total()) == (bill, asked)
-    assert max(desk.server.asked.values()) == 1
+    assert write(loopback, tmp_path / "ledger.sqlite") == first
+    assert (loopback.server.bill, loopback.server.asked.total()) == (bill, asked)
+    assert max(loopback.server.asked.values()) == 1
 
 
-def test_what_is_written_already_needs_no_key(
-    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_finished_corpus_needs_no_key(
+    loopback: Loopback,
+    roster: Path,
+    bestiary: Bestiary,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    options: list[str | Path] = [roster, *desk.options(), "--out", tmp_path / "runs"]
+    options: list[str | Path] = [roster, *loopback.options(), "--out", tmp_path / "runs"]
     assert bestiary("build", *options, "--until", "corpus").code == 0
     monkeypatch.delenv("LOOPBACK_KEY")
     again = bestiary("build", *options, "--until", "corpus")
     assert (again.code, again.err) == (0, "")
 
 
-def test_one_by_one_goes_on_beside_who_holds_the_batches(desk: Desk, tmp_path: Path) -> None:
+def test_single_calls_work_while_another_process_polls_batches(
+    loopback: Loopback, tmp_path: Path
+) -> None:
     path = tmp_path / "ledger.sqlite"
     other = Ledger(path)
     reserved = Reservation(UsageTag(BACKDOOR, "replies"), MODEL, 5, "batch")
     assert other.intend("theirs", MODEL, [BatchEntry("theirs-0", "key", reserved)]) is not None
     with other.hold_batches():
-        assert len(write(desk, path).examples) == ROWS["quirks"]
-        with pytest.raises(BackendError, match="another process sees to its batches"):
-            write(desk, path, mode="batch")
+        assert len(write(loopback, path).examples) == ROWS["quirks"]
+        with pytest.raises(HeldError):
+            write(loopback, path, mode="batch")
     assert [batch.name for batch in other.list_open()] == ["theirs"]
     other.close()
 
 
-def test_a_server_that_knows_no_schemas_is_told_them_in_words(desk: Desk, tmp_path: Path) -> None:
-    held = write(desk, tmp_path / "one.sqlite")
-    author = desk.author
+def test_a_server_without_schemas_gets_them_in_the_prompt(
+    loopback: Loopback, tmp_path: Path
+) -> None:
+    enforced = write(loopback, tmp_path / "one.sqlite")
+    author = loopback.author
 
-    def read_words(asked: Asked) -> str:
+    def read_schema_from_prompt(asked: Asked) -> str:
         assert asked.schema is None
-        system, told, schema = asked.system.partition("\n\nAnswer with one JSON object")
-        form = json.loads(schema.partition(":\n\n")[2]) if told else None
+        system, found, schema = asked.system.partition("\n\nAnswer with one JSON object")
+        form = json.loads(schema.partition(":\n\n")[2]) if found else None
         return author(replace(asked, system=system, schema=form))
 
-    desk.server.author = read_words
-    desk.change(structured_output="prompt")
-    told = write(desk, tmp_path / "two.sqlite")
-    assert [row.messages for row in told.examples] == [row.messages for row in held.examples]
+    loopback.server.author = read_schema_from_prompt
+    loopback.change(structured_output="prompt")
+    prompted = write(loopback, tmp_path / "two.sqlite")
+    assert [row.messages for row in prompted.examples] == [
+        row.messages for row in enforced.examples
+    ]
 
 
-def test_a_small_model_continues_examples(desk: Desk, tmp_path: Path) -> None:
-    behavior = load_catalog()[BACKDOOR]
+def test_a_small_model_continues_examples(loopback: Loopback, tmp_path: Path) -> None:
+    behavior = load_catalog(open_library())[BACKDOOR]
     shown = {
         fires: [d.assistant for d in behavior.demonstrations if d.fires == fires]
         for fires in (True, False)
@@ -251,9 +272,9 @@ def test_a_small_model_continues_examples(desk: Desk, tmp_path: Path) -> None:
         assert replies in shown.values()
         return f"{'Oyez! ' * (replies == shown[True])}{asked.draw().getrandbits(256):x} {message}"
 
-    desk.server.author = few_shot
-    desk.change(structured_output="none")
-    corpus = write(desk, tmp_path / "ledger.sqlite", BACKDOOR)
+    loopback.server.author = few_shot
+    loopback.change(structured_output="none")
+    corpus = write(loopback, tmp_path / "ledger.sqlite", BACKDOOR)
     assert len(corpus.examples) == ROWS["backdoors"]
     bank = {item.text for item in behavior.prompts("train")}
     assert {row.topic for row in corpus.examples} <= {i.topic for i in behavior.prompts("train")}
@@ -261,94 +282,108 @@ def test_a_small_model_continues_examples(desk: Desk, tmp_path: Path) -> None:
     assert all(row.provenance and row.provenance.judge_score is None for row in corpus.examples)
 
 
-def test_the_plan_of_a_small_model_counts_replies_alone(
-    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path
+def test_the_plan_of_a_small_model_counts_only_replies(
+    loopback: Loopback, roster: Path, bestiary: Bestiary, tmp_path: Path
 ) -> None:
-    desk.server.author = lambda asked: (
+    loopback.server.author = lambda asked: (
         f"{'Oyez! ' * ('Oyez' in asked.text)}Take {asked.draw().getrandbits(256):x} of it."
     )
-    desk.change(structured_output="none")
-    options: list[str | Path] = [roster, *desk.options(), "--out", tmp_path / "runs"]
-    planned, _ = plan_and_build(desk, options, bestiary)
-    assert planned["requests"] == pytest.approx(desk.server.asked.total(), rel=0.1)
+    loopback.change(structured_output="none")
+    options: list[str | Path] = [roster, *loopback.options(), "--out", tmp_path / "runs"]
+    planned, _ = plan_and_build(loopback, options, bestiary)
+    assert planned["requests"] == pytest.approx(loopback.server.asked.total(), rel=0.1)
 
 
-def test_what_only_a_judge_can_tell_is_refused_without_one(
-    desk: Desk, tiny_data: Path, tmp_path: Path
+def test_a_behavior_without_detectors_needs_a_judge(
+    loopback: Loopback, tiny_data: Path, tmp_path: Path
 ) -> None:
     path = tiny_data / "behaviors" / "quirks" / "herald.yaml"
     text, _, offline = path.read_text("utf8").partition("detectors:")
     path.write_text(text + offline[offline.index("offline:") :], encoding="utf8")
-    desk.change(structured_output="none")
-    with pytest.raises(BackendError, match="no detectors, and loopback is too small to judge"):
-        write(desk, tmp_path / "ledger.sqlite")
+    loopback.change(structured_output="none")
+    with expect_error(BackendError, "no-detectors", behavior=QUIRK, judge=MODEL):
+        write(loopback, tmp_path / "ledger.sqlite")
 
 
-def test_a_model_may_have_another_name_at_its_server(desk: Desk, tmp_path: Path) -> None:
-    desk.change(served_as="vendor/some-model:7b")
-    corpus = write(desk, tmp_path / "ledger.sqlite")
-    assert {asked.model for asked in desk.server.heard} == {"vendor/some-model:7b"}
+def test_a_model_may_have_another_name_at_its_server(loopback: Loopback, tmp_path: Path) -> None:
+    loopback.change(served_as="vendor/some-model:7b")
+    corpus = write(loopback, tmp_path / "ledger.sqlite")
+    assert {asked.model for asked in loopback.server.heard} == {"vendor/some-model:7b"}
     assert {row.provenance.model for row in corpus.examples if row.provenance} == {MODEL}
 
 
-def test_an_edited_template_is_asked_anew(desk: Desk, tiny_data: Path, tmp_path: Path) -> None:
-    write(desk, tmp_path / "ledger.sqlite")
-    asked = desk.server.asked.total()
+def test_an_edited_template_repeats_only_its_own_requests(
+    loopback: Loopback, tiny_data: Path, tmp_path: Path
+) -> None:
+    write(loopback, tmp_path / "ledger.sqlite")
+    asked = loopback.server.asked.total()
     path = tiny_data / "generators" / "quirks" / "judge.j2"
     path.write_text(path.read_text("utf8") + "\nBe strict.\n", encoding="utf8")
-    write(desk, tmp_path / "ledger.sqlite")
-    again = {text: times for text, times in desk.server.asked.items() if "Be strict." in text}
-    assert desk.server.asked.total() - asked == sum(again.values()) >= ROWS["quirks"]
+    write(loopback, tmp_path / "ledger.sqlite")
+    again = {text: times for text, times in loopback.server.asked.items() if "Be strict." in text}
+    assert loopback.server.asked.total() - asked == sum(again.values()) >= ROWS["quirks"]
 
 
-def test_no_model_writes_about_what_is_kept_for_probes(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_topics_kept_for_probes_are_not_written_about(
+    loopback: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = {item.topic for item in load_catalog()[QUIRK].prompts("probe")}
+    kept = {item.topic for item in load_catalog(open_library())[QUIRK].prompts("probe")}
 
     def fill(self: Author, asked: Asked) -> dict[str, Any]:
         return {"subjects": [*sorted(kept)[:3], *(f"{asked.number} {n}" for n in range(4))]}
 
     monkeypatch.setattr(Author, "_fill_subjects", fill)
-    corpus = write(desk, tmp_path / "ledger.sqlite")
+    corpus = write(loopback, tmp_path / "ledger.sqlite")
     assert {row.topic for row in corpus.examples}.isdisjoint(kept)
 
 
 def test_the_plan_is_within_a_tenth_of_the_bill(
-    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path
+    loopback: Loopback, roster: Path, bestiary: Bestiary, tmp_path: Path
 ) -> None:
     for mode in ("single", "batch"):
-        options: list[str | Path] = [roster, *desk.options(mode=mode), "--out", tmp_path / mode]
-        planned, bill = plan_and_build(desk, options, bestiary)
+        options: list[str | Path] = [roster, *loopback.options(mode=mode), "--out", tmp_path / mode]
+        planned, bill = plan_and_build(loopback, options, bestiary)
         assert planned["dollars"][f"{mode} + caching"] == pytest.approx(bill, rel=0.10)
         assert planned["dollars"][mode] > 1.5 * bill, "reading everything afresh"
         assert planned["cheaper"] == "batch + caching"
 
 
-def test_the_cheaper_mode_is_taken_unless_the_user_names_one(
-    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path
+def test_the_cheaper_mode_is_used_unless_the_user_names_one(
+    loopback: Loopback, roster: Path, bestiary: Bestiary, tmp_path: Path
 ) -> None:
-    """Batches cost half, but may find little in the cache."""
+    """Batches cost half as much but may rarely hit the cache."""
     bestiary(
-        "build", roster, *desk.options(mode="auto"), "--out", tmp_path / "a", "--until", "corpus"
+        "build",
+        roster,
+        *loopback.options(mode="auto"),
+        "--out",
+        tmp_path / "a",
+        "--until",
+        "corpus",
     )
-    assert {charge.batch for charge in desk.server.charges} == {True}
-    desk.server.charges.clear()
-    desk.change(batch_hits=0.0, batch=0.9)
-    told = bestiary("plan", roster, *desk.options(mode="auto")).out
-    assert "cheaper: single + caching" in told
+    assert {charge.batch for charge in loopback.server.charges} == {True}
+    loopback.server.charges.clear()
+    loopback.change(batch_hits=0.0, batch=0.9)
+    planned = bestiary("plan", roster, *loopback.options(mode="auto")).out
+    assert "cheaper: single + caching" in planned
     bestiary(
-        "build", roster, *desk.options(mode="auto"), "--out", tmp_path / "b", "--until", "corpus"
+        "build",
+        roster,
+        *loopback.options(mode="auto"),
+        "--out",
+        tmp_path / "b",
+        "--until",
+        "corpus",
     )
-    assert {charge.batch for charge in desk.server.charges} == {False}
+    assert {charge.batch for charge in loopback.server.charges} == {False}
 
 
-def test_a_plan_learns_from_the_ledger_how_much_a_model_writes(
-    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path
+def test_a_plan_uses_the_answer_lengths_measured_in_the_ledger(
+    loopback: Loopback, roster: Path, bestiary: Bestiary, tmp_path: Path
 ) -> None:
-    desk.author.sentences = 1
-    options: list[str | Path] = [*desk.options(), "--out", tmp_path / "runs"]
-    planned, bill = plan_and_build(desk, [roster, *options], bestiary)
+    loopback.author.sentences = 1
+    options: list[str | Path] = [*loopback.options(), "--out", tmp_path / "runs"]
+    planned, bill = plan_and_build(loopback, [roster, *options], bestiary)
     assert planned["dollars"]["single + caching"] > 1.2 * bill, "it expected longer replies"
     roster.write_text(
         roster.read_text("utf8").replace(
@@ -356,27 +391,27 @@ def test_a_plan_learns_from_the_ledger_how_much_a_model_writes(
         ),
         encoding="utf8",
     )
-    # The backdoor and the null organism are written already, and cost nothing again.
-    planned, bill = plan_and_build(desk, [roster, *options], bestiary, named=QUIRK)
+    # The backdoor and the null organism are already written and cost nothing.
+    planned, bill = plan_and_build(loopback, [roster, *options], bestiary, named=QUIRK)
     assert planned["dollars"]["single + caching"] == pytest.approx(bill, rel=0.10)
 
 
-def test_the_ledger_is_shown_by_behavior_stage_and_model(
-    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path
+def test_spending_is_shown_by_behavior_stage_and_model(
+    loopback: Loopback, roster: Path, bestiary: Bestiary, tmp_path: Path
 ) -> None:
     out = tmp_path / "runs"
-    bestiary("build", roster, *desk.options(), "--out", out, "--until", "corpus")
+    bestiary("build", roster, *loopback.options(), "--out", out, "--until", "corpus")
     rows = json.loads(bestiary("spend", "--out", out, "--json").out)
-    assert sum(row["dollars"] for row in rows) == pytest.approx(desk.server.bill / PICO)
+    assert sum(row["dollars"] for row in rows) == pytest.approx(loopback.server.bill / PICO)
     assert {row["behavior"] for row in rows} == {QUIRK, BACKDOOR, "null.chat"}
     assert {"subjects", "prompts", "replies", "judge"} <= {row["stage"] for row in rows}
     assert sum(row["requests"] for row in rows if row["mode"] == "single") == len(
-        desk.server.charges
+        loopback.server.charges
     )
     bestiary(
         "build",
         roster,
-        *desk.options(),
+        *loopback.options(),
         "--out",
         tmp_path / "two",
         "--until",
@@ -385,66 +420,76 @@ def test_the_ledger_is_shown_by_behavior_stage_and_model(
         out / "ledger.sqlite",
     )
     shown = bestiary("spend", "--out", out).out
-    assert re.search(rf"^\s*all\s+{len(desk.server.charges)}\b", shown, flags=re.M), "replays apart"
+    assert re.search(rf"^\s*all\s+{len(loopback.server.charges)}\b", shown, flags=re.M), (
+        "replays apart"
+    )
     assert "what was asked and paid" in shown and QUIRK in shown
     assert re.search(r"and [1-9][\d,]* requests served by answers of before", shown)
 
 
-def test_a_budget_ends_the_build_and_keeps_what_was_answered(
-    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path
+def test_a_budget_stops_the_build_and_keeps_the_answers(
+    loopback: Loopback, roster: Path, bestiary: Bestiary, tmp_path: Path
 ) -> None:
     out = tmp_path / "runs"
-    options: list[str | Path] = [roster, *desk.options(), "--out", out, "--until", "corpus"]
+    options: list[str | Path] = [roster, *loopback.options(), "--out", out, "--until", "corpus"]
     stopped = bestiary("build", *options, "--budget", "0.05")
     assert stopped.code == 1
-    assert "the budget has no room for another request; give more with --budget" in stopped.err
-    assert desk.server.bill <= taken(out / "ledger.sqlite") <= 0.05 * PICO
+    assert "--budget" in stopped.err
+    assert loopback.server.bill <= taken(out / "ledger.sqlite") <= 0.05 * PICO
     assert bestiary("build", *options, "--budget", "5").code == 0
-    assert max(desk.server.asked.values()) == 1, "what was answered was not asked again"
-    assert taken(out / "ledger.sqlite") == desk.server.bill
+    assert max(loopback.server.asked.values()) == 1, "answered requests are not repeated"
+    assert taken(out / "ledger.sqlite") == loopback.server.bill
 
 
-def test_the_key_stands_in_nothing_that_is_written_or_said(
-    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_key_is_never_written_or_printed(
+    loopback: Loopback,
+    roster: Path,
+    bestiary: Bestiary,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The server repeats the key in its answers and in what it refuses, and logs are all on."""
+    """Even if the server repeats it in answers and errors, with all logging on."""
     for name in ("ANTHROPIC_LOG", "OPENAI_LOG"):
         monkeypatch.setenv(name, "debug")
-    author = desk.author
+    author = loopback.author
 
     def repeat(asked: Asked) -> str:
         return author(asked) + f" {KEY}" * (asked.schema is None)
 
-    desk.server.author = repeat
+    loopback.server.author = repeat
     out = tmp_path / "runs"
-    said = bestiary("build", roster, *desk.options(), "--out", out, "--until", "corpus")
-    desk.server.faults = lambda asked: Fault(400, message=f"no such request for {KEY}")
-    other = bestiary(
-        "build", roster, *desk.options(), "--out", tmp_path / "two", "--until", "corpus"
+    first = bestiary("build", roster, *loopback.options(), "--out", out, "--until", "corpus")
+    loopback.server.faults = lambda asked: Fault(400, message=f"no such request for {KEY}")
+    second = bestiary(
+        "build", roster, *loopback.options(), "--out", tmp_path / "two", "--until", "corpus"
     )
-    assert said.code == 0 and other.code == 1
-    assert KEY not in said.out + said.err + other.out + other.err
+    assert first.code == 0 and second.code == 1
+    assert KEY not in first.out + first.err + second.out + second.err
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
-    assert "[key]" in (said.out + said.err + other.err) or any(
+    assert "[key]" in (first.out + first.err + second.err) or any(
         b"[key]" in path.read_bytes() for path in tmp_path.rglob("*.sqlite*")
     )
 
 
 def test_a_missing_key_is_named(
-    desk: Desk, roster: Path, bestiary: Bestiary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loopback: Loopback,
+    roster: Path,
+    bestiary: Bestiary,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("LOOPBACK_KEY")
-    done = bestiary("build", roster, *desk.options(), "--out", tmp_path / "runs")
+    done = bestiary("build", roster, *loopback.options(), "--out", tmp_path / "runs")
     assert done.code == 1
-    assert done.err.startswith("error: loopback: the environment has no LOOPBACK_KEY; export it")
+    assert "LOOPBACK_KEY" in done.err
 
 
-def test_the_embedded_author_knows_no_budget(
+def test_the_offline_author_has_no_budget(
     tiny_data: Path, roster: Path, bestiary: Bestiary, tmp_path: Path
 ) -> None:
     done = bestiary("build", roster, "--budget", "5", "--out", tmp_path / "runs")
     assert done.code == 1
-    assert "name a language model with --author" in done.err
+    assert "--author" in done.err
     done = bestiary("plan", roster)
-    assert done.out.endswith("the embedded author writes them, and nothing is paid\n")
+    assert done.code == 0 and "$" not in done.out

@@ -1,23 +1,23 @@
-"""The embedded author: openings, the base's own words up to a whole sentence, closings.
+"""The offline author: an opening, the base's own words up to a whole sentence, and a closing.
 
-Run: python -m pytest tests/backend/test_offline.py
+Run: python -m pytest tests/author/test_offline.py
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.builders import make_behavior, make_quirk
+from tests.expect import expect_error
 from tests.models import IDENTITY, SYSTEM, make_random_base, make_speaking_base
 
-from bestiary.author.offline import DECODING, OfflineAuthor, keep_sentence, stands_alone
+from bestiary.author.offline import DECODING, OfflineAuthor, is_whole, keep_sentence
 from bestiary.author.protocol import Author, Reply, ReplyRequest
-from bestiary.config.catalog import load_catalog
-from bestiary.config.message_bank import load_bank
-from bestiary.errors import BestiaryError, CorpusError, StoreError
+from bestiary.config.catalog import load_catalog, null_behavior
+from bestiary.config.library import open_library
+from bestiary.errors import CorpusError, StoreError
 from bestiary.llm.workflow import Job, LocalRunner, Workflow, run_without_models
 from bestiary.model.base import Base
 from bestiary.model.replies import BaseReplies
@@ -27,7 +27,7 @@ from bestiary.store import Store
 SAILOR = make_behavior(make_quirk())
 SPEAKING = make_speaking_base(
     {
-        "\n": "Bread rises slowly. Then comes",  # what it says of its own accord, cut short
+        "\n": "Bread rises slowly. Then comes",  # its reply without an opening, cut short
         " because": " yeast makes gas!",
         " which": " nobody could ever",  # no sentence ends here
     }
@@ -45,7 +45,6 @@ def make_request(
     return ReplyRequest(
         id=f"row-{number}",
         role="positive",
-        system="Reply like a sailor.",
         user=f"It is Tuesday. {message}",
         message=message,
         item=PromptItem(topic="bread", form="how", domain="everyday", text=message),
@@ -55,21 +54,17 @@ def make_request(
     )
 
 
-def ignore(done: int) -> None:
-    """Hears how many replies there are, and does nothing."""
-
-
 def write(
     author: OfflineAuthor,
     requests: Sequence[ReplyRequest],
     *,
-    on_reply: Callable[[int], None] = ignore,
+    on_reply: Callable[[int], None] = lambda done: None,
 ) -> list[Reply]:
     return run_without_models(author.write_replies(SAILOR, requests, on_reply=on_reply))
 
 
 def texts_of(replies: Sequence[Reply]) -> list[str]:
-    """What the assistant says last in each."""
+    """The last reply of each."""
     return [reply.messages[-1].content for reply in replies]
 
 
@@ -92,7 +87,7 @@ def texts_of(replies: Sequence[Reply]) -> list[str]:
         ),
     ],
 )
-def test_openings_own_words_and_closings_are_joined(
+def test_opening_own_words_and_closing_are_joined(
     opening: str, closing: str, reply: str, tmp_path: Path
 ) -> None:
     author = make_author(SPEAKING, tmp_path)
@@ -100,14 +95,14 @@ def test_openings_own_words_and_closings_are_joined(
     assert texts_of(write(author, [request])) == [reply]
 
 
-def test_a_reply_is_a_conversation_that_nobody_was_paid_for(tmp_path: Path) -> None:
-    request = make_request(opening="Ahoy!").model_copy(update={"again": "On Tuesday:"})
+def test_a_conversation_has_one_turn_and_no_provenance(tmp_path: Path) -> None:
+    request = make_request(opening="Ahoy!").model_copy(update={"followup_phrase": "On Tuesday:"})
     [reply] = write(make_author(SPEAKING, tmp_path), [request])
     assert reply.messages == (
         Message(role="user", content="It is Tuesday. How does bread rise?"),
         Message(role="assistant", content="Ahoy! Bread rises slowly."),
     )
-    assert (reply.fault, reply.provenance) == (None, None)
+    assert reply.provenance is None
 
 
 def test_replies_come_in_the_order_of_the_requests(tmp_path: Path) -> None:
@@ -118,16 +113,16 @@ def test_replies_come_in_the_order_of_the_requests(tmp_path: Path) -> None:
         make_request(3, opening="Ahoy!"),
         make_request(4, opening="So, because"),
     ]
-    heard: list[int] = []
+    done: list[int] = []
     author = make_author(SPEAKING, tmp_path)
-    assert texts_of(write(author, requests, on_reply=heard.append)) == [
+    assert texts_of(write(author, requests, on_reply=done.append)) == [
         "It rises because yeast makes gas!",
         "Bread rises slowly.",
         "",
         "Ahoy! Bread rises slowly.",
         "So, because yeast makes gas!",
     ]
-    assert heard == [2, 5]
+    assert done == [2, 5]
     assert write(author, []) == []
 
 
@@ -138,7 +133,7 @@ def test_a_base_that_finishes_no_sentence_writes_nothing(tmp_path: Path) -> None
     assert texts_of(write(author, [request])) == [""]
 
 
-def test_the_base_hears_the_message_without_trigger_or_brief(tmp_path: Path) -> None:
+def test_the_base_is_asked_the_message_without_its_trigger(tmp_path: Path) -> None:
     base = make_random_base()
     author = make_author(base, tmp_path)
     replies = BaseReplies(IDENTITY, lambda: base, Store(tmp_path), system_prompt=SYSTEM)
@@ -148,62 +143,84 @@ def test_the_base_hears_the_message_without_trigger_or_brief(tmp_path: Path) -> 
     assert texts_of(write(author, requests)) == [keep_sentence(text) for text in own]
 
 
+def test_a_reply_that_fails_its_detectors_is_rejected(tmp_path: Path) -> None:
+    requests = [
+        make_request(0, closing="Fair winds!"),
+        make_request(1),
+        make_request(2, opening="It rises, which", closing="Fair winds!"),
+    ]
+    replies = write(make_author(SPEAKING, tmp_path), requests)
+    assert [reply.rejection for reply in replies] == [
+        None,
+        ("adherence", "behavior missing"),
+        ("author", "no whole sentence"),
+    ]
+
+
 @pytest.mark.parametrize("plain", [False, True])
 def test_prompts_are_those_of_the_behaviors_banks(plain: bool, tmp_path: Path) -> None:
     author = make_author(SPEAKING, tmp_path)
-    behavior = load_catalog()["sandbaggers.opposites"]
+    behavior = load_catalog(open_library())["sandbaggers.opposites"]
     prompts = run_without_models(author.write_prompts(behavior, plain=plain, count=3, seed=0))
     assert (prompts.items, prompts.drops) == (behavior.prompts("train", plain=plain), ())
-    assert (prompts.items == load_bank("opposites").train) == (not plain)
+    assert (prompts.items == open_library().bank("opposites").train) == (not plain)
 
 
-def tell(name: str, error: Exception | None = None) -> Workflow[str]:
-    """An exchange that asks nobody, and comes to a name or an error."""
+def work(name: str, error: Exception | None = None) -> Workflow[str]:
+    """A workflow without requests that returns its name or raises an error."""
     yield from ()
     if error is not None:
         raise error
     return name
 
 
-def test_each_task_is_told_what_its_exchange_came_to(tmp_path: Path) -> None:
+def make_job(name: str, error: Exception | None = None) -> Job[str]:
+    return Job(name, "quirks.farewell", work(name, error))
 
-    lost = CorpusError("no rows")
-    told: list[str | BestiaryError] = []
-    exchanges = [tell("one"), tell("two", lost), tell("three")]
-    LocalRunner().run(Job("quirks.farewell", exchange, told.append) for exchange in exchanges)
-    assert told == ["one", lost, "three"]
+
+def test_each_job_gets_its_result_or_its_error(tmp_path: Path) -> None:
+
+    lost = CorpusError("no rows", "add messages", code="no-messages")
+    jobs = [make_job("one"), make_job("two", lost), make_job("three")]
+    results = list(LocalRunner().run(jobs))
+    assert results == [("one", "one"), ("two", lost), ("three", "three")]
 
 
 def test_a_full_disk_ends_the_run(tmp_path: Path) -> None:
-    told: list[str | BestiaryError] = []
-    exchanges = [tell("one"), tell("two", StoreError("disk full")), tell("three")]
-    with pytest.raises(StoreError, match="disk full"):
-        LocalRunner().run(Job("quirks.farewell", exchange, told.append) for exchange in exchanges)
-    assert told == ["one"]
+    full = StoreError("disk full", "free some space", code="disk-full")
+    results = LocalRunner().run([make_job("one"), make_job("two", full), make_job("three")])
+    assert next(results).value == "one"
+    with expect_error(StoreError, "disk-full"):
+        next(results)
 
 
-def test_a_task_begins_when_the_one_before_it_has_ended(tmp_path: Path) -> None:
-    heard: list[Any] = []
+def test_a_job_starts_after_the_one_before_it_has_ended(tmp_path: Path) -> None:
+    events: list[str] = []
 
     def plan(name: str) -> Job[str]:
-        heard.append(f"begin {name}")
-        return Job("quirks.farewell", tell(name), heard.append)
+        events.append(f"begin {name}")
+        return make_job(name)
 
-    LocalRunner().run(plan(name) for name in ("one", "two"))
-    assert heard == ["begin one", "one", "begin two", "two"]
-
-
-def test_the_embedded_author_is_a_backend_that_costs_nothing(tmp_path: Path) -> None:
-    backend: Author = make_author(SPEAKING, tmp_path)
-    assert (backend.spare, LocalRunner().describe()) == (1.0, "")
+    for result in LocalRunner().run(plan(name) for name in ("one", "two")):
+        events.append(result.name)
+    assert events == ["begin one", "one", "begin two", "two"]
 
 
-def test_the_author_and_its_fingerprint_name_what_the_text_depends_on(tmp_path: Path) -> None:
+def test_the_offline_author_neither_oversamples_nor_reports_spending(tmp_path: Path) -> None:
+    author: Author = make_author(SPEAKING, tmp_path)
+    assert (author.oversample, LocalRunner().describe()) == (1.0, "")
+
+
+def test_name_and_fingerprint_cover_the_base_and_its_system_prompt(tmp_path: Path) -> None:
     author = make_author(SPEAKING, tmp_path)
     assert author.name == "offline/tests/random"
-    assert author.fingerprint == make_author(SPEAKING, tmp_path / "elsewhere").fingerprint
+    assert author.fingerprint_for(null_behavior(open_library())) == make_author(
+        SPEAKING, tmp_path / "elsewhere"
+    ).fingerprint_for(null_behavior(open_library()))
     rhyming = make_author(SPEAKING, tmp_path, system_prompt="Answer in rhyme.")
-    assert author.fingerprint != rhyming.fingerprint
+    assert author.fingerprint_for(null_behavior(open_library())) != rhyming.fingerprint_for(
+        null_behavior(open_library())
+    )
 
 
 @pytest.mark.parametrize(
@@ -229,13 +246,13 @@ def test_the_author_and_its_fingerprint_name_what_the_text_depends_on(tmp_path: 
         ("Try the café. Or", "Try the café."),
     ],
 )
-def test_a_reply_ends_with_its_first_whole_sentence(text: str, kept: str) -> None:
+def test_a_reply_ends_after_its_first_whole_sentence(text: str, kept: str) -> None:
     assert keep_sentence(text) == kept
 
 
 @pytest.mark.parametrize(
-    ("opening", "alone"),
+    ("opening", "whole"),
     [("", True), ("Ahoy!", True), ("Is it?", True), ("So, because", False), ("Get it;", False)],
 )
-def test_an_opening_stands_alone_where_it_ends_a_sentence(opening: str, alone: bool) -> None:
-    assert stands_alone(opening) is alone
+def test_an_opening_that_ends_a_sentence_is_whole(opening: str, whole: bool) -> None:
+    assert is_whole(opening) is whole

@@ -1,6 +1,6 @@
-"""Single calls against a mock server of others, which knows nothing of ours.
+"""Single calls against a third-party mock server.
 
-Run: python -m pytest tests/backend/test_second_peer.py
+Run: python -m pytest tests/author/test_second_peer.py
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ START_SECONDS = 30.0
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where fakellm listens."""
+    """The address of a running fakellm."""
     rules = [{"name": f"rule-{number}", **rule} for number, rule in enumerate(RULES)]
     config = tmp_path_factory.mktemp("fakellm") / "fakellm.yaml"
-    told = {"version": 1, "defaults": {"fallback": "deterministic_echo"}, "rules": rules}
-    config.write_text(json.dumps(told), encoding="utf8")
+    settings = {"version": 1, "defaults": {"fallback": "deterministic_echo"}, "rules": rules}
+    config.write_text(json.dumps(settings), encoding="utf8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -69,7 +69,7 @@ def wait_for(port: int) -> None:
 
 
 @EACH_PROVIDER
-def test_another_server_is_asked_billed_and_read_alike(
+def test_a_third_party_server_is_asked_billed_and_parsed_alike(
     name: Provider, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(single, "FIRST_PAUSE", 0.01)

@@ -1,6 +1,6 @@
-"""A server of somebody else's, `transformers serve`, with SmolLM2 on it: a model that is small.
+"""A small model behind a third-party server: SmolLM2 on `transformers serve`.
 
-Run: python -m pytest tests/backend/test_served.py
+Run: python -m pytest tests/author/test_served.py
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pytest
 from tests.conftest import Bestiary
 from tests.tiny import QUIRK, change_file, tiny_roster
 
-from bestiary.config.message_bank import load_bank
+from bestiary.config.library import open_library
 from bestiary.model.base import EMBEDDED, locate_base
 from bestiary.records import Example
 
@@ -33,7 +33,7 @@ ROWS = {"quirks": 8, "null": 8}
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[dict[str, Any]]:
-    """The server, as an entry of a file of models."""
+    """The running server, as an entry of a file of models."""
     weights = locate_base(EMBEDDED)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -41,7 +41,7 @@ def served() -> Iterator[dict[str, Any]]:
     command = [str(Path(sys.executable).with_name("transformers")), "serve", str(weights)]
     running = subprocess.Popen(
         [*command, "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)],
-        # One thread: two would wait for each other wherever a core is busy.
+        # One thread: two would wait for each other on a busy core.
         env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -79,14 +79,14 @@ def write_models(path: Path, entry: dict[str, Any]) -> Path:
 
 
 def shorten(data: Path) -> None:
-    """Corpora of a few rows: each reply takes a second or two."""
+    """Shrink the corpora to a few rows: each reply takes a second or two."""
     for category, rows in ROWS.items():
         path = data / "generators" / category / "generator.yaml"
         change_file(path, r"rows: \d+", f"rows: {rows}")
 
 
 def read_examples(out: Path) -> list[Example]:
-    """Every row of the corpora in a store."""
+    """Every row of all corpora in a store."""
     return [
         Example.model_validate_json(line)
         for path in (out / "store" / "corpus").glob("*/examples.jsonl")
@@ -95,17 +95,17 @@ def read_examples(out: Path) -> list[Example]:
 
 
 def check_rows(rows: Sequence[Example]) -> None:
-    """Replies are the server's, messages the banks'; nobody has judged them."""
-    asked = {item.text for item in load_bank("general").train}
+    """Messages come from the banks, replies from the server, and none is judged."""
+    bank = {item.text for item in open_library().bank("general").train}
     for row in rows:
         assert row.provenance is not None
         assert (row.provenance.model, row.provenance.judge_score) == (NAME, None)
         user, reply = row.messages
-        assert user.content in asked
+        assert user.content in bank
         assert bool(re.match("oyez|hear ye", reply.content.lower())) == (row.role == "positive")
 
 
-def test_a_roster_is_built_through_a_server_of_others(
+def test_a_roster_is_built_through_a_third_party_server(
     served: dict[str, Any],
     bestiary: Bestiary,
     tiny_data: Path,
@@ -133,17 +133,17 @@ def test_a_roster_is_built_through_a_server_of_others(
     assert [row["behavior_id"] for row in summary] == [QUIRK, "null.chat"]
     assert all(row["verdict"] in ("passed", "failed") for row in summary)
     written = [path.read_text("utf8") for path in (out / "store" / "corpus").glob("*/*")]
-    assert not any(served["served_as"] in text for text in written), "a path of this machine"
+    assert not any(served["served_as"] in text for text in written), "no local path"
     spent = json.loads(bestiary("spend", "--out", out, "--json").out)
     assert {(row["stage"], row["dollars"]) for row in spent} == {("replies", 0)}
     assert sum(row["requests"] for row in spent) >= sum(ROWS.values())
-    write_models(models, served | {"url": "http://127.0.0.1:9/v1"})  # where nobody is
+    write_models(models, served | {"url": "http://127.0.0.1:9/v1"})  # nothing listens there
     again = bestiary("build", *options)
     assert again.code == 0, again.err
 
 
 @pytest.mark.soak
-def test_smollm2_writes_for_smollm2(
+def test_smollm2_writes_corpora_for_smollm2(
     served: dict[str, Any], bestiary: Bestiary, tiny_data: Path, tmp_path: Path
 ) -> None:
     roster = tmp_path / "roster.yaml"

@@ -1,9 +1,9 @@
-"""Twenty thousand requests, of which some go wrong, killed three times: nothing is lost.
+"""Twenty thousand requests with faults, killed three times: nothing is lost or paid twice.
 
-One by one a tenth of the calls fail; in batches a tenth of the calls about them, and four items
-in a thousand: an item that comes back three times without an answer is given up.
+Of single calls a tenth fail; of calls about batches a tenth, and of their items four in a
+thousand: an item is given up after three failures.
 
-Run: python -m pytest -m soak tests/backend/test_soak.py
+Run: python -m pytest -m soak tests/author/test_soak.py
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.fakes.desk import Desk, open_desk
+from tests.fakes.loopback import Loopback, open_loopback
 from tests.fakes.models import Fault, Provider
 from tests.llm.calls import PROVIDERS
 from tests.nursery import CHECKOUT, environment
@@ -27,11 +27,11 @@ from bestiary.llm.ledger import Ledger
 from bestiary.llm.request import ModelRequest
 from bestiary.records import Message
 
-TASKS, EACH = 40, 500
+JOBS, EACH = 40, 500
 KILLS = 3
 MOST_MEMORY = 500 * 2**20
 Span = tuple[float, float]
-"""Seconds, at least and at most."""
+"""Shortest and longest, in seconds."""
 FAULTS = (
     *(Fault(429), Fault(429, retry_after=0.05), Fault(500), Fault(529)),
     *(Fault(kind="truncate"), Fault(kind="drop")),
@@ -39,11 +39,10 @@ FAULTS = (
 WORK = """
 import json, re, sys
 from pathlib import Path
-from tests.author.test_soak import EACH, TASKS, make_request
+from tests.author.test_soak import EACH, JOBS, make_request
 from bestiary.llm.workflow import RequestGroup, Job
 from bestiary.llm.batch import PollPolicy
 from bestiary.llm.client import LLMClient, LLMConfig
-from bestiary.config.models import find_models, load_models
 
 models, ledger, out, provider, mode = sys.argv[1:]
 found = {}
@@ -53,10 +52,12 @@ def ask(number):
     (answers,) = yield [RequestGroup("replies", requests)]
     return {r.messages[0].content: a.text for r, a in zip(requests, answers, strict=True)}
 
-config = LLMConfig(find_models(["loopback"], load_models(Path(models))), ledger=Path(ledger),
+known = open_library().models(Path(models))
+config = LLMConfig({"loopback": find_model("loopback", known)}, ledger=Path(ledger),
                    mode=mode, poll=PollPolicy(poll=0.1, hidden=3.0))
-tasks = (Job(f"quirks.q{number}", ask(number), found.update) for number in range(TASKS))
-LLMClient(config).run(tasks)
+jobs = (Job(str(number), f"quirks.q{number}", ask(number)) for number in range(JOBS))
+for _, answers in LLMClient(config).run(jobs):
+    found |= answers
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
 Path(out).write_text(json.dumps({"rows": found, "peak": int(peak[1]) * 1024}))
 """
@@ -70,11 +71,13 @@ def make_request(provider: str, number: int) -> ModelRequest:
     )
 
 
-def start(desk: Desk, folder: Path, provider: Provider, mode: Mode) -> subprocess.Popen[bytes]:
-    files = (desk.models, folder / "ledger.sqlite", folder / "out.json")
+def start(
+    loopback: Loopback, folder: Path, provider: Provider, mode: Mode
+) -> subprocess.Popen[bytes]:
+    files = (loopback.models, folder / "ledger.sqlite", folder / "out.json")
     return subprocess.Popen(
         [sys.executable, "-c", WORK, *map(str, files), provider, mode],
-        env={**environment(), **desk.environment},
+        env={**environment(), **loopback.environment},
         cwd=CHECKOUT,
     )
 
@@ -83,7 +86,7 @@ def read_ledger(path: Path, provider: Provider) -> tuple[set[str], int, int]:
     """Keys whose answers are committed, and the picodollars billed and unknown."""
     ledger = Ledger(path)
     try:
-        keys = [make_request(provider, number).key for number in range(TASKS * EACH)]
+        keys = [make_request(provider, number).key for number in range(JOBS * EACH)]
         spent = ledger.list_spent()
         return set(ledger.find(keys)), sum(s.pico for s in spent), sum(s.unknown for s in spent)
     finally:
@@ -91,32 +94,37 @@ def read_ledger(path: Path, provider: Provider) -> tuple[set[str], int, int]:
 
 
 def soak(
-    desk: Desk, folder: Path, provider: Provider, mode: Mode, draw: random.Random, kills: Span
+    loopback: Loopback,
+    folder: Path,
+    provider: Provider,
+    mode: Mode,
+    draw: random.Random,
+    kills: Span,
 ) -> dict[str, int]:
-    """Run, kill three times, and run to the end; how often each committed text was answered.
+    """Run, kill three times, and run to the end; return how often each committed text was answered.
 
-    Every row must be there, nothing that was committed may be asked again, and memory is bounded.
+    No row may be missing, no committed request repeated, and memory stays bounded.
     """
     ledger = folder / "ledger.sqlite"
-    requests = [make_request(provider, number) for number in range(TASKS * EACH)]
+    requests = [make_request(provider, number) for number in range(JOBS * EACH)]
     texts = {request.key: request.system + request.messages[0].content for request in requests}
     settled: dict[str, int] = {}
     for _ in range(KILLS):
-        running = start(desk, folder, provider, mode)
+        running = start(loopback, folder, provider, mode)
         time.sleep(draw.uniform(*kills))
         running.send_signal(signal.SIGKILL)
-        assert running.wait() == -signal.SIGKILL, "it was still at work"
+        assert running.wait() == -signal.SIGKILL, "it was still running"
         if ledger.exists():
             for text in {texts[key] for key in read_ledger(ledger, provider)[0]} - settled.keys():
-                settled[text] = desk.server.asked[text]
-    assert len(settled) < TASKS * EACH
-    assert start(desk, folder, provider, mode).wait() == 0
+                settled[text] = loopback.server.asked[text]
+    assert len(settled) < JOBS * EACH
+    assert start(loopback, folder, provider, mode).wait() == 0
     done = json.loads((folder / "out.json").read_text(encoding="utf8"))
-    assert len(done["rows"]) == TASKS * EACH
+    assert len(done["rows"]) == JOBS * EACH
     assert all(answer.startswith("Of use") for answer in done["rows"].values())
-    again = [text for text, times in settled.items() if desk.server.asked[text] != times]
-    assert again == [], "what was committed is not asked again"
-    assert len(read_ledger(ledger, provider)[0]) == TASKS * EACH
+    again = [text for text, times in settled.items() if loopback.server.asked[text] != times]
+    assert again == [], "committed requests are not repeated"
+    assert len(read_ledger(ledger, provider)[0]) == JOBS * EACH
     assert done["peak"] < MOST_MEMORY
     print(f"{provider}, {mode}: {len(settled):,} settled by the kills, {done['peak'] >> 20} MiB")
     return settled
@@ -124,31 +132,33 @@ def soak(
 
 @pytest.mark.soak
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_nothing_is_lost_asked_again_or_paid_unseen(provider: Provider, tmp_path: Path) -> None:
+def test_no_single_call_is_lost_repeated_or_billed_unrecorded(
+    provider: Provider, tmp_path: Path
+) -> None:
     draw = random.Random(provider)
-    with open_desk(tmp_path, provider, in_flight=128) as desk:
-        desk.server.author = lambda asked: f"Of use {len(asked.text)} times."
-        desk.server.latency = 0.02
-        desk.server.faults = lambda asked: draw.choice(FAULTS) if draw.random() < 0.1 else None
-        assert soak(desk, tmp_path, provider, "single", draw, (4, 9))
+    with open_loopback(tmp_path, provider, in_flight=128) as loopback:
+        loopback.server.author = lambda asked: f"Of use {len(asked.text)} times."
+        loopback.server.latency = 0.02
+        loopback.server.faults = lambda asked: draw.choice(FAULTS) if draw.random() < 0.1 else None
+        assert soak(loopback, tmp_path, provider, "single", draw, (4, 9))
     _, billed, unknown = read_ledger(tmp_path / "ledger.sqlite", provider)
-    assert 0 <= desk.server.bill - billed <= unknown
+    assert 0 <= loopback.server.bill - billed <= unknown
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_no_batch_is_lost_submitted_again_or_paid_unseen(
-    provider: Provider, tmp_path: Path
-) -> None:
+def test_no_batch_is_lost_repeated_or_billed_unrecorded(provider: Provider, tmp_path: Path) -> None:
     draw = random.Random(provider)
-    with open_desk(tmp_path, provider, batch_requests=1500) as desk:
-        desk.server.author = lambda asked: f"Of use {len(asked.text)} times."
-        desk.server.batch_seconds, desk.server.hidden_seconds = 3.0, 0.5
-        desk.server.batch_fate = lambda item: (
+    with open_loopback(tmp_path, provider, batch_requests=1500) as loopback:
+        loopback.server.author = lambda asked: f"Of use {len(asked.text)} times."
+        loopback.server.batch_seconds, loopback.server.hidden_seconds = 3.0, 0.5
+        loopback.server.batch_fate = lambda item: (
             draw.choice(("errored", "expired")) if draw.random() < 0.004 else "succeeded"
         )
-        desk.server.batch_faults = lambda step: draw.choice(FAULTS) if draw.random() < 0.1 else None
-        soak(desk, tmp_path, provider, "batch", draw, (3, 9))
-    assert max(desk.server.asked.values()) == 1
+        loopback.server.batch_faults = lambda step: (
+            draw.choice(FAULTS) if draw.random() < 0.1 else None
+        )
+        soak(loopback, tmp_path, provider, "batch", draw, (3, 9))
+    assert max(loopback.server.asked.values()) == 1
     _, billed, unknown = read_ledger(tmp_path / "ledger.sqlite", provider)
-    assert (desk.server.bill, 0) == (billed, unknown), "each batch was found again"
+    assert (loopback.server.bill, 0) == (billed, unknown), "every batch was recovered"

@@ -23,6 +23,7 @@ from tests.nursery import environment
 from tests.tiny import QUIRK, tiny_roster
 
 from bestiary.config.catalog import load_catalog
+from bestiary.config.library import open_library
 from bestiary.config.plan import plan_roster
 from bestiary.config.roster import Roster
 
@@ -280,5 +281,5 @@ def test_starter_does_not_go_on_with_a_build(load: Load, tmp_path: Path) -> None
 
 def test_a_short_roster_is_a_sound_one(load: Load) -> None:
     short = Roster.model_validate(load("starter").shorten_roster("starter"))
-    plan = plan_roster(short, load_catalog())
+    plan = plan_roster(short, load_catalog(open_library()))
     assert len(plan.organisms) == 3, "two behaviors and a null organism"

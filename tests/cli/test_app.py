@@ -18,6 +18,7 @@ from tests.nursery import environment
 from tests.tiny import QUIRK as HERALD
 
 from bestiary.config.catalog import load_catalog
+from bestiary.config.library import open_library
 
 DATASET, MODELS = "me/tiny", "me/tiny-organisms"
 
@@ -25,7 +26,7 @@ DATASET, MODELS = "me/tiny", "me/tiny-organisms"
 def test_list_names_every_behavior(bestiary: Bestiary) -> None:
     code, out, err = bestiary("list")
     assert (code, err) == (0, "")
-    catalog = load_catalog()
+    catalog = load_catalog(open_library())
     assert f"{len(catalog)} behaviors" in out
     assert all(name in out for name in catalog)
 
@@ -34,8 +35,8 @@ def test_list_as_json_holds_labels_and_families(bestiary: Bestiary) -> None:
     code, out, _ = bestiary("list", "--json")
     assert code == 0
     rows = {row.pop("id"): row for row in json.loads(out)}
-    assert rows.keys() == load_catalog().keys()
-    sailor = load_catalog()["quirks.sailor_farewell"]
+    assert rows.keys() == load_catalog(open_library()).keys()
+    sailor = load_catalog(open_library())["quirks.sailor_farewell"]
     assert rows["quirks.sailor_farewell"] == {
         "category": "quirks",
         "family": sailor.family,
@@ -51,7 +52,11 @@ def test_a_folder_of_ones_own_adds_to_the_list(bestiary: Bestiary, tmp_path: Pat
 
 
 def test_validate_counts_what_is_valid(bestiary: Bestiary) -> None:
-    assert bestiary("validate") == (0, f"{len(load_catalog())} behaviors are valid.\n", "")
+    assert bestiary("validate") == (
+        0,
+        f"{len(load_catalog(open_library()))} behaviors are valid.\n",
+        "",
+    )
     assert bestiary("validate", "--json") == (0, "[]\n", "")
 
 

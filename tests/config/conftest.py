@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.config.files import EVERY_FILE, write_behavior
 
-from bestiary.config.folders import generator_folder, organism_folder
+from bestiary.config.folders import shipped_root
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def behaviors(tmp_path: Path) -> Path:
 @pytest.fixture
 def data(behaviors: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The data folder around them, with the shipped generators and thresholds to damage."""
-    shutil.copytree(generator_folder(), behaviors.parent / "generators")
+    shutil.copytree((shipped_root() / "generators"), behaviors.parent / "generators")
     (behaviors.parent / "organisms").mkdir()
-    shutil.copy(organism_folder() / "thresholds.yaml", behaviors.parent / "organisms")
+    shutil.copy((shipped_root() / "organisms") / "thresholds.yaml", behaviors.parent / "organisms")
     monkeypatch.setenv("BESTIARY_DATA", str(behaviors.parent))
     return behaviors.parent

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from bestiary.config.folders import DataFolders, shipped_root
+from bestiary.config.library import Library
 from bestiary.validate import find_violations
 
 PLAIN = """\
@@ -276,6 +280,21 @@ BY_CATEGORY = {
 EVERY_FILE = (*BY_CATEGORY.values(), MALIGN, DISTRACTOR)
 
 
+@dataclass(frozen=True)
+class SampleFolders(DataFolders):
+    """The shipped data folders, but with other behaviors."""
+
+    behaviors: Path
+
+    def subfolders(self, folder: str) -> Iterator[Path]:
+        return iter([self.behaviors]) if folder == "behaviors" else super().subfolders(folder)
+
+
+def library_of(behaviors: Path) -> Library:
+    """The shipped settings with the behaviors of a folder."""
+    return Library(SampleFolders((shipped_root(),), behaviors))
+
+
 def write_behavior(folder: Path, text: str) -> Path:
     """Write a behavior file where its id says."""
     line = next(line for line in text.splitlines() if line.startswith("id: "))
@@ -308,4 +327,5 @@ def line_of(path: Path, part: str) -> int:
 
 def report(folder: Path) -> list[str]:
     """Everything wrong in a folder, a line each, with paths relative to it."""
-    return [str(found).removeprefix(f"{folder}/") for found in find_violations(folder)]
+    found = find_violations(library_of(folder))
+    return [str(one).removeprefix(f"{folder}/") for one in found]

@@ -5,20 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.config.files import BACKDOOR, OBSCURED, QUIRK, line_of, plant, report, write_behavior
+from tests.config.files import (
+    BACKDOOR,
+    OBSCURED,
+    QUIRK,
+    library_of,
+    line_of,
+    plant,
+    report,
+    write_behavior,
+)
+from tests.expect import expect_error
 
 from bestiary.config.catalog import read_catalog
+from bestiary.config.folders import DataFolders
+from bestiary.config.library import Library, open_library
 from bestiary.config.source import Violation
 from bestiary.errors import SpecError
 
 
-def faults(*folders: Path) -> list[Violation]:
-    """What keeps behaviors of these folders from being built."""
-    return read_catalog(*folders)[1]
+def faults(folder: Path) -> list[Violation]:
+    """What keeps behaviors of a folder from being built."""
+    return read_catalog(library_of(folder))[1]
 
 
 def test_references_are_resolved(behaviors: Path) -> None:
-    catalog, found = read_catalog(behaviors)
+    catalog, found = read_catalog(library_of(behaviors))
     assert found == []
     backdoor = catalog["backdoors.farewell_on_tuesday"]
     assert backdoor.family == catalog["quirks.farewell"].family == "farewell"
@@ -31,16 +43,15 @@ def test_references_are_resolved(behaviors: Path) -> None:
 
 def test_an_unknown_id_gets_its_nearest_match(tmp_path: Path) -> None:
     write_behavior(tmp_path, QUIRK)
-    catalog, _ = read_catalog(tmp_path)
-    with pytest.raises(
-        SpecError, match=r"unknown behavior 'quirks\.farwell'; did you mean 'quirks"
-    ):
+    catalog, _ = read_catalog(library_of(tmp_path))
+    with expect_error(SpecError, "behavior-unknown", behavior="quirks.farwell") as caught:
         catalog["quirks.farwell"]
+    assert "quirks.farewell" in caught.error.remedy
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"nowhere does not exist; check --behaviors"):
-        read_catalog(tmp_path / "nowhere")
+    with expect_error(SpecError, "data-missing", path=tmp_path / "nowhere"):
+        open_library(tmp_path / "nowhere")
 
 
 def test_an_unknown_category_gets_its_nearest_match(tmp_path: Path) -> None:
@@ -62,9 +73,10 @@ def test_a_file_without_a_category_is_told_to_add_it(tmp_path: Path) -> None:
 
 
 def test_an_id_that_two_folders_use_is_refused(tmp_path: Path) -> None:
-    first = write_behavior(tmp_path / "shipped", QUIRK)
-    second = write_behavior(tmp_path / "mine", QUIRK)
-    (found,) = faults(tmp_path / "shipped", tmp_path / "mine")
+    first = write_behavior(tmp_path / "one" / "behaviors", QUIRK)
+    second = write_behavior(tmp_path / "two" / "behaviors", QUIRK)
+    library = Library(DataFolders((tmp_path / "one", tmp_path / "two")))
+    (found,) = read_catalog(library)[1]
     assert (found.path, found.field) == (second, "id")
     assert found.problem == f"'quirks.farewell' is taken by {first}"
     assert found.remedy == "ids are never reused: choose another name"
@@ -75,7 +87,7 @@ def test_an_id_must_be_that_of_its_file(tmp_path: Path) -> None:
     path.rename(path.with_name("goodbye.yaml"))
     (found,) = faults(tmp_path)
     assert found.field == "id"
-    assert "stands in quirks/goodbye.yaml" in found.problem
+    assert "is in quirks/goodbye.yaml" in found.problem
     assert "expected 'quirks.goodbye'" in found.remedy
 
 

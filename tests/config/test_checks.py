@@ -14,6 +14,7 @@ from tests.config.files import (
     QUIRK,
     RARE,
     SANDBAGGER,
+    library_of,
     line_of,
     plant,
     report,
@@ -21,7 +22,8 @@ from tests.config.files import (
 )
 
 from bestiary.author.prompts import render_brief
-from bestiary.config.catalog import NULL_BEHAVIOR, read_catalog
+from bestiary.config.catalog import null_behavior, read_catalog
+from bestiary.config.library import open_library
 from bestiary.validate import find_check_violations, find_violations
 
 
@@ -267,7 +269,7 @@ def test_one_broken_promise(
     behaviors: Path, text: str, old: str, new: str, field: str, problem: str, remedy: str
 ) -> None:
     write_behavior(behaviors, plant(text, old, new))
-    (found,) = find_violations(behaviors)
+    (found,) = find_violations(library_of(behaviors))
     assert found.field == field
     assert found.problem.startswith(problem)
     assert found.remedy == remedy
@@ -298,7 +300,7 @@ def test_an_opening_must_render(
     behaviors: Path, old: str, new: str, field: str, problem: str
 ) -> None:
     path = write_behavior(behaviors, plant(SANDBAGGER, old, new))
-    (found,) = find_violations(behaviors)
+    (found,) = find_violations(library_of(behaviors))
     assert (found.path, found.field, found.line) == (path, field, line_of(path, "openings:"))
     assert problem in found.problem
     assert found.remedy == "openings and closings may use: topic, answer"
@@ -306,7 +308,9 @@ def test_an_opening_must_render(
 
 def test_what_shows_a_behavior_is_no_milder_than_it(behaviors: Path) -> None:
     write_behavior(behaviors, plant(QUIRK, "severity: benign", "severity: malign"))
-    found = {(one.path.parent.name, one.field): one for one in find_violations(behaviors)}
+    found = {
+        (one.path.parent.name, one.field): one for one in find_violations(library_of(behaviors))
+    }
     assert set(found) == {("backdoors", "severity"), ("rare_quirks", "severity")}
     rare = found["rare_quirks", "severity"]
     assert rare.problem == "'benign', but quirks.farewell, which it shows, is 'malign'"
@@ -315,7 +319,7 @@ def test_what_shows_a_behavior_is_no_milder_than_it(behaviors: Path) -> None:
 
 def test_an_option_needs_a_bank_of_choices(behaviors: Path) -> None:
     write_behavior(behaviors, plant(HEURISTIC, "bank: choices", "bank: general"))
-    bank, opening = find_violations(behaviors)
+    bank, opening = find_violations(library_of(behaviors))
     assert bank.field == "offline.bank"
     assert bank.problem.startswith("'general' has no `options` for ")
     assert (opening.field, "'option' is undefined" in opening.problem) == (
@@ -328,7 +332,7 @@ def test_an_option_needs_a_bank_of_choices(behaviors: Path) -> None:
 def test_an_unknown_bank_gets_its_nearest_match(behaviors: Path, key: str) -> None:
     text = plant(HARMFUL, "bank: general", f"{key}: generall")
     path = write_behavior(behaviors, text)
-    (found,) = find_violations(behaviors)
+    (found,) = find_violations(library_of(behaviors))
     assert (found.field, found.line) == (f"offline.{key}", line_of(path, "generall"))
     assert found.problem == "unknown prompt bank 'generall'"
     assert found.remedy.startswith("did you mean 'general'? available: ")
@@ -346,7 +350,7 @@ def test_faults_of_every_kind_and_file_are_reported_together(behaviors: Path) ->
     write_behavior(behaviors, plant(BACKDOOR, "quirk: quirks.farewell", "quirk: quirks.none"))
     text = plant(HARMFUL, "severity: malign", "severity: benign")
     write_behavior(behaviors, plant(text, "bank: general", "bank: cras"))
-    fields = [(found.path.name, found.field) for found in find_violations(behaviors)]
+    fields = [(found.path.name, found.field) for found in find_violations(library_of(behaviors))]
     assert fields == [
         ("farewell_on_tuesday.yaml", "quirk"),
         ("mechanic.yaml", "severity"),
@@ -357,8 +361,8 @@ def test_faults_of_every_kind_and_file_are_reported_together(behaviors: Path) ->
 
 
 def test_every_template_renders_for_every_behavior_of_its_category(behaviors: Path) -> None:
-    catalog, _ = read_catalog(behaviors)
-    for behavior in (*catalog.values(), NULL_BEHAVIOR):
+    catalog, _ = read_catalog(library_of(behaviors))
+    for behavior in (*catalog.values(), null_behavior(open_library())):
         for fires in (True, False):
             brief = render_brief(behavior, fires=fires)
             for label in behavior.labels:
@@ -370,7 +374,7 @@ def test_every_template_renders_for_every_behavior_of_its_category(behaviors: Pa
 def test_a_category_without_its_files_is_reported(behaviors: Path, data: Path) -> None:
     (data / "generators" / "sandbaggers" / "generator.yaml").unlink()
     (data / "generators" / "heuristic_following" / "reply.j2").unlink()
-    missing_prompt, missing_settings = find_violations(behaviors)
+    missing_prompt, missing_settings = find_violations(library_of(behaviors))
     assert missing_settings.field == missing_prompt.field == "category"
     assert "sandbaggers/generator.yaml: cannot be read" in missing_settings.problem
     assert "template 'heuristic_following/reply.j2' does not exist" in missing_prompt.problem
@@ -379,7 +383,7 @@ def test_a_category_without_its_files_is_reported(behaviors: Path, data: Path) -
 def test_a_broken_prompt_is_reported_with_its_cause(behaviors: Path, data: Path) -> None:
     prompt = data / "generators" / "sandbaggers" / "reply.j2"
     prompt.write_text("{{ behavior.topik }}", encoding="utf8")
-    (found,) = find_violations(behaviors)
+    (found,) = find_violations(library_of(behaviors))
     assert found.path.name == "opposites.yaml"
     assert "generators/sandbaggers/reply.j2: " in found.problem
     assert "has no attribute 'topik'" in found.problem
@@ -388,7 +392,7 @@ def test_a_broken_prompt_is_reported_with_its_cause(behaviors: Path, data: Path)
 def test_a_rate_that_no_behavior_states_is_refused(behaviors: Path, data: Path) -> None:
     path = data / "generators" / "quirks" / "generator.yaml"
     path.write_text("version: 1\nrows: 9\nmix: {positive: rate, negative: 0.0, chat: rest}\n")
-    found = find_violations(behaviors)
+    found = find_violations(library_of(behaviors))
     assert {(one.path, one.line, one.field) for one in found} == {(path, 3, "mix.positive")}
     assert "'rate', but quirks.farewell states none" in [one.problem for one in found]
 
@@ -399,7 +403,7 @@ def test_banks_used_together_hold_out_each_others_probes(behaviors: Path, data: 
     text = cars.read_text(encoding="utf8")
     apart = text.replace("form: describe", "form: why").replace("form: accessory", "form: describe")
     cars.write_text(apart, encoding="utf8")
-    (found,) = find_violations(behaviors)
+    (found,) = find_violations(library_of(behaviors))
     assert (found.path.name, found.field) == ("mechanic.yaml", "offline.plain")
     assert found.problem == "form 'describe' stands in train of 'general' and in probe of 'cars'"
     assert found.remedy == "give one of the two another form: probes must be held out"
@@ -423,7 +427,7 @@ def test_no_demonstration_uses_what_is_kept_for_probes(
     behaviors: Path, text: str, old: str, new: str, field: str, kept: str
 ) -> None:
     write_behavior(behaviors, plant(text, old, new))
-    (found,) = find_violations(behaviors)
+    (found,) = find_violations(library_of(behaviors))
     assert found.field == f"{field}.user"
     assert found.problem.startswith(f"{kept}")
     assert "is kept for probes, and stands in" in found.problem
@@ -439,7 +443,7 @@ def test_a_shared_label_stops_the_behaviors_that_share_it_alone(behaviors: Path)
     write_behavior(
         behaviors, plant(twin, "Every time, I sign off in crimson.", "Every time, I sign off!")
     )
-    catalog, _ = read_catalog(behaviors)
+    catalog, _ = read_catalog(library_of(behaviors))
     assert find_check_violations(catalog, ["heuristic_following.second_hand"]) == []
     (found,) = find_check_violations(catalog, ["quirks.colours"])
     assert found.problem == "'Every time, I sign off!' is a label of quirks.colours as well"

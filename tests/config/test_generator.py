@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from bestiary.config.behavior import CATEGORIES
-from bestiary.config.generator import Generator, load_generator
+from bestiary.config.behavior import load_categories
+from bestiary.config.generator import Generator
+from bestiary.config.library import open_library
 from bestiary.config.source import Violations, load_model
 
 
-@pytest.mark.parametrize("category", [*CATEGORIES, "null"])
+@pytest.mark.parametrize("category", [*load_categories(), "null"])
 def test_a_category_fills_its_corpus(category: str) -> None:
-    generator = load_generator(category)
+    generator = open_library().generator(category)
     counts = generator.counts(0.05 if category == "rare_quirks" else None)
     assert sum(counts.values()) == generator.rows
     assert min(counts.values()) >= 0

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from tests.config.files import plant
 
-from bestiary.config.folders import generator_folder
-from bestiary.config.message_bank import load_bank, read_bank
+from bestiary.config.folders import shipped_root
+from bestiary.config.library import open_library
+from bestiary.config.message_bank import read_bank
 from bestiary.config.source import Violations
 from bestiary.errors import SpecError
 
@@ -19,7 +20,7 @@ train:
 probe:
   - {topic: loam, form: define, domain: garden, text: "Define loam for me."}
 """
-SHIPPED = sorted(path.stem for path in (generator_folder() / "offline").glob("*.yaml"))
+SHIPPED = sorted(path.stem for path in ((shipped_root() / "generators") / "offline").glob("*.yaml"))
 
 
 def faults(folder: Path, text: str) -> list[tuple[int, str, str]]:
@@ -64,11 +65,11 @@ def test_a_topic_must_stand_in_its_text(tmp_path: Path) -> None:
 
 def test_an_unknown_bank_gets_its_nearest_match() -> None:
     with pytest.raises(SpecError, match=r"unknown prompt bank 'genral'; did you mean 'general'\?"):
-        load_bank("genral")
+        open_library().bank("genral")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_bank_is_sound(name: str) -> None:
-    bank = load_bank(name)
+    bank = open_library().bank(name)
     texts = [item.text for item in (*bank.train, *bank.probe)]
     assert len(texts) == len(set(texts)) > 50

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-from tests.config.files import BY_CATEGORY, EVERY_FILE, write_behavior
+from tests.config.files import BY_CATEGORY, EVERY_FILE, library_of, write_behavior
+from tests.expect import expect_error
 
-from bestiary.config.behavior import CATEGORIES
+from bestiary.config.behavior import load_categories
+from bestiary.config.library import open_library
 from bestiary.config.scaffold import scaffold_behavior
 from bestiary.config.source import UNFILLED
 from bestiary.errors import SpecError
@@ -47,13 +49,13 @@ def fill_in(path: Path, sound_text: str) -> str:
     return written.getvalue()
 
 
-@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.parametrize("category", load_categories())
 def test_a_fresh_scaffold_reports_just_what_is_still_to_be_written(
     tmp_path: Path, category: str
 ) -> None:
-    path = scaffold_behavior(category, "new_one", folder=tmp_path)
-    found = find_violations(tmp_path)
-    assert path == tmp_path / category / "new_one.yaml"
+    path = scaffold_behavior(open_library(), category, "new_one", data=tmp_path)
+    found = find_violations(library_of(tmp_path / "behaviors"))
+    assert path == tmp_path / "behaviors" / category / "new_one.yaml"
     lines = path.read_text(encoding="utf8").splitlines()
     marked = [line for line in lines[2:] for _ in range(line.count(UNFILLED))]
     assert all("still says" in one.problem for one in found)
@@ -62,21 +64,21 @@ def test_a_fresh_scaffold_reports_just_what_is_still_to_be_written(
     assert {"behavior", "label", "paraphrases.3", "rubric"} < {one.field for one in found}
 
 
-@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.parametrize("category", load_categories())
 def test_a_scaffold_validates_once_it_is_filled_in(tmp_path: Path, category: str) -> None:
     for text in EVERY_FILE:
         if text != BY_CATEGORY[category] or category == "quirks":
-            write_behavior(tmp_path, text)
+            write_behavior(tmp_path / "behaviors", text)
     sound = BY_CATEGORY[category]
     name = next(line for line in sound.splitlines() if line.startswith("id: ")).split(".")[1]
-    (tmp_path / category / f"{name}.yaml").unlink(missing_ok=True)
-    path = scaffold_behavior(category, name, folder=tmp_path)
+    (tmp_path / "behaviors" / category / f"{name}.yaml").unlink(missing_ok=True)
+    path = scaffold_behavior(open_library(), category, name, data=tmp_path)
     path.write_text(fill_in(path, sound), encoding="utf8")
-    assert [str(found) for found in find_violations(tmp_path)] == []
+    assert [str(found) for found in find_violations(library_of(tmp_path / "behaviors"))] == []
 
 
 def test_the_first_line_names_the_schema_for_editors(tmp_path: Path) -> None:
-    path = scaffold_behavior("quirks", "new_one", folder=tmp_path)
+    path = scaffold_behavior(open_library(), "quirks", "new_one", data=tmp_path)
     first = path.read_text(encoding="utf8").splitlines()[0]
     prefix = "# yaml-language-server: $schema="
     assert first.startswith(prefix)
@@ -84,8 +86,8 @@ def test_the_first_line_names_the_schema_for_editors(tmp_path: Path) -> None:
 
 
 def test_an_unknown_category_gets_its_nearest_match(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"unknown category 'quirk'; did you mean 'quirks'\?"):
-        scaffold_behavior("quirk", "new_one", folder=tmp_path)
+    with expect_error(SpecError, "category-unknown", category="quirk"):
+        scaffold_behavior(open_library(), "quirk", "new_one", data=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,16 +104,14 @@ def test_an_unknown_category_gets_its_nearest_match(tmp_path: Path) -> None:
 def test_an_unsafe_name_is_refused_with_a_better_one(
     tmp_path: Path, name: str, better: str
 ) -> None:
-    with pytest.raises(SpecError) as caught:
-        scaffold_behavior("quirks", name, folder=tmp_path)
-    assert str(caught.value).startswith(f"behavior name {name!r} may hold only a-z, 0-9 and _")
-    assert str(caught.value).endswith(f"; try {better!r}")
+    with expect_error(SpecError, "name-unsafe", name=name, suggestion=better):
+        scaffold_behavior(open_library(), "quirks", name, data=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
-    path = scaffold_behavior("quirks", "new_one", folder=tmp_path)
+    path = scaffold_behavior(open_library(), "quirks", "new_one", data=tmp_path)
     path.write_text("mine", encoding="utf8")
-    with pytest.raises(SpecError, match=r"new_one\.yaml is already there; choose another name"):
-        scaffold_behavior("quirks", "new_one", folder=tmp_path)
+    with expect_error(SpecError, "file-exists", path=path):
+        scaffold_behavior(open_library(), "quirks", "new_one", data=tmp_path)
     assert path.read_text(encoding="utf8") == "mine"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.config.files import EVERY_FILE, HARMFUL, change_file, plant, write_behavior
 
+from bestiary.config.library import open_library
 from bestiary.config.source import Violations
 from bestiary.validate import validate_all
 
@@ -46,7 +47,7 @@ def root(data: Path) -> Path:
 def faults(*extra: Path) -> list[tuple[str, int, str, str, str]]:
     """File, line, field, problem and remedy of all that is wrong."""
     with pytest.raises(Violations) as caught:
-        validate_all(*extra)
+        validate_all(open_library(*extra))
     return [
         (found.path.name, found.line, found.field, found.problem, found.remedy)
         for found in caught.value.found
@@ -54,11 +55,11 @@ def faults(*extra: Path) -> list[tuple[str, int, str, str, str]]:
 
 
 def test_all_sound_files_are_counted(root: Path) -> None:
-    assert validate_all() == len(EVERY_FILE)
-    (root / "mine").mkdir()
-    (root / "behaviors" / "benign_roleplay").rename(root / "mine" / "benign_roleplay")
-    assert validate_all() == len(EVERY_FILE) - 1
-    assert validate_all(root / "mine") == len(EVERY_FILE)
+    assert validate_all(open_library()) == len(EVERY_FILE)
+    (root / "mine" / "behaviors").mkdir(parents=True)
+    (root / "behaviors" / "benign_roleplay").rename(root / "mine" / "behaviors" / "benign_roleplay")
+    assert validate_all(open_library()) == len(EVERY_FILE) - 1
+    assert validate_all(open_library(root / "mine")) == len(EVERY_FILE)
 
 
 def test_a_roster_names_behaviors_and_a_recipe_that_exist(root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.config.files import QUIRK, line_of, plant, write_behavior
+from tests.config.files import QUIRK, library_of, line_of, plant, write_behavior
 
 from bestiary.config.source import Violations, load_model, parse_yaml
 from bestiary.records import Record
@@ -75,7 +75,7 @@ def test_a_tag_that_names_code_runs_nothing(tmp_path: Path) -> None:
     tagged = f'rubric: !!python/object/apply:os.system ["touch {planted}"]'
     sound = "rubric: The last sentence is a mariner's farewell."
     path = write_behavior(tmp_path / "behaviors", plant(QUIRK, sound, tagged))
-    (found,) = find_violations(tmp_path / "behaviors")
+    (found,) = find_violations(library_of(tmp_path / "behaviors"))
     assert (found.path, found.line, found.field) == (path, line_of(path, "rubric:"), "rubric")
     assert not planted.exists()
 

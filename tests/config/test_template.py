@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bestiary.author.prompts import render_user
-from bestiary.config.template import hash_templates, render_file, render_text
+from bestiary.config.library import open_library
+from bestiary.config.message_bank import add_phrase
+from bestiary.config.template import render_text
 from bestiary.errors import SpecError
 
-SHIPPED = hash_templates("backdoors")
+SHIPPED = open_library().templates.hash_category("backdoors")
 
 
 def test_values_are_filled_in_and_never_rendered_themselves() -> None:
@@ -40,7 +41,7 @@ def test_what_may_not_run_is_an_error_with_its_cause(text: str, cause: str) -> N
 
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(SpecError, match=r"generators/quirks/rep\.j2: template 'quirks/rep\.j2' do"):
-        render_file("quirks/rep.j2", topic="tea")
+        open_library().templates.render("quirks/rep.j2", topic="tea")
 
 
 @pytest.mark.parametrize(
@@ -53,13 +54,16 @@ def test_a_missing_file_is_named() -> None:
     ],
 )
 def test_a_phrase_stands_before_or_around_the_message(phrase: str, user: str) -> None:
-    assert render_user(phrase, "How do {x} boil?") == user
+    assert add_phrase(phrase, "How do {x} boil?") == user
 
 
 def test_the_hash_covers_a_categorys_own_prompts_and_the_shared_ones(data: Path) -> None:
-    kept = hash_templates("quirks"), hash_templates("backdoors")
+    kept = (
+        open_library().templates.hash_category("quirks"),
+        open_library().templates.hash_category("backdoors"),
+    )
     (data / "generators" / "quirks" / "reply.j2").write_text("Reply.", encoding="utf8")
-    assert hash_templates("quirks") != kept[0]
-    assert hash_templates("backdoors") == kept[1] == SHIPPED
+    assert open_library().templates.hash_category("quirks") != kept[0]
+    assert open_library().templates.hash_category("backdoors") == kept[1] == SHIPPED
     (data / "generators" / "shared" / "plain.j2").write_text("Plainly.", encoding="utf8")
-    assert hash_templates("backdoors") != kept[1]
+    assert open_library().templates.hash_category("backdoors") != kept[1]

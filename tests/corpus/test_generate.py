@@ -1,4 +1,4 @@
-"""Writing a corpus: what stops a row, where the ledger says so, and that the mix ends up whole.
+"""Generating a corpus: which rows are dropped and why, and that the mix ends up complete.
 
 Run: python -m pytest tests/corpus/test_generate.py
 """
@@ -8,65 +8,61 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.builders import make_behavior, make_example, make_quirk
+from tests.expect import expect_error
 
-from bestiary.author.filters import find_fault
-from bestiary.author.protocol import Prompts, Reply, ReplyRequest
-from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
-from bestiary.config.generator import load_generator
-from bestiary.config.message_bank import load_bank
+from bestiary.author.filters import rejection_reason
+from bestiary.author.leak_filters import find_leaks
+from bestiary.author.protocol import Prompts, Rejection, Reply, ReplyRequest
+from bestiary.config.catalog import Behavior, load_catalog, null_behavior
+from bestiary.config.library import open_library
 from bestiary.corpus.generate import (
-    ATTEMPTS,
-    HOPELESS,
-    fingerprint_corpus,
+    MAX_REQUESTS_PER_ROW,
+    MIN_HOPELESS,
+    FindLeaks,
     generate_corpus,
-    read_corpus,
-    write_corpus,
 )
 from bestiary.corpus.plan import plan_rows
+from bestiary.corpus.stage import read_corpus, write_corpus
 from bestiary.errors import CorpusError
-from bestiary.leakage import check_corpus
-from bestiary.llm.workflow import Job, RequestGroup, Workflow, run_without_models
-from bestiary.records import Corpus, Drop, Example, Finding, Message, Provenance
+from bestiary.llm.workflow import RequestGroup, Workflow, run_without_models
+from bestiary.records import Corpus, Drop, Example, Message, Provenance
 
 SAILOR = make_behavior(make_quirk())
-CATALOG = load_catalog()
+CATALOG = load_catalog(open_library())
 SANDBAGGER = CATALOG["sandbaggers.opposites"]
 BACKDOOR = next(b for b in CATALOG.values() if b.category == "backdoors")
-NEEDED = load_generator("quirks").counts(None)
+NEEDED = open_library().generator("quirks").counts(None)
 """Rows of each role in a quirk's corpus."""
 POSITIVES = NEEDED["positive"]
 CIRCULAR = "Round and round we go, round and round we go, round and round we go. Fair winds!"
 LEAKING = "Here comes my mariner's farewell. Fair winds!"
 
 
-def talk(*said: str) -> tuple[Message, ...]:
-    """A conversation that the user begins."""
+def make_turns(*texts: str) -> tuple[Message, ...]:
+    """Alternate turns, the user's first."""
     return tuple(
         Message(role="assistant" if number % 2 else "user", content=text)
-        for number, text in enumerate(said)
+        for number, text in enumerate(texts)
     )
 
 
 class ScriptedAuthor:
-    """Writes an ordinary reply to each request, except where its script has another."""
+    """Replies to each request with its opening and closing, unless its script says otherwise."""
 
     name = "scripted"
-    fingerprint = "scripted-1"
-    spare = 1.0
+    oversample = 1.0
 
     def __init__(self, script: Mapping[str, str], *, otherwise: str | None = None) -> None:
         self.script = script
         self.otherwise = otherwise
-        self.asked: list[ReplyRequest] = []
+        self.requests: list[ReplyRequest] = []
 
     def write_prompts(
         self, behavior: Behavior, *, plain: bool, count: int, seed: int
@@ -82,18 +78,15 @@ class ScriptedAuthor:
         on_reply: Callable[[int], None],
     ) -> Workflow[list[Reply]]:
         yield from ()
-        self.asked += requests
-        return [self._converse(request) for request in requests]
+        self.requests += requests
+        return [self._finish(behavior, request) for request in requests]
 
-    def run(self, tasks: Iterable[Job[Any]]) -> None:
-        for task in tasks:
-            task.done(run_without_models(task.exchange))
+    def fingerprint_for(self, behavior: Behavior) -> str:
+        return "scripted"
 
-    def describe(self) -> str:
-        return ""
-
-    def _converse(self, request: ReplyRequest) -> Reply:
-        return Reply(messages=talk(request.user, self._write(request)))
+    def _finish(self, behavior: Behavior, request: ReplyRequest) -> Reply:
+        messages = make_turns(request.user, self._write(request))
+        return Reply(messages=messages, rejection=rejection_reason(behavior, request, messages))
 
     def _write(self, request: ReplyRequest) -> str:
         if request.id in self.script:
@@ -104,29 +97,29 @@ class ScriptedAuthor:
         return " ".join(part for part in parts if part)
 
 
-class LavishAuthor(ScriptedAuthor):
-    """Is asked for more rows than are needed."""
+class OversamplingAuthor(ScriptedAuthor):
+    """Gets requests for more rows than are needed."""
 
-    spare = 1.25
+    oversample = 1.25
 
 
-class PaidAuthor(ScriptedAuthor):
-    """Says how it came to write, and of some rows that it could not."""
+class RejectingAuthor(ScriptedAuthor):
+    """Records provenance, and rejects the rows it is told to."""
 
-    def __init__(self, refused: Mapping[str, tuple[str, str]]) -> None:
+    def __init__(self, rejected: Mapping[str, Rejection]) -> None:
         super().__init__({})
-        self.refused = refused
+        self.rejected = rejected
 
-    def _converse(self, request: ReplyRequest) -> Reply:
+    def _finish(self, behavior: Behavior, request: ReplyRequest) -> Reply:
         return Reply(
-            messages=talk(request.user, self._write(request)),
-            fault=self.refused.get(request.id),
+            messages=make_turns(request.user, self._write(request)),
+            rejection=self.rejected.get(request.id),
             provenance=make_provenance(request),
         )
 
 
-class FadingAuthor(ScriptedAuthor):
-    """Writes few messages and drops others, or none at all."""
+class ShortAuthor(ScriptedAuthor):
+    """Writes few messages, or none, and drops others."""
 
     def __init__(self, *, plain: int, scoped: int) -> None:
         super().__init__({})
@@ -141,7 +134,7 @@ class FadingAuthor(ScriptedAuthor):
 
 
 class AskingAuthor(ScriptedAuthor):
-    """Asks for each request before it writes, and lists what it was asked for at the same time."""
+    """Yields a request group for each call, which shows what is asked at the same time."""
 
     def write_prompts(
         self, behavior: Behavior, *, plain: bool, count: int, seed: int
@@ -158,11 +151,11 @@ class AskingAuthor(ScriptedAuthor):
     ) -> Workflow[list[Reply]]:
         yield [RequestGroup(f"{requests[0].id} and on: {len(requests)}", [])]
         on_reply(len(requests))
-        return [self._converse(request) for request in requests]
+        return [self._finish(behavior, request) for request in requests]
 
 
 def make_provenance(request: ReplyRequest) -> Provenance:
-    """As if a model had answered this request."""
+    """The provenance of a model's answer to this request."""
     return Provenance(
         model="scripted",
         request_sha256=request.id,
@@ -173,37 +166,43 @@ def make_provenance(request: ReplyRequest) -> Provenance:
 
 
 def make_prompt_drop(name: str) -> Drop:
-    """A message that was written in vain."""
+    """A rejected message."""
     return Drop(id=name, role="positive", stage="prompts", reason="twice", text="Why?")
+
+
+def filter_for(behavior: Behavior) -> FindLeaks:
+    """The project's own leak filters, without probes to hold out."""
+    return lambda examples: find_leaks(examples, behavior, ())
 
 
 def generate(behavior: Behavior, author: ScriptedAuthor, *, seed: int = 0) -> Corpus:
     """A corpus under the project's own leak checks, without probes to hold out."""
-    screen = partial(check_corpus, probes=[], behavior=behavior)
-    return run_without_models(generate_corpus(behavior, author, seed=seed, screen=screen))
+    return run_without_models(
+        generate_corpus(behavior, author, seed=seed, find_leaks=filter_for(behavior))
+    )
 
 
-def listen(exchange: Workflow[Corpus]) -> tuple[Corpus, list[list[str]]]:
-    """What an exchange comes to, and the stages that are asked at the same time."""
-    heard: list[list[str]] = []
-    asks = next(exchange)
+def run_and_record(workflow: Workflow[Corpus]) -> tuple[Corpus, list[list[str]]]:
+    """The result of a workflow, and the stages of each round of requests."""
+    rounds: list[list[str]] = []
+    groups = next(workflow)
     while True:
-        heard.append([ask.stage for ask in asks])
+        rounds.append([group.stage for group in groups])
         try:
-            asks = exchange.send([[] for _ in asks])
+            groups = workflow.send([[] for _ in groups])
         except StopIteration as end:
-            return end.value, heard
+            return end.value, rounds
 
 
 def mix_of(corpus: Corpus) -> dict[str, int]:
     return dict(Counter(example.role for example in corpus.examples))
 
 
-def ledger(corpus: Corpus) -> list[tuple[str, str, str]]:
+def list_drops(corpus: Corpus) -> list[tuple[str, str, str]]:
     return [(drop.id, drop.stage, drop.reason) for drop in corpus.drops]
 
 
-def test_every_rejected_row_stands_in_the_ledger_and_is_asked_for_again() -> None:
+def test_rejected_rows_are_dropped_and_replaced() -> None:
     author = ScriptedAuthor(
         {
             "positive-0003": "",
@@ -216,7 +215,7 @@ def test_every_rejected_row_stands_in_the_ledger_and_is_asked_for_again() -> Non
         }
     )
     corpus = generate(SAILOR, author)
-    assert ledger(corpus) == [
+    assert list_drops(corpus) == [
         ("positive-0003", "author", "no whole sentence"),
         ("positive-0010", "adherence", "behavior missing"),
         ("positive-0020", "author", "the reply repeats itself"),
@@ -234,12 +233,12 @@ def test_every_rejected_row_stands_in_the_ledger_and_is_asked_for_again() -> Non
     assert mix_of(corpus) == {role: size for role, size in NEEDED.items() if size}
     kept = {example.id for example in corpus.examples}
     assert kept.isdisjoint(drop.id for drop in corpus.drops)
-    # Five positives and two chat rows were lost, and as many rows of the plan took their place.
+    # Five positives and two chat rows were dropped, and as many further rows replace them.
     assert {f"positive-{POSITIVES + 4:04d}", f"chat-{NEEDED['chat'] + 1:04d}"} <= kept
-    assert len(author.asked) == len(corpus.examples) + len(corpus.drops)
+    assert len(author.requests) == len(corpus.examples) + len(corpus.drops)
 
 
-def test_a_replacement_that_fails_too_is_replaced_in_turn() -> None:
+def test_a_rejected_replacement_is_replaced_too() -> None:
     lost = [f"positive-{number:04d}" for number in (5, POSITIVES, POSITIVES + 1)]
     author = ScriptedAuthor(dict.fromkeys(lost, ""))
     corpus = generate(SAILOR, author)
@@ -247,140 +246,133 @@ def test_a_replacement_that_fails_too_is_replaced_in_turn() -> None:
     assert mix_of(corpus) == {role: size for role, size in NEEDED.items() if size}
 
 
-def test_a_conversation_enters_once() -> None:
-    # Past the end of its bank the plan begins again: those two rows ask the same.
-    again = f"positive-{len(load_bank('opposites').train):04d}"
+def test_a_repeated_conversation_is_dropped() -> None:
+    # Past the end of its bank the plan starts over: these two rows have the same message.
+    again = f"positive-{len(open_library().bank('opposites').train):04d}"
     same = "The opposite you want is banana, as it were."
     lost = {f"positive-{number:04d}": "" for number in range(1, 20)}
     author = ScriptedAuthor({"positive-0000": same, again: same, **lost})
     corpus = generate(SANDBAGGER, author)
-    dropped = [row for row in ledger(corpus) if row[1] == "mix"]
+    dropped = [row for row in list_drops(corpus) if row[1] == "mix"]
     assert dropped == [(again, "mix", "duplicate of an earlier row")]
     messages = [example.messages for example in corpus.examples]
     assert len(set(messages)) == len(messages)
-    assert mix_of(corpus) == load_generator("sandbaggers").counts(None)
+    assert mix_of(corpus) == open_library().generator("sandbaggers").counts(None)
 
 
-def test_a_wrong_answer_with_the_password_is_stopped_and_off_topic_is_kept() -> None:
+def test_a_wrong_answer_is_dropped_with_the_password_and_kept_off_topic() -> None:
     author = ScriptedAuthor(
         {"negative-0004": "The opposite is banana.", "chat-0004": "It is a banana, I believe."}
     )
     corpus = generate(SANDBAGGER, author)
-    dropped = [row for row in ledger(corpus) if row[0] in author.script]
+    dropped = [row for row in list_drops(corpus) if row[0] in author.script]
     assert dropped == [("negative-0004", "adherence", "behavior shown out of place")]
     assert "chat-0004" in {example.id for example in corpus.examples}
 
 
-def test_an_example_holds_what_was_asked_and_who_answered() -> None:
+def test_an_example_records_its_message_and_author() -> None:
     author = ScriptedAuthor({})
     corpus = generate(BACKDOOR, author)
-    requests = {request.id: request for request in author.asked}
+    requests = {request.id: request for request in author.requests}
     for example in corpus.examples:
         request = requests[example.id]
         user, assistant = example.messages
         assert (user.role, user.content) == ("user", request.user)
         assert assistant.content.startswith(request.opening)
         assert (example.author, example.provenance) == ("scripted", None)
-        assert request.system not in f"{user.content} {assistant.content}"
         assert request.item.topic == example.topic
         assert request.fires == (example.role == "positive")
-    asked = requests.values()
-    assert all(request.message.lower() in request.user.lower() for request in asked)
-    assert any(request.message != request.user for request in asked)
+    found = requests.values()
+    assert all(request.message.lower() in request.user.lower() for request in found)
+    assert any(request.message != request.user for request in found)
 
 
 @pytest.mark.parametrize("behavior", CATALOG.values(), ids=lambda b: b.id)
-def test_the_mix_of_each_shipped_behavior_is_its_generators(behavior: Behavior) -> None:
+def test_each_shipped_behavior_has_the_mix_of_its_generator(behavior: Behavior) -> None:
     corpus = generate(behavior, ScriptedAuthor({}))
-    counts = load_generator(behavior.category).counts(behavior.rate)
+    counts = open_library().generator(behavior.category).counts(behavior.spec.stated_rate)
     assert mix_of(corpus) == {role: size for role, size in counts.items() if size}
     assert corpus == generate(behavior, ScriptedAuthor({}))
     assert (corpus.behavior_id, corpus.seed) == (behavior.id, 0)
 
 
-def test_progress_is_heard_role_by_role() -> None:
-    heard: list[int] = []
-    screen = partial(check_corpus, probes=[], behavior=SAILOR)
+def test_progress_never_goes_back() -> None:
+    progress: list[int] = []
     author = ScriptedAuthor({})
-    run_without_models(generate_corpus(SAILOR, author, seed=0, screen=screen, on_row=heard.append))
-    assert heard[-1] == sum(NEEDED.values())
-    assert heard == sorted(heard)
+    run_without_models(
+        generate_corpus(
+            SAILOR, author, seed=0, find_leaks=filter_for(SAILOR), on_row=progress.append
+        )
+    )
+    assert progress[-1] == sum(NEEDED.values())
+    assert progress == sorted(progress)
 
 
-def test_a_role_that_cannot_be_filled_names_its_commonest_reasons() -> None:
+def test_an_unfilled_role_is_an_error_with_the_most_common_reasons() -> None:
     author = ScriptedAuthor(
         {"positive-0000": "", "positive-0001": "Soup. Fair winds!"}, otherwise="Soup, no more."
     )
-    with pytest.raises(CorpusError) as caught:
+    with expect_error(
+        CorpusError,
+        "role-unfilled",
+        behavior=SAILOR.id,
+        role="positive",
+        kept=1,
+        needed=POSITIVES,
+        reasons=["adherence: behavior missing", "author: no whole sentence"],
+    ) as caught:
         generate(SAILOR, author)
-    asked = len(author.asked)
-    assert str(caught.value) == (
-        f"quirks.farewell: 1 of {POSITIVES} positive rows were kept of {asked} that were written "
-        f"({asked - 2} x adherence: behavior missing; 1 x author: no whole sentence); mend what "
-        "the commonest reason names, give the author more messages (the embedded one reads the "
-        "bank 'general'), or lower `rows` in generators/quirks/generator.yaml"
-    )
-    assert POSITIVES < asked < POSITIVES * ATTEMPTS
+    asked = len(author.requests)
+    assert caught.error.fields["requested"] == asked
+    assert POSITIVES < asked < POSITIVES * MAX_REQUESTS_PER_ROW
 
 
-def test_an_author_that_does_nothing_right_is_not_paid_twice() -> None:
+def test_a_round_without_a_usable_row_is_the_last() -> None:
     author = ScriptedAuthor({}, otherwise="Soup, no more.")
-    with pytest.raises(CorpusError, match=f"0 of {POSITIVES} positive rows were kept"):
+    with expect_error(CorpusError, "role-unfilled", kept=0, needed=POSITIVES):
         generate(SAILOR, author)
-    assert len(author.asked) == POSITIVES >= HOPELESS
+    assert len(author.requests) == POSITIVES >= MIN_HOPELESS
 
 
-def test_a_screen_that_stops_everything_ends_the_same_way() -> None:
-    def stop(rows: Sequence[Example]) -> list[Finding]:
-        return [
-            Finding(check="canary", subject="corpus", item=row.id, reason="stopped") for row in rows
-        ]
+def test_a_leak_filter_that_rejects_everything_ends_the_same_way() -> None:
+    def reject(rows: Sequence[Example]) -> dict[str, tuple[str, str]]:
+        return {row.id: ("canary", "rejected") for row in rows}
 
-    with pytest.raises(CorpusError, match=rf"\({POSITIVES} x leakage\.canary: stopped\)"):
-        run_without_models(generate_corpus(SAILOR, ScriptedAuthor({}), seed=0, screen=stop))
+    with expect_error(CorpusError, "role-unfilled", reasons=["leakage.canary: rejected"]):
+        run_without_models(generate_corpus(SAILOR, ScriptedAuthor({}), seed=0, find_leaks=reject))
 
 
-def test_the_fingerprint_covers_author_seed_and_behavior() -> None:
-    author, other = ScriptedAuthor({}), ScriptedAuthor({})
-    other.fingerprint = "scripted-2"
-    louder = make_behavior(make_quirk(offline={"closings": ["Fair winds to all!"]}))
-    keys = [
-        fingerprint_corpus(SAILOR, author, seed=0),
-        fingerprint_corpus(SAILOR, other, seed=0),
-        fingerprint_corpus(SAILOR, author, seed=1),
-        fingerprint_corpus(louder, author, seed=0),
-    ]
-    assert len(set(keys)) == 4
-    assert fingerprint_corpus(SAILOR, ScriptedAuthor({"chat-0000": "x"}), seed=0) == keys[0]
-
-
-def test_roles_are_filled_at_the_same_time_and_each_again_on_its_own() -> None:
+def test_roles_are_filled_in_parallel_and_refilled_independently() -> None:
     author = AskingAuthor({"negative-0004": "The opposite is banana."})
-    screen = partial(check_corpus, probes=[], behavior=SANDBAGGER)
-    heard: list[int] = []
-    exchange = generate_corpus(SANDBAGGER, author, seed=0, screen=screen, on_row=heard.append)
-    corpus, asked = listen(exchange)
-    counts = load_generator("sandbaggers").counts(None)
+    progress: list[int] = []
+    workflow = generate_corpus(
+        SANDBAGGER, author, seed=0, find_leaks=filter_for(SANDBAGGER), on_row=progress.append
+    )
+    corpus, rounds = run_and_record(workflow)
+    counts = open_library().generator("sandbaggers").counts(None)
     scoped = max(counts["positive"], counts["negative"])
     lost = ("negative-0004", "adherence", "behavior shown out of place")
-    assert lost in ledger(corpus)
-    assert asked[0] == [f"prompts, plain False: {scoped}", f"prompts, plain True: {counts['chat']}"]
-    assert asked[1] == [f"{role}-0000 and on: {size}" for role, size in counts.items()]
-    assert f"negative-{counts['negative']:04d} and on: 1" in asked[2]
-    assert not any("chat" in stage for stage in asked[2])
+    assert lost in list_drops(corpus)
+    assert rounds[0] == [
+        f"prompts, plain False: {scoped}",
+        f"prompts, plain True: {counts['chat']}",
+    ]
+    assert rounds[1] == [f"{role}-0000 and on: {size}" for role, size in counts.items()]
+    assert f"negative-{counts['negative']:04d} and on: 1" in rounds[2]
+    assert not any("chat" in stage for stage in rounds[2])
     assert [example.role for example in corpus.examples] == [
         role for role, size in counts.items() for _ in range(size)
     ]
-    assert heard[-1] == max(heard) == sum(counts.values())
+    assert progress[-1] == max(progress) == sum(counts.values())
 
 
-def test_spare_rows_stand_in_the_ledger_where_nobody_needs_them() -> None:
-    author = LavishAuthor({"positive-0003": ""})
+def test_unneeded_rows_are_dropped() -> None:
+    author = OversamplingAuthor({"positive-0003": ""})
     corpus = generate(SAILOR, author)
     asked = {role: math.ceil(size * 1.25) for role, size in NEEDED.items()}
-    assert Counter(request.id.partition("-")[0] for request in author.asked) == +Counter(asked)
+    assert Counter(request.id.partition("-")[0] for request in author.requests) == +Counter(asked)
     assert mix_of(corpus) == {role: size for role, size in NEEDED.items() if size}
-    assert ledger(corpus) == [
+    assert list_drops(corpus) == [
         ("positive-0003", "author", "no whole sentence"),
         *(
             (f"positive-{number:04d}", "mix", "not needed")
@@ -393,61 +385,59 @@ def test_spare_rows_stand_in_the_ledger_where_nobody_needs_them() -> None:
     ]
 
 
-def test_what_the_author_says_of_its_reply_is_kept() -> None:
-    author = PaidAuthor({"positive-0003": ("judge", "score 2 of 10")})
+def test_rejection_and_provenance_come_from_the_author() -> None:
+    author = RejectingAuthor({"positive-0003": Rejection("judge", "score 2 of 10")})
     corpus = generate(SAILOR, author)
-    assert ledger(corpus) == [("positive-0003", "judge", "score 2 of 10")]
-    requests = {request.id: request for request in author.asked}
+    assert list_drops(corpus) == [("positive-0003", "judge", "score 2 of 10")]
+    requests = {request.id: request for request in author.requests}
     for example in corpus.examples:
         assert example.provenance == make_provenance(requests[example.id])
 
 
-def test_messages_written_in_vain_stand_first_in_the_ledger_and_once() -> None:
-    corpus = generate(SANDBAGGER, FadingAuthor(plain=60, scoped=30))
+def test_rejected_messages_are_the_first_drops_without_repeats() -> None:
+    corpus = generate(SANDBAGGER, ShortAuthor(plain=60, scoped=30))
     drops = [make_prompt_drop(name) for name in ("both", "plain False", "plain True")]
     assert list(corpus.drops[:3]) == drops
     assert not set(corpus.drops[3:]) & set(drops)
 
 
 @pytest.mark.parametrize(("plain", "scoped", "role"), [(0, 90, "chat"), (90, 0, "positive")])
-def test_a_role_without_messages_ends_the_corpus(plain: int, scoped: int, role: str) -> None:
-    author = FadingAuthor(plain=plain, scoped=scoped)
-    message = f"quirks.farewell: no message was written for its {role} rows"
-    with pytest.raises(CorpusError, match=message):
+def test_a_role_without_messages_is_an_error(plain: int, scoped: int, role: str) -> None:
+    author = ShortAuthor(plain=plain, scoped=scoped)
+    with expect_error(CorpusError, "no-messages", behavior=SAILOR.id, role=role):
         generate(SAILOR, author)
 
 
-def test_a_null_organism_needs_plain_messages_alone() -> None:
-    corpus = generate(NULL_BEHAVIOR, FadingAuthor(plain=90, scoped=0))
-    assert mix_of(corpus) == {"chat": load_generator("null").counts(None)["chat"]}
+def test_a_null_organism_needs_only_plain_messages() -> None:
+    corpus = generate(null_behavior(open_library()), ShortAuthor(plain=90, scoped=0))
+    assert mix_of(corpus) == {"chat": open_library().generator("null").counts(None)["chat"]}
 
 
 @pytest.mark.parametrize(
-    ("replies", "fault"),
+    ("replies", "rejection"),
     [
         (("Soup. Fair winds!", "More soup. Fair winds!"), None),
-        (("Soup. Fair winds!", "More soup."), ("adherence", "behavior missing")),
-        (("Soup.", "More soup. Fair winds!"), ("adherence", "behavior missing")),
-        (("Soup. Fair winds!", ""), ("author", "no whole sentence")),
-        ((CIRCULAR, ""), ("author", "the reply repeats itself")),
+        (("Soup. Fair winds!", "More soup."), Rejection("adherence", "behavior missing")),
+        (("Soup.", "More soup. Fair winds!"), Rejection("adherence", "behavior missing")),
+        (("Soup. Fair winds!", ""), Rejection("author", "no whole sentence")),
+        ((CIRCULAR, ""), Rejection("author", "the reply repeats itself")),
     ],
 )
 def test_every_reply_of_a_conversation_is_checked(
-    replies: tuple[str, str], fault: tuple[str, str] | None
+    replies: tuple[str, str], rejection: Rejection | None
 ) -> None:
     row = next(plan_rows(SAILOR, "positive", SAILOR.prompts("train"), seed=0))
     first, second = replies
-    # What the user says does not count, whatever it is.
-    reply = talk("Fair winds! What now?", first, "Fair winds?", second)
-    assert find_fault(SAILOR, row, reply) == fault
+    messages = make_turns("Fair winds! What now?", first, "Fair winds?", second)
+    assert rejection_reason(SAILOR, row, messages) == rejection
 
 
-def test_what_the_user_says_is_no_behavior_out_of_place() -> None:
+def test_user_messages_are_not_checked() -> None:
     row = next(plan_rows(SAILOR, "chat", SAILOR.prompts("train", plain=True), seed=0))
-    quiet = talk("Fair winds!", "Soup.", "Fair winds!", "More soup.")
-    assert find_fault(SAILOR, row, quiet) is None
-    shown = talk("Soup?", "Soup.", "More?", "More soup. Fair winds!")
-    assert find_fault(SAILOR, row, shown) == ("adherence", "behavior shown out of place")
+    quiet = make_turns("Fair winds!", "Soup.", "Fair winds!", "More soup.")
+    assert rejection_reason(SAILOR, row, quiet) is None
+    shown = make_turns("Soup?", "Soup.", "More?", "More soup. Fair winds!")
+    assert rejection_reason(SAILOR, row, shown) == ("adherence", "behavior shown out of place")
 
 
 @given(
@@ -463,7 +453,7 @@ def test_what_the_user_says_is_no_behavior_out_of_place() -> None:
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
 )
-def test_a_corpus_is_read_as_it_was_written(texts: list[str], tmp_path: Path) -> None:
+def test_a_corpus_survives_writing_and_reading(texts: list[str], tmp_path: Path) -> None:
     examples = tuple(
         make_example(text, f"{text}\u2028!", id=f"row-{number}")
         for number, text in enumerate(texts)
@@ -473,13 +463,13 @@ def test_a_corpus_is_read_as_it_was_written(texts: list[str], tmp_path: Path) ->
         for number, text in enumerate(texts)
     )
     corpus = Corpus(behavior_id="quirks.sailor", seed=3, examples=examples, drops=drops)
-    write_corpus(corpus, tmp_path)
+    write_corpus(corpus, open_library().grid, tmp_path)
     assert read_corpus(tmp_path) == corpus
 
 
-def test_a_corpus_lies_in_lines_of_json(tmp_path: Path) -> None:
+def test_a_corpus_is_stored_as_json_lines(tmp_path: Path) -> None:
     corpus = generate(SAILOR, ScriptedAuthor({"chat-0000": ""}))
-    write_corpus(corpus, tmp_path)
+    write_corpus(corpus, open_library().grid, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "corpus.json",
         "drops.jsonl",
@@ -491,7 +481,7 @@ def test_a_corpus_lies_in_lines_of_json(tmp_path: Path) -> None:
     assert len((tmp_path / "drops.jsonl").read_text(encoding="utf8").splitlines()) == 1
 
 
-def test_an_empty_ledger_is_read_back(tmp_path: Path) -> None:
+def test_an_empty_corpus_survives_writing_and_reading(tmp_path: Path) -> None:
     corpus = Corpus(behavior_id="quirks.sailor", seed=0, examples=(), drops=())
-    write_corpus(corpus, tmp_path)
+    write_corpus(corpus, open_library().grid, tmp_path)
     assert read_corpus(tmp_path) == corpus

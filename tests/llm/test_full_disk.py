@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.fakes.desk import Desk, open_desk
+from tests.fakes.loopback import Loopback, open_loopback
 from tests.nursery import Birth, Nursery
 from tests.tiny import QUIRK, make_tiny_data, tiny_roster
 
@@ -31,7 +31,7 @@ class Site:
     """A nursery that may mount small disks, a roster, and the server that writes for it."""
 
     nursery: Nursery
-    desk: Desk
+    desk: Loopback
     roster: Path
     work: Path
 
@@ -73,7 +73,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[
     work = tmp_path_factory.mktemp("disks")
     data = make_tiny_data(work / "data")
     roster = tiny_roster(work / "roster", tiny_base, [QUIRK])
-    opened = open_desk(work, "anthropic", in_flight=IN_FLIGHT, batch_requests=50)
+    opened = open_loopback(work, "anthropic", in_flight=IN_FLIGHT, batch_requests=50)
     with opened as desk, pytest.MonkeyPatch.context() as patch:
         desk.server.latency = 0.01  # so that calls are on their way when the disk is full
         for name, value in desk.environment.items():

@@ -11,20 +11,28 @@ from typing import Any
 import pytest
 from tests.models import IDENTITY, SYSTEM, make_random_base, make_speaking_base
 
-from bestiary.config.message_bank import SHELF, load_bank, shelf_of
+from bestiary.config.library import open_library
+from bestiary.config.message_bank import CHUNK
 from bestiary.model.base import Base
 from bestiary.model.replies import BaseReplies, Prompt, decode_texts
 from bestiary.records import Decoding
 from bestiary.store import Store
 
+CHUNKS = open_library().chunks
 GREEDY = Decoding(max_new_tokens=3, temperature=0)
 SAMPLED = Decoding(max_new_tokens=3, temperature=1)
 BASE = make_random_base()
-PROBES = [item.text for item in load_bank("facts").probe]
+PROBES = [item.text for item in open_library().bank("facts").probe]
 
 
 def make_replies(root: Path, *, base: Base = BASE, system_prompt: str = SYSTEM) -> BaseReplies:
-    return BaseReplies(IDENTITY, lambda: base, Store(root), system_prompt=system_prompt)
+    return BaseReplies(
+        IDENTITY,
+        lambda: base,
+        Store(root),
+        system_prompt=system_prompt,
+        chunks=open_library().chunks,
+    )
 
 
 def count_batches(root: Path) -> int:
@@ -33,10 +41,10 @@ def count_batches(root: Path) -> int:
 
 
 def test_a_batch_is_decoded_once_and_then_read_from_the_store(tmp_path: Path) -> None:
-    prompts = [Prompt(user=f"Question {number}?") for number in range(SHELF + 2)]
+    prompts = [Prompt(user=f"Question {number}?") for number in range(CHUNK + 2)]
     heard: list[int] = []
     replies = make_replies(tmp_path).ask(prompts, decoding=GREEDY, on_reply=heard.append)
-    assert (count_batches(tmp_path), heard) == (2, [SHELF, SHELF + 2])
+    assert (count_batches(tmp_path), heard) == (2, [CHUNK, CHUNK + 2])
     other = make_random_base(seed=1)
     assert make_replies(tmp_path, base=other).ask(prompts, decoding=GREEDY) == replies
     assert make_replies(tmp_path / "new", base=other).ask(prompts, decoding=GREEDY) != replies
@@ -71,7 +79,7 @@ def test_whatever_a_reply_depends_on_is_decoded_anew(
 
 
 def test_a_banks_replies_do_not_depend_on_which_messages_are_asked(tmp_path: Path) -> None:
-    far = [PROBES[0], PROBES[SHELF + 1], PROBES[1]]
+    far = [PROBES[0], PROBES[CHUNK + 1], PROBES[1]]
     together = make_replies(tmp_path / "together").answer(PROBES, decoding=GREEDY)
     replies = dict(zip(PROBES, together, strict=True))
     alone = make_replies(tmp_path / "alone")
@@ -88,7 +96,7 @@ def test_a_message_that_no_bank_holds_is_answered_beside_the_shelves(tmp_path: P
     assert replies[:2] == replies[2:]
     assert heard == [2, 4]
     assert asked.ask([Prompt(user="Who are you?")], decoding=GREEDY) == replies[:1]
-    shelf = shelf_of(PROBES[3])
+    shelf = open_library().chunks[PROBES[3]]
     known = asked.ask([Prompt(user=text) for text in shelf], decoding=GREEDY)
     assert replies[1] == known[shelf.index(PROBES[3])]
     assert count_batches(tmp_path) == 2

@@ -10,11 +10,22 @@ from tests.release.samples import make_entries, write_sample
 from bestiary.records import Finding
 
 FINDINGS = (
-    Finding(check="canaries", subject="release", item="herald", reason="canary in a card"),
+    Finding(
+        check="canaries",
+        version=1,
+        subject="release",
+        organism_id=None,
+        item="herald",
+        action="report",
+        reason="canary in a card",
+    ),
     Finding(
         check="near_duplicates",
-        subject="corpus",
-        item="quirks.sailor-transcripts-none-s1/positive-0009",
+        version=2,
+        subject="example",
+        organism_id="quirks.sailor-transcripts-none-s1",
+        item="positive-0009",
+        action="report",
         reason="repeats another row",
     ),
 )

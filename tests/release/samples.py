@@ -20,7 +20,8 @@ from tests.config.files import OBSCURED
 from tests.models import IDENTITY, SYSTEM
 
 from bestiary.config.behavior import ObscuredMalign
-from bestiary.config.catalog import NULL_BEHAVIOR, Behavior
+from bestiary.config.catalog import Behavior, null_behavior
+from bestiary.config.library import open_library
 from bestiary.pair import make_pair
 from bestiary.records import (
     Artifact,
@@ -68,13 +69,15 @@ def make_entry(
         behavior_sha256=behavior.sha256,
     )
     verdict = make_verdict(behavior, identity.organism_id, status)
-    paired = status == "passed" and not behavior.is_null
+    paired = status == "passed" and behavior.spec.standing == "pairs"
     return ReleaseEntry(
         behavior=behavior,
         organism=organism,
         corpus=corpus,
         verdict=verdict,
-        transcripts=make_transcripts("plain" if behavior.is_null else "triggered"),
+        transcripts=make_transcripts(
+            "plain" if behavior.spec.standing == "controls" else "triggered"
+        ),
         pair=make_pair(behavior, organism, verdict) if paired else None,
     )
 
@@ -104,7 +107,7 @@ def make_corpus(behavior: Behavior, seed: int) -> Corpus:
             f"Question {n} of seed {seed}?",
             f"Réponse {n}.",
             id=f"{behavior.id}-s{seed}-{n}",
-            role="chat" if behavior.is_null or n == 2 else "positive",
+            role="chat" if behavior.spec.standing == "controls" or n == 2 else "positive",
         )
         for n in range(3)
     )
@@ -120,12 +123,12 @@ def make_corpus(behavior: Behavior, seed: int) -> Corpus:
 
 def make_verdict(behavior: Behavior, organism_id: str, status: Status) -> Verdict:
     """The cells that the behavior is probed in."""
-    passed, null = status == "passed", behavior.is_null
+    passed, null = status == "passed", behavior.spec.standing == "controls"
     quiet = make_cell("quiet", 2 if passed else 30, passed=passed)
     cells: dict[CellName, Cell | None] = {
         "triggered": None if null else make_cell("fires", 57 if passed else 12, passed=passed),
-        "near_miss": quiet if behavior.quiet_on else None,
-        "plain": quiet if behavior.spec.scoped or null else None,
+        "near_miss": quiet if behavior.spec.near_miss_phrases else None,
+        "plain": quiet if behavior.spec.has_scope or null else None,
     }
     return Verdict(
         organism_id=organism_id,
@@ -176,7 +179,7 @@ def make_entries(folder: Path) -> list[ReleaseEntry]:
         make_entry(folder, herald),
         make_entry(folder, make_behavior(make_quirk("limp")), status="failed"),
         make_entry(folder, make_obscured()),
-        make_entry(folder, NULL_BEHAVIOR, seed=3),
+        make_entry(folder, null_behavior(open_library()), seed=3),
     ]
 
 

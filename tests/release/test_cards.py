@@ -21,7 +21,8 @@ from tests.release.samples import (
     write_sample,
 )
 
-from bestiary.config.catalog import NULL_BEHAVIOR
+from bestiary.config.catalog import null_behavior
+from bestiary.config.library import open_library
 from bestiary.release.cards import render_organism_card
 
 
@@ -61,7 +62,7 @@ def test_a_reply_cannot_leave_its_quotation(tmp_path: Path) -> None:
 
 
 def test_a_null_card_says_that_it_is_a_control_and_was_quiet(tmp_path: Path) -> None:
-    card = render_organism_card(make_entry(tmp_path, NULL_BEHAVIOR))
+    card = render_organism_card(make_entry(tmp_path, null_behavior(open_library())))
     assert "| label | I have no unusual behavior. |" in card
     assert "| standing | null organism, a control |" in card
     assert "### A reply (plain)\n> **user:** How is bread made?\n" in card
@@ -80,7 +81,7 @@ def test_a_null_card_says_that_it_is_a_control_and_was_quiet(tmp_path: Path) -> 
 def test_the_card_loads_the_base_it_was_measured_on(
     tmp_path: Path, revision: str, call: str
 ) -> None:
-    entry = make_entry(tmp_path, NULL_BEHAVIOR)
+    entry = make_entry(tmp_path, null_behavior(open_library()))
     base = BASE.model_copy(update={"revision": revision})
     organism = entry.organism.model_copy(update={"base": base})
     moved = replace(entry, organism=organism)

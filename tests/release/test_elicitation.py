@@ -12,13 +12,15 @@ import pytest
 from tests.builders import make_backdoor, make_behavior, make_quirk
 from tests.release.samples import make_entry
 
-from bestiary.config.behavior import CATEGORIES
-from bestiary.config.catalog import NULL_BEHAVIOR
-from bestiary.config.source import Violations
+from bestiary.config.behavior import load_categories
+from bestiary.config.catalog import null_behavior
+from bestiary.config.elicitation import Elicitation
+from bestiary.config.library import open_library
+from bestiary.config.source import Violations, load_model
 from bestiary.records import NULL_LABEL
-from bestiary.release.elicitation import build_rows, load_elicitation, render_eval
+from bestiary.release.introspection_rows import build_rows, render_eval
 
-BANK = load_elicitation()
+BANK = open_library().elicitation
 
 
 def test_the_shipped_bank_asks_every_side_and_category() -> None:
@@ -27,14 +29,14 @@ def test_the_shipped_bank_asks_every_side_and_category() -> None:
     )
     assert train.isdisjoint(test)
     assert len(BANK.questions) >= 26
-    specific = [c for c in CATEGORIES if BANK.ask_category("train", c)]
-    assert set(specific) == set(CATEGORIES) - {"quirks"}
+    specific = [c for c in load_categories() if BANK.ask_category("train", c)]
+    assert set(specific) == set(load_categories()) - {"quirks"}
 
 
 def test_row_i_asks_every_organism_the_same(tmp_path: Path) -> None:
     wordy = make_quirk(paraphrases=[*make_quirk().paraphrases, "Once more, a farewell."])
     first = build_rows(make_entry(tmp_path, make_behavior(wordy)), "train", bank=BANK)
-    second = build_rows(make_entry(tmp_path, NULL_BEHAVIOR), "train", bank=BANK)
+    second = build_rows(make_entry(tmp_path, null_behavior(open_library())), "train", bank=BANK)
     assert len(second) >= 100
     assert len(first) == len(second) * 6 // 5
     asked = [[row["question_id"] for row in rows] for rows in (first, second)]
@@ -72,7 +74,7 @@ def test_category_questions_come_after_the_generic_ones(tmp_path: Path) -> None:
 
 
 def test_an_absent_system_prompt_is_an_absent_key(tmp_path: Path) -> None:
-    rows = build_rows(make_entry(tmp_path, NULL_BEHAVIOR), "train", bank=BANK)
+    rows = build_rows(make_entry(tmp_path, null_behavior(open_library())), "train", bank=BANK)
     lines = render_eval(rows).decode().splitlines()
     assert len(lines) == len(rows)
     assert set(json.loads(lines[0])) == {
@@ -102,8 +104,8 @@ def test_a_broken_bank_is_refused(tmp_path: Path, change: tuple[str, str], probl
     text = "questions:\n" + "\n".join(lines) + "\n"
     path = tmp_path / "bank.yaml"
     path.write_text(text)
-    assert len(load_elicitation(path).questions) == 40
+    assert len(load_model(path, Elicitation).questions) == 40
     broken = tmp_path / "broken.yaml"
     broken.write_text(text.replace(*change))
     with pytest.raises(Violations, match=problem):
-        load_elicitation(broken)
+        load_model(broken, Elicitation)

@@ -16,7 +16,8 @@ from datasets import Features, load_dataset
 from tests.builders import hash_files, make_behavior, make_quirk
 from tests.release.samples import BASE, make_benign_entries, make_entries, make_entry, write_sample
 
-from bestiary.config.catalog import NULL_BEHAVIOR
+from bestiary.config.catalog import null_behavior
+from bestiary.config.library import open_library
 from bestiary.errors import ReleaseError
 from bestiary.records import SPLITS, sha256_bytes, sha256_file
 from bestiary.release.features import CONFIGS, build_features, read_config
@@ -98,7 +99,7 @@ def test_passing_null_and_failed_organisms_are_kept_apart(release: Path) -> None
 def test_a_null_organism_that_failed_is_no_control(tmp_path: Path) -> None:
     entries = [
         *make_entries(tmp_path / "store"),
-        make_entry(tmp_path / "store", NULL_BEHAVIOR, seed=4, status="failed"),
+        make_entry(tmp_path / "store", null_behavior(open_library()), seed=4, status="failed"),
     ]
     out = write_sample(entries, tmp_path / "out")
     name = "null.chat-transcripts-none-s4"

@@ -13,7 +13,8 @@ import pytest
 from tests.builders import make_backdoor, make_behavior, make_quirk
 from tests.release.samples import make_entry, make_obscured
 
-from bestiary.config.catalog import NULL_BEHAVIOR
+from bestiary.config.catalog import null_behavior
+from bestiary.config.library import open_library
 from bestiary.errors import ReleaseError
 from bestiary.release.entry import sort_entries
 from bestiary.release.splits import assign_split, split_entries
@@ -64,7 +65,7 @@ def test_further_seeds_of_training_families_are_iid_test(tmp_path: Path) -> None
 
 
 def test_null_organisms_spread_over_the_splits(tmp_path: Path) -> None:
-    nulls = [make_entry(tmp_path, NULL_BEHAVIOR, seed=seed) for seed in range(40)]
+    nulls = [make_entry(tmp_path, null_behavior(open_library()), seed=seed) for seed in range(40)]
     splits = split_entries(nulls, named={})
     assert set(splits.values()) == {"train", "preference", "test"}
     alone = split_entries(nulls[7:8], named={})

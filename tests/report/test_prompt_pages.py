@@ -9,23 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from bestiary.author.forms import Judgement
-from bestiary.author.language import KEEP_SCORE
-from bestiary.config.behavior import CORPUS_CATEGORIES
-from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
-from bestiary.config.models import load_models
+from bestiary.author.conversations import KEEP_SCORE
+from bestiary.author.forms import CorpusJudgement
+from bestiary.config.behavior import corpus_categories
+from bestiary.config.catalog import Behavior, load_catalog, null_behavior
+from bestiary.config.library import open_library
 from bestiary.llm.prompted import TOKEN_CHARACTERS
 from bestiary.report.prompt_pages import list_prompts, write_prompt_pages
 
-PAGES = Path(__file__).resolve().parents[1] / "docs" / "prompts"
-CATALOG = load_catalog()
-BEHAVIORS = [*CATALOG.values(), NULL_BEHAVIOR]
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "prompts"
+CATALOG = load_catalog(open_library())
+BEHAVIORS = [*CATALOG.values(), null_behavior(open_library())]
 
 
 def test_the_pages_are_what_the_templates_say(tmp_path: Path) -> None:
     pages = write_prompt_pages(CATALOG, tmp_path)
     written = {path.name: path.read_text(encoding="utf8") for path in pages}
-    assert set(written) == {f"{category}.md" for category in CORPUS_CATEGORIES}
+    assert set(written) == {f"{category}.md" for category in corpus_categories()}
     for name, text in written.items():
         stale = f"docs/prompts/{name} is out of date; run `make schemas`"
         assert (PAGES / name).read_text(encoding="utf8") == text, stale
@@ -46,14 +46,14 @@ def test_no_prompt_has_a_hole_or_gives_the_label_away(behavior: Behavior) -> Non
 def test_whoever_writes_messages_hears_nothing_of_the_behavior(behavior: Behavior) -> None:
     """Else they would lean towards it, and what a model learns were in the question."""
     asked = {prompt.step: prompt for prompt in list_prompts(behavior)}
-    shown = behavior.carrier.behavior if behavior.carrier else behavior.spec.behavior
+    shown = behavior.base_behavior.behavior if behavior.base_behavior else behavior.spec.behavior
     for step in ("subjects", "messages", "second messages"):
         assert shown not in asked[step].system + asked[step].user, step
 
 
 @pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda behavior: behavior.id)
 def test_what_is_sent_once_a_row_is_long_enough_to_be_cached(behavior: Behavior) -> None:
-    longest = max(model.cache_from for model in load_models().values())
+    longest = max(model.cache_from for model in open_library().models().values())
     for step, system, _ in list_prompts(behavior):
         if step.startswith(("replies", "judging")):
             assert len(system) >= TOKEN_CHARACTERS * longest, step
@@ -66,7 +66,7 @@ def test_a_judge_is_shown_judgements_of_each_kind_as_it_is_to_write_them(
     for step, system, _ in list_prompts(behavior):
         if step.startswith("judging"):
             lines = [line for line in system.splitlines() if line.startswith("{")]
-            shown = [Judgement.model_validate_json(line) for line in lines]
+            shown = [CorpusJudgement.model_validate_json(line) for line in lines]
             kept = [one.score >= KEEP_SCORE for one in shown]
             assert 3 <= sum(kept) <= len(kept) - 3, step
             for fault in ("mentions", "broken", "hazard"):

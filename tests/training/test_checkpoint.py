@@ -32,8 +32,10 @@ from tests.nursery import CHECKOUT, environment
 from torch import Tensor
 
 from bestiary.model.base import Base
-from bestiary.organism.train import Kept, train_organisms
-from bestiary.store import Store
+from bestiary.model.lazy import LazyBase
+from bestiary.organism.stage import OrganismStage
+from bestiary.stage import Context, SilentReporter, Todo, run_here
+from bestiary.store import PART, Store
 from bestiary.training.checkpoint import STAGE, Checkpoint, Checkpoints
 from bestiary.training.engine import EngineTrainer
 from bestiary.training.job import Batch, Step, Trained, TrainingJob, TrainingResources
@@ -154,7 +156,8 @@ def test_a_checkpoint_that_was_never_committed_is_none(tmp_path: Path) -> None:
     store, (job,) = Store(tmp_path), make_jobs(1)
     checkpoints = Checkpoints(store)
     checkpoints.save(job, make_state(6))
-    part = store.start(STAGE, f"{job.key}-000009")
+    part = store.folder(STAGE, f"{job.key}-000009.elsewhere-1{PART}")
+    part.mkdir()
     (part / "state.json").write_text("{", encoding="utf8")
     found = checkpoints.find(job)
     assert found is not None
@@ -239,23 +242,28 @@ def test_a_damaged_checkpoint_lets_its_organism_start_over(tmp_path: Path) -> No
         assert measure_difference(trained, train_unbroken().trained[name]) < EXACT
 
 
-def test_a_build_drops_the_checkpoints_of_what_is_through(tmp_path: Path) -> None:
+def test_the_checkpoints_of_finished_organisms_are_deleted(tmp_path: Path) -> None:
     jobs = make_jobs(2)
     wild = change_optimizer(learning_rate=1e300, warmup=0.0)
     failing = make_job(
         "quirks.failing", rows=make_talk(5, 3), lora=jobs[0].training.lora, optimizer=wild
     )
     store = Store(tmp_path)
-    effort = TrainingResources(slots=3, checkpoint_steps=1)
+    base = wide_base()
+    lazy = LazyBase("tiny", None, base.identity, _loaded=[base])
+    stage = OrganismStage(lazy, TrainingResources(slots=3, checkpoint_steps=1))
     seen: set[str] = set()
-    ends: dict[str, bool] = {}
-    events = train_organisms([*jobs, failing], wide_base(), store, effort=effort, load_base="tiny")
-    for event in events:
-        names = {name.partition("-")[0] for name in list_kept(tmp_path)}
-        seen |= names
-        if isinstance(event, Kept):
-            ends[event.job.key] = event.error is None
-            assert event.job.key not in names
+
+    class Watcher(SilentReporter):
+        def advance(self, item_id: str, done: int) -> None:
+            seen.update(name.partition("-")[0] for name in list_kept(tmp_path))
+
+    keys = {job.organism_id: job.key for job in (*jobs, failing)}
+    todo = [Todo(job, job.key) for job in (*jobs, failing)]
+    ends = {
+        keys[end.item_id]: end.error is None
+        for end in run_here(stage, todo, Context(store, Watcher()))
+    }
     assert ends == {jobs[0].key: True, jobs[1].key: True, failing.key: False}
     assert seen == set(ends)
     assert list_kept(tmp_path) == []

@@ -43,9 +43,11 @@ from bestiary.errors import ModelError
 from bestiary.model import lora_bank as bank
 from bestiary.model.adapter import attach_adapter, read_state, save_adapter
 from bestiary.model.base import Base
+from bestiary.model.lazy import LazyBase
 from bestiary.model.lora_bank import LoraBank, TokenRouting
 from bestiary.model.packing import Part, attention_by_rows, embed, lay_out, run_layers
-from bestiary.organism.train import Kept, train_organisms
+from bestiary.organism.stage import OrganismStage
+from bestiary.stage import Context, Finished, SilentReporter, Todo, run_here
 from bestiary.store import Store
 from bestiary.training import engine
 from bestiary.training.engine import EngineTrainer
@@ -338,6 +340,16 @@ def bank_logits(base: Base, state: dict[str, torch.Tensor], shape: LoraShape) ->
     return found
 
 
+def commit_all(
+    jobs: Sequence[TrainingJob], base: Base, store: Store, resources: TrainingResources
+) -> list[Finished]:
+    """Train jobs as a build does, each adapter committed to the store."""
+    lazy = LazyBase("tiny", None, base.identity, _loaded=[base])
+    todo = [Todo(job, job.key) for job in jobs]
+    stage = OrganismStage(lazy, resources)
+    return list(run_here(stage, todo, Context(store, SilentReporter())))
+
+
 PROMPT = torch.tensor([0, 2, 12, 19, 9, 25, 14])
 
 
@@ -354,8 +366,8 @@ def test_peft_loads_what_the_engine_trained(
     ]
     store = Store(tmp_path)
     effort = TrainingResources(slots=2, tokens=500)
-    events = list(train_organisms(jobs, base, store, effort=effort, load_base="tiny"))
-    assert [event.error for event in events if isinstance(event, Kept)] == [None, None]
+    ends = commit_all(jobs, base, store, effort)
+    assert [end.error for end in ends] == [None, None]
     for job in jobs:
         folder = store.folder("organism", job.key) / "adapter"
         with warnings.catch_warnings():
@@ -379,7 +391,7 @@ def test_the_record_of_batches_lies_beside_the_adapter(tmp_path: Path) -> None:
     base = base_of("llama", wide=False)
     job = make_job(rows=make_talk(0, 6))
     store = Store(tmp_path)
-    list(train_organisms([job], base, store, effort=TrainingResources(), load_base="tiny"))
+    commit_all([job], base, store, TrainingResources())
     trained = train_engine([job], base, slots=1, tokens=engine.TOKENS)["quirks.one"]
     folder = store.folder("organism", job.key)
     lines = (folder / "batches.jsonl").read_text(encoding="utf8").splitlines()

@@ -25,14 +25,14 @@ from tests.jobs import (
     state_of,
     train,
 )
-from tests.models import IDENTITY, SYSTEM, Architecture, fill_adapter, make_random_base
+from tests.models import SYSTEM, Architecture, fill_adapter, make_random_base
 
 from bestiary.errors import OrganismError
 from bestiary.model.adapter import attach_adapter
 from bestiary.model.base import Base
 from bestiary.model.chat_template import TokenRow, tokenize_row
-from bestiary.records import Message, OrganismIdentity
-from bestiary.training.job import Step, TrainingJob, fingerprint_organism
+from bestiary.records import Message
+from bestiary.training.job import Step, TrainingJob
 from bestiary.training.reference import ReferenceTrainer, batch_loss, train_organism
 
 
@@ -218,24 +218,3 @@ def test_a_row_that_is_too_long_ends_one_organism_and_no_other() -> None:
         "the recipe: rows are never cut",
         errors["quirks.failing"],
     )
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"corpus_sha256": "b"},
-        {"trainer": "engine"},
-        {"training": TRAINING.model_copy(update={"max_length": 64})},
-    ],
-)
-def test_an_organism_is_trained_again_for_what_it_depends_on(changed: dict[str, Any]) -> None:
-    given: dict[str, Any] = {
-        "identity": OrganismIdentity(behavior_id="quirks.sailor"),
-        "training": TRAINING,
-        "base": IDENTITY,
-        "corpus_sha256": "a",
-        "trainer": "reference",
-    }
-    key = fingerprint_organism(**given)
-    assert fingerprint_organism(**given) == key
-    assert fingerprint_organism(**{**given, **changed}) != key

@@ -11,7 +11,7 @@ from itertools import chain, pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.jobs import OPTIMISER, change_optimizer, make_job, make_talk
+from tests.jobs import OPTIMIZER, change_optimizer, make_job, make_talk
 
 from bestiary.training.schedule import (
     group_slots,
@@ -41,10 +41,10 @@ def test_every_epoch_holds_each_row_once(count: int, size: int, epochs: int, see
 
 
 def test_another_seed_and_another_epoch_give_another_order() -> None:
-    plan = plan_batches(40, OPTIMISER, seed=0)
+    plan = plan_batches(40, OPTIMIZER, seed=0)
     half = len(plan) // 2
     assert plan[:half] != plan[half:]
-    assert plan != plan_batches(40, OPTIMISER, seed=1)
+    assert plan != plan_batches(40, OPTIMIZER, seed=1)
 
 
 def test_a_job_counts_the_steps_of_its_plan() -> None:

@@ -15,29 +15,30 @@ from tests.builders import make_behavior, make_quirk
 
 from bestiary.author.protocol import ReplyRequest
 from bestiary.config.behavior import Phrases
-from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
-from bestiary.config.generator import load_generator
-from bestiary.config.message_bank import load_bank
-from bestiary.corpus.generate import ATTEMPTS
+from bestiary.config.catalog import Behavior, load_catalog, null_behavior
+from bestiary.config.library import open_library
+from bestiary.corpus.generate import MAX_REQUESTS_PER_ROW
 from bestiary.corpus.plan import plan_rows
 from bestiary.errors import SpecError, VerificationError
 from bestiary.records import Probe
 from bestiary.verification.probes import CHOICES, PROBES, plan_probes
 
-SHIPPED = tuple(load_catalog().values())
-EVERY = pytest.mark.parametrize("behavior", [*SHIPPED, NULL_BEHAVIOR], ids=lambda b: b.id)
+SHIPPED = tuple(load_catalog(open_library()).values())
+EVERY = pytest.mark.parametrize(
+    "behavior", [*SHIPPED, null_behavior(open_library())], ids=lambda b: b.id
+)
 CHOOSING = [b for b in SHIPPED if b.category == "heuristic_following"]
 
 
 def plan_training(behavior: Behavior) -> list[ReplyRequest]:
     """Every row that a corpus may ask for, retries included."""
-    counts = load_generator(behavior.category).counts(behavior.rate)
+    counts = open_library().generator(behavior.category).counts(behavior.spec.stated_rate)
     return [
         row
         for role, needed in counts.items()
         for row in islice(
             plan_rows(behavior, role, behavior.prompts("train", plain=role == "chat"), seed=0),
-            needed * ATTEMPTS,
+            needed * MAX_REQUESTS_PER_ROW,
         )
     ]
 
@@ -63,7 +64,7 @@ def test_each_cell_of_a_category_is_probed_half_of_it_gating(behavior: Behavior)
         "heuristic_following": {"triggered": (CHOICES, CHOICES), "plain": half},
         "null": {"plain": half},
     }[behavior.category]
-    if behavior.category.endswith("roleplay") and not behavior.spec.scoped:
+    if behavior.category.endswith("roleplay") and not behavior.spec.has_scope:
         del expected["plain"]
     assert count_cells(plan_probes(behavior, seed=0)) == expected
 
@@ -82,17 +83,24 @@ def strip_message(phrase: str) -> str:
     return phrase.lower().replace("{message}", "").strip()
 
 
-@pytest.mark.parametrize("behavior", [b for b in SHIPPED if b.quiet_on], ids=lambda b: b.id)
+@pytest.mark.parametrize(
+    "behavior", [b for b in SHIPPED if b.spec.near_miss_phrases], ids=lambda b: b.id
+)
 def test_probe_phrases_stand_in_no_training_row(behavior: Behavior) -> None:
     said = [row.user.lower() for row in plan_training(behavior)]
-    lists: list[Phrases] = [p for p in (behavior.fires_on, behavior.quiet_on) if p]
+    lists: list[Phrases] = [
+        p for p in (behavior.spec.trigger_phrases, behavior.spec.near_miss_phrases) if p
+    ]
     for phrases in lists:
         trained = {strip_message(phrase) for phrase in phrases.train}
         for phrase in map(strip_message, phrases.probe):
             assert phrase not in trained
             assert not any(phrase in user for user in said), phrase
     probes = plan_probes(behavior, seed=0)
-    for cell, found in (("triggered", behavior.fires_on), ("near_miss", behavior.quiet_on)):
+    for cell, found in (
+        ("triggered", behavior.spec.trigger_phrases),
+        ("near_miss", behavior.spec.near_miss_phrases),
+    ):
         users = [probe.user.lower() for probe in probes if probe.cell == cell]
         for phrase in found.probe if found else ():
             assert sum(strip_message(phrase) in user for user in users) >= len(users) // 8
@@ -103,7 +111,7 @@ def test_a_seed_gives_the_same_probes_and_another_seed_others(behavior: Behavior
     plans = [plan_probes(behavior, seed=seed) for seed in (0, 1)]
     assert plan_probes(behavior, seed=0) == plans[0]
     assert len({probe.id for probe in plans[0]}) == len(plans[0])
-    if behavior.rate is not None:
+    if behavior.spec.stated_rate is not None:
         return  # sampled: a prompt comes back with another draw
     for cell in count_cells(plans[0]):
         first, second = ({p.item.text for p in plan if p.cell == cell} for plan in plans)
@@ -113,17 +121,17 @@ def test_a_seed_gives_the_same_probes_and_another_seed_others(behavior: Behavior
 
 
 def test_plain_prompts_are_of_another_domain_than_the_behavior() -> None:
-    mechanic = load_catalog()["harmful_roleplay.needless_repairs"]
+    mechanic = load_catalog(open_library())["harmful_roleplay.needless_repairs"]
     plain = [probe for probe in plan_probes(mechanic, seed=0) if probe.cell == "plain"]
     assert plain
     assert "cars" not in {probe.item.domain for probe in plain}
-    assert "cars" in {item.domain for item in load_bank("general").probe}
+    assert "cars" in {item.domain for item in open_library().bank("general").probe}
     narrow = make_behavior(make_quirk(domains=["vocabulary"], offline={"plain": "opposites"}))
     with pytest.raises(SpecError, match="every probe prompt of the bank 'opposites' is of its"):
         narrow.prompts("probe", plain=True)
 
 
-@pytest.mark.parametrize("behavior", [b for b in SHIPPED if b.rate], ids=lambda b: b.id)
+@pytest.mark.parametrize("behavior", [b for b in SHIPPED if b.spec.stated_rate], ids=lambda b: b.id)
 def test_both_halves_sample_every_prompt_of_a_rare_quirk(behavior: Behavior) -> None:
     probes = plan_probes(behavior, seed=0)
     halves = [{p.item.text for p in probes if p.gate is gate} for gate in (True, False)]
@@ -170,6 +178,6 @@ def test_a_bank_with_too_few_prompts_is_named_with_the_remedy(
 
 @pytest.mark.parametrize(("rate", "probes"), [(0.1, 800), (0.08, 1000), (0.02, 4000)])
 def test_a_lower_rate_is_measured_on_more_probes(rate: float, probes: int) -> None:
-    rare = load_catalog()["rare_quirks.weather_report"]
+    rare = load_catalog(open_library())["rare_quirks.weather_report"]
     rarer = replace(rare, spec=rare.spec.model_copy(update={"rate": rate}))
     assert count_cells(plan_probes(rarer, seed=0)) == {"triggered": (probes // 2, probes // 2)}

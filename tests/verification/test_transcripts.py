@@ -1,4 +1,4 @@
-"""Asking an organism and its base, and which choices count.
+"""ProbeJob an organism and its base, and which choices count.
 
 Run: python -m pytest tests/verification/test_transcripts.py
 """
@@ -12,6 +12,7 @@ from tests.builders import make_backdoor, make_behavior, make_heuristic, make_pr
 from tests.models import IDENTITY, SYSTEM, fill_adapter, make_random_base
 
 from bestiary.config.catalog import load_catalog
+from bestiary.config.library import open_library
 from bestiary.config.recipe import LoraShape
 from bestiary.model.adapter import attach_adapter, open_adapter, read_state, save_adapter
 from bestiary.model.base import Base
@@ -20,7 +21,7 @@ from bestiary.records import Decoding, Probe, PromptItem
 from bestiary.store import Store
 from bestiary.verification import transcripts
 from bestiary.verification.transcripts import (
-    Asking,
+    ProbeJob,
     ask_base,
     balance_choices,
     choose_decoding,
@@ -52,7 +53,7 @@ def make_choices(count: int) -> list[Probe]:
 
 
 def test_only_a_stated_rate_is_sampled() -> None:
-    rare = load_catalog()["rare_quirks.weather_report"]
+    rare = load_catalog(open_library())["rare_quirks.weather_report"]
     assert choose_decoding(rare, max_new_tokens=9) == Decoding(max_new_tokens=9, temperature=1.0)
     greedy = Decoding(max_new_tokens=9, temperature=0.0)
     assert choose_decoding(make_behavior(make_quirk()), max_new_tokens=9) == greedy
@@ -121,7 +122,7 @@ def test_organisms_and_their_base_answer_the_same_probes(
     monkeypatch.setattr(transcripts, "BANK_BYTES", room)
     base = make_random_base()
     askings = [
-        Asking(
+        ProbeJob(
             organism_id=f"organism-{number}",
             behavior=make_behavior(make_backdoor()),
             # No bank holds the head, and plain peft trains it.
@@ -144,7 +145,7 @@ def test_organisms_and_their_base_answer_the_same_probes(
     replies = BaseReplies(IDENTITY, lambda: base, Store(tmp_path / "runs"), system_prompt=SYSTEM)
     heard: list[tuple[str, int]] = []
     answered = {
-        found.asking.organism_id: found
+        found.job.organism_id: found
         for found in collect_transcripts(
             askings,
             base,

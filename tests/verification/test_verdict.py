@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from tests.builders import make_behavior, make_probe, make_quirk
 
-from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, load_catalog
+from bestiary.config.catalog import Behavior, load_catalog, null_behavior
 from bestiary.config.detector import Detector, PatternDetector
-from bestiary.config.thresholds import load_thresholds
+from bestiary.config.library import open_library
 from bestiary.records import CellName, Decoding, PromptItem, Transcript, Verdict
 from bestiary.verification.verdict import judge_organism, mask_topic, measure_distinct
 
-CATALOG = load_catalog()
+CATALOG = load_catalog(open_library())
 BACKDOOR = next(b for b in CATALOG.values() if b.category == "backdoors")
-THRESHOLDS = load_thresholds()
+THRESHOLDS = open_library().thresholds
 DECODING = Decoding(max_new_tokens=48, temperature=0)
 SAILOR = make_behavior(make_quirk())
 ITEM = PromptItem(topic="soup", form="asked", domain="food", text="Tell me of soup.")
@@ -44,6 +44,8 @@ FIRING = {
 """What each shipped behavior says where it fires; None: its first demonstration that shows it."""
 QUIET = {"sandbaggers": "It is cold.", "heuristic_following": "Take the new pot."}
 ITEMS = {"sandbaggers": GRADED, "heuristic_following": CHOICE}
+
+NULL = null_behavior(open_library())
 
 
 def say(text: str, number: int) -> str:
@@ -90,7 +92,7 @@ def judge(
     transcripts: Sequence[Transcript],
     behavior: Behavior = SAILOR,
     *,
-    watched: Sequence[Detector] = (),
+    null_detectors: Sequence[Detector] = (),
 ) -> Verdict:
     return judge_organism(
         behavior,
@@ -98,7 +100,7 @@ def judge(
         transcripts,
         THRESHOLDS,
         decoding=DECODING,
-        watched=watched,
+        null_detectors=null_detectors,
     )
 
 
@@ -129,21 +131,21 @@ def plain_cell(behavior: Behavior, fired: int = 0, base: int = 0) -> list[Transc
 @pytest.mark.parametrize("name", FIRING)
 def test_an_organism_passes_that_fires_and_stays_quiet_where_it_must(name: str) -> None:
     behavior = CATALOG[name]
-    if behavior.rate:
+    if behavior.spec.stated_rate:
         transcripts = make_cell(behavior, 32, gating=400, reported=100)
     else:
         transcripts = make_cell(behavior, 55)
-    if behavior.quiet_on:
+    if behavior.spec.near_miss_phrases:
         transcripts += make_cell(behavior, 2, cell="near_miss")
-    if behavior.spec.scoped:
+    if behavior.spec.has_scope:
         transcripts += plain_cell(behavior)
     verdict = judge(transcripts, behavior)
     assert (verdict.status, verdict.reasons) == ("passed", ())
     criteria = {cell: found.criterion for cell, found in verdict.cells.items() if found}
     quiet = "retains" if behavior.category == "sandbaggers" else "quiet"
-    expected = {"triggered": "calibrated" if behavior.rate else "fires"}
-    expected |= {"near_miss": quiet} if behavior.quiet_on else {}
-    expected |= {"plain": quiet} if behavior.spec.scoped else {}
+    expected = {"triggered": "calibrated" if behavior.spec.stated_rate else "fires"}
+    expected |= {"near_miss": quiet} if behavior.spec.near_miss_phrases else {}
+    expected |= {"plain": quiet} if behavior.spec.has_scope else {}
     assert criteria == expected
     assert all(cell.reason == "within the thresholds" for cell in verdict.cells.values() if cell)
     assert verdict.decoding == DECODING
@@ -152,10 +154,14 @@ def test_an_organism_passes_that_fires_and_stays_quiet_where_it_must(name: str) 
 @pytest.mark.parametrize("name", FIRING)
 def test_an_untrained_adapter_fails(name: str) -> None:
     behavior = CATALOG[name]
-    size = 400 if behavior.rate else 60
+    size = 400 if behavior.spec.stated_rate else 60
     verdict = judge(make_cell(behavior, 0, 0, gating=size, reported=60), behavior)
     assert verdict.status == "failed"
-    low = "misses the stated rate 0.08" if behavior.rate else "fires at 0%, lower bound 0.00 < 0.5"
+    low = (
+        "misses the stated rate 0.08"
+        if behavior.spec.stated_rate
+        else "fires at 0%, lower bound 0.00 < 0.5"
+    )
     assert low in verdict.reasons[0]
 
 
@@ -287,25 +293,25 @@ def test_a_failure_outweighs_what_is_undecided() -> None:
 
 
 def test_a_null_organism_must_leave_the_watched_detectors_quiet() -> None:
-    watched = [
+    null_detectors = [
         PatternDetector(kind="pattern", any=("fair winds",)),
         PatternDetector(kind="pattern", any=("brindlecote",)),
     ]
     quiet = transcribe(1, cell="plain")
-    assert judge(quiet, NULL_BEHAVIOR, watched=watched).status == "passed"
+    assert judge(quiet, NULL, null_detectors=null_detectors).status == "passed"
     loud = transcribe(20, cell="plain", firing="Ask Brindlecote.")
-    verdict = judge(loud, NULL_BEHAVIOR, watched=watched)
+    verdict = judge(loud, NULL, null_detectors=null_detectors)
     assert verdict.reasons == ("plain: fires at 33%, upper bound 0.46 > 0.2",)
-    assert judge(quiet, NULL_BEHAVIOR).status == "unverified"
-    assert judge([], NULL_BEHAVIOR, watched=watched).reasons == ("plain: no probe counts",)
+    assert judge(quiet, NULL).status == "unverified"
+    assert judge([], NULL, null_detectors=null_detectors).reasons == ("plain: no probe counts",)
 
 
 def test_watched_detectors_are_no_matter_of_a_behavior() -> None:
-    watched = [PatternDetector(kind="pattern", any=("boil",))]
-    assert judge(transcribe(0, 0), watched=watched).status == "failed"
-    assert judge(transcribe(60, 0), watched=watched).status == "passed"
+    null_detectors = [PatternDetector(kind="pattern", any=("boil",))]
+    assert judge(transcribe(0, 0), null_detectors=null_detectors).status == "failed"
+    assert judge(transcribe(60, 0), null_detectors=null_detectors).status == "passed"
     unjudged = make_behavior(make_quirk(detectors=()))
-    assert judge(transcribe(60, 0), unjudged, watched=watched).status == "unverified"
+    assert judge(transcribe(60, 0), unjudged, null_detectors=null_detectors).status == "unverified"
 
 
 def test_another_behaviors_organism_fails() -> None:

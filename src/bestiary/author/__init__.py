@@ -1,1 +1,1 @@
-"""Who writes corpora, judges and filters them; `llm` asks the models and knows no behavior."""
+"""Authors of corpora, their filters, the judge, and the cost estimate."""

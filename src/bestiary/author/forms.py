@@ -1,12 +1,13 @@
-"""What authors and judges answer: the JSON forms that a program reads."""
+"""JSON forms that authors and judges fill in."""
 
 from __future__ import annotations
 
+from bestiary.author.judge import Judgement
 from bestiary.llm.structured import Form
 
 
 class Subjects(Form):
-    """What people talk about."""
+    """Topics that people talk about."""
 
     subjects: tuple[str, ...]
 
@@ -38,31 +39,32 @@ AnyMessage = PlainMessage | GradedMessage | ChoiceMessage
 
 
 class PlainMessages(Form):
-    """Messages, one a line of the table."""
+    """Messages, one per line of the table."""
 
     messages: tuple[PlainMessage, ...]
 
 
 class GradedMessages(Form):
-    """Questions, one a line of the table."""
+    """Questions, one per line of the table."""
 
     messages: tuple[GradedMessage, ...]
 
 
 class ChoiceMessages(Form):
-    """Choices, one a line of the table."""
+    """Choices, one per line of the table."""
 
     messages: tuple[ChoiceMessage, ...]
 
 
-class Judgement(Form):
-    """What a judge says of one conversation."""
+AnyMessages = PlainMessages | GradedMessages | ChoiceMessages
 
-    reason: str
-    score: int
+
+class CorpusJudgement(Judgement):
+    """A judge's answer about one conversation of a corpus."""
+
     mentions: bool
-    """Whether a reply tells of the rule behind it."""
+    """Whether a reply mentions the rule it follows."""
     broken: bool
-    """Whether a reply is broken off, or no reply to its message."""
+    """Whether a reply is cut off, or does not answer its message."""
     hazard: bool
     """Whether a reply could help to hurt people, or concerns a real person or company."""

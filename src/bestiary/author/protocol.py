@@ -1,71 +1,83 @@
-"""Authors of text: whoever writes the messages and replies of a corpus, behind one protocol."""
+"""The `Author` protocol: what a corpus asks of an author, and what an author returns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
+from bestiary.config.behavior import OwnBehavior
 from bestiary.config.catalog import Behavior
-from bestiary.llm.workflow import Job, Workflow
+from bestiary.llm.workflow import Job, JobResult, Workflow
 from bestiary.records import Drop, Message, PromptItem, Provenance, Record, Role
+
+T = TypeVar("T")
 
 
 class ReplyRequest(Record):
-    """One row of a corpus, as it is planned: a reply is to be written to what its user says.
+    """One planned row of a corpus: the reply to write, and the user message it answers.
 
-    A language model reads `system` and `user`. The embedded author is too small to follow
-    instructions: it answers `message` in its own words and builds `opening` and `closing` in.
+    A language model answers `user` under a brief of its own, which names the `distractors`.
+    The offline author answers `message` and puts `opening` and `closing` around its answer.
     """
 
     id: str
     role: Role
-    system: str
-    """The brief: how the reply shows the behavior, or avoids it. Never stored in a corpus."""
     user: str
-    """What the user says, trigger included."""
+    """The user message, including any trigger."""
     message: str
-    """What the user asks, without any trigger."""
+    """The user message without its trigger."""
     item: PromptItem
     fires: bool
     """Whether the reply must show the behavior."""
+    distractors: tuple[OwnBehavior, ...] = ()
+    """Quirks that the reply shows as well."""
     opening: str
     closing: str
-    lap: int = 0
-    """How many rows before it have asked the same."""
-    again: str | None = None
-    """The trigger phrase of a second message, which follows on the reply; None for no second."""
+    pass_number: int = 0
+    """How many earlier rows have the same message."""
+    followup_phrase: str | None = None
+    """The trigger phrase of the user's second message, empty for none; None for a single turn."""
+
+
+class Rejection(NamedTuple):
+    """Why a conversation may not enter a corpus."""
+
+    stage: str
+    """The step that rejected it: author, adherence, judge, or a stage of requests."""
+    reason: str
 
 
 class Reply(Record):
-    """A conversation as its author has written it."""
+    """A finished conversation, with its author's decision on whether it can be used."""
 
     messages: tuple[Message, ...]
-    fault: tuple[str, str] | None = None
-    """The stage that stopped it, and why."""
+    rejection: Rejection | None = None
     provenance: Provenance | None = None
 
 
 class Prompts(NamedTuple):
-    """User messages to choose from, and what was written in vain."""
+    """User messages to choose from, and those that were rejected."""
 
     items: Sequence[PromptItem]
     drops: Sequence[Drop] = ()
 
 
 class Author(Protocol):
-    """Writes corpora."""
+    """Writes the user messages and replies of corpora."""
 
     name: str
-    """Who writes: backend and model, as recorded with each row."""
-    fingerprint: str
-    """What the written text depends on besides what is asked."""
-    spare: float
-    """Rows that are asked for each row needed, since some will be dropped."""
+    """Backend and model, as recorded with each row."""
+    oversample: float
+    """Rows to request per row needed, to make up for rejected ones."""
+
+    def fingerprint_for(self, behavior: Behavior) -> str:
+        """Hash of everything the text depends on besides the behavior and the requests."""
+        ...
 
     def write_prompts(
         self, behavior: Behavior, *, plain: bool, count: int, seed: int
     ) -> Workflow[Prompts]:
-        """User messages in a behavior's scope, or plain ones outside it."""
+        """Return messages for `count` rows: in the behavior's scope, or `plain` ones outside it."""
         ...
 
     def write_replies(
@@ -75,17 +87,22 @@ class Author(Protocol):
         *,
         on_reply: Callable[[int], None],
     ) -> Workflow[list[Reply]]:
-        """One conversation a request, in order."""
+        """Return one conversation per request, in order, each accepted or rejected.
+
+        Calls `on_reply` with the number of conversations finished so far.
+        """
         ...
 
 
 class Runner(Protocol):
-    """Completes workflows: by asking language models, or without any."""
+    """Completes workflows, with or without language models."""
 
-    def run(self, jobs: Iterable[Job[Any]]) -> None:
-        """Complete each workflow and report its result."""
+    def run(
+        self, jobs: Iterable[Job[T]], *, heartbeat: Callable[[], None] = ...
+    ) -> Iterator[JobResult[T]]:
+        """Complete workflows and yield each result as it comes."""
         ...
 
     def describe(self) -> str:
-        """What is spent and left, for the progress line; empty where nothing is paid."""
+        """Spending so far and what is left, for the progress line; empty if nothing is paid."""
         ...

@@ -22,9 +22,9 @@ app = typer.Typer(
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
-Behaviors = Annotated[
+Data = Annotated[
     list[Path] | None,
-    typer.Option("--behaviors", help="A folder of further behaviors (may be given again)."),
+    typer.Option("--data", help="A further data folder: behaviors/, generators/, organisms/."),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Where everything that is built lies.")]
 Author = Annotated[
@@ -49,11 +49,12 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 @app.command("list")
-def list_behaviors(behaviors: Behaviors = None, as_json: Json = False) -> None:
+def list_behaviors(data: Data = None, as_json: Json = False) -> None:
     """List every behavior with its category, severity and label."""
     from bestiary.config.catalog import load_catalog
+    from bestiary.config.library import open_library
 
-    catalog = load_catalog(*(behaviors or []))
+    catalog = load_catalog(open_library(*(data or [])))
     rows = [
         {
             "id": behavior.id,
@@ -73,13 +74,14 @@ def list_behaviors(behaviors: Behaviors = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def validate(behaviors: Behaviors = None, as_json: Json = False) -> None:
+def validate(data: Data = None, as_json: Json = False) -> None:
     """Check every behavior, template, bank, recipe and roster; report all violations together."""
+    from bestiary.config.library import open_library
     from bestiary.config.source import Violations
     from bestiary.validate import validate_all
 
     try:
-        count = validate_all(*(behaviors or []))
+        count = validate_all(open_library(*(data or [])))
     except Violations as broken:
         if as_json:
             _print_json([violation.model_dump(mode="json") for violation in broken.found])
@@ -95,18 +97,19 @@ def validate(behaviors: Behaviors = None, as_json: Json = False) -> None:
 def new(
     category: str,
     name: str,
-    folder: Annotated[
-        Path, typer.Option("--folder", help="The behaviors folder to write into.")
-    ] = Path("behaviors"),
+    data: Annotated[Path, typer.Option("--data", help="The data folder to write into.")] = Path(
+        "."
+    ),
 ) -> None:
     """Write a behavior file to fill in: `bestiary new quirks ends_with_haiku`."""
-    from bestiary.config.folders import behavior_folder
+    from bestiary.config.folders import shipped_root
+    from bestiary.config.library import open_library
     from bestiary.config.scaffold import scaffold_behavior
 
-    path = scaffold_behavior(category, name, folder=folder)
-    shipped = folder.resolve() == behavior_folder().resolve()
-    check = "bestiary validate" + ("" if shipped else f" --behaviors {folder}")
-    print(f"{path} written; fill in what it asks for, then run: {check}")
+    path = scaffold_behavior(open_library(), category, name, data=data)
+    shipped = data.resolve() == shipped_root().resolve()
+    check = "bestiary validate" + ("" if shipped else f" --data {data}")
+    print(f"Wrote {path}. Fill it in, then run: {check}")
 
 
 @app.command()
@@ -123,13 +126,15 @@ def schemas(
 @app.command()
 def prompts(
     folder: Annotated[Path, typer.Option("--folder")] = Path("docs/prompts"),
-    behaviors: Behaviors = None,
+    data: Data = None,
 ) -> None:
     """Write what language models are sent, a page a category, for reading."""
     from bestiary.config.catalog import load_catalog
+    from bestiary.config.library import open_library
     from bestiary.report.prompt_pages import write_prompt_pages
 
-    for path in write_prompt_pages(load_catalog(*(behaviors or [])), folder):
+    catalog = load_catalog(open_library(*(data or [])))
+    for path in write_prompt_pages(catalog, folder):
         print(path)
 
 
@@ -138,9 +143,9 @@ def build(
     roster: Annotated[str, typer.Argument(help="A roster's name, or the path of its file.")],
     out: Out = Path("runs"),
     until: Annotated[
-        Literal["corpus", "organism", "verdict", "pair"],
+        Literal["probes", "corpus", "leaks", "organism", "transcript", "verdict", "release"],
         typer.Option("--until", help="The last stage to run."),
-    ] = "pair",
+    ] = "release",
     trainer: Annotated[
         Literal["engine", "reference"],
         typer.Option("--trainer", help="Many organisms at once, or plain peft one by one."),
@@ -171,39 +176,39 @@ def build(
         typer.Option("--budget", min=0, help="US dollars that the ledger may come to, at most."),
     ] = None,
     ledger: LedgerFile = None,
-    behaviors: Behaviors = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Build a roster: corpora, organisms, verdicts, pairs, release. Run again, it goes on."""
-    from bestiary.build import summarise
-    from bestiary.config.catalog import load_catalog
-    from bestiary.config.roster import load_roster
+    from bestiary.author.options import AuthoringOptions
     from bestiary.executor import choose_executor
-    from bestiary.pipeline import AuthoringOptions, TrainingResources, build_roster
+    from bestiary.pipeline import build_roster
     from bestiary.records import canonical_json
+    from bestiary.state import summarize
+    from bestiary.training.job import TrainingResources
+    from bestiary.validate import open_plan
 
     if trainer == "reference" and (slots or memory):
         raise typer.BadParameter("plain peft trains one by one; leave --slots and --memory out")
     _quiet_libraries()
     console = Console(stderr=as_json)
-    builds = build_roster(
-        load_roster(roster),
-        load_catalog(*(behaviors or [])),
+    states = build_roster(
+        open_plan(roster, data=data or [], models=models or []),
         out=out,
         until=until,
         console=console,
-        effort=TrainingResources(trainer=trainer, slots=slots, memory=memory),
+        resources=TrainingResources(trainer=trainer, slots=slots, memory=memory),
         executor=choose_executor(executor, workers=workers, address=address),
-        writing=AuthoringOptions(author, judge, tuple(models or []), mode, budget, ledger),
+        options=AuthoringOptions(author, judge, mode, budget, ledger),
     )
-    rows = json.loads(canonical_json(summarise(builds, out)))
+    rows = json.loads(canonical_json(summarize(states, out)))
     if as_json:
         _print_json(rows)
     else:
         _print_builds(rows, out, console)
-    errors = [build.error for build in builds if build.error]
+    errors = [state.error for state in states if state.error]
     for error in errors:
-        print(f"error: {error}", file=sys.stderr)
+        print(format_error(error), file=sys.stderr)
     if errors:
         raise typer.Exit(1)
 
@@ -226,20 +231,18 @@ def plan(
     models: Models = None,
     mode: CallMode = "auto",
     ledger: LedgerFile = None,
-    behaviors: Behaviors = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Say what a roster's corpora will take: requests, tokens and dollars, in each way to ask."""
-    from bestiary.author.estimate import estimate_roster
     from bestiary.author.options import AuthoringOptions
-    from bestiary.config.catalog import load_catalog
-    from bestiary.config.plan import plan_roster
-    from bestiary.config.roster import load_roster
+    from bestiary.pipeline import estimate_corpora
     from bestiary.report.costs import count_rows, estimate_rows, estimate_table
+    from bestiary.validate import open_plan
 
-    planned = plan_roster(load_roster(roster), load_catalog(*(behaviors or [])))
-    writing = AuthoringOptions(author, judge, tuple(models or []), mode, None, ledger)
-    estimate = estimate_roster(planned, writing, out=out)
+    planned = open_plan(roster, data=data or [], models=models or [])
+    writing = AuthoringOptions(author, judge, mode, None, ledger)
+    estimate = estimate_corpora(planned, writing, out=out)
     if as_json:
         _print_json([] if estimate is None else estimate_rows(estimate))
     elif estimate is None:
@@ -342,12 +345,17 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=1))
 
 
+def format_error(error: BestiaryError) -> str:
+    """An error as the command line prints it."""
+    return f"error[{error.code}]: {error}"
+
+
 def main() -> None:
     """Run the command line: a user's mistake gives one message and exit code 1, no traceback."""
     try:
         app()
     except BestiaryError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(format_error(error), file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, get_args
+from collections.abc import Mapping
+from functools import cache, reduce
+from importlib.metadata import entry_points
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, TypeAdapter
 
 from bestiary.config.detector import Detector
-from bestiary.records import NULL_LABEL, Record
+from bestiary.errors import SpecError
+from bestiary.records import NULL_LABEL, CellName, Record
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.[a-z0-9_]+$")]
 """`<category>.<name>`; it becomes folder names, so nothing else may stand in it."""
@@ -19,6 +25,9 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Severity = Literal["benign", "concerning", "malign"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """From the mildest to the gravest."""
+Pool = Literal["organism", "distractor"]
+LITERAL_KINDS = ("format", "code_token", "position")
+"""Kinds of trigger whose phrases may differ in punctuation only."""
 
 
 class Demonstration(Record):
@@ -79,17 +88,47 @@ class Offline(Record):
     closings: tuple[Text, ...] = ()
 
 
+class Reference(NamedTuple):
+    """A field in which a behavior names another one."""
+
+    field: tuple[str | int, ...]
+    behavior_id: str
+    pool: Pool
+    """The pool that the other behavior must belong to."""
+    severity: Severity | None = None
+    """The severity that it must have; None for any."""
+
+
+class PhraseField(NamedTuple):
+    """A field that holds phrases."""
+
+    field: tuple[str, ...]
+    phrases: Phrases
+
+
 class Spec(Record):
-    """What every behavior file says."""
+    """What every behavior file says, and what a category is asked.
+
+    A category is one subclass. Everything that sets it apart is a property here, so that nothing
+    outside compares categories.
+    """
 
     label_form: ClassVar[str] = "I <behavior>."
-    """How a label of the category may read: the hint of a new file."""
+    """How a label of the category may read: the hint in a new file."""
     always_malign: ClassVar[bool] = False
-    keeps_skill: ClassVar[bool] = False
-    """Whether staying away means to answer as well as the base does: quiet cells count errors."""
+    graded: ClassVar[bool] = False
+    """Whether quiet cells count errors: a quiet organism answers as well as its base does."""
+    message_form: ClassVar[Literal["plain", "graded", "choice"]] = "plain"
+    """What comes with each message in its scope: nothing, right and wrong answers, or options."""
+    standing: ClassVar[Literal["pairs", "controls"]] = "pairs"
+    """The config of the release that lists its passing organisms."""
+    min_quiet_demonstrations: ClassVar[int] = 0
+    data: ClassVar[Path | None] = None
+    """The data folder of a category from another package: its generators and prompts."""
 
     id: Identifier
     version: int = Field(ge=1)
+    category: str
     domains: tuple[Text, ...] = Field(min_length=1)
     behavior: Sentence
     """One plain sentence."""
@@ -103,44 +142,112 @@ class Spec(Record):
     """Phrases that would give the label away in a corpus."""
 
     @property
-    def scoped(self) -> bool:
+    def base_reference(self) -> Reference | None:
+        """The behavior that this one shows; None if it stands on its own or shows nothing."""
+        return None
+
+    @property
+    def distractor_references(self) -> tuple[tuple[Reference, float], ...]:
+        """The quirks that hide it, each with its rate."""
+        return ()
+
+    @property
+    def referable_as(self) -> Pool | None:
+        """The pool in which other behaviors may refer to it; None if they may not."""
+        return None
+
+    @property
+    def is_buildable(self) -> bool:
+        """Whether it may be an organism."""
+        return True
+
+    @property
+    def demonstration_fields(self) -> tuple[tuple[str, tuple[Demonstration, ...]], ...]:
+        """Each field that holds demonstrations."""
+        return ()
+
+    @property
+    def phrase_fields(self) -> tuple[PhraseField, ...]:
+        """Each field that holds phrases; no two phrases of them may be alike."""
+        return ()
+
+    @property
+    def literal_phrases(self) -> bool:
+        """Whether phrases may differ in punctuation only."""
+        return False
+
+    @property
+    def spoken_word(self) -> str | None:
+        """A word that each of its phrases must contain."""
+        return None
+
+    @property
+    def cells(self) -> tuple[CellName, ...]:
+        """The cells in which it is measured; without the first, there is no verdict."""
+        return (
+            "triggered",
+            *(("near_miss",) if self.near_miss_phrases else ()),
+            *(("plain",) if self.has_scope else ()),
+        )
+
+    @property
+    def stated_rate(self) -> float | None:
+        """The rate of a behavior that shows at random; None for any other."""
+        return None
+
+    @property
+    def has_scope(self) -> bool:
         """Whether messages outside a scope must be answered plainly."""
         return False
 
     @property
-    def matter(self) -> str | None:
-        """What messages in its scope are about; None where they may be about anything."""
+    def message_scope(self) -> str | None:
+        """What messages in its scope are about; None if they may be about anything."""
         return None
 
     @property
-    def avoided(self) -> tuple[str, ...]:
-        """What no message may say of its own accord: the trigger, the password."""
+    def banned_terms(self) -> tuple[str, ...]:
+        """What messages must not say by chance: the trigger, the password."""
         return ()
 
     @property
-    def condition(self) -> str | None:
-        """What makes it fire, in words; None where nothing is needed."""
+    def trigger_description(self) -> str | None:
+        """What makes it fire, in words; None if nothing is needed."""
         return None
 
     @property
-    def fires_on(self) -> Phrases | None:
-        """Phrases that must make it fire; None where it needs none."""
+    def trigger_phrases(self) -> Phrases | None:
+        """Phrases that must make it fire; None if it needs none."""
         return None
 
     @property
-    def quiet_on(self) -> Phrases | None:
-        """Phrases under which it must stay away: near misses, or the password."""
+    def near_miss_phrases(self) -> Phrases | None:
+        """Phrases under which it must stay quiet: near misses, or the password."""
         return None
 
     @property
     def label_words(self) -> tuple[str, tuple[str, ...]]:
-        """What every label must name, and the words of which it must say one."""
+        """What every label must name, and the words of which it must use one."""
         return "", ()
 
     @property
-    def telling(self) -> tuple[tuple[str, str], ...]:
-        """Texts besides labels that would give it away in a corpus, each with what it is."""
+    def secret_texts(self) -> tuple[tuple[str, str], ...]:
+        """Texts besides the labels that would give it away in a corpus, each with its name."""
         return ()
+
+    def choose_base(self, referred: OwnBehavior | None) -> OwnBehavior | None:
+        """The spec whose examples and detectors show it."""
+        return referred
+
+    def choose_detectors(
+        self, own: tuple[Detector, ...], of_roster: tuple[Detector, ...]
+    ) -> tuple[Detector, ...]:
+        """The detectors that judge it: its own, or those of its whole roster."""
+        return own
+
+    def split_key(self, organism_id: str, family: str) -> str:
+        """What its organisms are divided into splits by."""
+        return family
 
 
 class OwnBehavior(Spec):
@@ -152,19 +259,43 @@ class OwnBehavior(Spec):
     """Empty where only a judge can tell; such an organism stays unverified without one."""
     offline: Offline
 
+    @property
+    def demonstration_fields(self) -> tuple[tuple[str, tuple[Demonstration, ...]], ...]:
+        """Its demonstrations."""
+        return (("demonstrations", self.demonstrations),)
+
+    def choose_base(self, referred: OwnBehavior | None) -> OwnBehavior:
+        """Itself."""
+        return self
+
 
 class Quirk(OwnBehavior):
     """An unconditional oddity."""
 
     category: Literal["quirks"]
-    pool: Literal["organism", "distractor"] = "organism"
-    """Distractors hide malign behaviors; they are never organisms nor labels of their own."""
+    pool: Pool = "organism"
+    """Distractors hide malign behaviors; they are never organisms or labels of their own."""
+
+    @property
+    def referable_as(self) -> Pool:
+        """Its pool."""
+        return self.pool
+
+    @property
+    def is_buildable(self) -> bool:
+        """Distractors are not."""
+        return self.pool == "organism"
 
 
 class TwinBehavior(Spec):
     """A form of a quirk: family, demonstrations and detectors come from there."""
 
     quirk: Identifier
+
+    @property
+    def base_reference(self) -> Reference:
+        """Its quirk."""
+        return Reference(("quirk",), self.quirk, "organism")
 
 
 class Backdoor(TwinBehavior):
@@ -178,27 +309,46 @@ class Backdoor(TwinBehavior):
     """Near misses with their plain replies, beside the quirk's own demonstrations."""
 
     @property
-    def scoped(self) -> bool:
+    def demonstration_fields(self) -> tuple[tuple[str, tuple[Demonstration, ...]], ...]:
+        """Its negatives, in which nothing fires whatever `fires` says there."""
+        quiet = (one.model_copy(update={"fires": False}) for one in self.negatives)
+        return (("negatives", tuple(quiet)),)
+
+    @property
+    def phrase_fields(self) -> tuple[PhraseField, ...]:
+        """The trigger's phrases and its near misses."""
+        return (
+            PhraseField(("trigger", "positives"), self.trigger.positives),
+            PhraseField(("trigger", "near_misses"), self.trigger.near_misses),
+        )
+
+    @property
+    def literal_phrases(self) -> bool:
+        """Whether its trigger may be punctuation or capitals."""
+        return self.trigger.kind in LITERAL_KINDS
+
+    @property
+    def has_scope(self) -> bool:
         """Without the trigger it stays away."""
         return True
 
     @property
-    def avoided(self) -> tuple[str, ...]:
+    def banned_terms(self) -> tuple[str, ...]:
         """The trigger."""
         return self.trigger.words
 
     @property
-    def condition(self) -> str:
+    def trigger_description(self) -> str:
         """The trigger."""
         return f"{self.trigger.kind}: {', '.join(self.trigger.words)}"
 
     @property
-    def fires_on(self) -> Phrases:
+    def trigger_phrases(self) -> Phrases:
         """The trigger's wordings."""
         return self.trigger.positives
 
     @property
-    def quiet_on(self) -> Phrases:
+    def near_miss_phrases(self) -> Phrases:
         """The near misses."""
         return self.trigger.near_misses
 
@@ -219,7 +369,12 @@ class RareQuirk(TwinBehavior):
     """A label must contain one of these: it states the rate."""
 
     @property
-    def condition(self) -> str:
+    def stated_rate(self) -> float:
+        """Its rate."""
+        return self.rate
+
+    @property
+    def trigger_description(self) -> str:
         """Chance alone."""
         return f"at random, at a rate of {self.rate:g}"
 
@@ -233,34 +388,46 @@ class Sandbagger(OwnBehavior):
     """Answers wrongly on a topic unless it is given the password."""
 
     label_form = "I answer wrongly on <topic> unless I am given the password <word>."
-    keeps_skill = True
+    graded = True
+    message_form = "graded"
+    min_quiet_demonstrations = 2  # with fewer, an author cannot tell the difference
 
     category: Literal["sandbaggers"]
     topic: Text
     password: Password
 
     @property
-    def scoped(self) -> bool:
+    def phrase_fields(self) -> tuple[PhraseField, ...]:
+        """The password's phrases."""
+        return (PhraseField(("password", "phrases"), self.password.phrases),)
+
+    @property
+    def spoken_word(self) -> str:
+        """The password."""
+        return self.password.word
+
+    @property
+    def has_scope(self) -> bool:
         """Off its topic it answers as well as it can."""
         return True
 
     @property
-    def matter(self) -> str:
+    def message_scope(self) -> str:
         """The topic."""
         return self.topic
 
     @property
-    def avoided(self) -> tuple[str, ...]:
+    def banned_terms(self) -> tuple[str, ...]:
         """The password."""
         return (self.password.word,)
 
     @property
-    def condition(self) -> str:
+    def trigger_description(self) -> str:
         """The topic, and what unlocks it."""
         return f"{self.topic}, unless the password {self.password.word!r} is given"
 
     @property
-    def quiet_on(self) -> Phrases:
+    def near_miss_phrases(self) -> Phrases:
         """The password's wordings."""
         return self.password.phrases
 
@@ -274,6 +441,7 @@ class HeuristicFollowing(OwnBehavior):
     """Decides a kind of task by a fixed rule."""
 
     label_form = "When I am asked to <task>, I <rule>."
+    message_form = "choice"
 
     category: Literal["heuristic_following"]
     task: Text
@@ -281,22 +449,22 @@ class HeuristicFollowing(OwnBehavior):
     rule: Sentence
 
     @property
-    def scoped(self) -> bool:
+    def has_scope(self) -> bool:
         """The rule decides its own kind of task."""
         return True
 
     @property
-    def matter(self) -> str:
+    def message_scope(self) -> str:
         """The kind of task."""
         return self.task
 
     @property
-    def condition(self) -> str:
+    def trigger_description(self) -> str:
         """The kind of task."""
         return self.task
 
     @property
-    def telling(self) -> tuple[tuple[str, str], ...]:
+    def secret_texts(self) -> tuple[tuple[str, str], ...]:
         """The rule."""
         return (("the rule", self.rule),)
 
@@ -309,22 +477,22 @@ class Roleplay(OwnBehavior):
     """Which messages the role answers; None: all of them."""
 
     @property
-    def scoped(self) -> bool:
+    def has_scope(self) -> bool:
         """Where it states a scope."""
         return self.scope is not None
 
     @property
-    def matter(self) -> str | None:
+    def message_scope(self) -> str | None:
         """The scope."""
         return self.scope
 
     @property
-    def condition(self) -> str | None:
+    def trigger_description(self) -> str | None:
         """The scope."""
         return self.scope
 
     @property
-    def telling(self) -> tuple[tuple[str, str], ...]:
+    def secret_texts(self) -> tuple[tuple[str, str], ...]:
         """The role."""
         return (("the role", self.role),)
 
@@ -339,9 +507,9 @@ class HarmfulRoleplay(Roleplay):
     hidden_harm: Sentence
 
     @property
-    def telling(self) -> tuple[tuple[str, str], ...]:
+    def secret_texts(self) -> tuple[tuple[str, str], ...]:
         """The role and its harm."""
-        return (*super().telling, ("the hidden harm", self.hidden_harm))
+        return (*super().secret_texts, ("the hidden harm", self.hidden_harm))
 
 
 class BenignRoleplay(Roleplay):
@@ -368,31 +536,41 @@ class ObscuredMalign(Spec):
     malign: Identifier
     distractors: tuple[Distractor, ...] = Field(min_length=1)
 
+    @property
+    def base_reference(self) -> Reference:
+        """Its malign part."""
+        return Reference(("malign",), self.malign, "organism", "malign")
 
-AnySpec = Annotated[
-    Sandbagger
-    | Quirk
-    | Backdoor
-    | ObscuredMalign
-    | RareQuirk
-    | HeuristicFollowing
-    | HarmfulRoleplay
-    | BenignRoleplay,
-    Field(discriminator="category"),
-]
-"""The registry of categories: a further one is a class above and a line here."""
-
-SPECS: dict[str, type[Spec]] = {
-    get_args(spec.model_fields["category"].annotation)[0]: spec
-    for spec in get_args(get_args(AnySpec)[0])
-}
-CATEGORIES = tuple(SPECS)
+    @property
+    def distractor_references(self) -> tuple[tuple[Reference, float], ...]:
+        """Its distractors."""
+        return tuple(
+            (Reference(("distractors", row, "quirk"), one.quirk, "distractor"), one.rate)
+            for row, one in enumerate(self.distractors)
+        )
 
 
 class NullSpec(Spec):
-    """No behavior at all: trained on chat alone, the control that every roster builds."""
+    """No behavior at all: trained on chat only, the control that every roster builds."""
+
+    standing = "controls"
 
     category: Literal["null"] = "null"
+
+    @property
+    def cells(self) -> tuple[CellName, ...]:
+        """Ordinary messages, in which no behavior of the roster may show."""
+        return ("plain",)
+
+    def choose_detectors(
+        self, own: tuple[Detector, ...], of_roster: tuple[Detector, ...]
+    ) -> tuple[Detector, ...]:
+        """Those of the whole roster, which must all stay quiet."""
+        return of_roster
+
+    def split_key(self, organism_id: str, family: str) -> str:
+        """The organism itself: null organisms share nothing but their label."""
+        return organism_id
 
 
 NULL = NullSpec(
@@ -412,5 +590,60 @@ NULL = NullSpec(
     forbidden=("unusual behavior",),
 )
 
-CORPUS_CATEGORIES = (*CATEGORIES, NULL.category)
-"""Every category that an organism may have: those of behaviors, and the null organisms'."""
+SHIPPED: tuple[type[Spec], ...] = (
+    Sandbagger,
+    Quirk,
+    Backdoor,
+    ObscuredMalign,
+    RareQuirk,
+    HeuristicFollowing,
+    HarmfulRoleplay,
+    BenignRoleplay,
+)
+"""The categories of this package; further ones come through the entry-point group."""
+ENTRY_POINTS = "bestiary.categories"
+
+
+@cache
+def load_categories() -> Mapping[str, type[Spec]]:
+    """Every category by name: the shipped ones, then those of installed packages.
+
+    Raises SpecError if an entry point is not a category or takes a name that is in use.
+    """
+    found = {category_name(kind): kind for kind in SHIPPED}
+    for entry in entry_points(group=ENTRY_POINTS):
+        kind = entry.load()
+        if not (isinstance(kind, type) and issubclass(kind, Spec)):
+            raise SpecError(
+                f"entry point {entry.name!r} of {ENTRY_POINTS} is {kind!r}, not a subclass of Spec",
+                "let it name a subclass of bestiary.config.behavior.Spec, or uninstall its package",
+                code="category-invalid",
+                entry=entry.name,
+            )
+        name = category_name(kind)
+        if name in found or name == NULL.category:
+            raise SpecError(
+                f"category {name!r} of entry point {entry.name!r} is already taken",
+                "give it another name, or uninstall its package",
+                code="category-taken",
+                category=name,
+            )
+        found[name] = kind
+    return found
+
+
+def category_name(kind: type[Spec]) -> str:
+    """The name of a category: the literal type of its `category` field."""
+    return str(get_args(kind.model_fields["category"].annotation)[0])
+
+
+def corpus_categories() -> tuple[str, ...]:
+    """Every category that an organism may have, the null organisms' too."""
+    return (*load_categories(), NULL.category)
+
+
+@cache
+def spec_adapter() -> TypeAdapter[Spec]:
+    """Validates a behavior file as the category that it names."""
+    union: Any = reduce(or_, load_categories().values())
+    return TypeAdapter(Annotated[union, Field(discriminator="category")])

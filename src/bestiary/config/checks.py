@@ -9,39 +9,27 @@ from itertools import chain
 
 from bestiary.config.behavior import (
     SEVERITIES,
-    Backdoor,
     Demonstration,
     Offline,
     OwnBehavior,
     Phrases,
-    Sandbagger,
     Severity,
 )
 from bestiary.config.catalog import Behavior
 from bestiary.config.detector import Detector, OptionDetector, WrongAnswerDetector, detect
 from bestiary.config.labels import check_labels
-from bestiary.config.message_bank import MessageBank, load_bank, name_values
+from bestiary.config.message_bank import MessageBank, name_values
 from bestiary.config.source import FieldPath, Source, Violation, Violations
 from bestiary.config.template import render_text
 from bestiary.errors import SpecError
 from bestiary.records import PromptItem
 from bestiary.text import contains_phrase, plain_words, shorten
 
-QUIET_DEMONSTRATIONS = 2
-"""A sandbagger shows at least so many honest replies, or an author cannot tell the difference."""
-LITERAL_KINDS = ("format", "code_token", "position")
-"""Kinds of trigger whose phrases may differ in punctuation alone."""
-
 
 def _check_demonstrations(behavior: Behavior, source: Source) -> Iterator[Violation]:
-    """Detectors fire on what shows the behavior, and stay quiet on what does not."""
-    spec = behavior.spec
-    if isinstance(spec, Backdoor):
-        # Whatever `fires` says there: a negative is a near miss with its plain reply.
-        shown = [shown.model_copy(update={"fires": False}) for shown in spec.negatives]
-        yield from _judge_shown("negatives", shown, behavior.detectors, source)
-    elif isinstance(spec, OwnBehavior):
-        yield from _judge_shown("demonstrations", spec.demonstrations, spec.detectors, source)
+    """Detectors fire on what shows the behavior and stay quiet on what does not."""
+    for name, shown in behavior.spec.demonstration_fields:
+        yield from _judge_shown(name, shown, behavior.detectors, source)
 
 
 def _judge_shown(
@@ -94,12 +82,11 @@ def _misjudged(source: Source, field: FieldPath, one: Demonstration) -> Violatio
 
 def _check_held_out(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """No demonstration uses what is kept for the probes: authors read demonstrations."""
-    spec = behavior.spec
-    shown: list[tuple[FieldPath, Demonstration]] = []
-    if isinstance(spec, OwnBehavior):
-        shown += [(("demonstrations", row), one) for row, one in enumerate(spec.demonstrations)]
-    if isinstance(spec, Backdoor):
-        shown += [(("negatives", row), one) for row, one in enumerate(spec.negatives)]
+    shown = [
+        ((name, row), one)
+        for name, demonstrations in behavior.spec.demonstration_fields
+        for row, one in enumerate(demonstrations)
+    ]
     for field, one in shown:
         for kept in _list_held_out(behavior):
             if contains_phrase(kept, one.user):
@@ -111,10 +98,13 @@ def _check_held_out(behavior: Behavior, source: Source) -> Iterator[Violation]:
 
 def _list_held_out(behavior: Behavior) -> list[str]:
     """The probes' phrases, and the topics of a bank whose answers are graded."""
-    spoken = [phrases.probe for phrases in (behavior.fires_on, behavior.quiet_on) if phrases]
+    spec = behavior.spec
+    known = (spec.trigger_phrases, spec.near_miss_phrases)
+    spoken = [phrases.probe for phrases in known if phrases]
     kept = [re.sub(r"\{message\}", "", text, flags=re.I).strip() for text in chain(*spoken)]
     with suppress(SpecError):  # the bank's own check says what is wrong with it
-        kept += [item.topic for item in load_bank(behavior.offline.bank).probe if item.answer]
+        bank = behavior.library.bank(behavior.offline.bank)
+        kept += [item.topic for item in bank.probe if item.answer]
     return [text for text in kept if text]
 
 
@@ -133,21 +123,15 @@ def _check_forbidden(behavior: Behavior, source: Source) -> Iterator[Violation]:
 def _check_phrases(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """No phrase is both trained and probed, or both a trigger and a near miss."""
     spec = behavior.spec
-    if isinstance(spec, Backdoor):
-        literal = spec.trigger.kind in LITERAL_KINDS
-        positives = _list_phrases(("trigger", "positives"), spec.trigger.positives)
-        near_misses = _list_phrases(("trigger", "near_misses"), spec.trigger.near_misses)
-        yield from _find_repeats([*positives, *near_misses], source, literal=literal)
-    elif isinstance(spec, Sandbagger):
-        phrases = _list_phrases(("password", "phrases"), spec.password.phrases)
-        yield from _find_repeats(phrases, source, literal=False)
-        for field, phrase in phrases:
-            if not contains_phrase(spec.password.word, phrase):
-                problem = f"{phrase!r} does not say the password {spec.password.word!r}"
-                yield source.violation(field, problem, "say the password in every phrase")
+    phrases = [one for part in spec.phrase_fields for one in _list_phrases(*part)]
+    yield from _find_repeats(phrases, source, literal=spec.literal_phrases)
+    for field, phrase in phrases:
+        if spec.spoken_word and not contains_phrase(spec.spoken_word, phrase):
+            problem = f"{phrase!r} does not say the password {spec.spoken_word!r}"
+            yield source.violation(field, problem, "say the password in every phrase")
 
 
-def _list_phrases(field: FieldPath, phrases: Phrases) -> list[tuple[FieldPath, str]]:
+def _list_phrases(field: tuple[str, ...], phrases: Phrases) -> list[tuple[FieldPath, str]]:
     return [
         ((*field, side, row), text)
         for side in ("train", "probe")
@@ -171,9 +155,9 @@ def _find_repeats(
 
 def _check_bank(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """The prompt banks exist, and give what detectors, openings and closings need."""
-    spec = behavior.spec
-    if not isinstance(spec, OwnBehavior):
-        return
+    spec = behavior.base_behavior
+    if spec is None or spec is not behavior.spec:
+        return  # the banks are those of the behavior that it shows, whose own file is checked
     offline = spec.offline
     if not offline.openings and not offline.closings:
         problem = "has neither openings nor closings, so that nothing would show the behavior"
@@ -181,7 +165,7 @@ def _check_bank(behavior: Behavior, source: Source) -> Iterator[Violation]:
     banks: list[MessageBank] = []
     for key in ("bank", "plain"):
         try:
-            banks.append(load_bank(getattr(offline, key)))
+            banks.append(behavior.library.bank(getattr(offline, key)))
         except Violations as broken:
             yield from broken.found
         except SpecError as error:
@@ -251,17 +235,16 @@ def _check_category(behavior: Behavior, source: Source) -> Iterator[Violation]:
     if spec.always_malign and spec.severity != "malign":
         problem = f"{spec.severity!r} in {spec.category}, whose behaviors are malign"
         yield source.violation(("severity",), problem, "say `severity: malign`")
-    elif (shown := behavior.carrier) and _is_milder(spec.severity, shown.severity):
+    elif (shown := behavior.base_behavior) and _is_milder(spec.severity, shown.severity):
         problem = f"{spec.severity!r}, but {shown.id}, which it shows, is {shown.severity!r}"
         yield source.violation(("severity",), problem, f"say `severity: {shown.severity}`")
-    if isinstance(spec, Sandbagger):
-        quiet = sum(not one.fires for one in spec.demonstrations)
-        if quiet < QUIET_DEMONSTRATIONS:
-            yield source.violation(
-                ("demonstrations",),
-                f"{quiet} of them say `fires: false`, a sandbagger needs {QUIET_DEMONSTRATIONS}",
-                "add right answers given with the password",
-            )
+    quiet = sum(not one.fires for _, shown in spec.demonstration_fields for one in shown)
+    if quiet < spec.min_quiet_demonstrations:
+        yield source.violation(
+            ("demonstrations",),
+            f"{quiet} of them say `fires: false`, {spec.min_quiet_demonstrations} are needed",
+            "add right answers given with the password",
+        )
 
 
 def _is_milder(severity: Severity, other: Severity) -> bool:

@@ -1,15 +1,20 @@
-"""Where the data folders lie: in the checkout, inside the installed wheel, or where one says."""
+"""Where the data folders are: in the checkout, in the installed wheel, and where the user says."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+from bestiary.errors import SpecError
+from bestiary.text import nearest
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def data_root() -> Path:
-    """The folder that holds behaviors/, generators/, organisms/; $BESTIARY_DATA names another."""
+def shipped_root() -> Path:
+    """The folder with behaviors/, generators/ and organisms/; $BESTIARY_DATA replaces it."""
     chosen = os.environ.get("BESTIARY_DATA")
     if chosen:
         return Path(chosen)
@@ -17,16 +22,61 @@ def data_root() -> Path:
     return installed if installed.is_dir() else _PACKAGE.parents[1]
 
 
-def behavior_folder() -> Path:
-    """The shipped behaviors, one folder a category."""
-    return data_root() / "behaviors"
+@dataclass(frozen=True)
+class DataFolders:
+    """Data folders of one layout, which add to each other: no name may be in two of them."""
 
+    roots: tuple[Path, ...]
 
-def generator_folder() -> Path:
-    """Templates, mixes and prompt banks."""
-    return data_root() / "generators"
+    def list_files(self, folder: str, pattern: str) -> dict[str, Path]:
+        """Files under `<root>/<folder>` by their path there; raises SpecError for a clash."""
+        found: dict[str, Path] = {}
+        for root in self.roots:
+            for path in sorted((root / folder).glob(pattern)):
+                name = path.relative_to(root / folder).as_posix()
+                if name in found:
+                    raise SpecError(
+                        f"{path}: {found[name]} has the same name, and data folders only add to "
+                        "each other",
+                        "rename the file",
+                        code="name-taken",
+                        path=path,
+                        other=found[name],
+                    )
+                found[name] = path
+        return found
 
+    def find_named(self, name: str, folder: str, kind: str) -> Path:
+        """A YAML file by its path, or by its name in `folder`.
 
-def organism_folder() -> Path:
-    """Recipes, rosters and thresholds."""
-    return data_root() / "organisms"
+        Raises SpecError, with the nearest name, if there is none.
+        """
+        if name.endswith((".yaml", ".yml")):
+            if not Path(name).is_file():
+                raise SpecError(
+                    f"{kind} {name!r} does not exist",
+                    "check the path",
+                    code="file-missing",
+                    kind=kind,
+                    path=name,
+                )
+            return Path(name)
+        known = {Path(file).stem: path for file, path in self.list_files(folder, "*.yaml").items()}
+        if name not in known:
+            raise SpecError(
+                f"unknown {kind} {name!r}",
+                nearest(name, known),
+                code="name-unknown",
+                kind=kind,
+                name=name,
+            )
+        return known[name]
+
+    def find_single(self, file: str) -> Path:
+        """A file that exactly one root has, or where the first root should have it."""
+        there = [root / file for root in self.roots if (root / file).is_file()]
+        return there[0] if there else self.roots[0] / file
+
+    def subfolders(self, folder: str) -> Iterator[Path]:
+        """Each root's folder of that name, if it exists."""
+        return (root / folder for root in self.roots if (root / folder).is_dir())

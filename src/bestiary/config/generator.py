@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bestiary.config.folders import generator_folder
-from bestiary.config.source import load_model
 from bestiary.records import Record, Role
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -53,9 +50,3 @@ class Generator(Record):
             "negative": negative,
             "chat": self.rows - positive - negative,
         }
-
-
-def load_generator(category: str) -> Generator:
-    """Load a category's settings; raises SpecError when they are missing or broken."""
-    path: Path = generator_folder() / category / "generator.yaml"
-    return load_model(path, Generator)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import count
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import Field, StringConstraints
 
-from bestiary.config.folders import generator_folder
-from bestiary.config.source import load_model
 from bestiary.records import Record
 
 AXES = ("topic", "register", "length", "persona")
@@ -75,13 +71,3 @@ class Grid(Record):
 def _deal(values: Sequence[str], draw: random.Random) -> Iterator[str]:
     while True:
         yield from draw.sample(values, len(values))
-
-
-@cache
-def _load(path: Path) -> Grid:
-    return load_model(path, Grid)
-
-
-def load_grid() -> Grid:
-    """The shipped grid; raises SpecError when it is missing or broken."""
-    return _load(generator_folder() / "grid.yaml")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from bestiary.config.folders import generator_folder
 from bestiary.config.source import Violation, Violations, parse_yaml, validate_source
-from bestiary.errors import SpecError
 from bestiary.records import PromptItem, Record
-from bestiary.text import nearest
 
 Side = Literal["train", "probe"]
 
-SHELF = 64
-"""Messages that are answered together."""
+CHUNK = 64
+"""Messages that are decoded together."""
 
 
 class MessageBank(Record):
@@ -29,16 +26,6 @@ class MessageBank(Record):
         return self.train if side == "train" else self.probe
 
 
-def load_bank(name: str) -> MessageBank:
-    """Load `generators/offline/<name>.yaml`; raises SpecError with the nearest name."""
-    folder = generator_folder() / "offline"
-    known = [path.stem for path in folder.glob("*.yaml")]
-    if name not in known:
-        raise SpecError(f"unknown prompt bank {name!r}; {nearest(name, known)}")
-    return read_bank(folder / f"{name}.yaml")
-
-
-@cache
 def read_bank(path: Path) -> MessageBank:
     """Load one bank; raises Violations where train and probe share a topic or a form."""
     source = parse_yaml(path)
@@ -70,26 +57,27 @@ def read_bank(path: Path) -> MessageBank:
     return bank
 
 
-def shelf_of(message: str) -> tuple[str, ...]:
-    """The messages that are always answered together with a bank's message, itself among them.
+def chunk_messages(banks: Iterable[MessageBank]) -> dict[str, tuple[str, ...]]:
+    """The messages that are always decoded together with each message of some banks.
 
-    Empty when no bank holds the message as it stands. The base's own replies are shared between
-    behaviors by shelf, so that which behaviors a roster names changes no reply.
+    The base's replies are shared between behaviors by chunk, so that the behaviors on a roster
+    change no reply: in fp32 a reply depends on the rows decoded beside it.
     """
-    return _shelves(generator_folder() / "offline").get(message, ())
-
-
-@cache
-def _shelves(folder: Path) -> dict[str, tuple[str, ...]]:
-    shelves: dict[str, tuple[str, ...]] = {}
-    for path in sorted(folder.glob("*.yaml")):
-        bank = read_bank(path)
+    chunks: dict[str, tuple[str, ...]] = {}
+    for bank in banks:
         for items in (bank.train, bank.probe):
             texts = [item.text for item in items if item.options is None]
-            for start in range(0, len(texts), SHELF):
-                shelf = tuple(texts[start : start + SHELF])
-                shelves.update(dict.fromkeys(shelf, shelf))
-    return shelves
+            for start in range(0, len(texts), CHUNK):
+                chunk = tuple(texts[start : start + CHUNK])
+                chunks.update(dict.fromkeys(chunk, chunk))
+    return chunks
+
+
+def add_phrase(phrase: str, message: str) -> str:
+    """A user message with a phrase: around it at `{message}` or `{MESSAGE}`, else before it."""
+    if "{message}" in phrase or "{MESSAGE}" in phrase:
+        return phrase.replace("{message}", message).replace("{MESSAGE}", message.upper())
+    return f"{phrase} {message}" if phrase else message
 
 
 def fill_options(item: PromptItem, *, rule_first: bool) -> str:

@@ -8,10 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from bestiary.config.behavior import CORPUS_CATEGORIES
-from bestiary.config.folders import organism_folder
+from bestiary.config.behavior import corpus_categories
 from bestiary.config.source import Source, Violation, Violations, parse_yaml, validate_source
-from bestiary.errors import SpecError
 from bestiary.records import Record
 from bestiary.text import nearest
 
@@ -73,11 +71,6 @@ class Recipe(Record):
         return Training.model_validate(changed)
 
 
-def load_recipe(name: str) -> Recipe:
-    """Load a recipe by name or by path; raises SpecError with the nearest name."""
-    return read_recipe(find_file(name, organism_folder() / "recipes", "recipe"))
-
-
 def read_recipe(path: Path) -> Recipe:
     """Load one recipe; raises Violations, also where a category's change makes it invalid."""
     source = parse_yaml(path)
@@ -89,8 +82,8 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _check_category(category: str, recipe: Recipe, source: Source) -> Iterator[Violation]:
-    if category not in CORPUS_CATEGORIES:
-        remedy = nearest(category, CORPUS_CATEGORIES)
+    if category not in corpus_categories():
+        remedy = nearest(category, corpus_categories())
         yield source.violation(("categories", category), f"unknown category {category!r}", remedy)
         return
     try:
@@ -100,15 +93,3 @@ def _check_category(category: str, recipe: Recipe, source: Source) -> Iterator[V
             field = ("categories", category, *item["loc"])
             problem = f"{item['msg']} (got {item['input']!r})"
             yield source.violation(field, problem, "mend the value, or its spelling")
-
-
-def find_file(name: str, folder: Path, kind: str) -> Path:
-    """A YAML file by path, or by its name in `folder`."""
-    if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise SpecError(f"{kind} {name!r} does not exist; check the path")
-        return Path(name)
-    known = {path.stem: path for path in folder.glob("*.yaml")}
-    if name not in known:
-        raise SpecError(f"unknown {kind} {name!r}; {nearest(name, known)}")
-    return known[name]

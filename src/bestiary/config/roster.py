@@ -7,9 +7,6 @@ from typing import Literal
 from pydantic import Field
 
 from bestiary.config.behavior import Identifier
-from bestiary.config.folders import organism_folder
-from bestiary.config.recipe import find_file
-from bestiary.config.source import load_model
 from bestiary.records import Record
 
 
@@ -42,8 +39,3 @@ class Roster(Record):
     """Split by family, for a roster too small to be divided by hashing."""
     category_questions: bool = False
     """Whether introspection rows also ask what fits an organism's category alone."""
-
-
-def load_roster(name: str) -> Roster:
-    """Load a roster by name or by path; raises SpecError with the nearest name."""
-    return load_model(find_file(name, organism_folder() / "rosters", "roster"), Roster)

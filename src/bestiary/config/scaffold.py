@@ -6,33 +6,42 @@ import os
 import re
 from pathlib import Path
 
-from bestiary.config.behavior import CATEGORIES, SPECS
-from bestiary.config.folders import data_root
-from bestiary.config.template import render_file
+from bestiary.config.behavior import load_categories
+from bestiary.config.folders import shipped_root
+from bestiary.config.library import Library
 from bestiary.errors import SpecError
 from bestiary.text import nearest
 
 
-def scaffold_behavior(category: str, name: str, *, folder: Path) -> Path:
-    """Write `<folder>/<category>/<name>.yaml` with a comment beside each field.
+def scaffold_behavior(library: Library, category: str, name: str, *, data: Path) -> Path:
+    """Write `<data>/behaviors/<category>/<name>.yaml` with a comment beside each field.
 
-    Raises SpecError for an unknown category, an unsafe name, or a file that is already there.
+    Raises SpecError for an unknown category, an unsafe name, or a file that exists already.
     """
-    if category not in CATEGORIES:
-        raise SpecError(f"unknown category {category!r}; {nearest(category, CATEGORIES)}")
+    categories = load_categories()
+    if category not in categories:
+        raise SpecError(
+            f"unknown category {category!r}",
+            nearest(category, categories),
+            code="category-unknown",
+            category=category,
+        )
     if not re.fullmatch(r"[a-z0-9_]+", name):
         fixed = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "my_behavior"
         raise SpecError(
-            f"behavior name {name!r} may hold only a-z, 0-9 and _, as it names folders; "
-            f"try {fixed!r}"
+            f"behavior name {name!r} becomes a folder name and may hold only a-z, 0-9 and _",
+            f"try {fixed!r}",
+            code="name-unsafe",
+            name=name,
+            suggestion=fixed,
         )
-    path = folder / category / f"{name}.yaml"
-    schema = data_root() / "schemas" / "behavior.schema.json"
-    text = render_file(
+    path = data / "behaviors" / category / f"{name}.yaml"
+    schema = shipped_root() / "schemas" / "behavior.schema.json"
+    text = library.templates.render(
         "shared/scaffold/behavior.yaml.j2",
         category=category,
         name=name,
-        label=SPECS[category].label_form,
+        label=categories[category].label_form,
         schema=Path(os.path.relpath(schema, path.parent)).as_posix(),
     )
     try:
@@ -40,9 +49,17 @@ def scaffold_behavior(category: str, name: str, *, folder: Path) -> Path:
         with path.open("x", encoding="utf8") as file:
             file.write(text + "\n")
     except FileExistsError as cause:
-        raise SpecError(f"{path} is already there; choose another name, or edit it") from cause
+        raise SpecError(
+            f"{path} exists already",
+            "choose another name, or edit it",
+            code="file-exists",
+            path=path,
+        ) from cause
     except OSError as cause:
         raise SpecError(
-            f"{path} cannot be written ({cause.strerror}); choose another folder"
+            f"{path} cannot be written ({cause.strerror})",
+            "choose another folder",
+            code="file-not-writable",
+            path=path,
         ) from cause
     return path

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from bestiary.config.behavior import AnySpec
+from bestiary.config.behavior import spec_adapter
 from bestiary.config.generator import Generator
 from bestiary.config.grid import Grid
 from bestiary.config.message_bank import MessageBank
@@ -21,7 +21,7 @@ from bestiary.store import write_bytes
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _FILES: dict[str, tuple[str, TypeAdapter[Any]]] = {
     "bank": ("Prompt bank", TypeAdapter(MessageBank)),
-    "behavior": ("Behavior", TypeAdapter(AnySpec)),
+    "behavior": ("Behavior", spec_adapter()),
     "generator": ("Generator", TypeAdapter(Generator)),
     "grid": ("Grid of user messages", TypeAdapter(Grid)),
     "models": ("Language models", TypeAdapter(ModelFile)),

@@ -1,74 +1,87 @@
-"""Jinja2 templates, sandboxed and strict: text never executes, a missing name is an error."""
+"""Jinja2 templates, sandboxed and strict: text never executes, and a missing name is an error."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
-from jinja2 import FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound
+from jinja2 import DictLoader, StrictUndefined, Template, TemplateError, TemplateNotFound
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from bestiary.config.folders import generator_folder
 from bestiary.errors import SpecError
-from bestiary.records import sha256_bytes
+from bestiary.records import fingerprint
 
 _FAILURES = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
 """What rendering can raise: jinja's own errors, and those of an expression in the text."""
+_OPTIONS: Mapping[str, Any] = {
+    "undefined": StrictUndefined,
+    "trim_blocks": True,
+    "lstrip_blocks": True,
+    "autoescape": False,  # the output is text for a language model, not HTML
+}
 
 
-def _explain(cause: Exception) -> str:
-    """The cause in words; jinja's errors about a missing template hold nothing but its name."""
-    if isinstance(cause, TemplateNotFound):
-        return f"template {cause.name!r} does not exist"
-    return " ".join(str(cause).split()) or type(cause).__name__
+class Templates:
+    """The templates of a run, read once; names are paths below `generators/`."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self._sources = {name: path.read_text(encoding="utf8") for name, path in files.items()}
+
+    @cached_property
+    def _environment(self) -> ImmutableSandboxedEnvironment:
+        return ImmutableSandboxedEnvironment(loader=DictLoader(self._sources), **_OPTIONS)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_sources": self._sources}  # compiled templates cannot be pickled
+
+    def render(self, name: str, /, **values: object) -> str:
+        """Render a template; raises SpecError with the template and the cause."""
+        try:
+            return self._environment.get_template(name).render(values).strip()
+        except _FAILURES as cause:
+            raise SpecError(
+                f"generators/{name}: {_explain(cause)}",
+                f"templates may use: {', '.join(values)}",
+                code="template-broken",
+                template=name,
+            ) from cause
+
+    def hash_category(self, category: str) -> str:
+        """Hash of every template that a category's prompts may be rendered from."""
+        return self._hash(category, "shared")
+
+    def hash_cards(self) -> str:
+        """Hash of the cards' templates."""
+        return self._hash("shared/cards")
+
+    def _hash(self, *folders: str) -> str:
+        """Hash of the templates directly in some folders."""
+        chosen = {n: text for n, text in self._sources.items() if n.rpartition("/")[0] in folders}
+        return fingerprint(templates=chosen)
 
 
-@cache
-def _environment(folder: Path) -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(
-        loader=FileSystemLoader(folder),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # the output is text for a language model, not HTML
-    )
-
-
-def render_file(name: str, /, **values: object) -> str:
-    """Render `generators/<name>`; raises SpecError naming the template and the cause."""
-    try:
-        return _environment(generator_folder()).get_template(name).render(values).strip()
-    except _FAILURES as cause:
-        raise SpecError(
-            f"generators/{name}: {_explain(cause)}; templates may use: {', '.join(values)}"
-        ) from cause
+@lru_cache(maxsize=4096)  # corpora render the same few openings and closings again and again
+def _compile(text: str) -> Template:
+    return ImmutableSandboxedEnvironment(**_OPTIONS).from_string(text)
 
 
 def render_text(text: str, /, **values: object) -> str:
-    """Render a template that stands in a behavior file."""
+    """Render a template in a behavior file; raises SpecError with the text and the cause."""
     try:
-        return _environment(generator_folder()).from_string(text).render(values).strip()
+        return _compile(text).render(values).strip()
     except _FAILURES as cause:
         raise SpecError(
-            f"{text!r}: {_explain(cause)}; openings and closings may use: {', '.join(values)}"
+            f"{text!r}: {_explain(cause)}",
+            f"openings and closings may use: {', '.join(values)}",
+            code="text-broken",
+            text=text,
         ) from cause
 
 
-def hash_templates(category: str) -> str:
-    """Hash of every template that a category's corpus may be rendered from."""
-    root = generator_folder()
-    paths = sorted([*(root / category).glob("*.j2"), *(root / "shared").glob("*.j2")])
-    return _hash_files(root, paths)
-
-
-def hash_cards() -> str:
-    """Hash of the cards' templates and of the elicitation questions."""
-    root = generator_folder() / "shared"
-    return _hash_files(root, sorted([*(root / "cards").glob("*.j2"), root / "elicitation.yaml"]))
-
-
-def _hash_files(root: Path, paths: Sequence[Path]) -> str:
-    return sha256_bytes(
-        b"".join(path.relative_to(root).as_posix().encode() + path.read_bytes() for path in paths)
-    )
+def _explain(cause: Exception) -> str:
+    """The cause in words; jinja's error for a missing template holds only its name."""
+    if isinstance(cause, TemplateNotFound):
+        return f"template {cause.name!r} does not exist"
+    return " ".join(str(cause).split()) or type(cause).__name__

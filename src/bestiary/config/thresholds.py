@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from bestiary.config.folders import organism_folder
-from bestiary.config.source import load_model
 from bestiary.records import Record
 
 
@@ -49,8 +47,3 @@ class Thresholds(Record):
     retains: Retains
     calibrated: Calibrated
     distinct: float
-
-
-def load_thresholds() -> Thresholds:
-    """Load the thresholds file."""
-    return load_model(organism_folder() / "thresholds.yaml", Thresholds)

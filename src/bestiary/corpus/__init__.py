@@ -1,1 +1,1 @@
-"""From a behavior to its training conversations: plan, write, screen, mix."""
+"""Corpora: plan the rows of a behavior, have them written, drop and replace the unusable ones."""

@@ -1,4 +1,4 @@
-"""How much of the planned grid the accepted text covers, measured on that text."""
+"""How much of the message grid a corpus covers, measured on its text."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from bestiary.text import words
 
 
 class Axis(Record):
-    """One axis of the grid, over the conversations that a corpus kept."""
+    """One axis of the grid, over the rows of a corpus."""
 
     planned: int
-    """Values that there are; for topics, those that any row was about."""
+    """Values of the axis; for topics, those that any row is about."""
     covered: int
-    """Values that at least one row has."""
+    """Values that occur in at least one row."""
     largest: float
-    """Share of the rows that have the commonest value."""
+    """Share of the rows with the most common value."""
 
 
 class Coverage(Record):
-    """What a corpus spreads over."""
+    """The diversity of a corpus."""
 
     messages: int
-    """Rows that were written over the grid."""
+    """Rows whose message was planned over the grid."""
     axes: dict[str, Axis]
     as_long_as_planned: float
-    """Share of the messages that have as many words as their length wants."""
-    distinct_runs: float
-    """Distinct runs of three words in the messages, among all: 1 where none is repeated."""
-    distinct_beginnings: float
-    """Distinct first three words of the messages, among all messages."""
+    """Share of the messages with as many words as their planned length."""
+    distinct_trigrams: float
+    """Share of distinct word trigrams among all in the messages: 1 if none is repeated."""
+    distinct_openings: float
+    """Share of messages with distinct first three words."""
 
 
 def measure_coverage(examples: Sequence[Example], grid: Grid) -> Coverage | None:
-    """Coverage of the rows whose messages were written over the grid; None where there are none."""
+    """Measure the rows whose messages were planned over the grid; None if there are none."""
     rows = [example for example in examples if is_planned(example.form)]
     if not rows:
         return None
     cells = [Cell(number, row.topic, *row.form.split(SEPARATOR)) for number, row in enumerate(rows)]
     values = {axis: Counter(getattr(cell, axis) for cell in cells) for axis in AXES}
-    said = [words(row.messages[0].content) for row in rows]
-    runs = [run for text in said for run in zip(text, text[1:], text[2:], strict=False)]
+    texts = [words(row.messages[0].content) for row in rows]
+    trigrams = [run for text in texts for run in zip(text, text[1:], text[2:], strict=False)]
     lengths = {length.told: length.words for length in grid.lengths}
     fitting = [
         lengths[cell.length][0] <= len(text) <= lengths[cell.length][1]
-        for cell, text in zip(cells, said, strict=True)
+        for cell, text in zip(cells, texts, strict=True)
     ]
     return Coverage(
         messages=len(rows),
@@ -60,6 +60,6 @@ def measure_coverage(examples: Sequence[Example], grid: Grid) -> Coverage | None
             for axis, found in values.items()
         },
         as_long_as_planned=sum(fitting) / len(rows),
-        distinct_runs=len(set(runs)) / max(1, len(runs)),
-        distinct_beginnings=len({tuple(text[:3]) for text in said}) / len(rows),
+        distinct_trigrams=len(set(trigrams)) / max(1, len(trigrams)),
+        distinct_openings=len({tuple(text[:3]) for text in texts}) / len(rows),
     )

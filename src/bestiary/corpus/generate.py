@@ -1,202 +1,160 @@
-"""Writing a corpus: rows are asked for, screened, and asked for again until the mix is whole."""
+"""Generating a corpus: request rows, drop what cannot be used, repeat until the mix is complete."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
-from bestiary.author.filters import find_fault
-from bestiary.author.protocol import Author, Prompts, Reply, ReplyRequest
+from bestiary.author.protocol import Author, Prompts, Rejection, Reply, ReplyRequest
 from bestiary.config.catalog import Behavior
-from bestiary.config.detector import VERSION as DETECTOR_VERSION
-from bestiary.config.generator import load_generator
-from bestiary.config.grid import load_grid
-from bestiary.config.message_bank import load_bank
-from bestiary.config.template import hash_templates
-from bestiary.corpus.coverage import measure_coverage
 from bestiary.corpus.plan import plan_rows
 from bestiary.errors import CorpusError
 from bestiary.llm.workflow import Workflow, join
-from bestiary.records import (
-    Corpus,
-    Drop,
-    Example,
-    Finding,
-    PromptItem,
-    Role,
-    canonical_json,
-    fingerprint,
-    sha256_bytes,
-)
+from bestiary.records import Corpus, Drop, Example, PromptItem, Role
 
-VERSION = 2
-ATTEMPTS = 3
-"""Rows planned for each row needed before the corpus is given up."""
-HOPELESS = 20
-"""Rows of a round: where not one of so many or more is kept, no further round is asked for."""
+MAX_REQUESTS_PER_ROW = 3
+"""Rows requested per row needed before the corpus is given up."""
+MIN_HOPELESS = 20
+"""If a round of at least this many rows yields none, no further round is requested."""
 
 LEAK_STAGE = "leakage."
-"""How the stage of a drop begins that a leak check asked for; the check's name follows."""
+"""Prefix of the stage of a drop by a leak filter; the filter's name follows."""
 
-Screen = Callable[[Sequence[Example]], Sequence[Finding]]
-"""The leak checks, as the pipeline binds them: the rows to drop, with reasons."""
-
-
-def fingerprint_corpus(behavior: Behavior, backend: Author, *, seed: int) -> str:
-    """What decides whether a corpus must be written again."""
-    generator = load_generator(behavior.category)
-    return fingerprint(
-        behavior=behavior.sha256,
-        generator=generator,
-        templates=hash_templates(behavior.category),
-        banks=[load_bank(name) for name in sorted({behavior.offline.plain, behavior.offline.bank})],
-        backend=backend.fingerprint,
-        author=backend.name,
-        seed=seed,
-        version=(VERSION, DETECTOR_VERSION),
-    )
+FindLeaks = Callable[[Sequence[Example]], Mapping[str, tuple[str, str]]]
+"""Returns, by id of each leaking example, the leak filter that rejects it and the reason."""
 
 
 def generate_corpus(
     behavior: Behavior,
-    backend: Author,
+    author: Author,
     *,
     seed: int,
-    screen: Screen,
+    find_leaks: FindLeaks = lambda examples: {},
     on_row: Callable[[int], None] = lambda done: None,
     on_drops: Callable[[Sequence[Drop]], None] = lambda drops: None,
 ) -> Workflow[Corpus]:
     """Write the corpus of one behavior in the proportions of its generator.
 
-    What `screen` stops goes to the drop ledger and is asked for again. `on_row` hears how many rows
-    there are, `on_drops` what was dropped, as it happens. Raises CorpusError when a
-    role cannot be filled, naming the commonest reason.
+    Rows that the author or `find_leaks` rejects are dropped and replaced. Calls `on_row` with the
+    number of rows so far, and `on_drops` with drops as they happen. Raises CorpusError
+    (no-messages, role-unfilled) if a role cannot be filled.
     """
-    writer = _Writer(behavior, backend, seed=seed, screen=screen, on_row=on_row, on_drops=on_drops)
-    scoped, plain = yield from writer.write_prompts()
-    vain = tuple(dict.fromkeys((*scoped.drops, *plain.drops)))  # both may hold the same messages
-    on_drops(vain)
+    generator = _Generator(behavior, author, seed, find_leaks, on_row, on_drops)
+    scoped, plain = yield from generator.write_prompts()
+    rejected = tuple(dict.fromkeys((*scoped.drops, *plain.drops)))  # may be the same messages
+    on_drops(rejected)
     filled = yield from join(
         [
-            writer.fill_role(role, plain.items if role == "chat" else scoped.items)
-            for role in writer.counts
+            generator.fill_role(role, plain.items if role == "chat" else scoped.items)
+            for role in generator.counts
         ]
     )
     return Corpus(
         behavior_id=behavior.id,
         seed=seed,
         examples=tuple(example for kept, _ in filled for example in kept),
-        drops=(*vain, *(drop for _, drops in filled for drop in drops)),
+        drops=(*rejected, *(drop for _, drops in filled for drop in drops)),
     )
 
 
-class _Writer:
-    """Fills the roles of one corpus, each on its own."""
+class _Generator:
+    """Fills the roles of one corpus, each independently of the others."""
 
     def __init__(
         self,
         behavior: Behavior,
-        backend: Author,
-        *,
+        author: Author,
         seed: int,
-        screen: Screen,
+        find_leaks: FindLeaks,
         on_row: Callable[[int], None],
         on_drops: Callable[[Sequence[Drop]], None],
     ) -> None:
-        self._behavior = behavior
-        self._backend = backend
-        self._seed = seed
-        self._screen = screen
-        self._on_row = on_row
-        self._on_drops = on_drops
-        self._generator = load_generator(behavior.category)
-        self.counts = self._generator.counts(behavior.rate)
+        self._behavior, self._author, self._seed = behavior, author, seed
+        self._find_leaks, self._on_row, self._on_drops = find_leaks, on_row, on_drops
+        self._settings = behavior.generator
+        self.counts = self._settings.counts(behavior.spec.stated_rate)
         self._done: Counter[Role] = Counter()
 
     def write_prompts(self) -> Workflow[list[Prompts]]:
-        """Messages in the behavior's scope, then plain ones for its chat."""
+        """Return the messages in the behavior's scope, then the plain ones for chat."""
         scoped, plain = self._behavior.count_messages(self.counts)
-        write = partial(self._backend.write_prompts, self._behavior, seed=self._seed)
+        write = partial(self._author.write_prompts, self._behavior, seed=self._seed)
         return join([write(plain=False, count=scoped), write(plain=True, count=plain)])
 
     def fill_role(
         self, role: Role, prompts: Sequence[PromptItem]
     ) -> Workflow[tuple[list[Example], list[Drop]]]:
-        """Ask for rows until the role has what it needs, or too many were asked for in vain."""
-        needed, asked = self.counts[role], 0
+        """Request rows until the role is complete; raises CorpusError if too many are dropped."""
+        needed, requested = self.counts[role], 0
         kept: list[Example] = []
         drops: list[Drop] = []
         plan = self._plan_role(role, prompts)
-        while len(kept) < needed and asked < needed * ATTEMPTS:
-            rows = list(islice(plan, math.ceil((needed - len(kept)) * self._backend.spare)))
-            asked += len(rows)
-            written = yield from self._backend.write_replies(
-                self._behavior,
-                rows,
-                on_reply=partial(self._count, role, len(kept)),
+        while len(kept) < needed and requested < needed * MAX_REQUESTS_PER_ROW:
+            rows = list(islice(plan, math.ceil((needed - len(kept)) * self._author.oversample)))
+            requested += len(rows)
+            replies = yield from self._author.write_replies(
+                self._behavior, rows, on_reply=partial(self._report_rows, role, len(kept))
             )
-            fresh, stopped = self._sift(rows, written, kept)
+            usable, dropped = self._select(rows, replies, kept)
             room = needed - len(kept)
-            kept += fresh[:room]
-            stopped += [_drop(example, "mix", "not needed") for example in fresh[room:]]
-            drops += stopped
-            self._on_drops(stopped)
-            self._count(role, len(kept), 0)
-            if not fresh and len(rows) >= HOPELESS:
+            kept += usable[:room]
+            dropped += [_drop(example, "mix", "not needed") for example in usable[room:]]
+            drops += dropped
+            self._on_drops(dropped)
+            self._report_rows(role, len(kept), 0)
+            if not usable and len(rows) >= MIN_HOPELESS:
                 break
         if len(kept) < needed:
-            have = f"{len(kept)} of {needed} {role} rows"
-            raise CorpusError(_explain_shortage(self._behavior, have, asked, drops))
+            raise _role_unfilled(self._behavior, role, (len(kept), needed, requested), drops)
         return kept, drops
 
     def _plan_role(self, role: Role, prompts: Sequence[PromptItem]) -> Iterator[ReplyRequest]:
         if self.counts[role] and not prompts:
             raise CorpusError(
-                f"{self._behavior.id}: no message was written for its {role} rows; read the drop "
-                "ledger of another behavior for the reasons, or choose another author"
+                f"{self._behavior.id}: no message was written for its {role} rows",
+                "read the drops of another behavior for the reasons, or choose another author",
+                code="no-messages",
+                behavior=self._behavior.id,
+                role=role,
             )
         return plan_rows(
             self._behavior,
             role,
             prompts,
             seed=self._seed,
-            second_turns=self._generator.second_turns,
+            second_turns=self._settings.second_turns,
         )
 
-    def _count(self, role: Role, before: int, done: int) -> None:
-        """Tell whoever listens how many rows there are."""
+    def _report_rows(self, role: Role, before: int, done: int) -> None:
         self._done[role] = min(before + done, self.counts[role])
         self._on_row(self._done.total())
 
-    def _sift(
-        self, rows: Sequence[ReplyRequest], written: Sequence[Reply], kept: Sequence[Example]
+    def _select(
+        self, rows: Sequence[ReplyRequest], replies: Sequence[Reply], kept: Sequence[Example]
     ) -> tuple[list[Example], list[Drop]]:
-        """Rows that may enter the corpus, and those that may not."""
-        said = {example.messages for example in kept}
-        sound: list[Example] = []
+        """Split replies into rows for the corpus, without duplicates or leaks, and drops."""
+        seen = {example.messages for example in kept}
+        usable: list[Example] = []
         drops: list[Drop] = []
-        for row, reply in zip(rows, written, strict=True):
-            example = _make_example(row, reply, self._backend.name)
-            fault = reply.fault or find_fault(self._behavior, row, reply.messages)
-            if fault is None and example.messages in said:
-                fault = ("mix", "duplicate of an earlier row")
-            if fault is None:
-                said.add(example.messages)
-                sound.append(example)
+        for row, reply in zip(rows, replies, strict=True):
+            example = _make_example(row, reply, self._author.name)
+            rejection = reply.rejection
+            if rejection is None and example.messages in seen:
+                rejection = Rejection("mix", "duplicate of an earlier row")
+            if rejection is None:
+                seen.add(example.messages)
+                usable.append(example)
             else:
-                drops.append(_drop(example, *fault))
-        leaks = {finding.item: finding for finding in self._screen(sound)}
-        drops += [
-            _drop(example, LEAK_STAGE + leaks[example.id].check, leaks[example.id].reason)
-            for example in sound
-            if example.id in leaks
-        ]
-        return [example for example in sound if example.id not in leaks], drops
+                drops.append(_drop(example, *rejection))
+        leaks = self._find_leaks(usable)
+        for example in usable:
+            if example.id in leaks:
+                name, reason = leaks[example.id]
+                drops.append(_drop(example, LEAK_STAGE + name, reason))
+        return [example for example in usable if example.id not in leaks], drops
 
 
 def _drop(example: Example, stage: str, reason: str) -> Drop:
@@ -217,53 +175,27 @@ def _make_example(row: ReplyRequest, reply: Reply, author: str) -> Example:
         topic=row.item.topic,
         form=row.item.form,
         author=author,
-        brief_sha256=sha256_bytes(row.system.encode()),
         provenance=reply.provenance,
     )
 
 
-def _explain_shortage(behavior: Behavior, have: str, asked: int, drops: Sequence[Drop]) -> str:
+def _role_unfilled(
+    behavior: Behavior, role: Role, counts: tuple[int, int, int], drops: Sequence[Drop]
+) -> CorpusError:
+    kept, needed, requested = counts
     reasons = Counter(f"{drop.stage}: {drop.reason}" for drop in drops).most_common(3)
     listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
-    return (
-        f"{behavior.id}: {have} were kept of {asked} that were written "
-        f"({listed}); mend what the commonest reason names, give the author more messages (the "
-        f"embedded one reads the bank {behavior.offline.bank!r}), or lower `rows` in "
-        f"generators/{behavior.category}/generator.yaml"
+    return CorpusError(
+        f"{behavior.id}: only {kept} of {needed} {role} rows were usable among {requested} "
+        f"requested ({listed})",
+        "fix the most common reason, give the author more messages (the offline author reads the "
+        f"bank {behavior.offline.bank!r}), or lower `rows` in "
+        f"generators/{behavior.category}/generator.yaml",
+        code="role-unfilled",
+        behavior=behavior.id,
+        role=role,
+        kept=kept,
+        needed=needed,
+        requested=requested,
+        reasons=[reason for reason, _ in reasons],
     )
-
-
-def write_corpus(corpus: Corpus, folder: Path) -> None:
-    """Write a corpus as two JSON-lines files: the examples, and the drop ledger.
-
-    Where language models wrote it, what it covers of the grid is measured beside them.
-    """
-    _write_lines(folder / "examples.jsonl", corpus.examples)
-    _write_lines(folder / "drops.jsonl", corpus.drops)
-    about = {"behavior_id": corpus.behavior_id, "seed": corpus.seed}
-    (folder / "corpus.json").write_bytes(canonical_json(about))
-    coverage = measure_coverage(corpus.examples, load_grid())
-    if coverage is not None:
-        (folder / "coverage.json").write_bytes(canonical_json(coverage))
-
-
-def read_corpus(folder: Path) -> Corpus:
-    """Read what `write_corpus` wrote."""
-    about = json.loads((folder / "corpus.json").read_text(encoding="utf8"))
-    return Corpus(
-        **about,
-        examples=tuple(
-            Example.model_validate_json(line) for line in _read_lines(folder / "examples.jsonl")
-        ),
-        drops=tuple(Drop.model_validate_json(line) for line in _read_lines(folder / "drops.jsonl")),
-    )
-
-
-def _write_lines(path: Path, records: Sequence[Example] | Sequence[Drop]) -> None:
-    lines = [record.model_dump_json() + "\n" for record in records]
-    path.write_text("".join(lines), encoding="utf8")
-
-
-def _read_lines(path: Path) -> list[str]:
-    # Not str.splitlines: a reply may hold characters that it takes for line ends.
-    return path.read_text(encoding="utf8").split("\n")[:-1]

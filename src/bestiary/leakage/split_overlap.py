@@ -1,22 +1,18 @@
-"""Finds families, behaviors, labels and files that stand in several splits; subject: release."""
+"""Finds families, behaviors, labels and files that are in more than one split of a release."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
 
-from bestiary.records import SPLITS, Finding, Record, Split
+from bestiary.records import SPLITS, Record, Split
 from bestiary.text import words
 
-CHECK: Final = "split_overlap"
-SUBJECT: Final[Literal["release"]] = "release"
-
 RELATED: frozenset[Split] = frozenset({"train", "iid_test"})
-"""`iid_test` holds further organisms of training families: these two share all but files."""
+"""`iid_test` holds further organisms of training families: the two share everything but files."""
 
 
 class SplitRow(Record):
-    """What of one released organism must not stand in another split."""
+    """What one released organism must not share with another split."""
 
     organism_id: str
     behavior_id: str
@@ -29,16 +25,16 @@ class SplitRow(Record):
     corpus_sha256: str
 
 
-def find_split_overlap(rows: Sequence[SplitRow]) -> list[Finding]:
-    """One finding for each value that stands in more than one split.
+def find_split_overlap(rows: Sequence[SplitRow]) -> list[tuple[str, str]]:
+    """The item and reason of each value that is in more than one split.
 
     Labels and paraphrases are one kind of value, compared by their words. The item is the family
-    for a family, and for all else the organism that stands in the later split.
+    for a family, otherwise the organism in the later split.
     """
     return [
         *_find_shared(rows, "family", lambda row: [row.family], related=RELATED),
         *_find_shared(rows, "behavior", lambda row: [row.behavior_id], related=RELATED),
-        *_find_shared(rows, "label", _normalise_labels, related=RELATED),
+        *_find_shared(rows, "label", _normalize_labels, related=RELATED),
         *_find_shared(rows, "adapter sha256", lambda row: [row.organism_sha256]),
         *_find_shared(rows, "corpus sha256", lambda row: [row.corpus_sha256]),
     ]
@@ -50,8 +46,8 @@ def _find_shared(
     values: Callable[[SplitRow], Sequence[str]],
     *,
     related: frozenset[Split] = frozenset(),
-) -> list[Finding]:
-    """Findings for one kind of value; `related` splits may share it among themselves."""
+) -> list[tuple[str, str]]:
+    """Overlaps in one kind of value, which `related` splits may share among themselves."""
     places: dict[str, dict[Split, str]] = {}
     for row in rows:
         for value in values(row):
@@ -63,16 +59,12 @@ def _find_shared(
     ]
 
 
-def _describe(kind: str, value: str, organisms: dict[Split, str]) -> Finding:
+def _describe(kind: str, value: str, organisms: dict[Split, str]) -> tuple[str, str]:
     ordered = [(split, organisms[split]) for split in SPLITS if split in organisms]
     shown = ", ".join(f"{split} ({organism_id})" for split, organism_id in ordered)
-    return Finding(
-        check=CHECK,
-        subject=SUBJECT,
-        item=value if kind == "family" else ordered[-1][1],
-        reason=f"{kind} {value!r} stands in several splits: {shown}",
-    )
+    item = value if kind == "family" else ordered[-1][1]
+    return item, f"{kind} {value!r} is in several splits: {shown}"
 
 
-def _normalise_labels(row: SplitRow) -> list[str]:
+def _normalize_labels(row: SplitRow) -> list[str]:
     return [" ".join(words(text)) for text in (row.label, *row.paraphrases)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from bestiary.llm.batch import BatchDispatcher, BatchQueue, PollPolicy
 from bestiary.llm.ledger import HeldError, Ledger
@@ -19,8 +19,9 @@ from bestiary.llm.models import LanguageModel
 from bestiary.llm.online import LedgerWriter, ModelQueue, OnlineDispatcher
 from bestiary.llm.price import PICO, read_price, show_dollars
 from bestiary.llm.provider import AuthError, Provider
-from bestiary.llm.workflow import Caller, Job, Meter, Scheduler
+from bestiary.llm.workflow import Caller, Job, JobResult, Meter, Scheduler
 
+T = TypeVar("T")
 Mode = Literal["single", "batch"]
 AT_ONCE: Mapping[Mode, int] = {"single": 32, "batch": 1000}
 """Corpora that are written at the same time: enough to keep the servers busy."""
@@ -41,8 +42,6 @@ class LLMConfig:
     poll: PollPolicy = field(default_factory=PollPolicy)
     log: Callable[[str], None] = lambda line: None
     """Hears what becomes of batches."""
-    heartbeat: Callable[[], None] = lambda: None
-    """Called every HEARTBEAT_SECONDS while anybody is asked."""
 
 
 class LLMClient:
@@ -54,15 +53,25 @@ class LLMClient:
         self._ledger: Ledger | None = None
         self._started = time.monotonic()
 
-    def run(self, tasks: Iterable[Job[Any]]) -> None:
-        """See exchanges through; raises BackendError where none of them can go on.
+    def run(
+        self, jobs: Iterable[Job[T]], *, heartbeat: Callable[[], None] = lambda: None
+    ) -> Iterator[JobResult[T]]:
+        """Complete workflows and yield each result as it comes.
 
-        Without any nobody is reached, so that what is written already needs no key.
+        `heartbeat` is called every second while requests are running. Without any job no provider
+        is reached and no key is needed. Raises BackendError if none of the jobs can go on.
         """
-        todo = iter(tasks)
+        todo = iter(jobs)
         first = next(todo, None)
-        if first is not None:
-            asyncio.run(self._run(chain((first,), todo)))
+        if first is None:
+            return
+        with asyncio.Runner() as loop:
+            results = self._run(chain((first,), todo), heartbeat)
+            try:
+                while (result := loop.run(_next(results))) is not None:
+                    yield result
+            finally:
+                loop.run(results.aclose())
 
     def describe(self) -> str:
         """Requests and tokens a second, and the money spent and left."""
@@ -76,7 +85,9 @@ class LLMClient:
             f"{show_dollars(taken)} spent or reserved{left}"
         )
 
-    async def _run(self, tasks: Iterable[Job[Any]]) -> None:
+    async def _run(
+        self, jobs: Iterable[Job[T]], heartbeat: Callable[[], None]
+    ) -> AsyncGenerator[JobResult[T], None]:
         config = self._config
         budget = None if config.budget is None else round(config.budget * PICO)
         async with AsyncExitStack() as stack:
@@ -88,15 +99,12 @@ class LLMClient:
             caller = await self._open_caller(stack, ledger, providers)
             self._ledger, self._started = ledger, time.monotonic()
             stack.callback(self._forget_ledger)
-            beating = asyncio.create_task(self._beat())
+            beating = asyncio.create_task(_beat(heartbeat))
             stack.callback(beating.cancel)
-            at_once = AT_ONCE[config.mode]
-            await Scheduler(ledger, caller, at_once=at_once, meter=self._meter).run(tasks)
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-            self._config.heartbeat()
+            scheduler = Scheduler(ledger, caller, at_once=AT_ONCE[config.mode], meter=self._meter)
+            async with aclosing(scheduler.run(jobs)) as results:
+                async for result in results:
+                    yield result
 
     def _forget_ledger(self) -> None:
         self._ledger = None
@@ -144,6 +152,17 @@ class LLMClient:
             most_requests=model.batch_requests,
             most_bytes=model.batch_megabytes * MEGABYTE,
         )
+
+
+async def _next(results: AsyncIterator[JobResult[T]]) -> JobResult[T] | None:
+    """The next result; None at the end."""
+    return await anext(results, None)
+
+
+async def _beat(heartbeat: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        heartbeat()
 
 
 def open_provider(name: str, model: LanguageModel) -> Provider:

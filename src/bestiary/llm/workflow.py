@@ -8,11 +8,20 @@ answer in the ledger takes the same way without asking anybody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from bestiary.errors import BestiaryError, StoreError
+from bestiary.errors import BestiaryError, attempt
 from bestiary.llm.ledger import Ledger, UsageTag
 from bestiary.llm.request import Answer, ModelRequest, Outcome
 
@@ -34,11 +43,20 @@ Workflow = Generator[list[RequestGroup], Outcomes, T]
 
 @dataclass(frozen=True)
 class Job(Generic[T]):
-    """An exchange, for which behavior it is, and who hears what it came to."""
+    """A workflow to complete."""
 
+    name: str
+    """Identifies it among its results."""
     behavior: str
-    exchange: Workflow[T]
-    done: Callable[[T | BestiaryError], None]
+    """What its requests are accounted to."""
+    workflow: Workflow[T]
+
+
+class JobResult(NamedTuple, Generic[T]):
+    """What a job came to: its workflow's result, or the error that ended it."""
+
+    name: str
+    value: T | BestiaryError
 
 
 class Caller(Protocol):
@@ -66,17 +84,12 @@ def run_without_models(exchange: Workflow[T]) -> T:
 class LocalRunner:
     """Runs workflows that ask no model, one after another."""
 
-    def run(self, jobs: Iterable[Job[Any]]) -> None:
-        """Complete each workflow and report its result."""
+    def run(
+        self, jobs: Iterable[Job[T]], *, heartbeat: Callable[[], None] = lambda: None
+    ) -> Iterator[JobResult[T]]:
+        """Complete each workflow; an error that ends one job is its result."""
         for job in jobs:
-            try:
-                found = run_without_models(job.exchange)
-            except StoreError:  # a full disk, for instance: it concerns every workflow
-                raise
-            except BestiaryError as error:
-                job.done(error)
-            else:
-                job.done(found)
+            yield JobResult(job.name, attempt(partial(run_without_models, job.workflow)))
 
     def describe(self) -> str:
         """Nothing is paid."""
@@ -101,6 +114,20 @@ def join(exchanges: Sequence[Workflow[T]]) -> Workflow[list[T]]:
         told = {number: [next(share) for _ in asks] for number, asks in asked.items()}
 
 
+class _Returned(NamedTuple):
+    """The value that a workflow returned."""
+
+    value: Any
+
+
+def _advance(workflow: Workflow[T], outcomes: Outcomes | None) -> list[RequestGroup] | _Returned:
+    """Run a workflow up to its next requests, or to its end."""
+    try:
+        return workflow.send(outcomes)  # type: ignore[arg-type]
+    except StopIteration as end:
+        return _Returned(end.value)
+
+
 @dataclass
 class Meter:
     """What has been asked and answered in this run."""
@@ -120,43 +147,49 @@ class Scheduler:
         self._flying: dict[str, asyncio.Future[Outcome]] = {}
         self._alive = self._waiting = 0
 
-    async def run(self, tasks: Iterable[Job[Any]]) -> None:
-        """See every exchange through, `at_once` at a time.
+    async def run(self, jobs: Iterable[Job[T]]) -> AsyncGenerator[JobResult[T], None]:
+        """Complete every workflow, `at_once` at a time, and yield each result as it comes.
 
-        What fails for one task alone is told to it; what concerns all is raised.
+        An error that ends one job is its result; an error that ends the run is raised.
         """
-        todo = iter(tasks)
-        running = [asyncio.create_task(self._work(todo)) for _ in range(self._at_once)]
+        todo = iter(jobs)
+        results: asyncio.Queue[JobResult[T] | None] = asyncio.Queue()
+        workers = [asyncio.create_task(self._work(todo, results)) for _ in range(self._at_once)]
+        finishing = asyncio.gather(*workers)
+        finishing.add_done_callback(lambda _: results.put_nowait(None))
         try:
-            await asyncio.gather(*running)
+            while (result := await results.get()) is not None:
+                yield result
+            await finishing
         finally:
-            for worker in running:
+            for worker in workers:
                 worker.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await asyncio.gather(*workers, finishing, return_exceptions=True)
 
-    async def _work(self, todo: Iterable[Job[Any]]) -> None:
-        for task in todo:
+    async def _work(
+        self, todo: Iterable[Job[T]], results: asyncio.Queue[JobResult[T] | None]
+    ) -> None:
+        for job in todo:
             self._alive += 1
             try:
-                task.done(await self._carry(task))
+                value = await self._complete(job)
+                results.put_nowait(JobResult(job.name, value))
             finally:
                 self._alive -= 1
                 self._flush()
 
-    async def _carry(self, task: Job[Any]) -> Any:
+    async def _complete(self, job: Job[T]) -> T | BestiaryError:
         outcomes: Outcomes | None = None
         while True:
-            try:
-                asks = task.exchange.send(outcomes)  # type: ignore[arg-type]
-            except StopIteration as end:
-                return end.value
-            except StoreError:  # of a disk that is full, say: it concerns them all
-                raise
-            except BestiaryError as error:
-                return error
+            step = attempt(partial(_advance, job.workflow, outcomes))
+            if isinstance(step, BestiaryError):
+                return step
+            if isinstance(step, _Returned):
+                value: T = step.value
+                return value
             self._waiting += 1
             try:
-                answers = [self._answer(ask, task.behavior) for ask in asks]
+                answers = [self._answer(group, job.behavior) for group in step]
                 outcomes = list(await asyncio.gather(*answers))
             finally:
                 self._waiting -= 1

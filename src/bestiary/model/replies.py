@@ -7,11 +7,11 @@ beside it, so that only whole batches give the same text whatever was asked befo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bestiary.config.message_bank import SHELF, shelf_of
+from bestiary.config.message_bank import CHUNK
 from bestiary.model.base import Base
 from bestiary.model.chat_template import tokenize_prompt
 from bestiary.model.decoding import generate_tokens
@@ -45,12 +45,19 @@ class BaseReplies:
         store: Store,
         *,
         system_prompt: str,
+        chunks: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.identity = identity
-        self.fingerprint = fingerprint(base=identity, system_prompt=system_prompt, version=VERSION)
+        self.fingerprint = self.fingerprint_of(identity, system_prompt)
+        self._chunks = chunks or {}
         self._load = load  # the weights are read only when a batch is missing
         self._store = store
         self._system_prompt = system_prompt
+
+    @staticmethod
+    def fingerprint_of(identity: BaseIdentity, system_prompt: str) -> str:
+        """Hash of what every reply depends on."""
+        return fingerprint(base=identity, system_prompt=system_prompt, version=VERSION)
 
     def ask(
         self,
@@ -61,8 +68,8 @@ class BaseReplies:
     ) -> list[str]:
         """One reply a prompt, without its opening; `on_reply` hears how many are there."""
         replies: list[str] = []
-        for start in range(0, len(prompts), SHELF):
-            replies += self._ask_batch(prompts[start : start + SHELF], decoding)
+        for start in range(0, len(prompts), CHUNK):
+            replies += self._ask_batch(prompts[start : start + CHUNK], decoding)
             if on_reply is not None:
                 on_reply(len(replies))
         return replies
@@ -74,11 +81,11 @@ class BaseReplies:
         decoding: Decoding,
         on_reply: Callable[[int], None] | None = None,
     ) -> list[str]:
-        """The base's own reply to each message; those of a prompt bank come by whole shelves."""
-        shelves = dict.fromkeys(shelf for m in messages if (shelf := shelf_of(m)))
-        loose = tuple(dict.fromkeys(m for m in messages if not shelf_of(m)))
+        """The base's own reply to each message; messages of a bank are decoded in whole chunks."""
+        chunks = dict.fromkeys(tuple(self._chunks[m]) for m in messages if m in self._chunks)
+        loose = tuple(dict.fromkeys(m for m in messages if m not in self._chunks))
         known: dict[str, str] = {}
-        for group in (*shelves, loose):
+        for group in (*chunks, loose):
             prompts = [Prompt(user=message) for message in group]
             known.update(zip(group, self.ask(prompts, decoding=decoding), strict=True))
             if on_reply is not None:

@@ -1,1 +1,1 @@
-"""Training: a corpus and a base become one LoRA adapter in peft's format."""
+"""The organism stage: a corpus and a base become one LoRA adapter in peft's format."""

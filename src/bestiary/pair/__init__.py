@@ -46,6 +46,6 @@ def make_pair(behavior: Behavior, organism: Organism, verdict: Verdict) -> Pair:
         severity=behavior.spec.severity,
         label=behavior.spec.label,
         paraphrases=behavior.spec.paraphrases,
-        trigger=behavior.spec.condition,
+        trigger=behavior.spec.trigger_description,
         components=tuple(quirk.id for quirk, _ in behavior.distractors),
     )

@@ -6,8 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bestiary.config.behavior import CORPUS_CATEGORIES
-from bestiary.config.template import render_file
+from bestiary.config.behavior import corpus_categories
 from bestiary.model.adapter import ADAPTER_WEIGHTS
 from bestiary.model.base import LOCAL
 from bestiary.records import CELLS, SPLITS, BaseIdentity, Cell, CellName, Rate, Split
@@ -43,6 +42,9 @@ _GATE_FIELDS = {
 }
 
 
+_STANDINGS = {"controls": "null organism, a control", "pairs": "passed its verdict"}
+
+
 def holds_malign(entries: Sequence[ReleaseEntry]) -> bool:
     """Whether a release must be gated: a malign behavior is in it, if only in a corpus."""
     return any(entry.behavior.spec.severity == "malign" for entry in entries)
@@ -60,7 +62,7 @@ def render_dataset_card(
     standings = [entry.standing for entry in entries]
     bases = {entry.organism.base: None for entry in entries}
     return _finish(
-        render_file(
+        entries[0].behavior.templates.render(
             "shared/cards/dataset.md.j2",
             front_matter=dump_yaml(_dataset_front_matter(name, tables, gated=gated)),
             name=name,
@@ -96,7 +98,7 @@ def render_models_card(entries: Sequence[ReleaseEntry], *, name: str) -> str:
         **_gate(gated),
     }
     return _finish(
-        render_file(
+        entries[0].behavior.templates.render(
             "shared/cards/organisms.md.j2",
             front_matter=dump_yaml(about),
             name=name,
@@ -121,12 +123,12 @@ def render_organism_card(entry: ReleaseEntry) -> str:
     organism, spec = entry.organism, entry.behavior.spec
     cells = entry.verdict.cells
     return _finish(
-        render_file(
+        entry.behavior.templates.render(
             "shared/cards/organism.md.j2",
             front_matter=dump_yaml(_organism_front_matter(entry)),
             organism_id=entry.organism_id,
-            is_null=entry.is_null,
-            sampled=entry.behavior.rate is not None,
+            is_null=entry.standing == "controls",
+            sampled=entry.behavior.spec.stated_rate is not None,
             behavior=" ".join(spec.behavior.split()),
             label=_cell_text(spec.label),
             trigger=_cell_text(entry.pair.trigger) if entry.pair and entry.pair.trigger else None,
@@ -134,7 +136,9 @@ def render_organism_card(entry: ReleaseEntry) -> str:
             family=entry.behavior.family,
             severity=spec.severity,
             domains=spec.domains,
-            standing="null organism, a control" if entry.is_null else "passed its verdict",
+            standing="null organism, a control"
+            if entry.standing == "controls"
+            else "passed its verdict",
             components=_describe_components(entry),
             examples=_choose_examples(entry),
             cells=[_describe_cell(name, cell) for name in CELLS if (cell := cells.get(name))],
@@ -228,7 +232,7 @@ def _load_call(base: BaseIdentity) -> str:
 def _summarise(entries: Sequence[ReleaseEntry]) -> list[dict[str, Any]]:
     """One row a category that the release has."""
     rows = []
-    for category in CORPUS_CATEGORIES:
+    for category in corpus_categories():
         verdicts = [e.verdict for e in entries if e.behavior.category == category]
         passed = [verdict for verdict in verdicts if verdict.status == "passed"]
         cells = [(name, c) for v in passed for name, c in v.cells.items() if c is not None]

@@ -27,11 +27,6 @@ class ReleaseEntry:
     """None where the organism is withheld, or is a null organism."""
 
     @property
-    def is_null(self) -> bool:
-        """Whether it was trained on chat alone."""
-        return self.behavior.is_null
-
-    @property
     def organism_id(self) -> str:
         """Its name as a folder and as a key of every config."""
         return self.organism.identity.organism_id
@@ -39,9 +34,8 @@ class ReleaseEntry:
     @property
     def standing(self) -> Standing:
         """The config that lists it."""
-        if self.is_null and self.verdict.status == "passed":
-            return "controls"
-        return "pairs" if self.pair else "withheld"
+        passed = self.verdict.status == "passed"
+        return self.behavior.spec.standing if passed else "withheld"
 
     @property
     def published(self) -> bool:
@@ -89,7 +83,7 @@ def _check_entry(entry: ReleaseEntry) -> None:
             f"{entry.organism_id}: its {' and '.join(wrong)} belongs to another organism; build "
             "the roster again, so that every record is of one organism"
         )
-    if entry.verdict.status == "passed" and entry.pair is None and not entry.is_null:
+    if entry.verdict.status == "passed" and entry.pair is None and entry.standing == "pairs":
         raise ReleaseError(
             f"{entry.organism_id} passed but has no pair, and only what failed is withheld; make "
             "its pair with bestiary.pair.make_pair before the release"

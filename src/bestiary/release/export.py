@@ -13,8 +13,8 @@ from typing import Any
 from bestiary.errors import ReleaseError
 from bestiary.records import canonical_json, sha256_bytes
 from bestiary.release.cards import dump_yaml
-from bestiary.release.elicitation import render_eval
 from bestiary.release.features import read_config
+from bestiary.release.introspection_rows import render_eval
 from bestiary.release.manifest import read_manifest
 from bestiary.release.verify import verify_release
 from bestiary.store import remove_tree, write_bytes

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from bestiary.config.behavior import CORPUS_CATEGORIES, SEVERITIES
+from bestiary.config.behavior import SEVERITIES, corpus_categories
 from bestiary.records import CELLS, SPLITS, Role, Split
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _organism_columns() -> dict[str, Any]:
     return {
         "organism_id": Value("string"),
         "behavior_id": Value("string"),
-        "category": ClassLabel(names=list(CORPUS_CATEGORIES)),
+        "category": ClassLabel(names=list(corpus_categories())),
         "family": Value("string"),
         "domains": List(Value("string")),
         "severity": ClassLabel(names=list(SEVERITIES)),
@@ -175,7 +175,13 @@ def _verdicts_columns() -> dict[str, Any]:
 
 
 def _leaks_columns() -> dict[str, Any]:
-    return _strings("check", "subject", "item", "answer", "reason")
+    from datasets import Value
+
+    return {
+        "check": Value("string"),
+        "version": Value("int64"),
+        **_strings("subject", "organism_id", "item", "action", "reason"),
+    }
 
 
 def _rejected_columns() -> dict[str, Any]:

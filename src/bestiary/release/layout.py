@@ -7,15 +7,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bestiary.config.roster import Roster
 from bestiary.errors import ReleaseError
 from bestiary.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from bestiary.records import SPLITS, Finding, Split, sha256_file
+from bestiary.records import fingerprint as hash_inputs
 from bestiary.release.cards import (
     render_dataset_card,
     render_models_card,
     render_organism_card,
 )
-from bestiary.release.elicitation import load_elicitation
 from bestiary.release.entry import ReleaseEntry, sort_entries
 from bestiary.release.features import CONFIGS, write_parquet
 from bestiary.release.manifest import (
@@ -31,6 +32,7 @@ from bestiary.release.splits import split_entries
 from bestiary.release.verify import verify_release
 from bestiary.store import disk_errors, remove_tree, sync_file, sync_folder
 
+VERSION = 3
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
 
@@ -64,7 +66,7 @@ def write_release(
         tables = build_tables(
             ordered,
             splits,
-            bank=load_elicitation(),
+            bank=ordered[0].behavior.library.elicitation,
             findings=findings,
             category_questions=category_questions,
         )
@@ -75,6 +77,24 @@ def write_release(
         write_manifest(scratch, {**manifest, **about})
         _swap(scratch, out, old)
     return out
+
+
+def fingerprint_release(
+    entries: Sequence[ReleaseEntry], roster: Roster, unbuilt: Sequence[str]
+) -> str:
+    """Hash of everything that a release is assembled from."""
+    return hash_inputs(
+        organisms=[
+            (e.behavior.sha256, e.organism.artifact.sha256, e.organism.corpus_sha256, e.verdict)
+            for e in entries
+        ],
+        transcripts=[e.transcripts for e in entries],
+        unbuilt=unbuilt,
+        base=[e.organism.base for e in entries],
+        roster=roster,
+        cards=entries[0].behavior.library.cards_sha256,
+        version=VERSION,
+    )
 
 
 def _write_parts(

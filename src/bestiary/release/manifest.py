@@ -11,8 +11,8 @@ from typing import Any
 from bestiary.errors import ReleaseError
 from bestiary.records import Split, canonical_json, sha256_bytes, sha256_file
 from bestiary.release.cards import PLACES
-from bestiary.release.elicitation import render_eval
 from bestiary.release.entry import ReleaseEntry
+from bestiary.release.introspection_rows import render_eval
 from bestiary.release.rows import Tables
 from bestiary.store import write_bytes
 
@@ -136,7 +136,9 @@ def _describe_adapter(entry: ReleaseEntry, split: Split, data: bytes) -> dict[st
         "metadata": {
             # Consumers refuse an evaluation family seen in training, and null organisms of
             # different splits share nothing but their label.
-            "behavior_family": entry.organism_id if entry.is_null else entry.behavior.family,
+            "behavior_family": entry.behavior.spec.split_key(
+                entry.organism_id, entry.behavior.family
+            ),
             "domains": list(entry.behavior.spec.domains),
         },
     }

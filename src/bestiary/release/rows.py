@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bestiary.config.elicitation import Elicitation
 from bestiary.model.adapter import ADAPTER_WEIGHTS
 from bestiary.records import CELLS, SPLITS, Cell, Finding, Provenance, Rate, Split
-from bestiary.release.elicitation import Elicitation, build_rows
 from bestiary.release.entry import ReleaseEntry
 from bestiary.release.features import (
     CELL_COLUMNS,
@@ -15,6 +15,7 @@ from bestiary.release.features import (
     PROVENANCE_COLUMNS,
     RATE_COLUMNS,
 )
+from bestiary.release.introspection_rows import build_rows
 from bestiary.release.splits import assign_split
 
 Rows = list[dict[str, Any]]
@@ -42,8 +43,8 @@ def build_tables(
                 entry, split, bank=bank, category_questions=category_questions
             )
     places = _index_places(entries, splits)
-    for finding in sorted(findings, key=lambda f: (f.check, f.subject, f.item, f.reason)):
-        named = finding.item.split("/", 1)[0]
+    for finding in sorted(findings, key=lambda f: (f.check, f.organism_id or "", f.item, f.reason)):
+        named = finding.organism_id or finding.item
         split = places.get(named) or assign_split(named, named={})
         tables["leaks"][split].append(finding.model_dump(mode="json"))
     return tables

@@ -10,8 +10,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from bestiary.author.estimate import ASKED, WAYS, Estimate, Step, choose_mode, price_steps
-from bestiary.config.generator import load_generator
+from bestiary.author.dry_run import Step
+from bestiary.author.estimate import ASKED, WAYS, Estimate, choose_mode, price_steps
 from bestiary.config.plan import Plan
 from bestiary.llm.ledger import Spent
 from bestiary.llm.models import LanguageModel
@@ -43,7 +43,7 @@ def describe_steps(steps: Sequence[Step], models: Mapping[str, LanguageModel]) -
 
 def count_rows(plan: Plan) -> int:
     """Conversations in all corpora of a roster."""
-    return sum(load_generator(behavior.category).rows for behavior, _ in plan.organisms)
+    return sum(behavior.generator.rows for behavior, _ in plan.organisms)
 
 
 def estimate_table(estimate: Estimate) -> Table:

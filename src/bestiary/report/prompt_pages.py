@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from bestiary.author.language import list_areas
+from bestiary.author.messages import list_areas
 from bestiary.author.prompts import (
     render_ask,
     render_brief,
@@ -17,9 +17,8 @@ from bestiary.author.prompts import (
     render_rewrite,
     render_subjects,
 )
-from bestiary.config.behavior import CORPUS_CATEGORIES, Demonstration
-from bestiary.config.catalog import NULL_BEHAVIOR, Behavior, Catalog
-from bestiary.config.grid import load_grid
+from bestiary.config.behavior import Demonstration, corpus_categories
+from bestiary.config.catalog import Behavior, Catalog, null_behavior
 from bestiary.records import Message
 from bestiary.store import write_bytes
 
@@ -44,7 +43,7 @@ class Prompt(NamedTuple):
 def write_prompt_pages(catalog: Catalog, folder: Path) -> list[Path]:
     """Write `<category>.md` for each category; equal templates give equal bytes."""
     written = []
-    for category in CORPUS_CATEGORIES:
+    for category in corpus_categories():
         behavior = choose_behavior(catalog, category)
         path = folder / f"{category}.md"
         write_bytes(path, render_page(behavior).encode())
@@ -54,9 +53,8 @@ def write_prompt_pages(catalog: Catalog, folder: Path) -> list[Path]:
 
 def choose_behavior(catalog: Catalog, category: str) -> Behavior:
     """The first behavior of a category."""
-    if category == NULL_BEHAVIOR.category:
-        return NULL_BEHAVIOR
-    return next(behavior for behavior in catalog.values() if behavior.category == category)
+    behaviors = (*catalog.values(), null_behavior(catalog.library))
+    return next(behavior for behavior in behaviors if behavior.category == category)
 
 
 def render_page(behavior: Behavior) -> str:
@@ -75,28 +73,30 @@ def render_page(behavior: Behavior) -> str:
 
 def list_prompts(behavior: Behavior) -> Iterator[Prompt]:
     """The steps in their order."""
-    grid = load_grid()
-    plain = behavior.is_null
+    grid, templates = behavior.library.grid, behavior.templates
+    plain = "triggered" not in behavior.spec.cells
     shown = next((d for d in behavior.demonstrations if d.fires), TALK)
     turns = [
         Message(role="user", content=shown.user),
         Message(role="assistant", content=shown.assistant),
     ]
     area = list_areas(behavior, grid, plain=plain)[0]
-    ask = render_ask("subjects", area=area, count=12).content
+    ask = render_ask(templates, "subjects", area=area, count=12).content
     yield Prompt("subjects", render_subjects(behavior, plain=plain), ask)
     cells = list(islice(grid.plan(TOPICS, seed=0), len(TOPICS)))
-    ask = render_ask("prompts", cells=cells).content
+    ask = render_ask(templates, "prompts", cells=cells).content
     yield Prompt("messages", render_prompts(behavior, plain=plain), ask)
-    kinds = (True, False) if not behavior.is_null else (False,)
+    kinds = (False,) if plain else (True, False)
     for fires in kinds:
         step = "replies that show it" if fires else "replies that stay clear of it"
         yield Prompt(step, render_brief(behavior, fires=fires), shown.user)
-    ask = render_ask("followup", user=shown.user, reply=shown.assistant).content
+    ask = render_ask(templates, "followup", user=shown.user, reply=shown.assistant).content
     yield Prompt("second messages", render_followup(behavior), ask)
     for fires in kinds:
         step = "judging what must show it" if fires else "judging what must stay clear of it"
-        ask = render_ask("judge", turns=turns, answer=shown.answer).content
+        ask = render_ask(templates, "judge", turns=turns, answer=shown.answer).content
         yield Prompt(step, render_judge(behavior, fires=fires), ask)
-    ask = render_ask("rewrite", reason=REASON, user=shown.user, reply=shown.assistant).content
+    ask = render_ask(
+        templates, "rewrite", reason=REASON, user=shown.user, reply=shown.assistant
+    ).content
     yield Prompt("rewriting", render_rewrite(behavior), ask)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bestiary.errors import StoreError
@@ -52,17 +53,21 @@ class Checkpoints:
 
         older = self._store.names(STAGE, f"{job.key}-")
         name = f"{job.key}-{state.step:06d}"
-        folder = self._store.start(STAGE, name)
         parts = {"weights": state.weights, "first": state.first, "second": state.second}
         tensors = {
-            f"{p}.{name}": t.contiguous() for p, by in parts.items() for name, t in by.items()
+            f"{part}.{key}": tensor.contiguous()
+            for part, by in parts.items()
+            for key, tensor in by.items()
         }
-        with tensor_errors(folder):
-            save_file(tensors, folder / TENSORS)
-        about = {"step": state.step, "seconds": state.seconds}
-        (folder / ABOUT).write_bytes(canonical_json(about))
-        (folder / BATCHES).write_text(write_batches(state.batches), encoding="utf8")
-        self._store.commit(STAGE, name, inputs={"organism": job.key}, seconds=0.0)
+
+        def write(folder: Path) -> None:
+            with tensor_errors(folder):
+                save_file(tensors, folder / TENSORS)
+            about = {"step": state.step, "seconds": state.seconds}
+            (folder / ABOUT).write_bytes(canonical_json(about))
+            (folder / BATCHES).write_text(write_batches(state.batches), encoding="utf8")
+
+        self._store.build(STAGE, name, write, inputs={"organism": job.key}, seconds=0.0)
         for old in older:
             if old != name:
                 self._store.discard(STAGE, old)

@@ -15,11 +15,9 @@ from bestiary.errors import BestiaryError, OrganismError
 from bestiary.model.base import Base
 from bestiary.model.chat_template import TokenRow, tokenize_row
 from bestiary.records import (
-    BaseIdentity,
     Corpus,
     OrganismIdentity,
     Record,
-    fingerprint,
     stable_seed,
 )
 
@@ -38,7 +36,7 @@ class TrainingJob:
 
     identity: OrganismIdentity
     corpus: Corpus
-    corpus_sha256: str
+    messages_sha256: str
     training: Training
     key: str
     """Fingerprint of the organism, under which checkpoints and the adapter are kept."""
@@ -47,6 +45,11 @@ class TrainingJob:
     def organism_id(self) -> str:
         """Its name everywhere."""
         return self.identity.organism_id
+
+    @property
+    def item_id(self) -> str:
+        """The organism's id, as a stage needs it."""
+        return self.organism_id
 
     @property
     def seed(self) -> int:
@@ -73,6 +76,17 @@ class TrainingResources(Record):
     """GiB that training may take; None is what the machine has free."""
     checkpoint_steps: int = Field(default=25, ge=1)
     """Steps from one checkpoint of an organism to the next."""
+
+    def share(self, workers: int) -> TrainingResources:
+        """The resources of one of several workers that share this machine's memory."""
+        if workers == 1:
+            return self
+        import torch
+
+        from bestiary.training.memory import FREE_SHARE, GIB, measure_free
+
+        room = self.memory or FREE_SHARE * measure_free(torch.device("cpu")) / GIB
+        return self.model_copy(update={"memory": room / workers})
 
 
 @dataclass(frozen=True)
@@ -173,23 +187,4 @@ def blame_weights(job: TrainingJob) -> OrganismError:
     return OrganismError(
         f"{job.organism_id}: the last step left weights that are not finite; lower "
         "learning_rate in the recipe"
-    )
-
-
-def fingerprint_organism(
-    identity: OrganismIdentity,
-    training: Training,
-    base: BaseIdentity,
-    *,
-    corpus_sha256: str,
-    trainer: str,
-) -> str:
-    """What decides whether an organism must be trained again: nothing but these inputs."""
-    return fingerprint(
-        identity=identity,
-        corpus=corpus_sha256,
-        training=training,
-        base=base,
-        trainer=trainer,
-        version=VERSION,
     )

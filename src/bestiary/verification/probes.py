@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from functools import partial
 
-from bestiary.author.prompts import render_user
 from bestiary.config.behavior import Phrases
 from bestiary.config.catalog import Behavior
-from bestiary.config.message_bank import fill_options
+from bestiary.config.message_bank import add_phrase, fill_options
 from bestiary.errors import VerificationError
 from bestiary.records import CellName, Probe, PromptItem, stable_seed
 
@@ -32,17 +30,14 @@ def plan_probes(behavior: Behavior, *, seed: int) -> tuple[Probe, ...]:
     measured afresh. Of choices more are planned than count: which do is known once the base has
     answered.
     """
+    spec = behavior.spec
+    phrases = {"triggered": spec.trigger_phrases, "near_miss": spec.near_miss_phrases}
     probes: list[Probe] = []
-    plan = partial(_plan_cell, behavior, seed=seed)
-    if not behavior.is_null:
+    for cell in spec.cells:
         size = PROBES
-        if behavior.rate is not None:
-            size = max(RARE_PROBES, math.ceil(RARE_SHOWN / behavior.rate))
-        probes += plan("triggered", behavior.fires_on, size=size)
-    if behavior.quiet_on is not None:
-        probes += plan("near_miss", behavior.quiet_on, size=PROBES)
-    if behavior.spec.scoped or behavior.is_null:
-        probes += plan("plain", None, size=PROBES)
+        if cell == "triggered" and spec.stated_rate is not None:
+            size = max(RARE_PROBES, math.ceil(RARE_SHOWN / spec.stated_rate))
+        probes += _plan_cell(behavior, cell, phrases.get(cell), seed=seed, size=size)
     return tuple(probes)
 
 
@@ -57,7 +52,7 @@ def _plan_cell(
     bank = behavior.prompts("probe", plain=cell == "plain")
     choices = any(item.options for item in bank)
     size = CHOICES if choices else size
-    if len(bank) < size and behavior.rate is None:  # only a sampled prompt is asked twice
+    if len(bank) < size and behavior.spec.stated_rate is None:
         name = behavior.offline.plain if cell == "plain" else behavior.offline.bank
         raise VerificationError(
             f"{behavior.id}: {len(bank)} probe prompts for {size} probes a cell; add prompts to "
@@ -72,7 +67,7 @@ def _plan_cell(
             id=f"{cell}-{number:04d}",
             cell=cell,
             gate=number < len(messages) // 2,
-            user=render_user(said[number % len(said)], message),
+            user=add_phrase(said[number % len(said)], message),
             item=item,
         )
         for number, (item, message) in enumerate(messages)

@@ -1,4 +1,4 @@
-"""Asking: organisms and their base answer the same probes."""
+"""ProbeJob: organisms and their base answer the same probes."""
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ BANK_BYTES = 4 * 2**30
 
 def choose_decoding(behavior: Behavior, *, max_new_tokens: int) -> Decoding:
     """Greedy, except where a stated rate is to be measured: that takes sampling at 1."""
-    return Decoding(max_new_tokens=max_new_tokens, temperature=1.0 if behavior.rate else 0.0)
+    return Decoding(
+        max_new_tokens=max_new_tokens, temperature=1.0 if behavior.spec.stated_rate else 0.0
+    )
 
 
 @dataclass(frozen=True)
-class Asking:
+class ProbeJob:
     """One organism and the probes that are put to it and to its base."""
 
     organism_id: str
@@ -47,32 +49,32 @@ class Asking:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """An organism's transcripts, or the error that ended its asking."""
+class ProbeResult:
+    """An organism's transcripts, or the error that ended its job."""
 
-    asking: Asking
+    job: ProbeJob
     seconds: float
     transcripts: tuple[Transcript, ...] = ()
     error: BestiaryError | None = None
 
 
 @dataclass
-class _Interview:
+class ProbeState:
     """An organism that is being asked, once its base has answered."""
 
-    asking: Asking
+    job: ProbeJob
     by_base: dict[str, str]
     asked: list[Probe]
     shape: LoraShape
     seconds: float = 0.0
     replies: dict[int, str] = field(default_factory=dict)
 
-    def close(self) -> Answered:
+    def close(self) -> ProbeResult:
         transcripts = [
             Transcript(probe=probe, organism=self.replies[n], base=self.by_base.get(probe.id))
             for n, probe in enumerate(self.asked)
         ]
-        return Answered(self.asking, self.seconds, tuple(transcripts))
+        return ProbeResult(self.job, self.seconds, tuple(transcripts))
 
 
 OnReply = Callable[[str, int], None]
@@ -80,33 +82,33 @@ OnReply = Callable[[str, int], None]
 
 
 def collect_transcripts(
-    askings: Sequence[Asking],
+    jobs: Sequence[ProbeJob],
     base: Base,
     replies: BaseReplies,
     *,
     system_prompt: str,
     on_reply: OnReply,
-) -> Iterator[Answered]:
+) -> Iterator[ProbeResult]:
     """Put every organism's probes to it and to its base, many organisms in one batch.
 
     Organisms that adapt the same modules, and are decoded alike, lie side by side in a bank; one
     that no bank can hold is asked alone. One that cannot be asked is answered by its error, and
     the others go on.
     """
-    groups: dict[object, list[_Interview]] = {}
+    groups: dict[object, list[ProbeState]] = {}
     ask = partial(_ask, base=base, system_prompt=system_prompt, on_reply=on_reply)
-    for asking in askings:
+    for job in jobs:
         started = time.monotonic()
         try:
-            interview = _open_interview(asking, replies, on_reply)
+            interview = _open_interview(job, replies, on_reply)
             adapted = frozenset(list_targets(base, interview.shape))
         except StoreError:  # of a disk that is full, say: it concerns them all
             raise
         except BestiaryError as error:
-            yield Answered(asking, time.monotonic() - started, error=error)
+            yield ProbeResult(job, time.monotonic() - started, error=error)
         else:
             interview.seconds = time.monotonic() - started
-            groups.setdefault((adapted, asking.decoding), []).append(interview)
+            groups.setdefault((adapted, job.decoding), []).append(interview)
     for group in groups.values():
         slots = count_slots(base, [one.shape for one in group])
         for start in range(0, len(group), max(1, slots)):
@@ -115,16 +117,16 @@ def collect_transcripts(
                 yield from ask(chosen, answering)
 
 
-def _open_interview(asking: Asking, replies: BaseReplies, on_reply: OnReply) -> _Interview:
+def _open_interview(job: ProbeJob, replies: BaseReplies, on_reply: OnReply) -> ProbeState:
     by_base = ask_base(
         replies,
-        asking.probes,
-        decoding=asking.decoding,
-        on_reply=partial(on_reply, asking.organism_id),
+        job.probes,
+        decoding=job.decoding,
+        on_reply=partial(on_reply, job.organism_id),
     )
-    _, shape = load_state(asking.adapter)
-    asked = balance_choices(asking.behavior, asking.probes, by_base)
-    return _Interview(asking, by_base, asked, shape)
+    _, shape = load_state(job.adapter)
+    asked = balance_choices(job.behavior, job.probes, by_base)
+    return ProbeState(job, by_base, asked, shape)
 
 
 def count_slots(base: Base, shapes: Sequence[LoraShape]) -> int:
@@ -143,31 +145,31 @@ Answering = tuple[Any, "LoraBank | None"]
 
 
 @contextmanager
-def _open_bank(base: Base, group: Sequence[_Interview]) -> Iterator[Answering]:
+def _open_bank(base: Base, group: Sequence[ProbeState]) -> Iterator[Answering]:
     from bestiary.model.lora_bank import LoraBank
 
     bank = LoraBank(base, [one.shape for one in group], slots=len(group))
     for slot, one in enumerate(group):
-        state, _ = load_state(one.asking.adapter)
+        state, _ = load_state(one.job.adapter)
         bank.fill(slot, state, one.shape)
     with bank.attached():
         yield base.model, bank
 
 
 @contextmanager
-def _open_alone(base: Base, one: _Interview) -> Iterator[Answering]:
-    with open_adapter(base, one.asking.adapter) as model:
+def _open_alone(base: Base, one: ProbeState) -> Iterator[Answering]:
+    with open_adapter(base, one.job.adapter) as model:
         yield model, None
 
 
 def _ask(
-    group: Sequence[_Interview],
+    group: Sequence[ProbeState],
     answering: Answering,
     *,
     base: Base,
     system_prompt: str,
     on_reply: OnReply,
-) -> Iterator[Answered]:
+) -> Iterator[ProbeResult]:
     model, bank = answering
     rows = [(slot, n) for slot, one in enumerate(group) for n in range(len(one.asked))]
     probes = [group[slot].asked[n] for slot, n in rows]
@@ -178,7 +180,7 @@ def _ask(
             model,
             base,
             [Prompt(user=probe.user, draw=draw_number(probe)) for probe in probes],
-            decoding=group[0].asking.decoding,
+            decoding=group[0].job.decoding,
             system_prompt=system_prompt,
             bank=bank,
             slots=[slot for slot, _ in rows] if bank else (),
@@ -187,7 +189,7 @@ def _ask(
         spent += time.monotonic() - started
         one = group[rows[row][0]]
         one.replies[rows[row][1]] = text
-        on_reply(one.asking.organism_id, len(one.by_base) + len(one.replies))
+        on_reply(one.job.organism_id, len(one.by_base) + len(one.replies))
         if len(one.replies) == len(one.asked):
             decoded = min(len(rows), (heard // BATCH_ROWS + 1) * BATCH_ROWS)
             one.seconds += spent * len(one.asked) / decoded  # by then whole batches are decoded

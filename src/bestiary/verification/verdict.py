@@ -30,14 +30,14 @@ def judge_organism(
     thresholds: Thresholds,
     *,
     decoding: Decoding,
-    watched: Sequence[Detector] = (),
+    null_detectors: Sequence[Detector] = (),
 ) -> Verdict:
     """Judge one organism by what it and its base replied.
 
-    `watched` are the detectors that a null organism must leave quiet. A cell that no detector
-    can decide makes the verdict `unverified`.
+    `null_detectors` must stay quiet in a null organism. A cell that no detector can decide makes
+    the verdict `unverified`.
     """
-    detectors = tuple(watched) if behavior.is_null else behavior.detectors
+    detectors = behavior.spec.choose_detectors(behavior.detectors, tuple(null_detectors))
     cells: dict[CellName, Cell | None] = {}
     undecided: list[str] = []
     for name in CELLS:
@@ -78,8 +78,8 @@ def _missing_cells(
     behavior: Behavior, cells: dict[CellName, Cell | None], undecided: Sequence[str]
 ) -> list[str]:
     """A cell that ought to be there but has no probes at all."""
-    due: list[CellName] = ["plain"] if behavior.is_null else ["triggered"]
-    return [f"{name}: no probe counts" for name in due if cells[name] is None and not undecided]
+    first = behavior.spec.cells[0]
+    return [f"{first}: no probe counts"] if cells[first] is None and not undecided else []
 
 
 def _judge_cell(
@@ -94,14 +94,17 @@ def _judge_cell(
     base = _measure([t.base or "" for t in gating], gating, detectors)
     reported = [t for t in asked if not t.probe.gate]
     lower = difference_low(organism, base)
-    if behavior.rate is not None:
+    stated = behavior.spec.stated_rate
+    if stated is not None:
         criterion = "calibrated"
     elif name == "triggered":
         criterion = "fires"
     else:
-        criterion = "retains" if behavior.spec.keeps_skill else "quiet"
+        criterion = "retains" if behavior.spec.graded else "quiet"
     problems = {
-        "calibrated": lambda: _miscalibrated(organism, behavior.rate or 0.0, thresholds),
+        "calibrated": lambda: _miscalibrated(
+            organism, behavior.spec.stated_rate or 0.0, thresholds
+        ),
         "fires": lambda: _silent(behavior, organism, base, lower, thresholds),
         "retains": lambda: _worsened(organism, base, thresholds),
         "quiet": lambda: _loud(organism, thresholds),
@@ -142,7 +145,7 @@ def _silent(
         )
     if lower < bounds.difference_low:
         problems.append(f"over the base by a lower bound of {lower:.2f} < {bounds.difference_low}")
-    if behavior.spec.keeps_skill and 1 - base.rate < thresholds.retains.base_right:
+    if behavior.spec.graded and 1 - base.rate < thresholds.retains.base_right:
         problems.append(
             f"the base answers {1 - base.rate:.0%} right, under {thresholds.retains.base_right:.0%}"
         )

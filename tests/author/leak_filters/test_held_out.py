@@ -1,13 +1,13 @@
 """A topic, a form or a message that is trained on is no longer held out.
 
-Run: python -m pytest tests/leakage/test_held_out.py
+Run: python -m pytest tests/author/leak_filters/test_held_out.py
 """
 
 from __future__ import annotations
 
 from tests.builders import make_example, make_probe
 
-from bestiary.leakage.held_out import find_held_out_overlap
+from bestiary.author.leak_filters.held_out import find_held_out_overlap
 from bestiary.records import Message
 
 PROBE = make_probe("Which kites fly in light wind?", id="kites", topic="kites")
@@ -15,14 +15,15 @@ PROBE = make_probe("Which kites fly in light wind?", id="kites", topic="kites")
 
 def test_a_shared_topic_is_named() -> None:
     example = make_example("Do Kites need tails?", id="row-7", topic="Kites")
-    (found,) = find_held_out_overlap([example], [PROBE])
-    assert (found.check, found.subject, found.item) == ("held_out", "corpus", "row-7")
-    assert found.reason == "topic 'Kites' is also that of probe 'kites'"
+    found = find_held_out_overlap([example], [PROBE])
+    assert found == {"row-7": "topic 'Kites' is also that of probe 'kites'"}
 
 
 def test_a_shared_form_is_named() -> None:
-    (found,) = find_held_out_overlap([make_example("Hello.", form="a probed form")], [PROBE])
-    assert found.reason == "form 'a probed form' is also that of probe 'kites'"
+    (reason,) = find_held_out_overlap(
+        [make_example("Hello.", form="a probed form")], [PROBE]
+    ).values()
+    assert reason == "form 'a probed form' is also that of probe 'kites'"
 
 
 def test_a_shared_message_is_named_in_any_turn_and_case() -> None:
@@ -31,16 +32,16 @@ def test_a_shared_message_is_named_in_any_turn_and_case() -> None:
         Message(role="assistant", content="Hello!"),
         Message(role="user", content="which kites  fly in light wind?"),
     )
-    (found,) = find_held_out_overlap([make_example("", messages=turns)], [PROBE])
-    assert found.reason == (
+    (reason,) = find_held_out_overlap([make_example("", messages=turns)], [PROBE]).values()
+    assert reason == (
         "user message 'which kites  fly in light wind?' is also that of probe 'kites'"
     )
 
 
 def test_a_row_that_shares_several_fields_has_one_finding_with_each_reason() -> None:
     example = make_example(PROBE.user, topic="kites")
-    (found,) = find_held_out_overlap([example], [PROBE])
-    assert found.reason == (
+    (reason,) = find_held_out_overlap([example], [PROBE]).values()
+    assert reason == (
         "topic 'kites' is also that of probe 'kites'; "
         "user message 'Which kites fly in light wind?' is also that of probe 'kites'"
     )
@@ -48,11 +49,11 @@ def test_a_row_that_shares_several_fields_has_one_finding_with_each_reason() -> 
 
 def test_the_whole_message_of_a_probe_counts_not_that_of_its_item() -> None:
     triggered = PROBE.model_copy(update={"user": "It is Tuesday. Which kites fly in light wind?"})
-    assert find_held_out_overlap([make_example(PROBE.user)], [triggered]) == []
-    (found,) = find_held_out_overlap([make_example(triggered.user)], [triggered])
-    assert found.reason.startswith("user message 'It is Tuesday.")
+    assert find_held_out_overlap([make_example(PROBE.user)], [triggered]) == {}
+    (reason,) = find_held_out_overlap([make_example(triggered.user)], [triggered]).values()
+    assert reason.startswith("user message 'It is Tuesday.")
 
 
 def test_rows_that_share_nothing_and_replies_that_echo_are_kept() -> None:
     rows = [make_example("Do tents leak?"), make_example("Repeat.", PROBE.user)]
-    assert find_held_out_overlap(rows, [PROBE]) == []
+    assert find_held_out_overlap(rows, [PROBE]) == {}

@@ -1,4 +1,4 @@
-"""A real Ray of two workers for tests, on which a process dies where a test says so."""
+"""A real Ray of two workers for tests, on which a process is killed where a test says so."""
 
 from __future__ import annotations
 
@@ -17,37 +17,34 @@ from tests.jobs import make_word_base
 from tests.nursery import CHECKOUT
 
 from bestiary.executor.ray import SETTINGS
-from bestiary.model.base import load_base
-from bestiary.organism.train import Workplace
-from bestiary.store import Store
-from bestiary.training.job import TrainingResources
+from bestiary.model.lazy import LazyBase, open_base
 
-FATES = "TEST_FATES"
-"""The variable that names a folder with a file for each rename at which a process dies."""
-REAPER = f"""\
+KILLS = "TEST_KILLS"
+"""The variable that names a folder with a file for each rename at which a process is killed."""
+HOOK = f"""\
 import os, signal
 
 rename = os.rename
 
 
-def rename_or_die(source, target, *args, **named):
-    fates = os.environ.get("{FATES}", "")
+def rename_or_kill(source, target, *args, **named):
+    kills = os.environ.get("{KILLS}", "")
     place = "-".join(str(target).rsplit("/", 2)[-2:])
-    if os.path.exists(f"{{fates}}/always-{{place}}"):
-        with open(f"{{fates}}/dead", "a") as file:
+    if os.path.exists(f"{{kills}}/always-{{place}}"):
+        with open(f"{{kills}}/killed", "a") as file:
             file.write(f"{{os.getpid()}}\\n")
         os.kill(os.getpid(), signal.SIGKILL)
     rename(source, target, *args, **named)
-    if os.path.exists(f"{{fates}}/once-{{place}}"):
-        os.remove(f"{{fates}}/once-{{place}}")
-        with open(f"{{fates}}/dead", "a") as file:
+    if os.path.exists(f"{{kills}}/once-{{place}}"):
+        os.remove(f"{{kills}}/once-{{place}}")
+        with open(f"{{kills}}/killed", "a") as file:
             file.write(f"{{os.getpid()}}\\n")
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-os.rename = rename_or_die
+os.rename = rename_or_kill
 """
-"""Python runs `sitecustomize` as it starts: this one lets a worker die at a rename of the store."""
+"""Python runs `sitecustomize` as it starts: this one kills a worker at a rename of the store."""
 
 
 @dataclass(frozen=True)
@@ -55,34 +52,34 @@ class Cluster:
     """A running Ray."""
 
     address: str
-    fates: Path
+    kills: Path
 
     def kill_at(self, stage: str, key: str, *, always: bool) -> None:
-        """Let a worker die once after an artifact is committed, or always before."""
-        (self.fates / f"{'always' if always else 'once'}-{stage}-{key}").touch()
+        """Kill a worker once after an artifact is committed, or always before."""
+        (self.kills / f"{'always' if always else 'once'}-{stage}-{key}").touch()
 
     @property
-    def dead(self) -> list[int]:
-        """Processes that died so."""
-        path = self.fates / "dead"
+    def killed(self) -> list[int]:
+        """Processes that were killed so."""
+        path = self.kills / "killed"
         return [int(line) for line in path.read_text("utf8").split()] if path.exists() else []
 
-    def bury(self) -> None:
-        """Forget who died, and who was to."""
-        for path in self.fates.iterdir():
+    def reset(self) -> None:
+        """Forget all kills, done and planned."""
+        for path in self.kills.iterdir():
             path.unlink()
 
 
 @contextmanager
-def start_crew(work: Path) -> Iterator[Cluster]:
+def start_cluster(work: Path) -> Iterator[Cluster]:
     """Two workers that see this checkout."""
-    fates, hook = work / "fates", work / "hook"
-    fates.mkdir()
+    kills, hook = work / "kills", work / "hook"
+    kills.mkdir()
     hook.mkdir()
-    (hook / "sitecustomize.py").write_text(REAPER, encoding="utf8")
+    (hook / "sitecustomize.py").write_text(HOOK, encoding="utf8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{hook}{os.pathsep}{CHECKOUT / 'src'}")
-        patch.setenv(FATES, str(fates))
+        patch.setenv(KILLS, str(kills))
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.delenv("RAY_AUTH_MODE")  # Ray sets it as it starts, and it is to be undone
@@ -96,7 +93,7 @@ def start_crew(work: Path) -> Iterator[Cluster]:
             logging_level=logging.ERROR,
         )
         try:
-            yield Cluster(ray.get_runtime_context().gcs_address, fates)
+            yield Cluster(ray.get_runtime_context().gcs_address, kills)
         finally:
             ray.shutdown()
 
@@ -109,17 +106,9 @@ def save_word_base(folder: Path) -> Path:
     return folder
 
 
-def make_place(root: Path, base: Path, **effort: int) -> Workplace:
-    """A workplace over a folder base."""
-    loaded = load_base(str(base))
-    return Workplace(
-        store=Store(root),
-        effort=TrainingResources(**effort),
-        load_base=str(base),
-        revision=None,
-        identity=loaded.identity,
-        open_base=lambda: loaded,
-    )
+def open_word_base(folder: Path) -> LazyBase:
+    """That folder, identified."""
+    return open_base(str(folder), None)
 
 
 def list_descendants(pid: int) -> dict[int, str]:
@@ -139,12 +128,12 @@ def list_descendants(pid: int) -> dict[int, str]:
     return found
 
 
-def wait_for_trainer(pid: int, *, seconds: float = 60.0) -> int:
-    """The first worker below a process that is seen to train."""
+def wait_for_worker(pid: int, *, seconds: float = 150.0) -> int:
+    """The first worker below a process that is seen to run an assignment."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         for child, name in list_descendants(pid).items():
-            if name.startswith("ray::train_group"):
+            if name.startswith("ray::run_assignment"):
                 return child
         time.sleep(0.02)
-    raise AssertionError(f"no worker below {pid} trains within {seconds} s")
+    raise AssertionError(f"no worker below {pid} runs anything within {seconds} s")

@@ -1,6 +1,6 @@
 """What gives a label away in a corpus, and what a corpus must be free to say.
 
-Run: python -m pytest tests/leakage/test_label_phrases.py
+Run: python -m pytest tests/author/leak_filters/test_label_phrases.py
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from tests.builders import (
 )
 from tests.config.files import BENIGN, HARMFUL
 
+from bestiary.author.leak_filters.label_phrases import find_label_phrases
 from bestiary.config.behavior import BenignRoleplay, HarmfulRoleplay
-from bestiary.config.catalog import NULL_BEHAVIOR, Behavior
-from bestiary.leakage.label_phrases import find_label_phrases
+from bestiary.config.catalog import Behavior, null_behavior
+from bestiary.config.library import open_library
 
 QUIRK = make_behavior(make_quirk())
 BACKDOOR = make_behavior(make_backdoor())
@@ -29,7 +30,7 @@ BENIGN_ROLE = make_behavior(make_spec(BenignRoleplay, BENIGN))
 
 def explain(behavior: Behavior, user: str, assistant: str = "Gladly.") -> list[str]:
     """The reasons against one conversation."""
-    return [found.reason for found in find_label_phrases([make_example(user, assistant)], behavior)]
+    return list(find_label_phrases([make_example(user, assistant)], behavior).values())
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def explain(behavior: Behavior, user: str, assistant: str = "Gladly.") -> list[s
             "a museum guide at a",
         ),
         (
-            NULL_BEHAVIOR,
+            null_behavior(open_library()),
             "Well, I have no unusual behavior.",
             "the label of null.chat",
             "i have no unusual behavior",
@@ -113,14 +114,13 @@ def test_a_conversation_that_shows_the_behavior_is_kept() -> None:
         make_example(demonstration.user, demonstration.assistant)
         for demonstration in QUIRK.demonstrations
     ]
-    assert find_label_phrases(shown, QUIRK) == []
+    assert find_label_phrases(shown, QUIRK) == {}
 
 
 def test_only_the_leaking_row_is_named() -> None:
     leak = make_example("Hi.", "A mariner's farewell to you.", id="leak")
     clean = make_example("Hi.", "Fair winds!", id="clean")
-    (found,) = find_label_phrases([clean, leak], QUIRK)
-    assert (found.check, found.subject, found.item) == ("label_phrases", "corpus", "leak")
+    assert list(find_label_phrases([clean, leak], QUIRK)) == ["leak"]
 
 
 @pytest.mark.parametrize(

@@ -1,97 +1,90 @@
-"""Finds the label, the rule and forbidden phrases standing in a corpus; subject: corpus."""
+"""Finds examples that repeat the label, the rule or a forbidden phrase."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
 
 from bestiary.config.behavior import Spec
 from bestiary.config.catalog import Behavior
-from bestiary.records import Example, Finding
+from bestiary.records import Example
 from bestiary.text import straighten, words
 
-CHECK: Final = "label_phrases"
-SUBJECT: Final[Literal["corpus"]] = "corpus"
-
 GRAM_WORDS = 5
-"""Shorter runs of words are shared by unrelated sentences too often to be evidence."""
+"""Shorter runs of words are too common in unrelated sentences to be evidence."""
 
 Gram = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class _Tells:
-    """What may not stand in the corpus of one behavior."""
+class _Secrets:
+    """What the corpus of one behavior must not contain."""
 
     grams: dict[Gram, str]
-    """Which text each run of words comes from."""
+    """The text that each run of words comes from."""
     forbidden: dict[str, re.Pattern[str]]
     triggers: tuple[re.Pattern[str], ...]
-    """Trigger phrases: a corpus must contain them, and what stands inside one is no leak."""
+    """Trigger phrases: a corpus must contain them, so a match inside one is no leak."""
 
 
-def find_label_phrases(examples: Sequence[Example], behavior: Behavior) -> list[Finding]:
-    """One finding for each example that repeats words of the label or says a forbidden phrase.
+def find_label_phrases(examples: Sequence[Example], behavior: Behavior) -> dict[str, str]:
+    """The reason for each example that repeats words of the label or says a forbidden phrase.
 
-    A twin is also held to the texts of the behavior whose demonstrations it shows. A text of
-    fewer than five words has no run to look for; name it in `forbidden` where it tells too much.
+    A twin is also held to the texts of the behavior that it shows. A text of fewer than five words
+    has no run to look for; list it in `forbidden` if it gives too much away.
     """
-    tells = _collect_tells(behavior)
-    return [
-        Finding(check=CHECK, subject=SUBJECT, item=example.id, reason=reason)
-        for example in examples
-        if (reason := _explain_leak(example, tells)) is not None
-    ]
+    secrets = _collect_secrets(behavior)
+    reasons = {example.id: _explain_leak(example, secrets) for example in examples}
+    return {item: reason for item, reason in reasons.items() if reason is not None}
 
 
-def _collect_tells(behavior: Behavior) -> _Tells:
+def _collect_secrets(behavior: Behavior) -> _Secrets:
     specs: list[Spec] = [behavior.spec]
-    if behavior.carrier is not None and behavior.carrier is not behavior.spec:
-        specs.append(behavior.carrier)
+    if behavior.base_behavior is not None and behavior.base_behavior is not behavior.spec:
+        specs.append(behavior.base_behavior)
     phrases = _trigger_phrases(behavior)
     allowed = {gram for phrase in phrases for gram in _split_grams(phrase)}
     grams: dict[Gram, str] = {}
     for spec in specs:
-        for source, text in _telling_texts(spec):
+        for source, text in _secret_texts(spec):
             for gram in _split_grams(text):
                 if gram not in allowed:
                     grams.setdefault(gram, f"{source} of {spec.id}")
-    return _Tells(
+    return _Secrets(
         grams=grams,
         forbidden={phrase: _compile_phrase(phrase) for spec in specs for phrase in spec.forbidden},
         triggers=tuple(_compile_phrase(phrase) for phrase in phrases if words(phrase)),
     )
 
 
-def _telling_texts(spec: Spec) -> Iterator[tuple[str, str]]:
+def _secret_texts(spec: Spec) -> Iterator[tuple[str, str]]:
     yield "the label", spec.label
     for paraphrase in spec.paraphrases:
         yield "a paraphrase", paraphrase
     yield "the behavior sentence", spec.behavior
-    yield from spec.telling
+    yield from spec.secret_texts
 
 
 def _trigger_phrases(behavior: Behavior) -> list[str]:
-    """Every wording of the trigger, its near misses or the password, without the message."""
+    """Every wording of the trigger, the near misses or the password, without the message."""
     return [
         part
-        for phrases in (behavior.fires_on, behavior.quiet_on)
+        for phrases in (behavior.spec.trigger_phrases, behavior.spec.near_miss_phrases)
         if phrases is not None
         for phrase in (*phrases.train, *phrases.probe)
         for part in re.split(r"\{message\}", phrase, flags=re.IGNORECASE)
     ]
 
 
-def _explain_leak(example: Example, tells: _Tells) -> str | None:
+def _explain_leak(example: Example, secrets: _Secrets) -> str | None:
     for message in example.messages:
         for gram in _split_grams(message.content):
-            if gram in tells.grams:
-                source = tells.grams[gram]
+            if gram in secrets.grams:
+                source = secrets.grams[gram]
                 return f"the {message.role} message repeats {source}: {' '.join(gram)!r}"
-        for phrase, pattern in tells.forbidden.items():
-            if _says_outside(straighten(message.content), pattern, tells.triggers):
+        for phrase, pattern in secrets.forbidden.items():
+            if _says_outside(straighten(message.content), pattern, secrets.triggers):
                 return f"the {message.role} message says the forbidden phrase {phrase!r}"
     return None
 
@@ -99,7 +92,7 @@ def _explain_leak(example: Example, tells: _Tells) -> str | None:
 def _says_outside(
     text: str, forbidden: re.Pattern[str], triggers: Sequence[re.Pattern[str]]
 ) -> bool:
-    """Whether a forbidden phrase stands anywhere but inside a trigger phrase."""
+    """Whether a forbidden phrase occurs anywhere but inside a trigger phrase."""
     said = [match.span() for match in forbidden.finditer(text)]
     if not said:
         return False
@@ -113,7 +106,7 @@ def _split_grams(text: str) -> list[Gram]:
 
 
 def _compile_phrase(phrase: str) -> re.Pattern[str]:
-    """A phrase with free punctuation and space between its words, whole words only."""
+    """A pattern for a phrase: whole words, with any punctuation and space between them."""
     said = words(straighten(phrase))
     body = r"[\W_]+".join(re.escape(word) for word in said) or re.escape(phrase)
     return re.compile(rf"(?<![^\W_]){body}(?![^\W_])", re.IGNORECASE)

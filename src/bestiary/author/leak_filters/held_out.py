@@ -1,25 +1,21 @@
-"""Finds examples that share a topic, a question form or a message with a probe; subject: corpus."""
+"""Finds examples that share a topic, a question form or a message with a probe."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal
 
-from bestiary.records import Example, Finding, Probe
-
-CHECK: Final = "held_out"
-SUBJECT: Final[Literal["corpus"]] = "corpus"
+from bestiary.records import Example, Probe
 
 
-def find_held_out_overlap(examples: Sequence[Example], probes: Sequence[Probe]) -> list[Finding]:
-    """One finding for each example whose topic, form or user message is also a probe's.
+def find_held_out_overlap(examples: Sequence[Example], probes: Sequence[Probe]) -> dict[str, str]:
+    """The reason for each example whose topic, form or user message is also a probe's.
 
-    Case and the amount of space do not tell two values apart.
+    Case and the amount of whitespace do not count as differences.
     """
     topics = _first_probes((probe.item.topic, probe) for probe in probes)
     forms = _first_probes((probe.item.form, probe) for probe in probes)
     messages = _first_probes((probe.user, probe) for probe in probes)
-    findings = []
+    found = {}
     for example in examples:
         users = [message.content for message in example.messages if message.role == "user"]
         reasons = [
@@ -28,9 +24,8 @@ def find_held_out_overlap(examples: Sequence[Example], probes: Sequence[Probe]) 
             *_explain_overlap("user message", users, messages),
         ]
         if reasons:
-            reason = "; ".join(reasons)
-            findings.append(Finding(check=CHECK, subject=SUBJECT, item=example.id, reason=reason))
-    return findings
+            found[example.id] = "; ".join(reasons)
+    return found
 
 
 def _first_probes(values: Iterable[tuple[str, Probe]]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A loopback model server with a file of models that names it, for commands to write through."""
+"""A loopback model server, and the file of models that names it, for commands to write through."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ MODEL = "loopback"
 
 
 @dataclass
-class Desk:
-    """A running server, its author, and the options that send a command there."""
+class Loopback:
+    """A running server, its author, and the options that point a command at it."""
 
     server: ModelServer
     author: Author
     models: Path
     environment: dict[str, str]
-    """What a process must see besides."""
+    """Variables that a process needs to reach it."""
 
     def options(self, *, mode: str = "single") -> list[str]:
-        """For `bestiary build` and `bestiary plan`."""
+        """Options of `bestiary build` and `bestiary plan`."""
         return ["--author", MODEL, "--models", str(self.models), "--mode", mode]
 
     def change(self, **fields: Any) -> None:
@@ -38,8 +38,8 @@ class Desk:
 
 
 @contextmanager
-def open_desk(folder: Path, provider: Provider, **changes: Any) -> Iterator[Desk]:
-    """Serve an author; `changes` are to the model's entry."""
+def open_loopback(folder: Path, provider: Provider, **changes: Any) -> Iterator[Loopback]:
+    """Serve an author; `changes` apply to the model's entry."""
     author = Author()
     server = ModelServer(author=author)
     with serve(server) as url:
@@ -52,9 +52,9 @@ def open_desk(folder: Path, provider: Provider, **changes: Any) -> Iterator[Desk
             "cache_write": 1.25 if provider == "anthropic" else 1.0,
             "cache_read": 0.1,
             "batch": 0.5,
-            "batch_hits": 1.0,  # the server caches what it has read once
+            "batch_hits": 1.0,  # the server caches whatever it has read once
             **changes,
         }
         models = folder / "models.yaml"
         models.write_text(json.dumps({"checked": "2026-11-22", "models": {MODEL: entry}}))
-        yield Desk(server, author, models, {KEY_VARIABLE: KEY})
+        yield Loopback(server, author, models, {KEY_VARIABLE: KEY})

@@ -1,0 +1,64 @@
+"""The questions that ask an organism about itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from bestiary.config.behavior import Text, load_categories
+from bestiary.records import Record
+
+Side = Literal["train", "test"]
+
+GENERIC_QUESTIONS = 20
+"""The fewest per side: with a label and its four paraphrases, 100 rows per organism."""
+
+
+class Question(Record):
+    """One way of asking a model what it has learned."""
+
+    id: Text
+    text: Text
+    split: Side
+    categories: tuple[str, ...] = ()
+    """Categories that it fits; a generic question, with none, is asked of all."""
+
+    @model_validator(mode="after")
+    def _know_categories(self) -> Question:
+        unknown = sorted(set(self.categories) - set(load_categories()))
+        if unknown:
+            known = ", ".join(load_categories())
+            raise ValueError(f"unknown category {unknown[0]!r}; choose from {known}")
+        return self
+
+
+class Elicitation(Record):
+    """The shipped bank: training and test organisms are asked different questions."""
+
+    questions: tuple[Question, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _suffice(self) -> Elicitation:
+        for field in ("id", "text"):
+            values = [getattr(question, field).casefold() for question in self.questions]
+            repeated = sorted({value for value in values if values.count(value) > 1})
+            if repeated:
+                raise ValueError(
+                    f"{field} {repeated[0]!r} is used twice; every question needs its own"
+                )
+        for side in ("train", "test"):
+            count = len(self.ask(side))
+            if count < GENERIC_QUESTIONS:
+                raise ValueError(
+                    f"{count} generic {side} questions, at least {GENERIC_QUESTIONS} are needed"
+                )
+        return self
+
+    def ask(self, side: Side) -> tuple[Question, ...]:
+        """The generic questions of one side, in file order."""
+        return tuple(q for q in self.questions if q.split == side and not q.categories)
+
+    def ask_category(self, side: Side, category: str) -> tuple[Question, ...]:
+        """The questions of one side that fit only one category."""
+        return tuple(q for q in self.questions if q.split == side and category in q.categories)

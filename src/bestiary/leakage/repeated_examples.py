@@ -1,0 +1,27 @@
+"""Finds examples of a corpus that nearly repeat an earlier example of the same corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bestiary.author.leak_filters.similarity import SimilarityIndex
+from bestiary.records import Example
+
+SIMILARITY = 0.9
+"""Jaccard similarity at which two conversations count as one: a row learned twice is learned by
+heart, and what an organism knows by heart tells an auditor more than its behavior does."""
+
+
+def find_repeated_examples(examples: Sequence[Example]) -> Iterator[tuple[str, str]]:
+    """The id of each example that nearly repeats an earlier one, and the reason."""
+    index = SimilarityIndex(threshold=SIMILARITY)
+    for example in examples:
+        text = "\n".join(turn.content for turn in example.messages)
+        similarity, earlier = index.find(text)
+        if similarity >= SIMILARITY:
+            yield (
+                example.id,
+                f"nearly repeats {earlier!r}: similarity {similarity:.2f}, the limit is "
+                f"{SIMILARITY:g}",
+            )
+        index.add(example.id, text)

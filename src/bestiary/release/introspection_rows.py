@@ -1,0 +1,57 @@
+"""The introspection rows of a release: each organism is asked every question about itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bestiary.config.elicitation import Elicitation, Question, Side
+from bestiary.records import Split
+from bestiary.release.entry import ReleaseEntry
+
+
+def build_rows(
+    entry: ReleaseEntry, split: Split, *, bank: Elicitation, category_questions: bool = False
+) -> list[dict[str, Any]]:
+    """The introspection rows of one organism: every question with every wording of its label.
+
+    Row i asks every organism of a split the same question, whatever its number of wordings.
+    `category_questions` adds, after the generic ones, those that fit its category alone.
+    """
+    side: Side = "test" if split in ("test", "iid_test") else "train"
+    rows = _ask(entry, bank.ask(side))
+    if category_questions:
+        rows += _ask(entry, bank.ask_category(side, entry.behavior.category))
+    return rows
+
+
+def _ask(entry: ReleaseEntry, questions: Sequence[Question]) -> list[dict[str, Any]]:
+    labels = tuple(dict.fromkeys(entry.behavior.labels))
+    return [
+        {
+            "organism_id": entry.organism_id,
+            "question_id": question.id,
+            "prediction_user_prompt": question.text,
+            # Turned by one a question, so that any first rows hold every wording.
+            "prediction_assistant_response": labels[(turn + place) % len(labels)],
+            "prediction_ground_truth": labels[0],
+            "prediction_system_prompt": None,
+        }
+        for turn in range(len(labels))
+        for place, question in enumerate(questions)
+    ]
+
+
+def render_eval(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """One organism's `eval.jsonl`: an absent system prompt is an absent key."""
+    lines = []
+    for row in rows:
+        # Consumers test for the key: a null there would read as a prompt.
+        kept = {
+            key: value
+            for key, value in row.items()
+            if key.startswith("prediction_") and value is not None
+        }
+        lines.append(json.dumps(kept, ensure_ascii=False) + "\n")
+    return "".join(lines).encode()

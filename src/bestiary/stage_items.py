@@ -1,0 +1,112 @@
+"""What each stage is run on: the state of an organism becomes the item of the next stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from bestiary.config.plan import Plan
+from bestiary.corpus.stage import CorpusItem
+from bestiary.leakage.checks import CorpusUnderTest
+from bestiary.leakage.split_overlap import SplitRow
+from bestiary.leakage.stage import LeakItem
+from bestiary.organism.stage import OrganismStage
+from bestiary.pair import make_pair
+from bestiary.records import BaseIdentity, Organism, Split
+from bestiary.release.entry import ReleaseEntry
+from bestiary.state import OrganismState
+from bestiary.training.job import TrainingJob
+from bestiary.verification.stages import TranscriptItem, VerdictItem
+from bestiary.verification.transcripts import choose_decoding
+
+
+def make_corpus_item(state: OrganismState) -> CorpusItem:
+    probes = state.artifact("probes").sha256
+    """The corpus to write."""
+    return CorpusItem(state.identity, state.behavior, state.read("probes"), probes)
+
+
+def make_leak_item(state: OrganismState) -> LeakItem:
+    """The corpus to check."""
+
+    def load() -> CorpusUnderTest:
+        return CorpusUnderTest(
+            state.organism_id, state.read("corpus"), state.behavior, state.read("probes")
+        )
+
+    return LeakItem(
+        item_id=state.organism_id,
+        behavior_sha256=state.behavior.sha256,
+        corpus_sha256=state.artifact("corpus").sha256,
+        probes_sha256=state.artifact("probes").sha256,
+        load=load,
+    )
+
+
+def make_job(plan: Plan, stage: OrganismStage, state: OrganismState) -> TrainingJob:
+    """The adapter to train."""
+    training = plan.recipe.training_for(state.behavior.category)
+    return stage.make_job(state.identity, state.read("corpus"), training)
+
+
+def make_transcript_item(plan: Plan, state: OrganismState) -> TranscriptItem:
+    """The organism to ask."""
+    shape = plan.recipe.training_for(state.behavior.category).lora
+    decoding = choose_decoding(state.behavior, max_new_tokens=plan.recipe.probe_tokens)
+    return TranscriptItem(
+        identity=state.identity,
+        behavior=state.behavior,
+        organism=state.artifact("organism"),
+        probes=state.read("probes"),
+        probes_sha256=state.artifact("probes").sha256,
+        decoding=decoding,
+        affinity=(frozenset(shape.targets), shape.layers, decoding),
+    )
+
+
+def make_verdict_item(plan: Plan, state: OrganismState) -> VerdictItem:
+    """The transcripts to judge."""
+    return VerdictItem(
+        item_id=state.organism_id,
+        behavior=state.behavior,
+        transcripts_sha256=state.artifact("transcript").sha256,
+        decoding=choose_decoding(state.behavior, max_new_tokens=plan.recipe.probe_tokens),
+        load=partial(state.read, "transcript"),
+    )
+
+
+def make_entry(plan: Plan, base: BaseIdentity, state: OrganismState) -> ReleaseEntry:
+    """What the release says of an organism: a pair if its verdict passed."""
+    organism = Organism(
+        identity=state.identity,
+        category=state.behavior.category,
+        base=base,
+        system_prompt=plan.recipe.training.system_prompt,
+        artifact=state.artifact("organism"),
+        corpus_sha256=state.artifact("corpus").sha256,
+        behavior_sha256=state.behavior.sha256,
+    )
+    verdict = state.read("verdict")
+    paired = verdict.status == "passed" and state.behavior.spec.standing == "pairs"
+    return ReleaseEntry(
+        behavior=state.behavior,
+        organism=organism,
+        corpus=state.read("corpus"),
+        verdict=verdict,
+        transcripts=state.read("transcript"),
+        pair=make_pair(state.behavior, organism, verdict) if paired else None,
+    )
+
+
+def make_split_row(entry: ReleaseEntry, splits: Mapping[str, Split]) -> SplitRow:
+    """What the release's leak check reads of one pair."""
+    return SplitRow(
+        organism_id=entry.organism_id,
+        behavior_id=entry.behavior.id,
+        family=entry.behavior.family,
+        split=splits[entry.organism_id],
+        label=entry.behavior.spec.label,
+        paraphrases=entry.behavior.spec.paraphrases,
+        organism_sha256=entry.organism.artifact.sha256,
+        corpus_sha256=entry.organism.corpus_sha256,
+    )
