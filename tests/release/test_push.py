@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bestiary.release.load import load_pairs
+from bestiary.release.verify import verify_release
 from tests.builders import hash_files
 from tests.conftest import reach
 from tests.fakes.hub import TOKEN, Hub
@@ -20,10 +22,8 @@ from tests.release.samples import make_benign_entries, make_entries, write_sampl
 
 from bestiary.errors import ReleaseError
 from bestiary.records import sha256_bytes
-from bestiary.release.load import load_pairs
 from bestiary.release.manifest import name_repositories
 from bestiary.release.push import publish_release
-from bestiary.release.verify import verify_release
 
 DATASET, MODELS = "me/bestiary", "me/bestiary-organisms"
 
