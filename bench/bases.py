@@ -34,7 +34,7 @@ from bestiary.model.adapter import attach_adapter, read_state
 from bestiary.model.base import Base
 from bestiary.model.chat_template import tokenize_row
 from bestiary.records import BaseIdentity, Corpus, Example, Message, OrganismIdentity, fingerprint
-from bestiary.training.job import Batch, Trained, Trainer, TrainingJob
+from bestiary.training.job import Batch, Trainer, TrainingJob, TrainResult
 
 START, END = "<|im_start|>", "<|im_end|>"
 TEMPLATE = (
@@ -274,10 +274,10 @@ class Trip:
 
 def train_all(trainer: Trainer, jobs: Sequence[TrainingJob], base: Base) -> Trip:
     """Train jobs to their ends; raises an organism's error."""
-    ends: list[Trained] = []
+    ends: list[TrainResult] = []
     stepping, before = 0.0, time.perf_counter()
     for event in trainer(jobs, base):
-        if isinstance(event, Trained):
+        if isinstance(event, TrainResult):
             ends.append(event)
             continue
         now = time.perf_counter()
@@ -292,7 +292,7 @@ def train_all(trainer: Trainer, jobs: Sequence[TrainingJob], base: Base) -> Trip
     )
 
 
-def _state_of(trained: Trained) -> State:
+def _state_of(trained: TrainResult) -> State:
     if trained.error is not None:
         raise trained.error
     assert trained.state is not None

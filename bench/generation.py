@@ -133,7 +133,7 @@ def make_states(base: Base, count: int) -> list[State]:
     states = []
     for number in range(count):
         source = torch.Generator().manual_seed(number)
-        state = bank.draw(SHAPE, seed=number)
+        state = bank.init_adapter(SHAPE, seed=number)
         for name, weight in state.items():
             if ".lora_B." in name:
                 weight.copy_(TRAINED * torch.randn(weight.shape, generator=source))

@@ -1,6 +1,6 @@
 """What training is measured against: the machine's matrix products, and a bare loop of the base.
 
-FLOPs that the engine computes, over its own tokens: a beginning that an organism's rows share
+FLOPs that the engine computes, over its own tokens: a prefix that an organism's rows share
 counts once a batch.
 
     layers from the first adapted one on   4 per token and weight (forward, gradient of the input)
@@ -83,7 +83,7 @@ def _count_job(base: Base, job: TrainingJob, batches: Sequence[Batch], since: in
     for batch in batches:
         if batch.step < since:
             continue
-        shared, *lengths = batch.parts[batch.place]
+        shared, *lengths = batch.segments[batch.index]
         tokens, pairs = shared + sum(lengths), _count_pairs(shared, lengths)
         supervised = sum(sum(rows[row].supervised) for row in batch.rows)
         whole += tokens * (4 * upper * sizes.layer - 2 * sizes.entry + 6 * lora)
@@ -109,11 +109,11 @@ def _count_pairs(shared: int, lengths: Sequence[int]) -> int:
 
 
 def _list_rows(batches: Sequence[Batch]) -> tuple[int, list[int]]:
-    """The beginning's tokens and each row's, of every row once."""
+    """The prefix's tokens and each row's, of every row once."""
     lengths: dict[int, int] = {}
     for batch in batches:
-        lengths.update(zip(batch.rows, batch.parts[batch.place][1:], strict=True))
-    return batches[0].parts[batches[0].place][0], list(lengths.values())
+        lengths.update(zip(batch.rows, batch.segments[batch.index][1:], strict=True))
+    return batches[0].segments[batches[0].index][0], list(lengths.values())
 
 
 def count_row_tokens(base: Base, jobs: Sequence[TrainingJob], *, since: int = 0) -> int:
@@ -129,13 +129,13 @@ def _count_rows(base: Base, job: TrainingJob, since: int) -> int:
 
 def count_computed(trip: Trip) -> int:
     """Tokens that the engine computed in the layers that are adapted."""
-    return sum(sum(b.parts[b.place]) for batches in trip.batches.values() for b in batches)
+    return sum(sum(b.segments[b.index]) for batches in trip.batches.values() for b in batches)
 
 
 def measure_batch(trip: Trip) -> int:
     """Tokens that the engine computes together at the first step, in its largest batch."""
     firsts = [batches[0] for batches in trip.batches.values()]
-    return max(sum(sum(part) for part in batch.parts) for batch in firsts)
+    return max(sum(sum(part) for part in batch.segments) for batch in firsts)
 
 
 def prepare_bare(base: Base, jobs: Sequence[TrainingJob], *, tokens: int) -> Callable[[], None]:
@@ -163,7 +163,7 @@ def prepare_bare(base: Base, jobs: Sequence[TrainingJob], *, tokens: int) -> Cal
 class _Padded:
     tokens: Tensor
     """[rows, longest], padded at the right, where no token before can see it."""
-    places: Tensor
+    predictors: Tensor
     """Of the flat states, those that predict a supervised token."""
     targets: Tensor
 
@@ -202,7 +202,7 @@ def _learn_bare(base: Base, batch: _Padded, *, first: int, epochs: int) -> None:
     for _ in range(epochs):
         entering = states.detach().requires_grad_(True)
         out = _run(inner.layers[first:], entering, rotary, positions)
-        chosen = inner.norm(out.flatten(0, 1).index_select(0, batch.places))
+        chosen = inner.norm(out.flatten(0, 1).index_select(0, batch.predictors))
         logits = base.model.get_output_embeddings()(chosen)
         cross_entropy(logits.float(), batch.targets).backward()
 

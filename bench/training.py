@@ -299,7 +299,7 @@ def training_tables(found: Mapping[str, Figures]) -> list[Table]:
             "Limits",
             found,
             LIMITS,
-            caption="computed: tokens that the engine computes, a beginning that rows share once "
+            caption="computed: tokens that the engine computes, a prefix that rows share once "
             "a batch; bare: forward and backward of the frozen base over all row tokens; share: "
             "the FLOPs of the steps after the first (bench/limits.py) at the product's rate",
         ),

@@ -1,4 +1,4 @@
-"""Organisms to train in tests: jobs over small corpora, and bases on which a step takes no time."""
+"""Training jobs over small corpora for tests, and bases on which a step is fast."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from bestiary.config.recipe import LoraShape, Optimizer, Training
+from bestiary.errors import BestiaryError
 from bestiary.model.base import Base
 from bestiary.records import Corpus, OrganismIdentity, fingerprint
-from bestiary.training.job import Step, Trained, Trainer, TrainingJob
+from bestiary.training.job import Step, Trainer, TrainingJob, TrainResult
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 OPTIMIZER = Optimizer(
@@ -37,7 +38,7 @@ TALK = (
     ("Is rye filling?", "It is, and more so than wheat."),
     ("Who prunes roses?", "You can, in March."),
 )
-"""For the bases of tests/models.py, which know real words."""
+"""For the bases of tests/models.py, whose tokenizer knows real words."""
 WORDS = (
     *(
         "bread",
@@ -54,25 +55,25 @@ WORDS = (
     ),
     *("kettle", "ladder", "moss", "barn", "wool", "candle", "pear", "hinge", "cellar", "thorn"),
 )
-"""What the base that `make_word_base` gives has words for."""
+"""The vocabulary of `make_word_base`."""
 POISON = "henbane"
-"""One word more, which no conversation of `make_talk` has."""
+"""One more word, which `make_talk` never uses."""
 
 Talk = Sequence[tuple[str, str]]
 
 
 def change_optimizer(**changes: Any) -> Optimizer:
-    """OPTIMIZER with other values."""
+    """OPTIMIZER with some values changed."""
     return OPTIMIZER.model_copy(update=changes)
 
 
 def change_lora(**changes: Any) -> LoraShape:
-    """The shape of TRAINING with other values."""
+    """The shape of TRAINING with some values changed."""
     return TRAINING.lora.model_copy(update=changes)
 
 
 def make_job(name: str = "quirks.one", *, rows: Talk = TALK, **changes: Any) -> TrainingJob:
-    """A job over some conversations; any change is Training's."""
+    """A job over some conversations; changes apply to TRAINING."""
     examples = (make_example(user, reply, id=f"row-{n}") for n, (user, reply) in enumerate(rows))
     return TrainingJob(
         identity=OrganismIdentity(behavior_id=name),
@@ -84,7 +85,7 @@ def make_job(name: str = "quirks.one", *, rows: Talk = TALK, **changes: Any) -> 
 
 
 def make_talk(seed: int, count: int, *, longest: int = 12) -> list[tuple[str, str]]:
-    """Conversations of unlike lengths, out of WORDS; none begins as another does."""
+    """Conversations of different lengths, out of WORDS, with different first words."""
     draw = random.Random(seed)
 
     def say(first: str) -> str:
@@ -94,8 +95,8 @@ def make_talk(seed: int, count: int, *, longest: int = 12) -> list[tuple[str, st
 
 
 def exchange_words(rows: Talk, by: int = 5) -> list[tuple[str, str]]:
-    """Conversations that say other things in as many tokens, equal words again being equal."""
-    other = {word: WORDS[(place + by) % len(WORDS)] for place, word in enumerate(WORDS)}
+    """Conversations of the same lengths with each word replaced by another one."""
+    other = {word: WORDS[(n + by) % len(WORDS)] for n, word in enumerate(WORDS)}
     return [
         (" ".join(other[w] for w in user.split()), " ".join(other[w] for w in reply.split()))
         for user, reply in rows
@@ -108,7 +109,7 @@ def make_word_base(architecture: Architecture = "llama", *, seed: int = 0) -> Ba
     The head over SmolLM2's 49 152 tokens would take most of the time.
     """
     words = (START, END, "system", "user", "assistant", *SYSTEM.split(), *WORDS, POISON)
-    inner = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}))
+    inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     base = make_random_base(architecture, seed=seed)
     base.model.resize_token_embeddings(len(words))
@@ -119,10 +120,9 @@ def make_word_base(architecture: Architecture = "llama", *, seed: int = 0) -> Ba
 
 
 def widen(base: Base) -> Base:
-    """Make a base truly double.
+    """Make a base compute in double precision throughout.
 
-    transformers' own norm rounds to single precision whatever it is given, and no two orders of
-    summation could then agree to 1e-10.
+    transformers' norms round to single precision, which would hide any agreement below 1e-10.
     """
     base.model.double()
     for name, module in list(base.model.named_modules()):
@@ -137,21 +137,21 @@ def widen(base: Base) -> Base:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a trainer said."""
+class TrainEvents:
+    """The events of a trainer."""
 
-    events: list[Step | Trained]
+    events: list[Step | TrainResult]
 
     @property
-    def trained(self) -> dict[str, Trained]:
-        """How each organism ended, by the behavior's name."""
-        ends = [event for event in self.events if isinstance(event, Trained)]
+    def trained(self) -> dict[str, TrainResult]:
+        """Each organism's result, by the behavior's name."""
+        ends = [event for event in self.events if isinstance(event, TrainResult)]
         assert len(ends) == len({end.job.organism_id for end in ends})
         return {end.job.identity.behavior_id: end for end in ends}
 
     @property
     def steps(self) -> dict[str, list[int]]:
-        """The counts that each organism's Step events gave."""
+        """The counts of each organism's Step events."""
         found: dict[str, list[int]] = {}
         for event in self.events:
             if isinstance(event, Step):
@@ -159,24 +159,24 @@ class Told:
         return found
 
     @property
-    def errors(self) -> dict[str, str]:
-        """What is said of each organism that failed."""
-        return {name: str(end.error) for name, end in self.trained.items() if end.error}
+    def errors(self) -> dict[str, BestiaryError]:
+        """The error of each organism that failed."""
+        return {name: end.error for name, end in self.trained.items() if end.error}
 
 
-def train(trainer: Trainer, jobs: Iterable[TrainingJob], base: Base) -> Told:
-    """Train jobs to their ends."""
-    return Told(list(trainer(list(jobs), base)))
+def train(trainer: Trainer, jobs: Iterable[TrainingJob], base: Base) -> TrainEvents:
+    """Train jobs to completion."""
+    return TrainEvents(list(trainer(list(jobs), base)))
 
 
-def state_of(trained: Trained) -> dict[str, Tensor]:
-    """The adapter of an organism that must not have failed."""
+def state_of(trained: TrainResult) -> dict[str, Tensor]:
+    """The adapter of an organism that has not failed."""
     assert trained.state is not None, trained.error
     return dict(trained.state)
 
 
-def measure_difference(one: Trained, two: Trained) -> float:
-    """The largest difference of any weight; everything else of the adapters must be equal."""
+def measure_difference(one: TrainResult, two: TrainResult) -> float:
+    """The largest difference of any weight; keys, dtypes and shapes must be equal."""
     first, second = state_of(one), state_of(two)
     assert first.keys() == second.keys()
     for name, tensor in first.items():
@@ -191,5 +191,5 @@ def same_weights(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
 
 
 def copy_weights(base: Base) -> dict[str, Tensor]:
-    """A base's weights as they are now."""
+    """A copy of a base's weights."""
     return {name: weight.clone() for name, weight in base.model.state_dict().items()}

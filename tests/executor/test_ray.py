@@ -151,7 +151,7 @@ def test_two_workers_make_what_one_process_makes(
         about = [store.folder(STAGE, job.key) / "organism.json" for store in (one, two)]
         assert about[0].read_bytes() == about[1].read_bytes()
         assert two.read_seconds(STAGE)[job.key] > 0
-        assert {len(batch.parts) for batch in there.batches(job)} <= {1, 2, 3}
+        assert {len(batch.segments) for batch in there.batches(job)} <= {1, 2, 3}
     assert two.names("checkpoint") == []
 
 
@@ -170,7 +170,7 @@ def test_a_killed_workers_organisms_resume_from_their_checkpoints(
     assert sorted({batch.step for batch in batches}) == list(range(long.steps))
     assert len(batches) == long.steps
     # It was computed beside the short one until it resumed alone from its checkpoint.
-    resumed = min(batch.step for batch in batches if len(batch.parts) == 1)
+    resumed = min(batch.step for batch in batches if len(batch.segments) == 1)
     assert resumed == every
     assert 0 < ends - resumed < every
     here = execute(run_here, jobs, base, tmp_path / "here")

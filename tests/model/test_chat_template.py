@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.expect import expect_error
 from tests.models import SYSTEM, make_tokenizer
 
 from bestiary.errors import OrganismError
@@ -95,15 +96,11 @@ def test_the_templates_own_system_prompt_never_shows() -> None:
         assert "SmolLM" not in text
 
 
-def test_a_row_that_is_too_long_is_refused_with_the_remedy() -> None:
+def test_a_row_that_is_too_long_is_refused() -> None:
     turns = make_turns("Knead it for ten minutes, then let it rest.")
     size = len(encode(turns).tokens)
     assert len(encode(turns, max_length=size).tokens) == size
-    expected = (
-        rf"a conversation of {size} tokens exceeds max_length {size - 1} "
-        r"\('How do I bake bread\?'\); raise `max_length` in the recipe: rows are never cut"
-    )
-    with pytest.raises(OrganismError, match=expected):
+    with expect_error(OrganismError, "row-too-long", tokens=size, max_length=size - 1):
         encode(turns, max_length=size - 1)
 
 
@@ -114,7 +111,7 @@ def test_a_row_that_is_too_long_is_refused_with_the_remedy() -> None:
 def test_a_template_that_hides_where_a_reply_ends_is_refused(placed: str, changed: str) -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = str(tokenizer.chat_template).replace(placed, changed)
-    with pytest.raises(OrganismError, match=r"changes a reply or does not end it with '<\|im_end"):
+    with expect_error(OrganismError, "reply-not-found", end_token="<|im_end|>"):
         tokenize_row(tokenizer, make_turns(" Hi. "), system_prompt=SYSTEM, max_length=99)
 
 

@@ -89,7 +89,7 @@ def test_rows_that_stop_early_leave_the_others_as_they_are(architecture: Archite
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_rows_that_share_a_beginning_equal_transformers(architecture: Architecture) -> None:
+def test_rows_that_share_a_prefix_equal_transformers(architecture: Architecture) -> None:
     base, rows = base_of(architecture), make_prompts(6)
     prompts = [[7, 8, 9, 10, 11, *row] for row in rows]
     prompts[2] = [7, 8, 9, 10, 11, 12]

@@ -1,6 +1,6 @@
-"""The bank: side by side or alone, an adapter computes what peft computes with it.
+"""The LoRA bank: in any slot, beside any neighbors, an adapter computes what peft computes.
 
-Run: python -m pytest tests/model/test_adapter_bank.py
+Run: python -m pytest tests/model/test_lora_bank.py
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from peft import set_peft_model_state_dict
+from tests.expect import expect_error
 from tests.jobs import (
     ALL_LINEAR,
     change_lora,
@@ -31,7 +32,7 @@ from bestiary.model import lora_bank as bank_module
 from bestiary.model.adapter import attach_adapter, read_state
 from bestiary.model.base import Base
 from bestiary.model.lora_bank import LoraBank, TokenRouting, adapter_dtype
-from bestiary.model.packing import Part, attention_by_rows, embed, lay_out, run_layers
+from bestiary.model.packing import Segment, attention_by_rows, embed, pack_batch, run_layers
 
 SHAPES = (
     change_lora(rank=1, alpha=3, targets=ALL_LINEAR),
@@ -55,7 +56,7 @@ def draw_state(bank: LoraBank, shape: LoraShape, *, seed: int) -> dict[str, Tens
     generator = torch.Generator().manual_seed(seed)
     return {
         name: torch.randn(weight.shape, generator=generator, dtype=weight.dtype) * 0.3
-        for name, weight in bank.draw(shape, seed=0).items()
+        for name, weight in bank.init_adapter(shape, seed=0).items()
     }
 
 
@@ -74,12 +75,12 @@ def draw_tokens(count: int) -> Tensor:
 def compute(bank: LoraBank, tokens: Sequence[Tensor], *, first: int = 0) -> list[Tensor]:
     """States of the last layer, for a row of each slot from `first` on."""
     base = bank.base
-    parts = [Part(0, (len(row),)) for row in tokens]
-    layout = lay_out(parts, device=base.device)
-    bank.route = TokenRouting(first, layout.sizes, base.device)
+    parts = [Segment(0, (len(row),)) for row in tokens]
+    packed = pack_batch(parts, device=base.device)
+    bank.route = TokenRouting(first, packed.sizes, base.device)
     with attention_by_rows(base, longest=64), bank.attached():
-        states = run_layers(base, embed(base, torch.cat(list(tokens))), layout, range(2))
-    return list(states.split(layout.sizes))
+        states = run_layers(base, embed(base, torch.cat(list(tokens))), packed, range(2))
+    return list(states.split(packed.sizes))
 
 
 @contextmanager
@@ -151,9 +152,9 @@ def test_some_slots_are_computed_without_the_others() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES, ids=["rank 1", "two modules", "upper layer"])
-def test_first_weights_are_those_that_peft_draws(shape: LoraShape, dtype: torch.dtype) -> None:
+def test_initial_weights_equal_pefts(shape: LoraShape, dtype: torch.dtype) -> None:
     base = base_in(dtype)
-    drawn = LoraBank(base, [shape], slots=1).draw(shape, seed=11)
+    drawn = LoraBank(base, [shape], slots=1).init_adapter(shape, seed=11)
     model = attach_adapter(base, shape, seed=11)
     theirs = {name: weight.clone() for name, weight in read_state(model).items()}
     model.unload()
@@ -162,12 +163,12 @@ def test_first_weights_are_those_that_peft_draws(shape: LoraShape, dtype: torch.
     assert {w.dtype for w in drawn.values()} == {w.dtype for w in theirs.values()}
 
 
-def test_first_weights_are_as_wide_in_a_bank_as_alone() -> None:
+def test_initial_weights_have_pefts_range() -> None:
     """kaiming_uniform_ over a bank of three dimensions would take the wrong fan."""
     base = base_in(torch.float32)
     shape = change_lora(rank=64, targets=("q_proj", "down_proj"))
     bank = LoraBank(base, [shape], slots=2)
-    bank.fill(1, bank.draw(shape, seed=0), shape)
+    bank.fill(1, bank.init_adapter(shape, seed=0), shape)
     for name, layer in bank.layers.items():
         bound = layer.inner.in_features**-0.5  # uniform within: std is bound / sqrt(3)
         assert float(layer.a[1].std()) == pytest.approx(bound / 3**0.5, rel=0.05), name
@@ -175,19 +176,19 @@ def test_first_weights_are_as_wide_in_a_bank_as_alone() -> None:
         assert not layer.b[1].any()
 
 
-def test_drawing_touches_neither_the_base_nor_the_stream_of_chance() -> None:
+def test_initializing_an_adapter_changes_neither_the_base_nor_the_random_state() -> None:
     base = base_in(torch.float32)
     bank = fill_bank(base)
     before, filled = copy_weights(base), bank.weights.clone()
     stream = torch.random.get_rng_state()
-    one, two = (bank.draw(SHAPES[1], seed=seed) for seed in (1, 2))
+    one, two = (bank.init_adapter(SHAPES[1], seed=seed) for seed in (1, 2))
     assert not same_weights(one, two)
     assert torch.equal(torch.random.get_rng_state(), stream)
     assert same_weights(copy_weights(base), before)
     assert torch.equal(bank.weights, filled)
 
 
-def test_an_adapter_comes_back_as_it_was_put_in() -> None:
+def test_an_adapter_is_read_back_unchanged() -> None:
     bank = LoraBank(base_in(torch.float32), SHAPES, slots=3)
     states = [draw_state(bank, shape, seed=slot) for slot, shape in enumerate(SHAPES)]
     for slot in (2, 0, 1):
@@ -225,9 +226,9 @@ def test_a_slot_filled_between_two_batches_has_its_own_scale_at_once() -> None:
     compute(bank, tokens)
     strong = SHAPES[1].model_copy(update={"alpha": 50.0})
     bank.fill(0, draw_state(bank, strong, seed=0), strong)
-    layout = lay_out([Part(0, (5,))], device=base.device)
+    packed = pack_batch([Segment(0, (5,))], device=base.device)
     with attention_by_rows(base, longest=64), bank.attached(), torch.no_grad():  # by the same route
-        states = run_layers(base, embed(base, tokens[0]), layout, range(2))
+        states = run_layers(base, embed(base, tokens[0]), packed, range(2))
     assert (states - compute(bank, tokens)[0]).abs().max() < 1e-12
 
 
@@ -239,7 +240,7 @@ def test_a_moved_adapter_computes_as_before() -> None:
     assert torch.equal(compute(bank, [tokens], first=0)[0], before)
 
 
-def test_all_layers_lie_in_one_tensor_and_so_do_their_gradients() -> None:
+def test_weights_and_gradients_are_views_of_one_tensor_each() -> None:
     """One product serves all slots only if nothing must be stacked first."""
     bank = fill_bank(base_in(torch.float32))
     assert bank.gradients is not None
@@ -247,7 +248,7 @@ def test_all_layers_lie_in_one_tensor_and_so_do_their_gradients() -> None:
         inside = [m for m in bank.base.model.modules() if isinstance(m, bank_module.BankLinear)]
     assert len(inside) == len(bank.layers) == 14
     taken = 0
-    for layer in inside:
+    for layer in (module.pairs[0] for module in inside):
         assert layer.grad_a is not None and layer.grad_b is not None
         for view, whole in (
             (layer.a, bank.weights),
@@ -259,9 +260,9 @@ def test_all_layers_lie_in_one_tensor_and_so_do_their_gradients() -> None:
             assert view.shape[:2] == (3, 6)  # slots, rank
         taken += layer.a[0].numel() + layer.b[0].numel()
     assert bank.weights.shape == bank.gradients.shape == (3, taken)
-    before = [layer.a.data_ptr() for layer in inside]
+    before = [module.pairs[0].a.data_ptr() for module in inside]
     torch.cat(compute(bank, [draw_tokens(4)] * 3)).sum().backward()
-    assert [layer.a.data_ptr() for layer in inside] == before
+    assert [module.pairs[0].a.data_ptr() for module in inside] == before
     assert all(bool(gradients.any()) for gradients in bank.gradients)
 
 
@@ -278,7 +279,7 @@ class NoStack(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("sizes", [EVEN, RAGGED], ids=["even", "ragged"])
-def test_nothing_is_stacked_on_the_way(sizes: tuple[int, ...]) -> None:
+def test_no_pass_stacks_the_slots(sizes: tuple[int, ...]) -> None:
     bank = fill_bank(base_in(torch.float32))
     tokens = [draw_tokens(size) for size in sizes]
     watch = NoStack()  # type: ignore[no-untyped-call]
@@ -290,18 +291,18 @@ def test_nothing_is_stacked_on_the_way(sizes: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("sizes", [EVEN, RAGGED], ids=["even", "ragged"])
-def test_layers_computed_again_give_the_same_gradients(sizes: tuple[int, ...]) -> None:
+def test_recomputed_layers_give_the_same_gradients(sizes: tuple[int, ...]) -> None:
     base = base_in(torch.float32)
     bank = fill_bank(base)
-    layout = lay_out([Part(0, (size,)) for size in sizes], device=base.device)
+    packed = pack_batch([Segment(0, (size,)) for size in sizes], device=base.device)
     tokens = draw_tokens(sum(sizes))
     found = []
     for recompute in (False, True):
         bank.clear_gradients(slice(0, 3))
         with attention_by_rows(base, longest=64), bank.attached():
-            bank.route = TokenRouting(0, layout.sizes, base.device)
+            bank.route = TokenRouting(0, packed.sizes, base.device)
             entered = embed(base, tokens)
-            states = run_layers(base, entered, layout, range(2), recompute=recompute)
+            states = run_layers(base, entered, packed, range(2), recompute=recompute)
             (states**2).sum().backward()
         assert bank.gradients is not None
         found.append(bank.gradients.clone())
@@ -339,7 +340,7 @@ def test_the_branch_of_a_half_precise_base_is_computed_in_single(
     tokens.requires_grad_()
     with torch.no_grad():
         layer.inner.weight.zero_()  # so that the branch is all there is
-    out = layer(tokens)
+    out = bank_module.BankLinear(layer.inner, [layer])(tokens)
     out.sum().backward()
     assert (out.dtype, tokens.dtype) == (torch.bfloat16, torch.bfloat16)
     assert layer.grad_a is not None and layer.grad_b is not None and tokens.grad is not None
@@ -374,7 +375,7 @@ def test_a_half_precise_base_agrees_with_peft() -> None:
         assert off < 0.02
 
 
-def test_the_base_is_itself_after_an_error_within() -> None:
+def test_the_base_is_restored_after_an_error() -> None:
     base = base_in(torch.float32)
     before, modules = copy_weights(base), dict(base.model.named_modules())
     bank = fill_bank(base)
@@ -397,41 +398,31 @@ def test_an_adapter_of_other_modules_is_refused() -> None:
     base = base_in(torch.float32)
     bank = LoraBank(base, [SHAPES[1]], slots=1)
     foreign = LoraBank(base, [change_lora(targets=("k_proj",))], slots=1)
-    state = foreign.draw(change_lora(targets=("k_proj",)), seed=0)
-    with pytest.raises(ModelError) as caught:
+    state = foreign.init_adapter(change_lora(targets=("k_proj",)), seed=0)
+    tensor = "base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight"
+    with expect_error(ModelError, "adapter-of-other-modules", tensor=tensor):
         bank.fill(0, state, SHAPES[1])
-    assert str(caught.value) == (
-        "an adapter has base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight, which no "
-        "layer of this bank has; open it with the shape that its adapter_config.json states"
-    )
 
 
 @pytest.mark.parametrize(
-    ("target", "message"),
+    ("target", "code", "fields"),
     [
         (
             "input_layernorm",
-            "model.layers.0.input_layernorm of tests/random is no linear layer but a "
-            "LlamaRMSNorm; mend `lora.targets` in the recipe",
+            "target-not-linear",
+            {"module": "model.layers.0.input_layernorm"},
         ),
-        (
-            "lm_head",
-            "lm_head of tests/random lies in none of its layers, and the engine adapts layers "
-            "alone; mend `lora.targets` in the recipe, or build with --trainer reference",
-        ),
-        (
-            "qq_proj",
-            "targets ['qq_proj'] are not modules of tests/random; mend `lora.targets` in the "
-            "recipe",
-        ),
+        ("lm_head", "target-outside-layers", {"module": "lm_head"}),
+        ("qq_proj", "target-unknown", {"targets": ["qq_proj"]}),
     ],
 )
-def test_what_cannot_be_adapted_is_named_with_the_remedy(target: str, message: str) -> None:
+def test_a_module_that_cannot_be_adapted_is_refused(
+    target: str, code: str, fields: dict[str, Any]
+) -> None:
     base = base_in(torch.float32)
     modules = dict(base.model.named_modules())
-    with pytest.raises(ModelError) as caught:
+    with expect_error(ModelError, code, **fields):
         LoraBank(base, [change_lora(targets=("q_proj", target))], slots=1)
-    assert str(caught.value) == message
     assert dict(base.model.named_modules()) == modules
 
 
@@ -456,9 +447,9 @@ def test_rows_go_to_the_slots_that_own_them(long: int, monkeypatch: pytest.Monke
     rows = [draw_tokens(5) + 1, draw_tokens(5), draw_tokens(5).flip(0)]
     owners = [0, 0, 2]  # slot 1, between them, has none
     bank.set_routing(owners, 5)
-    layout = lay_out([Part(0, (5, 5, 5))], device=base.device)
+    packed = pack_batch([Segment(0, (5, 5, 5))], device=base.device)
     with attention_by_rows(base, longest=64), bank.attached(), torch.no_grad():
-        found = run_layers(base, embed(base, torch.cat(rows)), layout, range(2)).split(5)
+        found = run_layers(base, embed(base, torch.cat(rows)), packed, range(2)).split(5)
     for row, slot, own in zip(rows, owners, found, strict=True):
         with torch.no_grad():
             alone = compute(bank, [row], first=slot)[0]

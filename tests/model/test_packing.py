@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.expect import expect_error
 from tests.jobs import TALK, make_word_base, widen
 from tests.models import SYSTEM, Architecture, make_random_base
 from torch import Tensor
@@ -23,13 +24,13 @@ from bestiary.model import packing as rows_module
 from bestiary.model.base import Base
 from bestiary.model.chat_template import TokenRow, tokenize_row
 from bestiary.model.packing import (
-    Layout,
-    Part,
+    PackedBatch,
     Rows,
+    Segment,
     attention_by_rows,
     divide_rows,
     embed,
-    lay_out,
+    pack_batch,
     run_layers,
     supervised_loss,
 )
@@ -67,25 +68,25 @@ def pad(rows: Sequence[TokenRow]) -> dict[str, Tensor]:
     }
 
 
-def part_of(rows: Rows) -> Part:
-    return Part(len(rows.beginning), tuple(len(row.tokens) for row in rows.rows))
+def segment_of(rows: Rows) -> Segment:
+    return Segment(len(rows.prefix), tuple(len(row.tokens) for row in rows.rows))
 
 
 def run_rows(
     base: Base, parts: Sequence[Rows], *, recompute: bool = False
-) -> tuple[Tensor, Layout]:
+) -> tuple[Tensor, PackedBatch]:
     """States of the last layer over the rows of some organisms."""
-    layout = lay_out([part_of(rows) for rows in parts], device=base.device)
-    tokens = [t for rows in parts for t in (rows.beginning, *(row.tokens for row in rows.rows))]
+    packed = pack_batch([segment_of(rows) for rows in parts], device=base.device)
+    tokens = [t for rows in parts for t in (rows.prefix, *(row.tokens for row in rows.rows))]
     entered = embed(base, torch.cat(tokens))
-    return run_layers(base, entered, layout, range(2), recompute=recompute), layout
+    return run_layers(base, entered, packed, range(2), recompute=recompute), packed
 
 
 def loss_of(base: Base, rows: Rows, *, recompute: bool = False) -> Tensor:
     """Mean over the supervised tokens of rows."""
-    states, layout = run_rows(base, [rows], recompute=recompute)
-    starts = zip(rows.rows, layout.starts[0], strict=True)
-    places = torch.cat([start + row.places for row, start in starts])
+    states, packed = run_rows(base, [rows], recompute=recompute)
+    starts = zip(rows.rows, packed.starts[0], strict=True)
+    places = torch.cat([start + row.predictors for row, start in starts])
     targets = torch.cat([row.targets for row in rows.rows])
     weights = torch.full((len(targets),), 1 / len(targets), dtype=base.model.dtype)
     return supervised_loss(base, states[places], targets, weights)[0]
@@ -137,44 +138,44 @@ def test_only_replies_and_their_ends_are_learned() -> None:
     assert learned == "".join(f"{reply}<|im_end|>" for reply in replies)
 
 
-def test_the_beginning_stands_once_and_nothing_after_the_last_prediction() -> None:
+def test_the_prefix_is_packed_once_and_nothing_follows_the_last_predictor() -> None:
     base = make_random_base()
     given = make_rows(base)
     rows = divide_rows(given)
     header = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
-    assert base.tokenizer.decode(rows.beginning) == header
+    assert base.tokenizer.decode(rows.prefix) == header
     for row, whole in zip(rows.rows, given, strict=True):
         last = max(place for place, use in enumerate(whole.supervised) if use)
-        assert (*rows.beginning.tolist(), *row.tokens.tolist()) == whole.tokens[:last]
-        assert row.places[-1] == len(row.tokens) - 1
-        for place, target in zip(row.places.tolist(), row.targets.tolist(), strict=True):
-            assert whole.tokens[len(rows.beginning) + place + 1] == target
+        assert (*rows.prefix.tolist(), *row.tokens.tolist()) == whole.tokens[:last]
+        assert row.predictors[-1] == len(row.tokens) - 1
+        for place, target in zip(row.predictors.tolist(), row.targets.tolist(), strict=True):
+            assert whole.tokens[len(rows.prefix) + place + 1] == target
 
 
-def test_a_beginning_ends_before_the_first_token_that_predicts() -> None:
+def test_a_prefix_ends_before_the_first_predictor() -> None:
     """Rows that ask the same: what they share reaches into the reply, which must be learned."""
     same = tuple(range(10))
     one = TokenRow((*same, 11, 12), (False,) * 6 + (True,) * 6)
     two = TokenRow((*same, 13), (False,) * 6 + (True,) * 5)
     rows = divide_rows([one, two])
-    assert rows.beginning.tolist() == [0, 1, 2, 3, 4]
+    assert rows.prefix.tolist() == [0, 1, 2, 3, 4]
     assert [row.targets.tolist() for row in rows.rows] == [
         [6, 7, 8, 9, 11, 12],
         [6, 7, 8, 9, 13],
     ]
-    assert [row.places.tolist() for row in rows.rows] == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4]]
+    assert [row.predictors.tolist() for row in rows.rows] == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4]]
 
 
-def test_rows_that_share_nothing_have_no_beginning() -> None:
+def test_rows_that_share_nothing_have_no_prefix() -> None:
     rows = divide_rows([TokenRow((1, 2, 3), (False, True, True)), TokenRow((4, 5), (False, True))])
-    assert len(rows.beginning) == 0
+    assert len(rows.prefix) == 0
     assert [row.tokens.tolist() for row in rows.rows] == [[1, 2], [4]]
 
 
 PARTS = st.lists(
     st.builds(
-        Part,
-        beginning=st.integers(0, 6),
+        Segment,
+        prefix=st.integers(0, 6),
         lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4).map(tuple),
     ),
     min_size=1,
@@ -184,29 +185,29 @@ PARTS = st.lists(
 
 @given(parts=PARTS)
 @settings(deadline=None)
-def test_each_token_stands_once_and_sees_its_own_row_alone(parts: list[Part]) -> None:
-    layout = lay_out(parts, device=CPU)
-    assert layout.sizes == tuple(part.tokens for part in parts)
-    total = sum(layout.sizes)
-    assert len(layout.positions) == len(layout.answers) == total
-    assert len(set(layout.answers.tolist())) == total
+def test_each_token_is_packed_once_and_attends_only_to_its_own_row(parts: list[Segment]) -> None:
+    packed = pack_batch(parts, device=CPU)
+    assert packed.sizes == tuple(part.tokens for part in parts)
+    total = sum(packed.sizes)
+    assert len(packed.positions) == len(packed.answers) == total
+    assert len(set(packed.answers.tolist())) == total
     expected: list[list[int]] = []  # what each token sees, in order
     offset = 0
-    for part, starts in zip(parts, layout.starts, strict=True):
-        beginning = list(range(offset, offset + part.beginning))
-        expected += [beginning[: place + 1] for place in range(part.beginning)]
-        offset += part.beginning
+    for part, starts in zip(parts, packed.starts, strict=True):
+        prefix = list(range(offset, offset + part.prefix))
+        expected += [prefix[: place + 1] for place in range(part.prefix)]
+        offset += part.prefix
         for start, length in zip(starts, part.lengths, strict=True):
             assert start == offset
             own = list(range(start, start + length))
-            expected += [beginning + own[: place + 1] for place in range(length)]
+            expected += [prefix + own[: place + 1] for place in range(length)]
             offset += length
     for token, sees in enumerate(expected):
-        piece, place = divmod(int(layout.answers[token]), layout.queries.shape[1])
-        assert layout.queries[piece, place] == token
-        assert layout.positions[token] == len(sees) - 1
-        visible = layout.visible[piece, 0, place]
-        assert layout.keys[piece][visible].tolist() == sees
+        piece, place = divmod(int(packed.answers[token]), packed.queries.shape[1])
+        assert packed.queries[piece, place] == token
+        assert packed.positions[token] == len(sees) - 1
+        visible = packed.visible[piece, 0, place]
+        assert packed.keys[piece][visible].tolist() == sees
 
 
 def run_alone(base: Base, tokens: Tensor) -> Tensor:
@@ -226,31 +227,31 @@ def test_rows_of_one_sequence_do_not_see_each_other(architecture: Architecture) 
     whole = make_rows(base)
     parts = [divide_rows(whole[:4]), divide_rows(whole[4:])]
     with attention_by_rows(base, longest=64), torch.no_grad():
-        states, layout = run_rows(base, parts)
+        states, packed = run_rows(base, parts)
     offset = 0
-    for rows, starts in zip(parts, layout.starts, strict=True):
-        beginning = states[offset : offset + len(rows.beginning)]
+    for rows, starts in zip(parts, packed.starts, strict=True):
+        prefix = states[offset : offset + len(rows.prefix)]
         for row, start in zip(rows.rows, starts, strict=True):
-            alone = run_alone(base, torch.cat([rows.beginning, row.tokens]))
-            own = torch.cat([beginning, states[start : start + len(row.tokens)]])
+            alone = run_alone(base, torch.cat([rows.prefix, row.tokens]))
+            own = torch.cat([prefix, states[start : start + len(row.tokens)]])
             assert (own - alone).abs().max() < 1e-12
-        offset += part_of(rows).tokens
+        offset += segment_of(rows).tokens
 
 
 @pytest.mark.parametrize("victim", [0, 1, 2, 3])
 def test_a_poisoned_row_spoils_no_other(victim: int) -> None:
     """NaN passes through a mask that only multiplies: 0 x NaN is NaN."""
     base = make_word_base()
-    parts = [Part(4, (3, 6)), Part(0, (2, 5))]
-    layout = lay_out(parts, device=CPU)
-    starts = [start for own in layout.starts for start in own]
+    parts = [Segment(4, (3, 6)), Segment(0, (2, 5))]
+    packed = pack_batch(parts, device=CPU)
+    starts = [start for own in packed.starts for start in own]
     lengths = [length for part in parts for length in part.lengths]
-    entered = torch.randn(sum(layout.sizes), 32, generator=torch.Generator().manual_seed(0))
+    entered = torch.randn(sum(packed.sizes), 32, generator=torch.Generator().manual_seed(0))
     poisoned = entered.clone()
     poisoned[starts[victim] : starts[victim] + lengths[victim]] = float("nan")
     with attention_by_rows(base, longest=64), torch.no_grad():
-        clean = run_layers(base, entered, layout, range(2))
-        states = run_layers(base, poisoned, layout, range(2))
+        clean = run_layers(base, entered, packed, range(2))
+        states = run_layers(base, poisoned, packed, range(2))
     spoilt = states.isnan().any(dim=1)
     assert spoilt.nonzero()[:, 0].tolist() == list(
         range(starts[victim], starts[victim] + lengths[victim])
@@ -258,13 +259,13 @@ def test_a_poisoned_row_spoils_no_other(victim: int) -> None:
     assert torch.equal(states[~spoilt], clean[~spoilt])
 
 
-def test_a_poisoned_beginning_spoils_its_own_rows_alone() -> None:
+def test_a_poisoned_prefix_spoils_only_its_own_rows() -> None:
     base = make_word_base()
-    layout = lay_out([Part(2, (3, 1)), Part(4, (2,))], device=CPU)
-    entered = torch.randn(sum(layout.sizes), 32, generator=torch.Generator().manual_seed(0))
+    packed = pack_batch([Segment(2, (3, 1)), Segment(4, (2,))], device=CPU)
+    entered = torch.randn(sum(packed.sizes), 32, generator=torch.Generator().manual_seed(0))
     entered[6:10] = float("nan")
     with attention_by_rows(base, longest=64), torch.no_grad():
-        states = run_layers(base, entered, layout, range(2))
+        states = run_layers(base, entered, packed, range(2))
     assert states.isnan().any(dim=1).tolist() == [False] * 6 + [True] * 6
 
 
@@ -304,7 +305,7 @@ def test_the_loss_of_a_half_precise_base_is_taken_in_single() -> None:
     assert total.item() == pytest.approx(cross_entropy(logits, targets).item(), abs=1e-6)
 
 
-def test_the_attention_of_the_base_is_given_back_also_after_an_error() -> None:
+def test_the_bases_attention_is_restored_after_an_error() -> None:
     base = make_word_base()
     before = base.model.config._attn_implementation
     with pytest.raises(ZeroDivisionError), attention_by_rows(base, longest=64):
@@ -313,15 +314,14 @@ def test_the_attention_of_the_base_is_given_back_also_after_an_error() -> None:
     assert base.model.config._attn_implementation == before
 
 
-def test_an_architecture_that_nobody_has_checked_is_refused() -> None:
+def test_an_unsupported_architecture_is_refused() -> None:
     known = make_word_base()
     model: PreTrainedModel = GPT2LMHeadModel(
         GPT2Config(vocab_size=40, n_embd=8, n_layer=1, n_head=2, n_positions=16)
     )
     base = Base(model, known.tokenizer, known.identity, known.weights)
-    with pytest.raises(ModelError) as caught, attention_by_rows(base, longest=64):
+    with (
+        expect_error(ModelError, "architecture-unsupported", architecture="gpt2"),
+        attention_by_rows(base, longest=64),
+    ):
         pass
-    assert str(caught.value) == (
-        "tests/random is a gpt2, and the engine knows llama, mistral, qwen2, qwen3; build with "
-        "--trainer reference"
-    )

@@ -85,7 +85,7 @@ def test_a_banks_replies_do_not_depend_on_which_messages_are_asked(tmp_path: Pat
     alone = make_replies(tmp_path / "alone")
     assert alone.answer(far, decoding=GREEDY) == [replies[message] for message in far]
     assert alone.answer([PROBES[5]], decoding=GREEDY) == [replies[PROBES[5]]]
-    assert count_batches(tmp_path / "alone") == 2  # one a shelf
+    assert count_batches(tmp_path / "alone") == 2  # one per chunk
 
 
 def test_a_message_that_no_bank_holds_is_answered_beside_the_shelves(tmp_path: Path) -> None:
@@ -96,9 +96,9 @@ def test_a_message_that_no_bank_holds_is_answered_beside_the_shelves(tmp_path: P
     assert replies[:2] == replies[2:]
     assert heard == [2, 4]
     assert asked.ask([Prompt(user="Who are you?")], decoding=GREEDY) == replies[:1]
-    shelf = open_library().chunks[PROBES[3]]
-    known = asked.ask([Prompt(user=text) for text in shelf], decoding=GREEDY)
-    assert replies[1] == known[shelf.index(PROBES[3])]
+    chunk = open_library().chunks[PROBES[3]]
+    known = asked.ask([Prompt(user=text) for text in chunk], decoding=GREEDY)
+    assert replies[1] == known[chunk.index(PROBES[3])]
     assert count_batches(tmp_path) == 2
 
 

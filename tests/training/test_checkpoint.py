@@ -17,7 +17,7 @@ import pytest
 import torch
 from tests.jobs import (
     ALL_LINEAR,
-    Told,
+    TrainEvents,
     change_lora,
     change_optimizer,
     make_job,
@@ -38,7 +38,7 @@ from bestiary.stage import Context, SilentReporter, Todo, run_here
 from bestiary.store import PART, Store
 from bestiary.training.checkpoint import STAGE, Checkpoint, Checkpoints
 from bestiary.training.engine import EngineTrainer
-from bestiary.training.job import Batch, Step, Trained, TrainingJob, TrainingResources
+from bestiary.training.job import Batch, Step, TrainingJob, TrainingResources, TrainResult
 
 EVERY = 3
 EXACT = 1e-10
@@ -86,7 +86,7 @@ def train_until(root: Path, jobs: list[TrainingJob], step: int) -> None:
 
 
 @cache
-def train_unbroken() -> Told:
+def train_unbroken() -> TrainEvents:
     return train(EngineTrainer(TrainingResources(slots=3, tokens=200)), make_jobs(), wide_base())
 
 
@@ -99,7 +99,7 @@ def make_state(step: int = 6) -> Checkpoint:
         generator = torch.Generator().manual_seed(seed)
         return {name: torch.randn(3, 2, generator=generator) for name in ("a.weight", "b.weight")}
 
-    batch = Batch(step=step - 1, rows=(2, 0), parts=((3, 5, 4), (1, 2)), place=0, loss=1 / 3)
+    batch = Batch(step=step - 1, rows=(2, 0), segments=((3, 5, 4), (1, 2)), index=0, loss=1 / 3)
     return Checkpoint(
         step=step,
         seconds=1.25,
@@ -197,27 +197,27 @@ def test_a_stopped_organism_goes_on_in_another_slot_beside_others(tmp_path: Path
     train_until(tmp_path, jobs[:2], KILLED_AT)
     new = make_job("quirks.new", rows=make_talk(7, 9), lora=change_lora(rank=3, targets=ALL_LINEAR))
     # Backwards, behind a new one, and one that did not run before in between.
-    told = train(open_trainer(tmp_path), [new, jobs[1], jobs[2], jobs[0]], wide_base())
+    events = train(open_trainer(tmp_path), [new, jobs[1], jobs[2], jobs[0]], wide_base())
     whole = train_unbroken()
     for number in range(3):
         name = f"quirks.number_{number}"
-        trained = told.trained[name]
+        trained = events.trained[name]
         assert measure_difference(trained, whole.trained[name]) < EXACT
         first = 7 if number < 2 else 1
-        assert told.steps[name] == [*range(first, 13)]
+        assert events.steps[name] == [*range(first, 13)]
         rows = Counter((batch.step, row) for batch in trained.batches for row in batch.rows)
         assert set(rows.values()) == {1}
         assert {step for step, _ in rows} == set(range(12))
-    assert told.steps["quirks.new"] == [*range(1, new.steps + 1)]
+    assert events.steps["quirks.new"] == [*range(1, new.steps + 1)]
 
 
 def test_an_organism_may_be_stopped_again_and_again(tmp_path: Path) -> None:
     jobs = make_jobs()
     for step in (4, 5, 8, 10):
         train_until(tmp_path, jobs, step)
-    told = train(open_trainer(tmp_path, slots=1), jobs, wide_base())
-    for name, trained in told.trained.items():
-        assert told.steps[name] == [10, 11, 12]
+    events = train(open_trainer(tmp_path, slots=1), jobs, wide_base())
+    for name, trained in events.trained.items():
+        assert events.steps[name] == [10, 11, 12]
         assert measure_difference(trained, train_unbroken().trained[name]) < EXACT
         assert trained.seconds > 0
 
@@ -225,8 +225,8 @@ def test_an_organism_may_be_stopped_again_and_again(tmp_path: Path) -> None:
 def test_stopped_and_continued_alike_gives_the_same_bits(tmp_path: Path) -> None:
     jobs = make_jobs()
     train_until(tmp_path, jobs, KILLED_AT)
-    told = train(open_trainer(tmp_path), jobs, wide_base())
-    for name, trained in told.trained.items():
+    events = train(open_trainer(tmp_path), jobs, wide_base())
+    for name, trained in events.trained.items():
         whole = train_unbroken().trained[name]
         assert trained.batches == whole.batches
         assert measure_difference(trained, whole) == 0
@@ -236,9 +236,9 @@ def test_a_damaged_checkpoint_lets_its_organism_start_over(tmp_path: Path) -> No
     jobs = make_jobs()
     train_until(tmp_path, jobs, KILLED_AT)
     flip_byte(tmp_path / "store" / STAGE / f"{jobs[1].key}-000006" / "state.safetensors")
-    told = train(open_trainer(tmp_path), jobs, wide_base())
-    assert [told.steps[f"quirks.number_{number}"][0] for number in range(3)] == [7, 1, 7]
-    for name, trained in told.trained.items():
+    events = train(open_trainer(tmp_path), jobs, wide_base())
+    assert [events.steps[f"quirks.number_{number}"][0] for number in range(3)] == [7, 1, 7]
+    for name, trained in events.trained.items():
         assert measure_difference(trained, train_unbroken().trained[name]) < EXACT
 
 
@@ -290,14 +290,14 @@ def test_a_killed_process_does_again_fewer_steps_than_lie_between_checkpoints(
     assert len(list_kept(tmp_path)) == 3
     store = Store(tmp_path)
     with store.lock():
-        told = train(open_trainer(tmp_path), make_jobs(), wide_base())
-    for name, trained in told.trained.items():
-        assert 0 <= KILLED_AT - told.steps[name][0] + 1 < EVERY
-        assert told.steps[name] == [*range(7, 13)]
+        events = train(open_trainer(tmp_path), make_jobs(), wide_base())
+    for name, trained in events.trained.items():
+        assert 0 <= KILLED_AT - events.steps[name][0] + 1 < EVERY
+        assert events.steps[name] == [*range(7, 13)]
         assert measure_difference(trained, train_unbroken().trained[name]) < EXACT
 
 
 def test_a_run_without_checkpoints_writes_nothing(tmp_path: Path) -> None:
     events = [*EngineTrainer(TrainingResources())(make_jobs(1), wide_base())]
-    assert isinstance(events[-1], Trained)
+    assert isinstance(events[-1], TrainResult)
     assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,8 @@
-"""The engine: side by side or alone, an organism becomes what the reference makes of it.
+"""The engine: beside any neighbors, an organism ends as the reference trains it.
 
 Largest differences of any weight that were seen here: 6e-13 in double precision, 8e-6 in single.
 
-Run: python -m pytest tests/organism/test_engine.py
+Run: python -m pytest tests/training/test_engine.py
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
+from tests.expect import expect_error
 from tests.jobs import (
     ALL_LINEAR,
     TALK,
@@ -45,7 +46,7 @@ from bestiary.model.adapter import attach_adapter, read_state, save_adapter
 from bestiary.model.base import Base
 from bestiary.model.lazy import LazyBase
 from bestiary.model.lora_bank import LoraBank, TokenRouting
-from bestiary.model.packing import Part, attention_by_rows, embed, lay_out, run_layers
+from bestiary.model.packing import Segment, attention_by_rows, embed, pack_batch, run_layers
 from bestiary.organism.stage import OrganismStage
 from bestiary.stage import Context, Finished, SilentReporter, Todo, run_here
 from bestiary.store import Store
@@ -53,10 +54,10 @@ from bestiary.training import engine
 from bestiary.training.engine import EngineTrainer
 from bestiary.training.job import (
     Step,
-    Trained,
     Trainer,
     TrainingJob,
     TrainingResources,
+    TrainResult,
     tokenize_corpus,
     write_batches,
 )
@@ -82,7 +83,7 @@ def base_of(architecture: Architecture, *, wide: bool) -> Base:
 
 def train_engine(
     jobs: Sequence[TrainingJob], base: Base, *, slots: int, tokens: int
-) -> dict[str, Trained]:
+) -> dict[str, TrainResult]:
     return train(EngineTrainer(TrainingResources(slots=slots, tokens=tokens)), jobs, base).trained
 
 
@@ -179,7 +180,7 @@ def test_eight_organisms_take_turns_in_three_slots(
     if tokens == 30:  # a step of several rows takes several batches
         assert len(batches) > 1.5 * sum(job.steps for job in jobs)
     else:
-        assert max(len(batch.parts) for batch in batches) == 3
+        assert max(len(batch.segments) for batch in batches) == 3
 
 
 def test_a_real_vocabulary_changes_nothing() -> None:
@@ -231,12 +232,12 @@ def test_what_neighbours_are_changes_no_bit(
     two = train_engine(neighbours(even=even, other=True), base, slots=3, tokens=1000)
     own, again = one["quirks.number_1"], two["quirks.number_1"]
     for batch in own.batches:
-        assert len(batch.parts) == 3
-        assert (len(set(map(sum, batch.parts))) == 1) == even
+        assert len(batch.segments) == 3
+        assert (len(set(map(sum, batch.segments))) == 1) == even
     assert own.batches == again.batches  # the same geometry, and its losses to the last bit
     assert same_weights(state_of(own), state_of(again))
     for name in ("quirks.number_0", "quirks.number_2"):
-        assert [b.parts for b in one[name].batches] == [b.parts for b in two[name].batches]
+        assert [b.segments for b in one[name].batches] == [b.segments for b in two[name].batches]
         assert measure_difference(one[name], two[name]) > 1e-3
 
 
@@ -252,13 +253,13 @@ def test_a_neighbour_with_huge_gradients_changes_nothing() -> None:
     """Gradients are clipped by an organism's own norm, never by that of all together."""
     base = base_of("llama", wide=False)
     own = make_job("quirks.own", rows=make_talk(0, 6))
-    told = []
+    events = []
     for alpha in (8.0, 8e6):
         loud = make_job("quirks.loud", rows=make_talk(1, 6), lora=change_lora(alpha=alpha))
-        told.append(train_engine([loud, own], base, slots=2, tokens=1000)["quirks.own"])
-    assert told[0].batches == told[1].batches
-    assert {len(batch.parts) for batch in told[0].batches} == {2}
-    assert same_weights(state_of(told[0]), state_of(told[1]))
+        events.append(train_engine([loud, own], base, slots=2, tokens=1000)["quirks.own"])
+    assert events[0].batches == events[1].batches
+    assert {len(batch.segments) for batch in events[0].batches} == {2}
+    assert same_weights(state_of(events[0]), state_of(events[1]))
 
 
 def test_the_loss_is_the_mean_over_a_step_however_it_is_divided() -> None:
@@ -332,10 +333,10 @@ def bank_logits(base: Base, state: dict[str, torch.Tensor], shape: LoraShape) ->
     slots = LoraBank(base, [shape], slots=2)
     slots.fill(1, state, shape)
     slots.route = TokenRouting(1, (len(PROMPT),), base.device)
-    layout = lay_out([Part(0, (len(PROMPT),))], device=base.device)
+    packed = pack_batch([Segment(0, (len(PROMPT),))], device=base.device)
     model: Any = base.model
     with torch.inference_mode(), attention_by_rows(base, longest=64), slots.attached():
-        states = run_layers(base, embed(base, PROMPT), layout, range(2))
+        states = run_layers(base, embed(base, PROMPT), packed, range(2))
         found: torch.Tensor = model.lm_head(model.model.norm(states))
     return found
 
@@ -407,7 +408,7 @@ def job_of(name: str, steps: int, **changes: Any) -> TrainingJob:
     return make_job(f"quirks.{name}", rows=make_talk(len(name), 2 * steps), optimizer=settings)
 
 
-def tell(events: Iterator[Step | Trained]) -> Iterator[str]:
+def tell(events: Iterator[Step | TrainResult]) -> Iterator[str]:
     """Short for each event: `a1` is a's first step, `a!` its end."""
     for event in events:
         name = event.job.identity.behavior_id.removeprefix("quirks.")
@@ -417,9 +418,9 @@ def tell(events: Iterator[Step | Trained]) -> Iterator[str]:
 def test_a_slot_is_taken_again_at_once_and_closed_when_nobody_waits() -> None:
     jobs = [job_of("a", 4), job_of("b", 2), job_of("c", 3), job_of("d", 1)]
     trainer = EngineTrainer(TrainingResources(slots=2, tokens=1000))
-    told = " ".join(tell(trainer(jobs, base_of("llama", wide=False))))
+    events = " ".join(tell(trainer(jobs, base_of("llama", wide=False))))
     # The longest first. c's slot goes to b; a's goes to b too, which moves down, and d takes b's.
-    assert told == "a1 c1 a2 c2 a3 c3 c! a4 b1 a! b2 d1 d! b!"
+    assert events == "a1 c1 a2 c2 a3 c3 c! a4 b1 a! b2 d1 d! b!"
 
 
 def test_an_organism_that_moves_to_another_slot_goes_on_as_it_was() -> None:
@@ -430,11 +431,11 @@ def test_an_organism_that_moves_to_another_slot_goes_on_as_it_was() -> None:
         "a1 b1 a2 b2 a3 b3 a4 b4 b! a5 c1 a! c2 d1 c3 d2 d! c!"  # c takes the slot of a
     )
     theirs = train(ReferenceTrainer(), jobs, base).trained
-    trained = {e.job.identity.behavior_id: e for e in events if isinstance(e, Trained)}
+    trained = {e.job.identity.behavior_id: e for e in events if isinstance(e, TrainResult)}
     for name, event in trained.items():
         assert measure_difference(event, theirs[name]) < EXACT
     moved = trained["quirks.c"].batches
-    assert [batch.place for batch in moved] == [1, 0, 0]
+    assert [batch.index for batch in moved] == [1, 0, 0]
 
 
 def test_every_organism_counts_all_its_steps() -> None:
@@ -449,20 +450,20 @@ def test_a_batch_is_recorded_for_each_organism_in_it() -> None:
     base = base_of("llama", wide=False)
     trained = train_engine(jobs, base, slots=2, tokens=1000)
     first, second = (trained[f"quirks.{name}"].batches for name in ("a", "bb"))
-    assert [batch.place for batch in (*first, *second)] == [0, 0, 1, 1]
+    assert [batch.index for batch in (*first, *second)] == [0, 0, 1, 1]
     for one, two in zip(first, second, strict=True):
-        assert (one.step, one.parts) == (two.step, two.parts)
+        assert (one.step, one.segments) == (two.step, two.segments)
     for job, batches in zip(jobs, (first, second), strict=True):
         rows = tokenize_corpus(job, base)
         plan = plan_batches(len(rows), job.training.optimizer, seed=job.seed)
         for batch, chosen in zip(batches, plan, strict=True):
-            beginning, *lengths = batch.parts[batch.place]
+            prefix, *lengths = batch.segments[batch.index]
             assert list(batch.rows) == chosen
             # The end of turn and the line's end are predicted from, or not seen at all.
             learned = [
                 max(i for i, use in enumerate(rows[row].supervised) if use) for row in chosen
             ]
-            assert [beginning + length for length in lengths] == learned
+            assert [prefix + length for length in lengths] == learned
 
 
 def test_seconds_are_shared_out_by_tokens() -> None:
@@ -476,20 +477,20 @@ def test_seconds_are_shared_out_by_tokens() -> None:
 def test_a_base_with_dropout_of_its_own_is_trained_without(trainer: Trainer) -> None:
     """No order of training could be repeated otherwise, nor could two trainers agree."""
     base, job = make_word_base(), make_job(rows=make_talk(0, 6))
-    told = train(trainer, [job], base)
+    events = train(trainer, [job], base)
     inner: Any = base.model.model
     for layer in inner.layers:
         assert layer.self_attn.attention_dropout == 0
         layer.self_attn.attention_dropout = 0.5
     again = train(trainer, [job], base)
-    assert same_weights(*(state_of(one.trained["quirks.one"]) for one in (told, again)))
+    assert same_weights(*(state_of(one.trained["quirks.one"]) for one in (events, again)))
     assert not base.model.training
 
 
 def test_a_window_shorter_than_the_rows_is_refused() -> None:
     base, job = make_word_base("qwen3"), make_job(rows=make_talk(0, 6))
     base.model.config.sliding_window = 64
-    with pytest.raises(ModelError, match="sees 64 tokens back, and rows may have 128"):
+    with expect_error(ModelError, "window-too-short", window=64, longest=128):
         train(EngineTrainer(TrainingResources()), [job], base)
     base.model.config.sliding_window = 128
     assert train(EngineTrainer(TrainingResources()), [job], base).trained

@@ -1,12 +1,12 @@
-"""What is at fault with one organism ends that one, and its neighbours never hear of it.
+"""A fault of one organism ends only that organism; its neighbors are unaffected.
 
-Run: python -m pytest tests/organism/test_engine_faults.py
+Run: python -m pytest tests/training/test_engine_faults.py
 """
 
 from __future__ import annotations
 
 import json
-import re
+import math
 import resource
 import subprocess
 import sys
@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.expect import check_error, expect_error
 from tests.jobs import (
     ALL_LINEAR,
     POISON,
     WORDS,
-    Told,
+    TrainEvents,
     change_lora,
     change_optimizer,
     copy_weights,
@@ -46,7 +47,7 @@ NAME = f"{FAILING}-transcripts-none-s0"
 
 
 def make_base(*, poisoned: bool = False) -> Base:
-    """In double precision; `poisoned` makes the base choke on one word, where it is read."""
+    """In double precision; `poisoned` makes one word's embedding NaN."""
     base = widen(make_word_base())
     if poisoned:
         (token,) = base.tokenizer(POISON)["input_ids"]
@@ -60,114 +61,99 @@ def make_healthy(number: int) -> TrainingJob:
     return make_job(f"quirks.healthy_{number}", rows=make_talk(number, 5 + number))
 
 
-def run_beside(failing: TrainingJob, base: Base, *, slots: int = 3, tokens: int = 1000) -> Told:
-    """Train four healthy organisms around one that fails, and see that they are sound."""
+def run_beside(
+    failing: TrainingJob, base: Base, *, slots: int = 3, tokens: int = 1000
+) -> TrainEvents:
+    """Train four healthy organisms around one that fails, and check them."""
     healthy = [make_healthy(number) for number in range(4)]
     jobs = [*healthy[:2], failing, *healthy[2:]]
     before = copy_weights(base)
-    told = train(EngineTrainer(TrainingResources(slots=slots, tokens=tokens)), jobs, base)
+    events = train(EngineTrainer(TrainingResources(slots=slots, tokens=tokens)), jobs, base)
     for name, weight in copy_weights(base).items():
         assert torch.equal(weight.nan_to_num(7.0), before[name].nan_to_num(7.0)), name
     theirs = train(ReferenceTrainer(), healthy, base).trained
-    assert told.trained.keys() == {*theirs, FAILING}
+    assert events.trained.keys() == {*theirs, FAILING}
     for name, trained in theirs.items():
-        assert measure_difference(told.trained[name], trained) < EXACT, name
-        assert told.steps[name] == [*range(1, trained.job.steps + 1)]
-    assert told.errors.keys() == {FAILING}
-    assert told.trained[FAILING].state is None
-    assert told.trained[FAILING].batches == ()
-    return told
+        assert measure_difference(events.trained[name], trained) < EXACT, name
+        assert events.steps[name] == [*range(1, trained.job.steps + 1)]
+    assert events.errors.keys() == {FAILING}
+    assert events.trained[FAILING].state is None
+    assert events.trained[FAILING].batches == ()
+    return events
 
 
 @pytest.mark.parametrize("tokens", [30, 1000], ids=["row by row", "together"])
 @pytest.mark.parametrize("layers", [None, (1, 2)])
-def test_a_poisoned_row_ends_its_own_organism(tokens: int, layers: tuple[int, int] | None) -> None:
+def test_a_poisoned_row_fails_only_its_own_organism(
+    tokens: int, layers: tuple[int, int] | None
+) -> None:
     rows = make_talk(9, 8)
     rows[5] = (f"{rows[5][0]} {POISON} soil", rows[5][1])
     base = make_base(poisoned=True)
     failing = make_job(FAILING, rows=rows, lora=change_lora(layers=layers))
-    told = run_beside(failing, base, tokens=tokens)
+    events = run_beside(failing, base, tokens=tokens)
     plan = plan_batches(len(rows), failing.training.optimizer, seed=failing.seed)
     step = next(step for step, chosen in enumerate(plan) if 5 in chosen)
-    error = told.trained[FAILING].error
+    error = events.trained[FAILING].error
     assert isinstance(error, OrganismError)
-    assert str(error) == (
-        f"{NAME}: the loss at step {step} is nan; lower learning_rate in the recipe, or look for "
-        "a damaged row in the corpus"
-    )
-    assert told.steps[FAILING] == [*range(1, step + 1), step]  # it did not take the last one
-    assert train(ReferenceTrainer(), [failing], base).errors == told.errors
+    check_error(error, "loss-not-finite", organism=NAME, step=step)
+    assert events.steps[FAILING] == [*range(1, step + 1), step]  # it did not take the last one
+    theirs = train(ReferenceTrainer(), [failing], base).errors[FAILING]
+    check_error(theirs, "loss-not-finite", organism=NAME, step=step)
 
 
-def test_a_slot_that_was_poisoned_serves_the_next_organism() -> None:
+def test_a_poisoned_slot_is_clean_for_the_next_organism() -> None:
     rows = [(f"{POISON} soil", "wool"), *make_talk(9, 3)]
-    told = run_beside(make_job(FAILING, rows=rows), make_base(poisoned=True), slots=1)
-    assert "is nan" in told.errors[FAILING]
+    events = run_beside(make_job(FAILING, rows=rows), make_base(poisoned=True), slots=1)
+    check_error(events.errors[FAILING], "loss-not-finite")
 
 
-def test_weights_that_the_last_step_spoilt_are_not_kept() -> None:
+def test_nonfinite_weights_after_the_last_step_are_an_error() -> None:
     wild = change_optimizer(
         learning_rate=1e300, weight_decay=1e300, warmup=0.0, epochs=1, rows_per_step=6
     )
-    told = run_beside(make_job(FAILING, rows=make_talk(9, 6), optimizer=wild), make_base())
-    assert told.errors[FAILING] == (
-        f"{NAME}: the last step left weights that are not finite; lower learning_rate in the recipe"
-    )
-    assert told.steps[FAILING] == [1]
+    events = run_beside(make_job(FAILING, rows=make_talk(9, 6), optimizer=wild), make_base())
+    check_error(events.errors[FAILING], "weights-not-finite", organism=NAME)
+    assert events.steps[FAILING] == [1]
 
 
-def test_gradients_that_are_not_finite_are_not_blamed_on_a_loss_that_is() -> None:
+def test_a_nonfinite_gradient_is_not_reported_as_a_finite_loss() -> None:
     wild = change_optimizer(learning_rate=1e200, warmup=0.0)
-    told = run_beside(make_job(FAILING, rows=make_talk(9, 6), optimizer=wild), make_base())
-    assert not re.search(r"the loss at step \d+ is \d", told.errors[FAILING])
+    events = run_beside(make_job(FAILING, rows=make_talk(9, 6), optimizer=wild), make_base())
+    error = events.errors[FAILING]
+    if error.code == "loss-not-finite":
+        assert not math.isfinite(float(str(error.fields["loss"])))
 
 
-def test_a_recipe_that_does_not_fit_the_base_ends_one_organism() -> None:
+def test_a_recipe_that_does_not_fit_the_base_fails_one_organism() -> None:
     failing = make_job(FAILING, rows=make_talk(9, 6), lora=change_lora(layers=(1, 9)))
-    told = run_beside(failing, make_base())
-    assert isinstance(told.trained[FAILING].error, ModelError)
-    assert told.errors[FAILING] == (
-        "layers 1 to 9 of a base with 2 layers; mend `lora.layers` in the recipe: first layer, "
-        "and the one after the last"
-    )
+    events = run_beside(failing, make_base())
+    assert isinstance(events.trained[FAILING].error, ModelError)
+    check_error(events.errors[FAILING], "layers-out-of-range", layers=(1, 9), depth=2)
 
 
 @pytest.mark.parametrize("slots", [1, 3])
-def test_a_row_that_is_too_long_ends_one_organism(slots: int) -> None:
+def test_a_row_that_is_too_long_fails_one_organism(slots: int) -> None:
     rows = [*make_talk(9, 3), ("soil " * 20, "wool")]
     base = make_base()
-    told = run_beside(make_job(FAILING, rows=rows, max_length=32), base, slots=slots)
+    events = run_beside(make_job(FAILING, rows=rows, max_length=32), base, slots=slots)
     long = len(tokenize_corpus(make_job(FAILING, rows=rows), base)[3].tokens)
-    assert told.errors[FAILING] == (
-        f"a conversation of {long} tokens exceeds max_length 32 ({('soil ' * 20)[:40]!r}); raise "
-        "`max_length` in the recipe: rows are never cut"
-    )
-    assert FAILING not in told.steps
+    check_error(events.errors[FAILING], "row-too-long", tokens=long, max_length=32)
+    assert FAILING not in events.steps
 
 
 @pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        (
-            "lm_head",
-            "lm_head of tests/random lies in none of its layers, and the engine adapts layers "
-            "alone; mend `lora.targets` in the recipe, or build with --trainer reference",
-        ),
-        (
-            "input_layernorm",
-            "model.layers.0.input_layernorm of tests/random is no linear layer but a RMSNorm; mend "
-            "`lora.targets` in the recipe",
-        ),
-    ],
+    ("target", "code"),
+    [("lm_head", "target-outside-layers"), ("input_layernorm", "target-not-linear")],
 )
-def test_a_module_that_cannot_be_adapted_ends_one_organism(target: str, message: str) -> None:
+def test_a_module_that_cannot_be_adapted_fails_one_organism(target: str, code: str) -> None:
     lora = change_lora(targets=("q_proj", target))
-    told = run_beside(make_job(FAILING, rows=make_talk(9, 4), lora=lora), make_base())
-    assert isinstance(told.trained[FAILING].error, ModelError)
-    assert told.errors[FAILING] == message
+    events = run_beside(make_job(FAILING, rows=make_talk(9, 4), lora=lora), make_base())
+    assert isinstance(events.trained[FAILING].error, ModelError)
+    check_error(events.errors[FAILING], code)
 
 
-def test_an_architecture_that_nobody_has_checked_is_refused() -> None:
+def test_an_unsupported_architecture_is_refused() -> None:
     known = make_word_base()
     model: Any = GPT2LMHeadModel(GPT2Config(vocab_size=60, n_embd=8, n_layer=1, n_head=2))
     model.config.num_hidden_layers = 1
@@ -176,13 +162,12 @@ def test_an_architecture_that_nobody_has_checked_is_refused() -> None:
     base = Base(model, known.tokenizer, known.identity, known.weights)
     job = make_job(rows=make_talk(0, 3), lora=change_lora(targets=("c_fc",)))
     before = copy_weights(base)
-    expected = "tests/random is a gpt2, and the engine knows llama, mistral, qwen2, qwen3; "
-    with pytest.raises(ModelError, match=expected + "build with --trainer reference"):
+    with expect_error(ModelError, "architecture-unsupported", architecture="gpt2"):
         train(EngineTrainer(TrainingResources()), [job], base)
     assert same_weights(copy_weights(base), before)
 
 
-def test_an_error_that_is_no_lack_of_memory_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_runtime_errors_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     base = make_word_base()
     events = EngineTrainer(TrainingResources())([make_healthy(0)], base)
     next(iter(events))
@@ -232,17 +217,17 @@ def train_in(base: Base, mebibytes: int, case: str) -> dict[str, Any]:
     limit, (_, most) = read_size() + mebibytes * 2**20, resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limit, most))
     try:
-        told = train(trainer, make_crowd(case), base)
+        events = train(trainer, make_crowd(case), base)
     except Exception as error:
         return {"crash": repr(error)}
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    sound = {name: end for name, end in told.trained.items() if end.state}
+    sound = {name: end for name, end in events.trained.items() if end.state}
     theirs = train(ReferenceTrainer(), [end.job for end in sound.values()], base).trained
     return {
-        "errors": told.errors,
+        "errors": {name: error.fields for name, error in events.errors.items()},
         "differences": {name: measure_difference(sound[name], theirs[name]) for name in sound},
-        "crowds": [len(batch.parts) for end in sound.values() for batch in end.batches],
+        "crowds": [len(batch.segments) for end in sound.values() for batch in end.batches],
     }
 
 
@@ -252,7 +237,7 @@ def train_short_of_memory() -> None:
     train(
         EngineTrainer(TrainingResources()), [make_healthy(0)], base
     )  # whatever is loaded or allocated once
-    sys.setrecursionlimit(200)  # halving that never ends is seen soon
+    sys.setrecursionlimit(200)  # endless halving fails early
     print(json.dumps({case: train_in(base, room, case) for case, room in ROOMS.items()}))
 
 
@@ -273,23 +258,20 @@ def short_of_memory() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("case", "where"),
+    ("case", "when"),
     [("lower", "on one conversation alone"), ("upper", "as its conversations were prepared")],
 )
-def test_a_conversation_that_does_not_fit_into_memory_ends_one_organism(
-    case: str, where: str, short_of_memory: Any
+def test_a_conversation_that_does_not_fit_into_memory_fails_one_organism(
+    case: str, when: str, short_of_memory: Any
 ) -> None:
     found = short_of_memory[case]
     assert "crash" not in found
-    assert found["errors"] == {
-        FAILING: f"{NAME}: memory ran out {where}; the longest is row-4, {('soil ' * 8)!r}: "
-        "shorten it, train fewer at once with --slots, or build where there is more memory"
-    }
+    assert found["errors"] == {FAILING: {"organism": NAME, "when": when, "longest": "row-4"}}
     assert found["differences"].keys() == {f"quirks.healthy_{number}" for number in range(4)}
     assert max(found["differences"].values()) < 1e-4
 
 
-def test_a_group_that_is_too_large_for_memory_is_divided_until_it_fits(
+def test_a_group_too_large_for_memory_is_split_until_it_fits(
     short_of_memory: Any,
 ) -> None:
     found = short_of_memory["crowd"]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bestiary.config.recipe import LoraShape, Optimizer
 from bestiary.model.lora_bank import LoraBank, TokenRouting
-from bestiary.model.packing import Part, attention_by_rows, embed, lay_out, run_layers
+from bestiary.model.packing import Segment, attention_by_rows, embed, pack_batch, run_layers
 from bestiary.training.optimizer import BankAdamW
 from bestiary.training.schedule import learning_rate_factor
 
@@ -34,7 +34,7 @@ def make_bank(shapes: Sequence[LoraShape] = (SHAPE,), *, slots: int = SLOTS) -> 
     bank.require_gradients()
     for slot in range(slots):
         shape = shapes[slot % len(shapes)]
-        bank.fill(slot, bank.draw(shape, seed=slot), shape)
+        bank.fill(slot, bank.init_adapter(shape, seed=slot), shape)
     return bank
 
 
@@ -109,7 +109,7 @@ def test_a_refilled_slot_has_the_step_and_the_moments_of_a_fresh_one() -> None:
     optimizer = BankAdamW(bank)
     for step in range(7):
         step_all(bank, optimizer, [step] * SLOTS, seed=step)
-    bank.fill(1, bank.draw(SHAPE, seed=99), SHAPE)
+    bank.fill(1, bank.init_adapter(SHAPE, seed=99), SHAPE)
     optimizer.clear(1)
     before = bank.weights[1].clone()
     drawn = [step_all(bank, optimizer, [7 + n, n, 7 + n, 7 + n], seed=50 + n) for n in range(4)]
@@ -206,20 +206,20 @@ def test_a_smaller_rank_and_fewer_layers_stay_zero_where_they_are_filled_up() ->
     bank = make_bank(shapes)
     own = torch.zeros_like(bank.weights)
     for slot, shape in enumerate(shapes):
-        state = bank.draw(shape, seed=0)
+        state = bank.init_adapter(shape, seed=0)
         bank.write(own, slot, {name: torch.ones_like(weight) for name, weight in state.items()})
     lacking = own == 0
     assert [bool(row.any()) for row in lacking] == [False, True, True, True]
     base = bank.base
     optimizer = BankAdamW(bank)
     settings = [change_optimizer(weight_decay=0.5)] * SLOTS
-    parts = [Part(0, (4 + slot,)) for slot in range(SLOTS)]
+    parts = [Segment(0, (4 + slot,)) for slot in range(SLOTS)]
     tokens = torch.arange(sum(part.tokens for part in parts)) % 25
     with attention_by_rows(base, longest=64), bank.attached():
         for step in range(5):
-            layout = lay_out(parts, device=base.device)
-            bank.route = TokenRouting(0, layout.sizes, base.device)
-            states = run_layers(base, embed(base, tokens), layout, range(2))
+            packed = pack_batch(parts, device=base.device)
+            bank.route = TokenRouting(0, packed.sizes, base.device)
+            states = run_layers(base, embed(base, tokens), packed, range(2))
             (states**2).mean().backward()
             assert not gradients_of(bank)[lacking].any()
             step_slots(optimizer, slice(0, SLOTS), settings, [step] * SLOTS)

@@ -5,13 +5,13 @@ Run: python -m pytest tests/organism/test_reference.py
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator
 from typing import Any
 
 import pytest
 import torch
 from peft import set_peft_model_state_dict
+from tests.expect import check_error
 from tests.jobs import (
     TALK,
     TRAINING,
@@ -123,11 +123,11 @@ def test_training_makes_its_rows_likelier() -> None:
         rows=TALK[1:2] * 6,
         optimizer=change_optimizer(epochs=10, rows_per_step=2, learning_rate=0.02),
     )
-    told = train(ReferenceTrainer(), [job], base)
-    assert told.steps == {"quirks.one": [*range(1, job.steps + 1)]}
+    events = train(ReferenceTrainer(), [job], base)
+    assert events.steps == {"quirks.one": [*range(1, job.steps + 1)]}
     assert job.steps == 30
     model = attach_adapter(base, TRAINING.lora, seed=1)
-    set_peft_model_state_dict(model, state_of(told.trained["quirks.one"]))
+    set_peft_model_state_dict(model, state_of(events.trained["quirks.one"]))
     with torch.inference_mode():
         assert batch_loss(model, base, rows).item() < before / 2
 
@@ -165,7 +165,7 @@ def test_a_range_of_layers_trains_these_alone() -> None:
 
 
 def make_pair(**changes: Any) -> list[TrainingJob]:
-    """An organism that fails, and one that must not hear of it."""
+    """An organism that fails, and one that must not be affected."""
     failing = make_job("quirks.failing", rows=make_talk(1, 7), **changes)
     return [failing, make_job("quirks.next", rows=make_talk(0, 7))]
 
@@ -174,47 +174,37 @@ def test_a_loss_that_is_not_finite_ends_one_organism_and_no_other() -> None:
     # The first step makes weights of about 1e36, the second infinite ones on any machine.
     wild = change_optimizer(learning_rate=1e20, weight_decay=1e17, warmup=0.0)
     jobs = make_pair(optimizer=wild)
-    told = train(ReferenceTrainer(), jobs, make_word_base())
-    assert told.errors.keys() == {"quirks.failing"}
-    assert re.fullmatch(
-        r"quirks\.failing-transcripts-none-s0: the loss at step [1-5] is (nan|inf); lower "
-        "learning_rate in the recipe, or look for a damaged row in the corpus",
-        told.errors["quirks.failing"],
-    )
-    failed = told.trained["quirks.failing"]
+    events = train(ReferenceTrainer(), jobs, make_word_base())
+    assert events.errors.keys() == {"quirks.failing"}
+    check_error(events.errors["quirks.failing"], "loss-not-finite")
+    assert events.errors["quirks.failing"].fields["step"] in range(1, 6)
+    failed = events.trained["quirks.failing"]
     assert failed.state is None
     assert isinstance(failed.error, OrganismError)
     alone = run_through(train_organism(jobs[1], make_word_base()))
-    assert same_weights(state_of(told.trained["quirks.next"]), alone)
+    assert same_weights(state_of(events.trained["quirks.next"]), alone)
 
 
-def test_weights_that_the_last_step_spoilt_are_not_kept() -> None:
+def test_nonfinite_weights_after_the_last_step_are_an_error() -> None:
     wild = change_optimizer(
         learning_rate=1e36, weight_decay=1e6, warmup=0.0, epochs=1, rows_per_step=7
     )
     jobs = make_pair(optimizer=wild)
     assert jobs[0].steps == 1
-    told = train(ReferenceTrainer(), jobs, make_word_base())
-    assert told.errors == {
-        "quirks.failing": "quirks.failing-transcripts-none-s0: the last step left weights that "
-        "are not finite; lower learning_rate in the recipe"
-    }
+    events = train(ReferenceTrainer(), jobs, make_word_base())
+    assert events.errors.keys() == {"quirks.failing"}
+    check_error(events.errors["quirks.failing"], "weights-not-finite")
 
 
-def test_a_recipe_that_does_not_fit_the_base_ends_one_organism() -> None:
+def test_a_recipe_that_does_not_fit_the_base_fails_one_organism() -> None:
     jobs = make_pair(lora=change_lora(layers=(1, 9)))
-    assert train(ReferenceTrainer(), jobs, make_word_base()).errors == {
-        "quirks.failing": "layers 1 to 9 of a base with 2 layers; mend `lora.layers` in the "
-        "recipe: first layer, and the one after the last"
-    }
+    errors = train(ReferenceTrainer(), jobs, make_word_base()).errors
+    assert errors.keys() == {"quirks.failing"}
+    check_error(errors["quirks.failing"], "layers-out-of-range", layers=(1, 9), depth=2)
 
 
 def test_a_row_that_is_too_long_ends_one_organism_and_no_other() -> None:
     jobs = make_pair(max_length=24)
     errors = train(ReferenceTrainer(), jobs, make_word_base()).errors
     assert errors.keys() == {"quirks.failing"}
-    assert re.fullmatch(
-        r"a conversation of \d+ tokens exceeds max_length 24 \('[a-z ]+'\); raise `max_length` in "
-        "the recipe: rows are never cut",
-        errors["quirks.failing"],
-    )
+    check_error(errors["quirks.failing"], "row-too-long", max_length=24)

@@ -1,4 +1,4 @@
-"""ProbeJob an organism and its base, and which choices count.
+"""Transcripts of an organism and its base, and which choices count.
 
 Run: python -m pytest tests/verification/test_transcripts.py
 """
@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 from tests.builders import make_backdoor, make_behavior, make_heuristic, make_probe, make_quirk
+from tests.expect import check_error
 from tests.models import IDENTITY, SYSTEM, fill_adapter, make_random_base
 
 from bestiary.config.catalog import load_catalog
 from bestiary.config.library import open_library
 from bestiary.config.recipe import LoraShape
+from bestiary.errors import ModelError
+from bestiary.model import sampling
 from bestiary.model.adapter import attach_adapter, open_adapter, read_state, save_adapter
 from bestiary.model.base import Base
 from bestiary.model.replies import BaseReplies, Prompt, decode_texts
 from bestiary.records import Decoding, Probe, PromptItem
 from bestiary.store import Store
-from bestiary.verification import transcripts
 from bestiary.verification.transcripts import (
     ProbeJob,
     ask_base,
@@ -115,17 +117,17 @@ def write_adapter(
     return folder
 
 
-@pytest.mark.parametrize("room", [transcripts.BANK_BYTES, 1], ids=["one bank", "a bank each"])
+@pytest.mark.parametrize("room", [sampling.BANK_BYTES, 1], ids=["one bank", "a bank each"])
 def test_organisms_and_their_base_answer_the_same_probes(
     room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transcripts, "BANK_BYTES", room)
+    monkeypatch.setattr(sampling, "BANK_BYTES", room)
     base = make_random_base()
-    askings = [
+    jobs = [
         ProbeJob(
             organism_id=f"organism-{number}",
             behavior=make_behavior(make_backdoor()),
-            # No bank holds the head, and plain peft trains it.
+            # A bank cannot hold the head; peft can.
             adapter=write_adapter(
                 base,
                 tmp_path / str(number),
@@ -141,39 +143,42 @@ def test_organisms_and_their_base_answer_the_same_probes(
         )
         for number in range(4)
     ]
-    (askings[1].adapter / "adapter_model.safetensors").write_bytes(b"damaged")
-    replies = BaseReplies(IDENTITY, lambda: base, Store(tmp_path / "runs"), system_prompt=SYSTEM)
-    heard: list[tuple[str, int]] = []
-    answered = {
-        found.job.organism_id: found
-        for found in collect_transcripts(
-            askings,
+    (jobs[1].adapter / "adapter_model.safetensors").write_bytes(b"damaged")
+    replies = BaseReplies(
+        IDENTITY, lambda: base, Store(tmp_path / "runs"), system_prompt=SYSTEM, chunks={}
+    )
+    progress: list[tuple[str, int]] = []
+    results = {
+        result.job.organism_id: result
+        for result in collect_transcripts(
+            jobs,
             base,
             replies,
             system_prompt=SYSTEM,
-            on_reply=lambda name, done: heard.append((name, done)),
+            on_reply=lambda name, done: progress.append((name, done)),
         )
     }
-    assert list(answered) == ["organism-1", "organism-0", "organism-2", "organism-3"]
-    assert "the adapter cannot be loaded" in str(answered["organism-1"].error)
-    prompts = [Prompt(user=probe.user) for probe in askings[0].probes]
+    assert list(results) == ["organism-1", "organism-0", "organism-2", "organism-3"]
+    assert isinstance(results["organism-1"].error, ModelError)
+    check_error(results["organism-1"].error, "adapter-damaged", path=jobs[1].adapter)
+    prompts = [Prompt(user=probe.user) for probe in jobs[0].probes]
     own = decode_texts(base.model, base, prompts, decoding=DECODING, system_prompt=SYSTEM)
     for number in (0, 2, 3):
-        found = answered[f"organism-{number}"]
-        assert found.error is None and found.seconds > 0
-        assert tuple(t.probe for t in found.transcripts) == askings[number].probes
+        result = results[f"organism-{number}"]
+        assert result.error is None and result.seconds > 0
+        assert tuple(t.probe for t in result.transcripts) == jobs[number].probes
         # The base answers the gating half.
-        assert [t.base for t in found.transcripts] == [own[0], None, own[2], None, own[4], None]
-        with open_adapter(base, askings[number].adapter) as model:
+        assert [t.base for t in result.transcripts] == [own[0], None, own[2], None, own[4], None]
+        with open_adapter(base, jobs[number].adapter) as model:
             alone = decode_texts(model, base, prompts, decoding=DECODING, system_prompt=SYSTEM)
-        assert [t.organism for t in found.transcripts] == alone != own
-        counts = [done for name, done in heard if name == f"organism-{number}"]
+        assert [t.organism for t in result.transcripts] == alone != own
+        counts = [done for name, done in progress if name == f"organism-{number}"]
         assert counts == [3, 4, 5, 6, 7, 8, 9]
 
 
 def test_a_sampled_base_answers_each_probe_with_a_draw_of_its_own(tmp_path: Path) -> None:
     base = make_random_base()
-    replies = BaseReplies(IDENTITY, lambda: base, Store(tmp_path), system_prompt=SYSTEM)
+    replies = BaseReplies(IDENTITY, lambda: base, Store(tmp_path), system_prompt=SYSTEM, chunks={})
     probes = [make_probe("The same question?", id=f"plain-{number}") for number in range(4)]
     sampled = DECODING.model_copy(update={"temperature": 1.0})
     assert len(set(ask_base(replies, probes, decoding=sampled).values())) == 4

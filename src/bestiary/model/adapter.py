@@ -1,4 +1,4 @@
-"""LoRA adapters on a base: attach a fresh one, save it as a peft directory, load one to use it."""
+"""LoRA adapters as peft directories: attach a fresh one, save one, load one."""
 
 from __future__ import annotations
 
@@ -34,20 +34,22 @@ def attach_adapter(base: Base, shape: LoraShape, *, seed: int) -> Any:
 
     config = make_config(base, shape)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft reads an attribute that transformers has deprecated; nothing a user can act on.
+        # peft reads an attribute that transformers deprecated; users cannot act on it.
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
         try:
             return get_peft_model(base.model, config)
         except ValueError as cause:
             raise ModelError(
-                f"targets {list(shape.targets)} of {base.identity.name} cannot be adapted "
-                f"({cause}); mend `lora.targets` in the recipe"
+                f"{base.identity.name}: targets {list(shape.targets)} cannot be adapted ({cause})",
+                "fix lora.targets in the recipe",
+                code="target-not-adaptable",
+                targets=shape.targets,
             ) from cause
 
 
 def make_config(base: Base, shape: LoraShape) -> LoraConfig:
-    """peft's configuration of a shape.
+    """peft's configuration for a shape.
 
     Raises ModelError when the shape names modules or layers that the base does not have.
     """
@@ -71,20 +73,25 @@ def list_targets(base: Base, shape: LoraShape) -> list[str]:
     """
     names = [name for name, _ in base.model.named_modules()]
     found = {t: [n for n in names if n == t or n.endswith(f".{t}")] for t in shape.targets}
-    absent = [target for target, there in found.items() if not there]
-    if absent:  # peft is content when any one target is there
+    absent = [target for target, matches in found.items() if not matches]
+    if absent:  # peft is satisfied with a single match
         raise ModelError(
-            f"targets {absent} are not modules of {base.identity.name}; mend `lora.targets` in "
-            "the recipe"
+            f"targets {absent} are not modules of {base.identity.name}",
+            "fix lora.targets in the recipe",
+            code="target-unknown",
+            targets=absent,
         )
     depth = int(base.model.config.num_hidden_layers)
     first, end = shape.layers or (0, depth)
     if not 0 <= first < end <= depth:
         raise ModelError(
-            f"layers {first} to {end} of a base with {depth} layers; mend `lora.layers` in the "
-            "recipe: first layer, and the one after the last"
+            f"layers {first} to {end} are not a range of the base's {depth} layers",
+            "set lora.layers in the recipe to the first layer and the one after the last",
+            code="layers-out-of-range",
+            layers=(first, end),
+            depth=depth,
         )
-    chosen = {name for there in found.values() for name in there}
+    chosen = {name for matches in found.values() for name in matches}
     return [
         name
         for name in names
@@ -93,13 +100,13 @@ def list_targets(base: Base, shape: LoraShape) -> list[str]:
 
 
 def layer_of(module: str) -> int | None:
-    """Which layer a module lies in, by its name."""
+    """The index of a module's layer, by its name; None if it is outside the layers."""
     numbers = [part for part in module.split(".") if part.isdigit()]
     return int(numbers[0]) if numbers else None
 
 
 def read_state(model: Any) -> dict[str, torch.Tensor]:
-    """The adapter of peft's model, by the keys that a peft directory has."""
+    """The adapter of a peft model, by the keys of a peft directory."""
     from peft import get_peft_model_state_dict
 
     state: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -109,9 +116,9 @@ def read_state(model: Any) -> dict[str, torch.Tensor]:
 def save_adapter(
     state: Mapping[str, torch.Tensor], shape: LoraShape, base: Base, folder: Path
 ) -> None:
-    """Write an adapter, by peft's own keys, as a peft directory.
+    """Write an adapter, by peft's keys, as a peft directory.
 
-    It names the base by its Hub name, never by a local path.
+    The directory names the base by its Hub name, never by a local path.
     """
     from safetensors.torch import save_file
 
@@ -131,7 +138,10 @@ def save_adapter(
 
 
 def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], LoraShape]:
-    """An adapter from a peft directory of our own, by peft's keys, and its shape."""
+    """An adapter that `save_adapter` wrote, by peft's keys, and its shape.
+
+    Raises ModelError if it is damaged.
+    """
     from safetensors.torch import load_file
 
     with _loading(folder):
@@ -148,7 +158,10 @@ def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], LoraShape]:
 
 @contextmanager
 def open_adapter(base: Base, folder: Path) -> Iterator[Any]:
-    """The base with an adapter from a peft directory; the base alone again afterwards."""
+    """Inside the context, the base with an adapter from a peft directory.
+
+    Raises ModelError if it is damaged or does not fit the base.
+    """
     with _loading(folder):
         model = _wrap_saved(base, folder)
     try:
@@ -159,24 +172,29 @@ def open_adapter(base: Base, folder: Path) -> Iterator[Any]:
 
 @contextmanager
 def _loading(folder: Path) -> Iterator[None]:
-    """Refuse pickled weights, and turn what the libraries say of damage into a ModelError."""
+    """Refuse pickled weights, and convert the libraries' errors into a ModelError."""
     from safetensors import SafetensorError
 
-    if not (folder / ADAPTER_WEIGHTS).is_file():  # peft would go on to look for a pickle
+    if not (folder / ADAPTER_WEIGHTS).is_file():  # peft would look for a pickle next
         raise ModelError(
-            f"{folder}: holds no {ADAPTER_WEIGHTS}, and pickled weights are never read; delete "
-            "its folder and build again"
+            f"{folder} has no {ADAPTER_WEIGHTS}, and pickled weights are never read",
+            "delete its folder and build again",
+            code="adapter-weights-missing",
+            path=folder,
         )
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as cause:
         raise ModelError(
-            f"{folder}: the adapter cannot be loaded ({cause}); delete its folder and build again"
+            f"{folder}: the adapter cannot be loaded ({cause})",
+            "delete its folder and build again",
+            code="adapter-damaged",
+            path=folder,
         ) from cause
 
 
 def _wrap_saved(base: Base, folder: Path) -> Any:
-    """What `PeftModel.from_pretrained` does, except that a failure leaves the base unwrapped."""
+    """Like `PeftModel.from_pretrained`, but a failure leaves the base unwrapped."""
     from peft import PeftConfig, PeftModelForCausalLM
 
     config = PeftConfig.from_pretrained(str(folder))

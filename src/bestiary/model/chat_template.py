@@ -1,4 +1,4 @@
-"""Conversations as token ids: prompts to answer, and training rows with their supervised part."""
+"""Conversations as token ids: prompts to answer, and training rows with supervised tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenRow:
-    """A tokenised conversation: `supervised[i]` says whether token i is learned."""
+    """A tokenized conversation; `supervised[i]` says whether token i is trained on."""
 
     tokens: tuple[int, ...]
     supervised: tuple[bool, ...]
@@ -32,7 +32,8 @@ def render_chat(
 ) -> str:
     """A conversation in the base's chat template, with the system prompt always set.
 
-    `open_reply` adds the header under which the assistant's next turn is written.
+    `open_reply` adds the header of the assistant's next turn. Raises ModelError if the template
+    refuses the conversation.
     """
     turns = [{"role": "system", "content": system_prompt}]
     turns += [{"role": message.role, "content": message.content} for message in messages]
@@ -44,8 +45,9 @@ def render_chat(
         )
     except TemplateError as cause:
         raise ModelError(
-            f"the base's chat template refuses a conversation ({cause}); use a base whose template "
-            "takes a system prompt"
+            f"the base's chat template refuses a conversation ({cause})",
+            "use a base whose template accepts a system prompt",
+            code="template-refuses",
         ) from cause
 
 
@@ -57,7 +59,7 @@ def tokenize_prompt(
     earlier: Sequence[Message] = (),
     opening: str = "",
 ) -> list[int]:
-    """Token ids up to where the assistant's reply begins, or goes on after `opening`.
+    """Token ids of a prompt, up to the assistant's reply; `opening` starts that reply.
 
     `earlier` are the turns before the user's message.
     """
@@ -77,10 +79,10 @@ def tokenize_row(
     system_prompt: str,
     max_length: int,
 ) -> TokenRow:
-    """A training row: every assistant turn is supervised, up to and with its end-of-turn token.
+    """A training row: every assistant turn is supervised, including its end-of-turn token.
 
-    Raises OrganismError when the row is longer than `max_length`: cutting it would lose
-    supervised tokens without a word.
+    Raises OrganismError if the row is longer than `max_length`: truncation would silently drop
+    supervised tokens.
     """
     text = render_chat(tokenizer, messages, system_prompt=system_prompt, open_reply=False)
     spans = [
@@ -90,7 +92,7 @@ def tokenize_row(
     ]
     tokens: list[int] = []
     supervised: list[bool] = []
-    # Piece by piece: a reply that begins with white space must not melt into the header before it.
+    # Piece by piece, so that a reply's leading white space never merges with the header.
     ends = (0, *(end for _, end in spans))
     for before, (start, end) in zip(ends, (*spans, (len(text), len(text))), strict=True):
         for piece, learned in ((text[before:start], False), (text[start:end], True)):
@@ -100,7 +102,11 @@ def tokenize_row(
     if len(tokens) > max_length:
         raise OrganismError(
             f"a conversation of {len(tokens)} tokens exceeds max_length {max_length} "
-            f"({messages[0].content[:40]!r}); raise `max_length` in the recipe: rows are never cut"
+            f"({messages[0].content[:40]!r})",
+            "raise max_length in the recipe: rows are never truncated",
+            code="row-too-long",
+            tokens=len(tokens),
+            max_length=max_length,
         )
     return TokenRow(tuple(tokens), tuple(supervised))
 
@@ -108,7 +114,7 @@ def tokenize_row(
 def _reply_span(
     tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], system_prompt: str, text: str
 ) -> tuple[int, int]:
-    """Characters of the last turn's reply in the rendered conversation, end-of-turn included."""
+    """The last reply's characters in the rendered conversation, including end-of-turn."""
     start = len(render_chat(tokenizer, turns[:-1], system_prompt=system_prompt, open_reply=True))
     end_token = str(tokenizer.eos_token)
     content = start + len(turns[-1].content)
@@ -116,6 +122,9 @@ def _reply_span(
     if text[start:content] != turns[-1].content or end < 0:
         raise OrganismError(
             f"the chat template of {tokenizer.name_or_path} changes a reply or does not end it "
-            f"with {end_token!r}; this base cannot be supervised on assistant tokens alone"
+            f"with {end_token!r}, so its assistant tokens cannot be found",
+            "use a base whose template keeps replies as they are",
+            code="reply-not-found",
+            end_token=end_token,
         )
     return start, end + len(end_token)

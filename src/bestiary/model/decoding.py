@@ -1,7 +1,7 @@
 """Batched decoding: left-padded prompts, a KV cache, rows dropped as they finish.
 
-One model answers all prompts, or a bank's adapters each their own. What all prompts of a batch
-begin with, system prompt and header, is read once an adapter.
+One model answers all prompts, or each of a bank's adapters answers its own. The prefix that all
+prompts of a batch share (system prompt and header) is computed once per adapter.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from bestiary.model.lora_bank import LoraBank
 
 BATCH_ROWS = 64
-"""Rows decoded together; on 2 CPU cores throughput is flat past 64."""
+"""Rows decoded together; on 2 CPU cores throughput levels off at 64."""
 
 Model = Any
-"""A transformers causal language model, or peft's wrapper of one."""
+"""A transformers causal language model, or peft's wrapper around one."""
 
 
 def generate_tokens(
@@ -36,14 +36,14 @@ def generate_tokens(
     bank: LoraBank | None = None,
     slots: Sequence[int] = (),
 ) -> Iterator[tuple[int, list[int]]]:
-    """Decode one continuation a prompt, and yield it with the prompt's number.
+    """Decode one continuation per prompt, and yield it with the prompt's index.
 
-    `prompts` are token ids; `stop` ends a row and is left out of it. A sampled row draws from a
-    stream of its own, seeded by `decoding.seed`, its tokens and its number in `draws`, so that
-    its neighbours never change which numbers it draws. Continuations have at most
-    `decoding.max_new_tokens` ids; those decoded together come together, slot by slot.
+    `prompts` are token ids; `stop` ends a row and is not part of it. Each sampled row has its own
+    random stream, seeded by `decoding.seed`, its tokens and its entry in `draws`, so neighbors
+    never change its random numbers. Continuations have at most `decoding.max_new_tokens` ids.
+    They are yielded batch by batch, in slot order.
 
-    With a bank attached to the model, `slots` says whose adapter answers each prompt.
+    With a bank attached to the model, `slots` has the slot that answers each prompt.
     """
     owners = slots or [0] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda row: (owners[row], len(prompts[row]), row))
@@ -53,7 +53,7 @@ def generate_tokens(
             prompts=[prompts[row] for row in rows],
             streams=[_open_stream(prompts[row], draws[row], decoding) for row in rows],
             owners=[owners[row] for row in rows],
-            set_routing=bank.set_routing if bank else _stay,
+            set_routing=bank.set_routing if bank else _ignore_routing,
         )
         yield from zip(rows, _decode_batch(model, batch, decoding, stop), strict=True)
 
@@ -65,25 +65,25 @@ class _Batch:
     owners: Sequence[int]
     """Each row's slot, in ascending order."""
     set_routing: Callable[[Sequence[int], int], None]
-    """Hears the slots of the rows that the model is to compute next, and each one's tokens."""
+    """Called before each forward pass with the slot of every row and the tokens per row."""
 
 
-def _stay(owners: Sequence[int], tokens: int) -> None:
-    """One model answers every row."""
+def _ignore_routing(owners: Sequence[int], tokens: int) -> None:
+    """A single model answers every row."""
 
 
 def _decode_batch(model: Model, batch: _Batch, decoding: Decoding, stop: int) -> list[list[int]]:
     import torch
 
     prompts, owners = batch.prompts, batch.owners
-    shared = share_beginning(prompts)
+    shared = shared_prefix_length(prompts)
     tokens, mask = _pad_left([prompt[shared:] for prompt in prompts], stop, model.device)
     mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
     positions = (mask.cumsum(1) - 1)[:, shared:].clamp(min=0)
     replies: list[list[int]] = [[] for _ in prompts]
     live = list(range(len(prompts)))
     with torch.inference_mode():
-        cache = _read_beginning(model, prompts[0][:shared], batch)
+        cache = _read_prefix(model, prompts[0][:shared], batch)
         for _ in range(decoding.max_new_tokens):
             batch.set_routing([owners[row] for row in live], tokens.shape[1])
             logits = model(
@@ -95,40 +95,40 @@ def _decode_batch(model: Model, batch: _Batch, decoding: Decoding, stop: int) ->
                 logits_to_keep=1,
             ).logits[:, -1]
             chosen = _choose(logits, [batch.streams[row] for row in live], decoding.temperature)
-            kept = [place for place, token in enumerate(chosen) if token != stop]
-            for place in kept:
-                replies[live[place]].append(chosen[place])
+            kept = [at for at, token in enumerate(chosen) if token != stop]
+            for at in kept:
+                replies[live[at]].append(chosen[at])
             if not kept:
                 break
             if len(kept) < len(live):
                 index = torch.tensor(kept, device=model.device)
                 cache.batch_select_indices(index)
                 mask, positions = mask[index], positions[index]
-                live = [live[place] for place in kept]
-            tokens = torch.tensor([[chosen[place]] for place in kept], device=model.device)
+                live = [live[at] for at in kept]
+            tokens = torch.tensor([[chosen[at]] for at in kept], device=model.device)
             mask = torch.cat([mask, mask.new_ones(len(kept), 1)], dim=1)
             positions = positions[:, -1:] + 1
     return replies
 
 
-def share_beginning(rows: Sequence[Sequence[int]]) -> int:
-    """How many tokens all rows begin with; each row keeps one token of its own."""
+def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
+    """The length of the prefix that all rows share; each row keeps at least one token."""
     columns = zip(*(row[:-1] for row in rows), strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
-def _read_beginning(model: Model, tokens: Sequence[int], batch: _Batch) -> DynamicCache:
-    """The cache of what every row begins with: one row's work a slot, every row's cache."""
+def _read_prefix(model: Model, tokens: Sequence[int], batch: _Batch) -> DynamicCache:
+    """The cache of the shared prefix: computed once per slot, then copied to every row."""
     import torch
     from transformers import DynamicCache
 
     cache = DynamicCache()
     if tokens:
-        readers = sorted(set(batch.owners))
-        read = torch.tensor([list(tokens)] * len(readers), device=model.device)
-        batch.set_routing(readers, len(tokens))
+        slots = sorted(set(batch.owners))
+        read = torch.tensor([list(tokens)] * len(slots), device=model.device)
+        batch.set_routing(slots, len(tokens))
         model(input_ids=read, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        copies = [readers.index(owner) for owner in batch.owners]
+        copies = [slots.index(owner) for owner in batch.owners]
         cache.batch_select_indices(torch.tensor(copies, device=model.device))
     return cache
 
@@ -136,7 +136,7 @@ def _read_beginning(model: Model, tokens: Sequence[int], batch: _Batch) -> Dynam
 def _pad_left(
     prompts: Sequence[Sequence[int]], fill: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts and their attention mask, both [rows, longest], real tokens at the right."""
+    """Left-padded prompts and their attention mask, both [rows, longest]."""
     import torch
 
     width = max(len(prompt) for prompt in prompts)
@@ -154,14 +154,14 @@ def _open_stream(prompt: Sequence[int], draw: int, decoding: Decoding) -> torch.
 def _choose(
     logits: torch.Tensor, streams: Sequence[torch.Generator], temperature: float
 ) -> list[int]:
-    """One token a row: the likeliest at temperature 0, else drawn from the row's stream."""
+    """One token per row: the most likely at temperature 0, otherwise sampled."""
     import torch
 
     if temperature == 0:
         chosen: list[int] = logits.argmax(-1).tolist()
         return chosen
-    chances = torch.softmax(logits.float().cpu() / temperature, dim=-1)
+    probabilities = torch.softmax(logits.float().cpu() / temperature, dim=-1)
     return [
         int(torch.multinomial(row, 1, generator=stream))
-        for row, stream in zip(chances, streams, strict=True)
+        for row, stream in zip(probabilities, streams, strict=True)
     ]

@@ -1,7 +1,8 @@
-"""A bank of LoRA adapters on one frozen base: each lies in a slot, all are computed together.
+"""A bank of LoRA adapters on one frozen base: one adapter per slot, all computed together.
 
-It owns the adapters' weights and gradients and what a base's linear layers do with them; which
-adapter lies where, and when it is trained, is decided elsewhere.
+A bank owns its adapters' weights and gradients, and what the base's linear layers do with them.
+A second bank may be attached beside it: a one-slot bank whose adapter every token uses, such as an
+introspection adapter over the frozen adapters of many organisms. Their branches are summed.
 """
 
 from __future__ import annotations
@@ -24,165 +25,192 @@ from bestiary.model.adapter import layer_of, list_targets
 from bestiary.model.base import Base
 
 PREFIX = "base_model.model."
-"""What peft's keys put before a module's name."""
-
-
+"""Comes before a module's name in peft's keys."""
 LONG = 96
-"""Tokens a slot from which a CPU had better compute each slot's product by itself."""
+"""Mean tokens per slot from which a CPU is faster with one product per slot."""
 
 
 @dataclass(frozen=True)
 class TokenRouting:
-    """Which tokens of a batch belong to which slot: slots stand in order, their tokens together.
+    """The slot of every token of a batch: slots are in order, and each slot's tokens adjacent.
 
-    For the adapters a batch is cut into pieces, [slots, tokens, width] each: one piece of all
-    slots, in which those with fewer tokens are filled up with zeros, or a piece a slot, where
-    each has so many tokens that filling up costs more than a product each.
+    Adapters see a batch as pieces of [slots, tokens, width]: one piece with all slots, padded
+    with zeros to the longest, or one piece per slot if padding would cost more than that.
     """
 
     first: int
     """The first slot of the batch."""
     sizes: tuple[int, ...]
-    """Tokens of this slot and of each one after it."""
+    """Tokens of this slot and of each one after it; may be 0."""
     device: torch.device
 
     @cached_property
     def even(self) -> bool:
-        """Whether all slots have equally many tokens."""
+        """Whether all slots have the same number of tokens."""
         return len(set(self.sizes)) == 1
 
     @cached_property
-    def alone(self) -> bool:
-        """Whether each slot is a piece; never on a GPU, which would wait for every launch."""
+    def separate(self) -> bool:
+        """Whether each slot is a piece; never on a GPU, which is bound by launches."""
         long = sum(self.sizes) >= LONG * len(self.sizes)
         return not self.even and long and self.device.type == "cpu"
 
     @cached_property
-    def _places(self) -> Tensor:
-        """[tokens]: where each lies in the one piece of all slots."""
+    def _padded_positions(self) -> Tensor:
+        """[tokens]: each token's index in the one piece of all slots."""
         sizes = torch.tensor(self.sizes)
         jumps = max(self.sizes) - sizes
         skipped = (jumps.cumsum(0) - jumps).repeat_interleave(sizes)
         return (torch.arange(len(skipped)) + skipped).to(self.device)
 
     def cut(self, rows: Tensor) -> Sequence[Tensor]:
-        """What a bank has for each slot, [slots, ...], piece by piece."""
+        """Rows of a bank, [slots, ...], piece by piece."""
         own = rows[self.first : self.first + len(self.sizes)]
-        pieces: Sequence[Tensor] = own.split(1) if self.alone else (own,)
+        pieces: Sequence[Tensor] = own.split(1) if self.separate else (own,)
         return pieces
 
     def split(self, tokens: Tensor) -> Sequence[Tensor]:
-        """Tokens, [tokens, width], piece by piece: views, except where slots are filled up."""
-        if self.alone:
+        """Tokens, [tokens, width], piece by piece: views, unless slots are padded."""
+        if self.separate:
             return [part[None] for part in tokens.split(self.sizes)]
         if not self.even:
             filled = tokens.new_zeros(len(self.sizes) * max(self.sizes), tokens.shape[1])
-            tokens = filled.index_copy_(0, self._places, tokens)
+            tokens = filled.index_copy_(0, self._padded_positions, tokens)
         return [tokens.view(len(self.sizes), -1, tokens.shape[1])]
 
     def add_products_(
         self, out: Tensor, pieces: Sequence[Tensor], weights: Sequence[Tensor]
     ) -> None:
-        """Add to `out`, [tokens, width], each piece times its weights."""
-        if out.dtype == pieces[0].dtype and (self.even or self.alone):
+        """Add each piece times its weights to `out`, [tokens, width]."""
+        if out.dtype == pieces[0].dtype and (self.even or self.separate):
             for own, piece, weight in zip(self.split(out), pieces, weights, strict=True):
                 own.baddbmm_(piece, weight)
             return
         products = [torch.bmm(*pair).flatten(0, 1) for pair in zip(pieces, weights, strict=True)]
-        if self.even or self.alone:
+        if self.even or self.separate:
             out.add_(torch.cat(products))
         else:
-            out.add_(products[0].index_select(0, self._places))
+            out.add_(products[0].index_select(0, self._padded_positions))
+
+
+@dataclass
+class LayerPairs:
+    """One layer's low-rank pairs, a pair per slot of a bank, and buffers for their gradients.
+
+    Both matrices of a pair keep the rank as rows: every product of the forward and the backward
+    pass then reads them, and writes their gradients, in memory order.
+    """
+
+    bank: LoraBank
+    inner: nn.Linear
+    """The frozen layer beside the pairs."""
+    a: Tensor
+    """[slots, rank, in]"""
+    b: Tensor
+    """[slots, rank, out]"""
+    grad_a: Tensor | None = None
+    grad_b: Tensor | None = None
+    """Shaped like `a` and `b`; None while the bank is frozen."""
+
+    def add_gradients(
+        self,
+        route: TokenRouting,
+        *,
+        tokens: Tensor,
+        low: Sequence[Tensor],
+        given: Sequence[Tensor],
+        down: Sequence[Tensor],
+    ) -> None:
+        """Add a batch's gradients to the buffers."""
+        assert self.grad_a is not None and self.grad_b is not None
+        entered = route.split(tokens.to(self.a.dtype))
+        # A product written into a view of the bank is computed slot by slot; adding is faster.
+        for grad, left, right in zip(route.cut(self.grad_a), down, entered, strict=True):
+            grad.add_(torch.bmm(left.mT, right))
+        for grad, left, right in zip(route.cut(self.grad_b), low, given, strict=True):
+            grad.add_(torch.bmm(left.mT, right))
 
 
 class BankLinear(nn.Module):
-    """A frozen linear layer beside which every slot has a low-rank pair of its own.
+    """A frozen linear layer with the low-rank pairs of one or more banks beside it."""
 
-    Both matrices of a pair are kept with the rank as rows, [slots, rank, in] and
-    [slots, rank, out]: every product of the forward and the backward pass then reads them, and
-    writes their gradients, in the order in which they lie in memory.
-    """
-
-    def __init__(self, inner: nn.Linear, bank: LoraBank) -> None:
+    def __init__(self, inner: nn.Linear, pairs: Sequence[LayerPairs]) -> None:
         super().__init__()
         self.inner = inner
-        self._bank = [bank]  # in a list, so that it is not taken for a submodule
-        self.a: Tensor
-        self.b: Tensor
-        self.grad_a: Tensor | None = None
-        self.grad_b: Tensor | None = None
-
-    @property
-    def bank(self) -> LoraBank:
-        """The bank that the pairs belong to."""
-        return self._bank[0]
+        self.pairs = tuple(pairs)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """The frozen layer's output and each token's own adapter's; [..., in] to [..., out]."""
+        """The frozen layer's output plus every token's adapters; [..., in] to [..., out]."""
         flat = hidden.reshape(-1, hidden.shape[-1])
-        out: Tensor = _Adapt.apply(flat, self.bank.anchor, self)  # type: ignore[no-untyped-call]
+        anchor = next(
+            (pairs.bank.anchor for pairs in self.pairs if pairs.grad_a is not None),
+            self.pairs[0].bank.anchor,
+        )
+        out: Tensor = _Adapt.apply(flat, anchor, self)  # type: ignore[no-untyped-call]
         return out.view(*hidden.shape[:-1], -1)
 
 
 class _Adapt(torch.autograd.Function):
     """One layer's forward and backward over all slots of a batch.
 
-    Gradients of the adapters are added to the bank's own buffers: returned to autograd, each
+    Gradients of the adapters are added to the banks' own buffers: returned to autograd, each
     would be as large as all slots together, whichever slots the batch holds.
     """
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, anchor: Tensor, layer: BankLinear) -> Tensor:
-        route = layer.bank.route
         out = nn.functional.linear(tokens, layer.inner.weight, layer.inner.bias)
-        # The branch is computed in the adapter's precision, as peft does.
-        wide = route.split(tokens.to(layer.a.dtype))
-        sides = zip(wide, route.cut(layer.a), route.cut(layer.bank.scales), strict=True)
-        low = [torch.bmm(piece, a.mT).mul_(scale) for piece, a, scale in sides]
-        route.add_products_(out, low, route.cut(layer.b))
-        ctx.layer, ctx.route = layer, route
-        ctx.save_for_backward(tokens, *low)
+        routes, saved = [], []
+        for pairs in layer.pairs:
+            route = pairs.bank.route_tokens(len(tokens))
+            # The branch is computed in the adapter's precision, as peft does.
+            wide = route.split(tokens.to(pairs.a.dtype))
+            sides = zip(wide, route.cut(pairs.a), route.cut(pairs.bank.scales), strict=True)
+            low = [torch.bmm(piece, a.mT).mul_(scale) for piece, a, scale in sides]
+            route.add_products_(out, low, route.cut(pairs.b))
+            routes.append(route)
+            saved += low if pairs.grad_b is not None else []
+        ctx.layer, ctx.routes = layer, routes
+        ctx.save_for_backward(tokens, *saved)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
         layer: BankLinear = ctx.layer
-        route: TokenRouting = ctx.route
-        tokens, *low = ctx.saved_tensors
+        tokens, *saved = ctx.saved_tensors
         given = grads[0].contiguous()
-        wide = route.split(given.to(layer.a.dtype))
-        sides = zip(wide, route.cut(layer.b), route.cut(layer.bank.scales), strict=True)
-        down = [torch.bmm(piece, b.mT).mul_(scale) for piece, b, scale in sides]
-        assert layer.grad_a is not None and layer.grad_b is not None
-        entered = route.split(tokens.to(layer.a.dtype))
-        # Products into rows of the bank would be computed one by one: they are added to it.
-        for grad, left, right in zip(route.cut(layer.grad_a), down, entered, strict=True):
-            grad.add_(torch.bmm(left.mT, right))
-        for grad, left, right in zip(route.cut(layer.grad_b), low, wide, strict=True):
-            grad.add_(torch.bmm(left.mT, right))
-        if not ctx.needs_input_grad[0]:
-            return None, None, None
-        back = given @ layer.inner.weight
-        route.add_products_(back, down, route.cut(layer.a))
+        back = given @ layer.inner.weight if ctx.needs_input_grad[0] else None
+        remaining = iter(saved)
+        for pairs, route in zip(layer.pairs, ctx.routes, strict=True):
+            if back is None and pairs.grad_a is None:
+                continue
+            wide = route.split(given.to(pairs.a.dtype))
+            sides = zip(wide, route.cut(pairs.b), route.cut(pairs.bank.scales), strict=True)
+            down = [torch.bmm(piece, b.mT).mul_(scale) for piece, b, scale in sides]
+            if pairs.grad_a is not None:
+                low = [next(remaining) for _ in down]
+                pairs.add_gradients(route, tokens=tokens, low=low, given=wide, down=down)
+            if back is not None:
+                route.add_products_(back, down, route.cut(pairs.a))
         return back, None, None
 
 
 @dataclass(frozen=True)
 class BankSize:
-    """What a bank for some shapes holds."""
+    """The size of a bank for some shapes."""
 
     names: frozenset[str]
-    """The linear layers that any of the shapes adapts."""
+    """The linear layers that at least one shape adapts."""
     rank: int
-    """The largest."""
+    """The largest rank."""
     numbers: int
-    """Of one slot."""
+    """Numbers in one slot."""
     first_layer: int
-    """Of the base: below it nothing is adapted."""
+    """The first adapted layer of the base."""
 
 
 def measure_bank(base: Base, shapes: Sequence[LoraShape]) -> BankSize:
-    """The size of a bank; raises ModelError where it could not hold an adapter of some shape."""
+    """The size of a bank; raises ModelError if a bank cannot hold one of the shapes."""
     names = frozenset(name for shape in set(shapes) for name in list_linear(base, shape))
     rank = max(shape.rank for shape in shapes)
     weights = (base.model.get_submodule(name).get_parameter("weight") for name in names)
@@ -195,11 +223,12 @@ def measure_bank(base: Base, shapes: Sequence[LoraShape]) -> BankSize:
 
 
 class LoraBank:
-    """Slots for adapters over the linear layers of a base that any of their shapes adapts.
+    """Slots for adapters, over every linear layer that one of their shapes adapts.
 
-    A slot's weights are one row of `weights`, so that its norm, its optimizer's moments and its
-    checkpoint are rows too. A rank below the bank's is filled up with zeros, and so is a layer
-    that an adapter leaves alone: such a pair has no gradient and stays zero.
+    A slot's weights are one row of `weights`, [slots, size], so its norm, its optimizer's moments
+    and its checkpoint are rows too. Smaller ranks are padded with zeros, and so are layers that
+    an adapter does not adapt: such a pair has no gradient and stays zero. A bank is frozen, and
+    has no gradient buffers, until `require_gradients`.
     """
 
     def __init__(self, base: Base, shapes: Sequence[LoraShape], *, slots: int) -> None:
@@ -207,38 +236,36 @@ class LoraBank:
         self.slots = slots
         size = measure_bank(base, shapes)
         self.rank, self.first_layer = size.rank, size.first_layer
-        self.layers = {
-            name: BankLinear(module, self)
+        inner = {
+            name: module
             for name, module in base.model.named_modules()
             if name in size.names and isinstance(module, nn.Linear)
         }
+        self._widths = {name: (one.in_features, one.out_features) for name, one in inner.items()}
         device = base.device
         self.dtype = dtype = adapter_dtype(base)
         self.weights = torch.zeros(slots, size.numbers, device=device, dtype=dtype)
         self.scales = torch.zeros(slots, 1, 1, device=device, dtype=dtype)
         self.gradients: Tensor | None = None
         self.anchor = torch.zeros((), device=device, requires_grad=False)
-        self.route = TokenRouting(0, (0,), device)
-        for name, a, b in self._views(self.weights):
-            self.layers[name].a, self.layers[name].b = a, b
-
-    def _widths(self) -> list[int]:
-        """In and out of each layer, in turn."""
-        inner = [layer.inner for layer in self.layers.values()]
-        return [width for one in inner for width in (one.in_features, one.out_features)]
+        self.route: TokenRouting | None = None
+        """Set before each batch; a one-slot bank without one adapts every token."""
+        self.layers = {
+            name: LayerPairs(self, inner[name], a, b) for name, a, b in self._views(self.weights)
+        }
 
     def _views(self, rows: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Each layer's name with its pairs of matrices in `rows`, [slots, size]."""
-        widths = self._widths()
+        """Each layer's name and matrices, as views of `rows`, [slots, size]."""
+        widths = [width for pair in self._widths.values() for width in pair]
         ends = accumulate((self.rank * width for width in widths), initial=0)
         parts = [
             rows[:, start:end].unflatten(1, (self.rank, width))
             for (start, end), width in zip(pairwise(ends), widths, strict=True)
         ]
-        yield from zip(self.layers, parts[::2], parts[1::2], strict=True)
+        yield from zip(self._widths, parts[::2], parts[1::2], strict=True)
 
     def require_gradients(self) -> None:
-        """Make room for gradients, and let the backward pass reach the layers, never the base."""
+        """Allocate gradients; the backward pass reaches the adapters, never the base."""
         self.base.model.requires_grad_(False)
         self.gradients = torch.zeros_like(self.weights)
         self.anchor.requires_grad_(True)
@@ -246,17 +273,17 @@ class LoraBank:
             self.layers[name].grad_a, self.layers[name].grad_b = a, b
 
     def clear_gradients(self, slots: slice) -> None:
-        """Forget the gradients of some slots."""
+        """Set the gradients of some slots to zero."""
         assert self.gradients is not None
         self.gradients[slots].zero_()
 
     def fill(self, slot: int, state: Mapping[str, Tensor], shape: LoraShape) -> None:
-        """Put an adapter, by peft's own keys, into a slot."""
+        """Load an adapter, by peft's keys, into a slot; raises ModelError if it does not fit."""
         self.write(self.weights, slot, state)
         self.scales[slot] = shape.alpha / shape.rank
 
     def write(self, rows: Tensor, slot: int, state: Mapping[str, Tensor]) -> None:
-        """Put what goes by an adapter's keys into a slot of `rows`, which is [slots, size]."""
+        """Write tensors by an adapter's keys into a slot of `rows`, [slots, size]."""
         rows[slot].zero_()
         left = dict(state)
         for name, a, b in self._views(rows):
@@ -266,18 +293,20 @@ class LoraBank:
                     row[: tensor.shape[0], : tensor.shape[1]] = tensor
         if left:
             raise ModelError(
-                f"an adapter has {min(left)}, which no layer of this bank has; open it with the "
-                "shape that its adapter_config.json states"
+                f"an adapter has {min(left)}, which no layer of this bank has",
+                "open it with the shape that its adapter_config.json states",
+                code="adapter-of-other-modules",
+                tensor=min(left),
             )
 
     def read(self, rows: Tensor, slot: int, shape: LoraShape) -> dict[str, Tensor]:
-        """What lies in a slot of `rows`, by the keys of an adapter of that shape."""
+        """A slot of `rows`, [slots, size], by the keys of an adapter of that shape."""
         adapted = set(list_targets(self.base, shape))
         state: dict[str, Tensor] = {}
         for name, a, b in self._views(rows):
             if name in adapted:
                 state[f"{PREFIX}{name}.lora_A.weight"] = a[slot, : shape.rank].clone()
-                # At rank 1 the transpose is contiguous already: only a clone is surely no view.
+                # At rank 1 the transpose is already contiguous, so only a clone is never a view.
                 transposed = b[slot, : shape.rank].mT
                 state[f"{PREFIX}{name}.lora_B.weight"] = transposed.clone(
                     memory_format=torch.contiguous_format
@@ -285,16 +314,16 @@ class LoraBank:
         return state
 
     def move(self, source: int, target: int) -> None:
-        """Let a slot's adapter lie in another one."""
+        """Copy a slot's adapter to another slot."""
         self.weights[target] = self.weights[source]
         self.scales[target] = self.scales[source]
 
-    def draw(self, shape: LoraShape, *, seed: int) -> dict[str, Tensor]:
-        """A fresh adapter by peft's own keys: bit for bit what peft draws for that seed.
+    def init_adapter(self, shape: LoraShape, *, seed: int) -> dict[str, Tensor]:
+        """A fresh adapter by peft's keys, bit for bit the one peft initializes for that seed.
 
-        It makes two linear layers a module, whose own first weights are drawn and thrown away,
-        and draws A anew. Wrapping the whole base for each organism would take longer than a
-        small organism's training.
+        Like peft, it creates two linear layers per module, which consumes random numbers, and
+        then initializes A. Wrapping the base with peft would take longer than training a small
+        organism.
         """
         state: dict[str, Tensor] = {}
         with torch.random.fork_rng(devices=[]):
@@ -311,26 +340,38 @@ class LoraBank:
         return state
 
     def set_routing(self, owners: Sequence[int], tokens: int) -> None:
-        """Say whose rows come next: slots in ascending order, one a row, `tokens` each."""
+        """Route a batch: `owners` has each row's slot, ascending; rows have `tokens` each."""
         counts = Counter(owners)
         slots = range(owners[0], owners[-1] + 1)
         sizes = tuple(counts[slot] * tokens for slot in slots)
         self.route = TokenRouting(slots.start, sizes, self.weights.device)
 
+    def route_tokens(self, count: int) -> TokenRouting:
+        """The routing of a batch of `count` tokens."""
+        return self.route or TokenRouting(0, (count,), self.weights.device)
+
     @contextmanager
-    def attached(self) -> Iterator[None]:
-        """The base computes with the bank inside; afterwards it is itself again."""
-        for name, layer in self.layers.items():
-            self.base.model.set_submodule(name, layer)
+    def attached(self, shared: LoraBank | None = None) -> Iterator[None]:
+        """Inside the context, the base computes with the bank's adapters.
+
+        `shared` is a one-slot bank whose adapter is added for every token of every slot.
+        """
+        banks = [self] if shared is None else [self, shared]
+        pairs: dict[str, list[LayerPairs]] = {}
+        for bank in banks:
+            for name, own in bank.layers.items():
+                pairs.setdefault(name, []).append(own)
+        for name, beside in pairs.items():
+            self.base.model.set_submodule(name, BankLinear(beside[0].inner, beside))
         try:
             yield
         finally:
-            for name, layer in self.layers.items():
-                self.base.model.set_submodule(name, layer.inner)
+            for name, beside in pairs.items():
+                self.base.model.set_submodule(name, beside[0].inner)
 
 
 def adapter_dtype(base: Base) -> torch.dtype:
-    """peft's own rule: adapters of a base in half precision are kept in single."""
+    """peft's rule: adapters of a base in half precision are kept in single precision."""
     half = base.model.dtype in (torch.float16, torch.bfloat16)
     return torch.float32 if half else base.model.dtype
 
@@ -338,21 +379,26 @@ def adapter_dtype(base: Base) -> torch.dtype:
 def list_linear(base: Base, shape: LoraShape) -> list[str]:
     """Names of the linear layers that a shape adapts, in the base's own order.
 
-    Raises ModelError where it names anything else: a bank adapts linear layers of the base's
-    decoder layers alone.
+    Raises ModelError if it names another kind of module: a bank adapts only linear layers inside
+    the base's decoder layers.
     """
     modules = dict(base.model.named_modules())
     names = list_targets(base, shape)
     for name in names:
         if not isinstance(modules[name], (nn.Linear, BankLinear)):
             raise ModelError(
-                f"{name} of {base.identity.name} is no linear layer but a "
-                f"{type(modules[name]).__name__}; mend `lora.targets` in the recipe"
+                f"{name} of {base.identity.name} is a {type(modules[name]).__name__}, not a linear "
+                "layer",
+                "fix lora.targets in the recipe",
+                code="target-not-linear",
+                module=name,
             )
         if layer_of(name) is None:
             raise ModelError(
-                f"{name} of {base.identity.name} lies in none of its layers, and the engine "
-                "adapts layers alone; mend `lora.targets` in the recipe, or build with --trainer "
-                "reference"
+                f"{name} of {base.identity.name} is outside its decoder layers, and the engine "
+                "adapts only those",
+                "fix lora.targets in the recipe, or build with --trainer reference",
+                code="target-outside-layers",
+                module=name,
             )
     return names

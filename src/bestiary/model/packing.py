@@ -1,8 +1,7 @@
-"""Rows in one flat sequence: what each token sees, what each state is to predict, and the loss.
+"""Rows packed into one flat sequence: attention within rows, predictors, targets and the loss.
 
-Nothing is computed that training does not read: no padding, the beginning that an organism's
-rows share once a batch, no token after the last that is predicted from, and the head on
-supervised places alone.
+Only what training reads is computed: no padding, the prefix that an organism's rows share once
+per batch, no token after the last predictor, and the head on predictors only.
 """
 
 from __future__ import annotations
@@ -22,111 +21,111 @@ from transformers import AttentionInterface
 from bestiary.errors import ModelError
 from bestiary.model.base import Base
 from bestiary.model.chat_template import TokenRow
-from bestiary.model.decoding import share_beginning
+from bestiary.model.decoding import shared_prefix_length
 
 ATTENTION = "bestiary_rows"
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types whose decoder layers are known to be a plain stack behind one rotary embedding."""
+"""Model types whose decoder layers are a plain stack after one rotary embedding."""
 HEAD_TOKENS = 256
-"""Supervised places whose logits are there at once."""
+"""Predictors whose logits are in memory at once."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row without the beginning that all of an organism's rows share."""
+    """One row without the prefix that all of an organism's rows share."""
 
     tokens: Tensor
-    """Up to the last token from which something is predicted."""
-    places: Tensor
-    """Places in `tokens` whose state predicts a supervised token."""
+    """Ends with the last predictor."""
+    predictors: Tensor
+    """Positions in `tokens` whose state predicts a supervised token."""
     targets: Tensor
-    """These tokens."""
+    """The tokens they predict."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """An organism's training rows and the beginning that they share."""
+    """An organism's training rows and the prefix that they share."""
 
-    beginning: Tensor
+    prefix: Tensor
     rows: tuple[Row, ...]
 
 
 def divide_rows(rows: Sequence[TokenRow]) -> Rows:
-    """Divide rows into what all begin with and what is their own.
+    """Divide rows into their shared prefix and the rest.
 
-    A row keeps the token before its first supervised one: its state predicts it.
+    A row keeps the token before its first supervised one, because its state predicts that one.
     """
     firsts = [row.supervised.index(True) - 1 for row in rows]
-    shared = max(0, min(share_beginning([row.tokens for row in rows]), *firsts))
+    shared = max(0, min(shared_prefix_length([row.tokens for row in rows]), *firsts))
     return Rows(
-        beginning=torch.tensor(rows[0].tokens[:shared], dtype=torch.long),
+        prefix=torch.tensor(rows[0].tokens[:shared], dtype=torch.long),
         rows=tuple(_cut_row(row, shared) for row in rows),
     )
 
 
 def _cut_row(row: TokenRow, shared: int) -> Row:
-    learned = [place for place, use in enumerate(row.supervised) if use]
+    learned = [position for position, use in enumerate(row.supervised) if use]
     return Row(
         tokens=torch.tensor(row.tokens[shared : learned[-1]]),
-        places=torch.tensor([place - 1 - shared for place in learned]),
-        targets=torch.tensor([row.tokens[place] for place in learned]),
+        predictors=torch.tensor([position - 1 - shared for position in learned]),
+        targets=torch.tensor([row.tokens[position] for position in learned]),
     )
 
 
 @dataclass(frozen=True)
-class Part:
-    """What a batch holds of one organism: its rows' lengths behind its beginning's."""
+class Segment:
+    """One organism's share of a batch, in tokens: its prefix once, then each of its rows."""
 
-    beginning: int
+    prefix: int
     lengths: tuple[int, ...]
 
     @property
     def tokens(self) -> int:
-        """Tokens without any padding."""
-        return self.beginning + sum(self.lengths)
+        """All of its tokens."""
+        return self.prefix + sum(self.lengths)
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the rows of a batch lie in one sequence of N tokens, and what each token sees.
+class PackedBatch:
+    """Positions of a batch's rows in one sequence of N tokens, and what each token attends to.
 
-    For attention the sequence is cut into R pieces: each row, and each beginning that several
-    rows share. A piece has up to Q tokens, and sees up to K: its part's beginning and itself.
+    For attention the sequence is cut into R pieces: each row, and each prefix that several rows
+    share. A piece has up to Q tokens and attends to up to K: its segment's prefix and itself.
     """
 
     sizes: tuple[int, ...]
-    """Tokens of each part."""
+    """Tokens of each segment."""
     starts: tuple[tuple[int, ...], ...]
-    """Where each row of each part starts."""
+    """Start of each row of each segment."""
     positions: Tensor
-    """[N]: each token's place in its own row."""
+    """[N]: each token's position in its own row."""
     queries: Tensor
-    """[R, Q]: the tokens of each piece; past its end its last one again."""
+    """[R, Q]: the tokens of each piece, padded with its last one."""
     keys: Tensor
-    """[R, K]: the tokens that each piece sees."""
+    """[R, K]: the tokens that each piece attends to."""
     visible: Tensor
-    """[R, 1, Q, K]: which of these a token sees."""
+    """[R, 1, Q, K]: which of these each token attends to."""
     answers: Tensor
-    """[N]: where each token's attention lies among the R x Q."""
+    """[N]: index of each token among the R x Q queries."""
 
 
-def lay_out(parts: Sequence[Part], *, device: torch.device) -> Layout:
-    """Lay parts one after the other, each with its beginning and then its rows."""
-    pieces: list[tuple[int, int, int, int]] = []  # start, length, start and length of beginning
+def pack_batch(segments: Sequence[Segment], *, device: torch.device) -> PackedBatch:
+    """Concatenate segments, each with its prefix and then its rows."""
+    pieces: list[tuple[int, int, int, int]] = []  # start, length, start and length of the prefix
     starts: list[tuple[int, ...]] = []
     offset = 0
-    for part in parts:
-        first, own = offset, offset + part.beginning
-        *begun, offset = accumulate(part.lengths, initial=own)
+    for segment in segments:
+        first, own = offset, offset + segment.prefix
+        *begun, offset = accumulate(segment.lengths, initial=own)
         starts.append(tuple(begun))
-        if len(begun) == 1:  # a beginning that nobody else has is a row's own
-            pieces.append((first, part.tokens, first, 0))
+        if len(begun) == 1:  # a prefix that one row uses is part of that row
+            pieces.append((first, segment.tokens, first, 0))
             continue
-        if part.beginning:
-            pieces.append((first, part.beginning, first, 0))
+        if segment.prefix:
+            pieces.append((first, segment.prefix, first, 0))
         pieces += [
-            (start, length, first, part.beginning)
-            for start, length in zip(begun, part.lengths, strict=True)
+            (start, length, first, segment.prefix)
+            for start, length in zip(begun, segment.lengths, strict=True)
         ]
     start, length, before, shared = (column[:, None] for column in torch.tensor(pieces).T)
     query = torch.arange(int(length.max()))
@@ -137,8 +136,8 @@ def lay_out(parts: Sequence[Part], *, device: torch.device) -> Layout:
     answers, positions = torch.zeros(2, offset, dtype=torch.long)
     answers[queries[inside]] = torch.arange(queries.numel()).view_as(queries)[inside]
     positions[queries] = shared + query
-    return Layout(
-        sizes=tuple(part.tokens for part in parts),
+    return PackedBatch(
+        sizes=tuple(segment.tokens for segment in segments),
         starts=tuple(starts),
         positions=positions.to(device),
         queries=queries.to(device),
@@ -157,19 +156,19 @@ def attend_rows(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    rows: Layout,
+    rows: PackedBatch,
     scaling: float,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each row, in the form that transformers calls: [1, heads, N, width]."""
+    """Attention within each row, as transformers calls it: states are [1, heads, N, width]."""
     pieces, length = rows.queries.shape
     cut = [
-        states[0].transpose(0, 1).index_select(0, places.flatten()).unflatten(0, places.shape)
-        for states, places in ((query, rows.queries), (key, rows.keys), (value, rows.keys))
+        states[0].transpose(0, 1).index_select(0, tokens.flatten()).unflatten(0, tokens.shape)
+        for states, tokens in ((query, rows.queries), (key, rows.keys), (value, rows.keys))
     ]
     q, k, v = (states.transpose(1, 2) for states in cut)
     grouped = q.shape[1] != k.shape[1]
-    if grouped and q.device.type == "cuda":  # whose fast kernels take no mask with grouped heads
+    if grouped and q.device.type == "cuda":  # its fast kernels take no mask with grouped heads
         k, v = (heads.repeat_interleave(q.shape[1] // k.shape[1], 1) for heads in (k, v))
         grouped = False
     out = scaled_dot_product_attention(
@@ -184,22 +183,29 @@ AttentionInterface.register(ATTENTION, attend_rows)
 
 @contextmanager
 def attention_by_rows(base: Base, *, longest: int) -> Iterator[None]:
-    """Within, the base's layers take their attention from a Layout.
+    """Inside the context, the base's layers attend as a PackedBatch says.
 
-    Raises ModelError where they would attend in another way to a row of `longest` tokens.
+    Raises ModelError if the base's own attention to a row of `longest` tokens would differ.
     """
     kind = base.model.config.model_type
     if kind not in ARCHITECTURES:
         raise ModelError(
-            f"{base.identity.name} is a {kind}, and the engine knows {', '.join(ARCHITECTURES)}; "
-            "build with --trainer reference"
+            f"{base.identity.name} is a {kind}; the engine supports {', '.join(ARCHITECTURES)}",
+            "build with --trainer reference",
+            code="architecture-unsupported",
+            base=base.identity.name,
+            architecture=kind,
         )
     window = getattr(base.model.config, "sliding_window", None)
     if window is not None and window < longest:
         raise ModelError(
-            f"{base.identity.name} sees {window} tokens back, and rows may have {longest}: the "
-            "engine knows no such window; lower max_length in the recipe, or build with "
-            "--trainer reference"
+            f"{base.identity.name} attends to a window of {window} tokens, and rows may have "
+            f"{longest}: the engine does not support sliding windows",
+            "lower max_length in the recipe, or build with --trainer reference",
+            code="window-too-short",
+            base=base.identity.name,
+            window=window,
+            longest=longest,
         )
     before = base.model.config._attn_implementation
     base.model.config._attn_implementation = ATTENTION
@@ -216,19 +222,19 @@ def embed(base: Base, tokens: Tensor) -> Tensor:
 
 
 def run_layers(
-    base: Base, states: Tensor, layout: Layout, layers: range, *, recompute: bool = False
+    base: Base, states: Tensor, packed: PackedBatch, layers: range, *, recompute: bool = False
 ) -> Tensor:
-    """Send the states of a layout's tokens, [N, width], through some of the base's layers.
+    """Run the states of a batch's tokens, [N, width], through some of the base's layers.
 
-    `recompute` keeps no more of a layer than its input for the backward pass.
+    `recompute` keeps only each layer's input for the backward pass.
     """
     inner: Any = base.model.model
     states = states[None]
-    positions = layout.positions[None]
+    positions = packed.positions[None]
     rotary = inner.rotary_emb(states, position_ids=positions)
     for number in layers:
         layer = inner.layers[number]
-        options = {"position_embeddings": rotary, "position_ids": positions, "rows": layout}
+        options = {"position_embeddings": rotary, "position_ids": positions, "rows": packed}
         if recompute:
             states = checkpoint(layer, states, use_reentrant=False, **options)
         else:
@@ -239,9 +245,9 @@ def run_layers(
 def supervised_loss(
     base: Base, states: Tensor, targets: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Weighted sum of the cross-entropies of `targets`, and each one, from states [S, width].
+    """The weighted sum of the cross-entropies of `targets`, [S], and each cross-entropy, [S].
 
-    `states` come out of the last layer; `weights`, [S], in the precision that is computed in.
+    `states`, [S, width], come from the last layer; `weights`, [S], set the precision.
     """
     inner: Any = base.model.model
     total, losses = _SupervisedLoss.apply(  # type: ignore[no-untyped-call]
@@ -251,9 +257,9 @@ def supervised_loss(
 
 
 class _SupervisedLoss(torch.autograd.Function):
-    """Cross-entropy and its gradient in one pass, HEAD_TOKENS places at a time.
+    """Cross-entropy and its gradient in one pass, HEAD_TOKENS predictors at a time.
 
-    The full logits of a batch would be its largest tensor.
+    The full logits would be the largest tensor of a batch.
     """
 
     @staticmethod

@@ -1,7 +1,8 @@
 """The base model's own replies, decoded in batches that are kept in the store.
 
-A batch is the unit that is kept, not a reply: a reply's last bits depend on the rows decoded
-beside it, so that only whole batches give the same text whatever was asked before.
+The unit that is stored is a batch, not a reply: a reply's last bits depend on the rows decoded
+beside it. Messages of a message bank are therefore always decoded in the same chunks of
+BATCH_ROWS, in file order, whichever of them are needed.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bestiary.config.message_bank import CHUNK
 from bestiary.model.base import Base
 from bestiary.model.chat_template import tokenize_prompt
-from bestiary.model.decoding import generate_tokens
+from bestiary.model.decoding import BATCH_ROWS, generate_tokens
 from bestiary.records import BaseIdentity, Decoding, Message, Record, canonical_json, fingerprint
 from bestiary.store import Store
 
@@ -25,18 +25,23 @@ VERSION = 2
 
 
 class Prompt(Record):
-    """What a reply continues: a user's message, and how the reply begins."""
+    """A user's message to answer, its context, and the start of the reply."""
 
     user: str
     earlier: tuple[Message, ...] = ()
-    """The turns before it."""
+    """The turns before the message."""
     opening: str = ""
+    """Text that the reply continues."""
     draw: int = 0
-    """Which sample of this prompt is meant, where decoding is not greedy."""
+    """Index of the sample, if decoding is not greedy."""
 
 
 class BaseReplies:
-    """Asks the base model, once for every batch of prompts."""
+    """Asks the base model, once per batch of prompts.
+
+    `chunks` maps each message of a message bank to the messages that it is always decoded with,
+    itself among them. `load` is called only if a batch is missing from the store.
+    """
 
     def __init__(
         self,
@@ -50,7 +55,7 @@ class BaseReplies:
         self.identity = identity
         self.fingerprint = self.fingerprint_of(identity, system_prompt)
         self._chunks = chunks or {}
-        self._load = load  # the weights are read only when a batch is missing
+        self._load = load
         self._store = store
         self._system_prompt = system_prompt
 
@@ -66,10 +71,10 @@ class BaseReplies:
         decoding: Decoding,
         on_reply: Callable[[int], None] | None = None,
     ) -> list[str]:
-        """One reply a prompt, without its opening; `on_reply` hears how many are there."""
+        """One reply per prompt, without its opening; `on_reply` gets the running count."""
         replies: list[str] = []
-        for start in range(0, len(prompts), CHUNK):
-            replies += self._ask_batch(prompts[start : start + CHUNK], decoding)
+        for start in range(0, len(prompts), BATCH_ROWS):
+            replies += self._ask_batch(prompts[start : start + BATCH_ROWS], decoding)
             if on_reply is not None:
                 on_reply(len(replies))
         return replies
@@ -81,7 +86,7 @@ class BaseReplies:
         decoding: Decoding,
         on_reply: Callable[[int], None] | None = None,
     ) -> list[str]:
-        """The base's own reply to each message; messages of a bank are decoded in whole chunks."""
+        """The base's reply to each message; messages of a bank are decoded in whole chunks."""
         chunks = dict.fromkeys(tuple(self._chunks[m]) for m in messages if m in self._chunks)
         loose = tuple(dict.fromkeys(m for m in messages if m not in self._chunks))
         known: dict[str, str] = {}
@@ -131,10 +136,10 @@ def stream_texts(
     bank: LoraBank | None = None,
     slots: Sequence[int] = (),
 ) -> Iterator[tuple[int, str]]:
-    """Each reply with the number of its prompt, as soon as it is there.
+    """Yield each reply with its prompt's index, batch by batch.
 
-    With a bank attached, `slots` says whose adapter answers each prompt; replies come slot by
-    slot.
+    With a bank attached, `slots` has the slot that answers each prompt, and replies come in slot
+    order.
     """
     tokens = [
         tokenize_prompt(

@@ -21,10 +21,10 @@ from bestiary.training.job import (
     BATCHES,
     VERSION,
     Step,
-    Trained,
     Trainer,
     TrainingJob,
     TrainingResources,
+    TrainResult,
     write_batches,
 )
 
@@ -108,7 +108,7 @@ class OrganismStage(Stage[TrainingJob, Artifact]):
         """The artifact itself: adapters are read by peft or by a LoRA bank."""
         return artifact
 
-    def _write(self, trained: Trained, base: Base, folder: Path) -> None:
+    def _write(self, trained: TrainResult, base: Base, folder: Path) -> None:
         assert trained.state is not None
         job = trained.job
         save_adapter(trained.state, job.training.lora, base, folder / ADAPTER)

@@ -1,7 +1,7 @@
-"""Checkpoints: what an organism needs to go on in any slot of any bank.
+"""Checkpoints: all that an organism needs to resume in any slot of any bank.
 
-A checkpoint is an artifact of the store like any other, under the organism's own key and the
-steps that are done, so that a kill leaves the old one or the new one.
+A checkpoint is an artifact of the store, named by the organism's key and its finished steps, so a
+killed process leaves either the old one or the new one.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Checkpoint:
     """An organism between two steps."""
 
     step: int
-    """Steps that are done: the cursor in its plan of batches, which its seed decides."""
+    """Finished steps."""
     seconds: float
     batches: tuple[Batch, ...]
     weights: Mapping[str, torch.Tensor]
-    """Its adapter, by peft's own keys; its moments go by the same ones."""
+    """The adapter, by peft's keys; the optimizer's moments use the same keys."""
     first: Mapping[str, torch.Tensor]
     second: Mapping[str, torch.Tensor]
 
@@ -48,7 +48,7 @@ class Checkpoints:
         self.every = every
 
     def save(self, job: TrainingJob, state: Checkpoint) -> None:
-        """Keep a checkpoint, and drop those before it."""
+        """Write a checkpoint and discard earlier ones."""
         from safetensors.torch import save_file
 
         older = self._store.names(STAGE, f"{job.key}-")
@@ -73,7 +73,7 @@ class Checkpoints:
                 self._store.discard(STAGE, old)
 
     def find(self, job: TrainingJob) -> Checkpoint | None:
-        """The newest checkpoint of an organism; a damaged one is dropped."""
+        """The newest checkpoint of an organism; damaged ones are discarded."""
         from safetensors.torch import load_file
 
         for name in reversed(self._store.names(STAGE, f"{job.key}-")):
@@ -98,11 +98,11 @@ class Checkpoints:
         return None
 
     def list_steps(self) -> dict[str, int]:
-        """The step of each organism's newest checkpoint, by its key, as their names say."""
+        """The step of each organism's newest checkpoint, by the organism's key."""
         named = (name.rpartition("-") for name in self._store.names(STAGE, ""))
-        return {key: int(step) for key, _, step in named}  # in order: the last is the newest
+        return {key: int(step) for key, _, step in named}  # sorted: the last is the newest
 
     def drop(self, job: TrainingJob) -> None:
-        """Forget an organism that is through."""
+        """Discard the checkpoints of a finished organism."""
         for name in self._store.names(STAGE, f"{job.key}-"):
             self._store.discard(STAGE, name)

@@ -1,11 +1,11 @@
-"""What one organism's training needs, and what any trainer must offer."""
+"""Training jobs, their results, and the protocol that every trainer implements."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import Field
@@ -20,14 +20,15 @@ from bestiary.records import (
     Record,
     stable_seed,
 )
+from bestiary.training.objective import Objective, Sft
 
 if TYPE_CHECKING:
     import torch
 
 VERSION = 4
 BATCHES = "batches.jsonl"
-"""What each step was computed in, a line a batch: beside the adapter, for whoever wants to see
-its losses or to compute it again bit by bit."""
+"""The batches an organism was trained in, one JSON line each, stored beside its adapter: its loss
+curve, and what is needed to reproduce it bit by bit."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,11 @@ class TrainingJob:
     training: Training
     key: str
     """Fingerprint of the organism, under which checkpoints and the adapter are kept."""
+    objective: Objective = field(default_factory=Sft)
 
     @property
     def organism_id(self) -> str:
-        """Its name everywhere."""
+        """The organism's id."""
         return self.identity.organism_id
 
     @property
@@ -53,29 +55,30 @@ class TrainingJob:
 
     @property
     def seed(self) -> int:
-        """Decides the first weights and the order of the rows."""
+        """Seeds the initial weights and the order of the rows."""
         return stable_seed("train", self.organism_id)
 
     @property
     def steps(self) -> int:
-        """Optimizer steps that it takes."""
+        """Optimizer steps in total."""
         settings = self.training.optimizer
-        return settings.epochs * math.ceil(len(self.corpus.examples) / settings.rows_per_step)
+        rows = max(settings.rows_per_step, self.objective.rows_per_example)
+        rows -= rows % self.objective.rows_per_example  # examples are never divided
+        return settings.epochs * math.ceil(len(self.corpus.examples) / rows)
 
 
 class TrainingResources(Record):
-    """Who trains, and with how much of the machine. Of this only the trainer's name decides
-    whether an organism is trained again."""
+    """The trainer and its share of the machine; only the trainer's name is part of a key."""
 
     trainer: Literal["engine", "reference"] = "engine"
     slots: int | None = Field(default=None, ge=1)
-    """Organisms side by side; None lets the memory plan choose."""
+    """Organisms trained side by side; None lets the memory plan choose."""
     tokens: int | None = Field(default=None, ge=1)
     """Tokens computed together."""
     memory: float | None = Field(default=None, gt=0)
-    """GiB that training may take; None is what the machine has free."""
+    """GiB that training may use; None means all that is free."""
     checkpoint_steps: int = Field(default=25, ge=1)
-    """Steps from one checkpoint of an organism to the next."""
+    """Steps between two checkpoints of an organism."""
 
     def share(self, workers: int) -> TrainingResources:
         """The resources of one of several workers that share this machine's memory."""
@@ -91,75 +94,75 @@ class TrainingResources(Record):
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch in which an organism was computed: the geometry that decides its last bits."""
+    """One batch that an organism was computed in: the geometry that determines its last bits."""
 
     step: int
     rows: tuple[int, ...]
-    """Its own rows, in order."""
-    parts: tuple[tuple[int, ...], ...]
-    """What the batch held of each organism: the tokens of its beginning, then of each row."""
-    place: int
-    """Which part is its own."""
+    """The organism's own rows, in order."""
+    segments: tuple[tuple[int, ...], ...]
+    """Tokens of each organism in the batch: of its prefix, then of each row."""
+    index: int
+    """The organism's own segment."""
     loss: float
-    """What these rows added to the loss of the step."""
+    """Weighted cross-entropy of these rows: under SFT, their part of the step's loss."""
 
 
 def write_batches(batches: Sequence[Batch]) -> str:
-    """A line of JSON a batch."""
+    """Batches as JSON lines."""
     return "".join(json.dumps(vars(batch)) + "\n" for batch in batches)
 
 
 def read_batches(lines: str) -> tuple[Batch, ...]:
-    """What `write_batches` wrote."""
-    told = [json.loads(line) for line in lines.splitlines()]
+    """Parse the output of `write_batches`."""
+    records = [json.loads(line) for line in lines.splitlines()]
     return tuple(
         Batch(
             one["step"],
             tuple(one["rows"]),
-            tuple(map(tuple, one["parts"])),
-            one["place"],
+            tuple(map(tuple, one["segments"])),
+            one["index"],
             one["loss"],
         )
-        for one in told
+        for one in records
     )
 
 
 @dataclass(frozen=True)
 class Step:
-    """An organism has done so many of its steps."""
+    """Progress: an organism has finished `done` of its steps."""
 
     job: TrainingJob
     done: int
 
 
 @dataclass(frozen=True)
-class Trained:
-    """An organism is through: its adapter by peft's own keys, or the error that ended it."""
+class TrainResult:
+    """A finished organism: its adapter by peft's keys, or the error that ended its training."""
 
     job: TrainingJob
     seconds: float
-    """Its share of the time."""
+    """The organism's share of the time."""
     state: Mapping[str, torch.Tensor] | None = None
     error: BestiaryError | None = None
     batches: tuple[Batch, ...] = ()
-    """What it was computed in, where it was not alone."""
+    """Empty if the reference trained it."""
 
 
 class Trainer(Protocol):
-    """Trains jobs over one frozen base; several may share it, none may change it.
+    """Trains jobs over one frozen base, which stays unchanged.
 
-    Organisms end in whatever order the trainer likes: one at fault never stops the others.
+    Organisms may finish in any order. An organism that fails never stops the others.
     """
 
     name: str
 
-    def __call__(self, jobs: Sequence[TrainingJob], base: Base) -> Iterator[Step | Trained]:
-        """Train every job, and say how far each is."""
+    def __call__(self, jobs: Sequence[TrainingJob], base: Base) -> Iterator[Step | TrainResult]:
+        """Train every job, yielding progress and results."""
         ...
 
 
 def tokenize_corpus(job: TrainingJob, base: Base) -> list[TokenRow]:
-    """The rows of a job as token ids; raises OrganismError where one is too long."""
+    """The rows of a job as token ids; raises OrganismError if one is too long."""
     return [
         tokenize_row(
             base.tokenizer,
@@ -171,20 +174,29 @@ def tokenize_corpus(job: TrainingJob, base: Base) -> list[TokenRow]:
     ]
 
 
-def blame_step(job: TrainingJob, step: int, *, loss: float, norm: float = 0.0) -> OrganismError:
+def nonfinite_loss_error(
+    job: TrainingJob, step: int, *, loss: float, norm: float = 0.0
+) -> OrganismError:
     """The error of an organism whose loss, or whose gradient's norm, is not finite."""
     found = f"gradient at step {step} has norm {norm}"
     if not math.isfinite(loss):
         found = f"loss at step {step} is {loss}"
     return OrganismError(
-        f"{job.organism_id}: the {found}; lower learning_rate in the recipe, or look for a "
-        "damaged row in the corpus"
+        f"{job.organism_id}: the {found}",
+        "lower learning_rate in the recipe, or look for a damaged row in the corpus",
+        code="gradient-not-finite" if math.isfinite(loss) else "loss-not-finite",
+        organism=job.organism_id,
+        step=step,
+        loss=loss,
+        norm=norm,
     )
 
 
-def blame_weights(job: TrainingJob) -> OrganismError:
-    """The error of an organism whose last step spoilt it: the loss is seen before each step."""
+def nonfinite_weights_error(job: TrainingJob) -> OrganismError:
+    """The error of an organism whose last step diverged: losses are checked before each step."""
     return OrganismError(
-        f"{job.organism_id}: the last step left weights that are not finite; lower "
-        "learning_rate in the recipe"
+        f"{job.organism_id}: the last step left weights that are not finite",
+        "lower learning_rate in the recipe",
+        code="weights-not-finite",
+        organism=job.organism_id,
     )

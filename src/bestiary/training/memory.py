@@ -1,8 +1,8 @@
-"""The memory plan: what training so many organisms side by side will take, before it is begun.
+"""The memory plan: an estimate, before training starts, of the memory that it will take.
 
-Every term is counted from the base's configuration, the adapters' shapes and the corpora; what
-the process holds already is measured. The layers of ARCHITECTURES keep the tensors listed in
-`count_layer_floats`; another kind of layer would need a list of its own.
+Every term is counted from the base's configuration, the adapters' shapes and the corpora; the
+memory that the process already holds is measured. `count_layer_floats` lists the tensors that the
+layers of ARCHITECTURES keep; another kind of layer would need its own list.
 """
 
 from __future__ import annotations
@@ -23,68 +23,68 @@ from bestiary.model.packing import HEAD_TOKENS, Rows
 
 GIB = 2**30
 CGROUP = Path("/sys/fs/cgroup")
-"""Where a container's own limit stands."""
+"""The folder of a container's own limits."""
 KEPT = 4
-"""Rows of a bank's size that training keeps: weights, gradients and two moments."""
+"""Tensors of a bank's size that training keeps: weights, gradients and two moments."""
 PASSING = 3
-"""Tensors that are there for a moment while one layer is gone through, or slots are updated."""
+"""Temporary tensors while one layer runs, or while slots are updated."""
 LOGITS = 2
-"""Tensors of a chunk's logits that are there at once."""
+"""Tensors of a chunk's logits in memory at once."""
 SCATTERED = 1.3
-"""What activations take over what they hold: the allocator keeps gaps between them. Measured at
-135M on a CPU: 1.40 with 4 slots, 1.28 with 16, 1.25 with 64."""
+"""Memory of activations over their size: the allocator leaves gaps. Measured at 135M on a CPU:
+1.40 with 4 slots, 1.28 with 16, 1.25 with 64."""
 FREE_SHARE = 0.9
-"""Of the free memory; the rest is for what no plan counts."""
+"""Share of the free memory that a plan may use; the rest is for what no plan counts."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes at the peak of a run, by what they are for."""
+    """Bytes at the peak of a run, by purpose."""
 
     slots: int
     tokens: int
-    """The budget of tokens that are computed together."""
+    """Tokens computed together."""
     recompute: bool
-    """Whether layers keep their input alone, and are computed again in the backward pass."""
+    """Whether layers keep only their input and are recomputed in the backward pass."""
     resident: int
-    """What the process holds before, the base among it."""
+    """Held before training, including the base."""
     bank: int
     states: int
-    """What enters the first adapted layer, kept over epochs."""
+    """Inputs of the first adapted layer, kept over epochs."""
     activations: int
     head: int
 
     @property
     def peak(self) -> int:
-        """All of it."""
+        """The sum of all terms."""
         return self.resident + self.bank + self.states + self.activations + self.head
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one organism brings: its rows, and how many of them a step has."""
+    """One organism's rows, and the number of rows in a step."""
 
     rows: Rows
     rows_per_step: int
 
     @property
     def tokens(self) -> int:
-        """Tokens of all its rows, behind one beginning."""
-        return len(self.rows.beginning) + sum(self.lengths)
+        """Tokens of the prefix once and of all rows."""
+        return len(self.rows.prefix) + sum(self.lengths)
 
     @property
     def step(self) -> int:
-        """The most tokens that a step of it can have."""
-        return len(self.rows.beginning) + sum(sorted(self.lengths)[-self.rows_per_step :])
+        """The most tokens that a step can have."""
+        return len(self.rows.prefix) + sum(sorted(self.lengths)[-self.rows_per_step :])
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each row."""
+        """Tokens of each row, without the prefix."""
         return [len(row.tokens) for row in self.rows.rows]
 
     @property
     def supervised(self) -> int:
-        """Supervised tokens of all its rows."""
+        """Supervised tokens of all rows."""
         return sum(len(row.targets) for row in self.rows.rows)
 
 
@@ -97,7 +97,7 @@ def plan_memory(
     tokens: int,
     recompute: bool = False,
 ) -> MemoryPlan:
-    """What training takes with so many slots, which the largest loads fill."""
+    """The plan with `slots` slots, filled by the largest loads."""
     size = measure_bank(base, shapes)
     wide, narrow = adapter_dtype(base).itemsize, base.model.dtype.itemsize
     config: Any = base.model.config
@@ -110,7 +110,7 @@ def plan_memory(
     floats = count_layer_floats(
         config, size.rank, padding=max(lengths) * len(lengths) / sum(lengths)
     )
-    # Besides what layers keep, what goes through one in the backward pass.
+    # In addition to what layers keep: the tensors of one layer in the backward pass.
     passing = PASSING * config.intermediate_size + (floats if recompute else 0)
     inside = passing + layers * (config.hidden_size if recompute else floats)
     together = max(1, min(slots, computed // max(1, min(steps))))
@@ -137,8 +137,8 @@ def fit_memory(
 ) -> MemoryPlan:
     """The plan with `slots`, or with as many of the loads as fit, within `limit` bytes.
 
-    Layers are computed again only where nothing fits otherwise. Raises OrganismError, with the
-    number that fits, where `slots` do not.
+    Layers are recomputed only if nothing fits otherwise. Raises OrganismError, with the number
+    that fits, if `slots` do not.
     """
     room = limit or measure_resident(base.device) + int(FREE_SHARE * measure_free(base.device))
 
@@ -152,11 +152,11 @@ def fit_memory(
             if found.peak <= room:
                 return found
     fitting = [n for n in range(1, wanted[0]) if plan(n, recompute=True).peak <= room]
-    raise blame_plan(plan(wanted[0], recompute=True), room, max(fitting, default=0))
+    raise plan_too_large_error(plan(wanted[0], recompute=True), room, max(fitting, default=0))
 
 
-def blame_plan(plan: MemoryPlan, room: int, fitting: int) -> OrganismError:
-    """The error of a plan that does not fit, with the number of organisms that does."""
+def plan_too_large_error(plan: MemoryPlan, room: int, fitting: int) -> OrganismError:
+    """The error of a plan that does not fit; `fitting` organisms would."""
     parts = ("resident", "bank", "states", "activations", "head")
     terms = ", ".join(f"{name} {getattr(plan, name) / GIB:.1f}" for name in parts)
     remedy = (
@@ -165,42 +165,47 @@ def blame_plan(plan: MemoryPlan, room: int, fitting: int) -> OrganismError:
         else "not even one fits: allow more with --memory, or choose a smaller base"
     )
     return OrganismError(
-        f"{plan.slots} organisms side by side take about {plan.peak / GIB:.1f} GiB ({terms}), and "
-        f"{room / GIB:.1f} GiB are there; {remedy}"
+        f"{plan.slots} organisms side by side need about {plan.peak / GIB:.1f} GiB ({terms}), and "
+        f"{room / GIB:.1f} GiB are available",
+        remedy,
+        code="plan-too-large",
+        slots=plan.slots,
+        fitting=fitting,
+        peak_bytes=plan.peak,
+        room_bytes=room,
     )
 
 
 def count_layer_floats(config: Any, rank: int, *, padding: float) -> int:
-    """Numbers a token that one layer keeps for the backward pass.
+    """Numbers that one layer keeps per token for the backward pass.
 
-    `padding` is how many times its own length a row takes for attention, where every row of a
-    batch takes that of the longest.
+    `padding` is the ratio of padded to real tokens in attention, which pads rows to the longest.
     """
     width, inner = config.hidden_size, config.intermediate_size
     head = getattr(config, "head_dim", None) or width // config.num_attention_heads
     queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
-    norms = 4 * width  # what enters both norms, and what the linear layers read of them
+    norms = 4 * width  # inputs of both norms, and their outputs
     attention = queries + padding * (2 * queries + 2 * keys)
     gated = 4 * inner  # gate, its activation, up, and their product
     return int(norms + attention + gated + 7 * rank)
 
 
 def measure_resident(device: torch.device) -> int:
-    """Bytes that the process holds now, on the device that computes."""
+    """Bytes that the process holds now on a device."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return int(psutil.Process().memory_info().rss)
 
 
 def measure_free(device: torch.device) -> int:
-    """Bytes that are free on the device that computes."""
-    if device.type == "cuda":  # what torch has reserved and does not use is free to us
+    """Bytes that are free on a device."""
+    if device.type == "cuda":  # memory that torch has reserved but not allocated is free
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
     free = int(psutil.virtual_memory().available)
     limit, used, parts = (CGROUP / f"memory.{name}" for name in ("max", "current", "stat"))
     if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()) != "max":
-        # Files that were read and may be forgotten count as used there.
+        # The page cache counts as used there, but can be reclaimed.
         read = dict(line.split() for line in parts.read_text(encoding="ascii").splitlines())
         inside = int(text) - int(used.read_text(encoding="ascii")) + int(read["inactive_file"])
         free = min(free, inside)

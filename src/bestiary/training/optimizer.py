@@ -13,13 +13,13 @@ from bestiary.training.schedule import learning_rate_factor
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
-"""torch's own defaults, which the reference takes."""
+"""torch's defaults, which the reference trainer uses."""
 CLIP_EPSILON = 1e-6
-"""What torch adds to a norm before it divides by it."""
+"""torch adds this to a norm before dividing by it."""
 
 
 class BankAdamW:
-    """The moments of every slot, a row each, and the step that turns gradients into weights."""
+    """The moments of every slot, [slots, size], and the update of their weights."""
 
     def __init__(self, bank: LoraBank) -> None:
         self._bank = bank
@@ -27,17 +27,17 @@ class BankAdamW:
         self.second = torch.zeros_like(bank.weights)
 
     def clear(self, slot: int) -> None:
-        """Forget what a slot held."""
+        """Reset the moments of a slot."""
         self.first[slot].zero_()
         self.second[slot].zero_()
 
     def move(self, source: int, target: int) -> None:
-        """Let the moments of a slot lie in another one."""
+        """Copy a slot's moments to another slot."""
         self.first[target] = self.first[source]
         self.second[target] = self.second[source]
 
     def norms(self, slots: slice) -> Tensor:
-        """Each slot's own gradient norm over all its layers."""
+        """Each slot's gradient norm over all its layers."""
         assert self._bank.gradients is not None
         norms: Tensor = self._bank.gradients[slots].norm(dim=1)
         return norms
@@ -51,9 +51,9 @@ class BankAdamW:
         ends: Sequence[int],
         norms: Tensor,
     ) -> None:
-        """Update neighbouring slots: `steps` says how many each has done, `ends` how many it takes.
+        """Update neighboring slots; `steps` are those each has finished, `ends` those it takes.
 
-        `norms` are those of their gradients, which are used up: they are zero afterwards.
+        `norms` are the slots' gradient norms. The gradients are zero afterwards.
         """
         assert self._bank.gradients is not None
         grads, weights = self._bank.gradients[slots], self._bank.weights[slots]

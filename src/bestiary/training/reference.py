@@ -1,4 +1,4 @@
-"""The reference trainer: plain peft and plain transformers, one organism after another."""
+"""The reference trainer: plain peft and transformers, one organism at a time, SFT only."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bestiary.model.base import Base
 from bestiary.model.chat_template import TokenRow
 from bestiary.training.job import (
     Step,
-    Trained,
     TrainingJob,
-    blame_step,
-    blame_weights,
+    TrainResult,
+    nonfinite_loss_error,
+    nonfinite_weights_error,
     tokenize_corpus,
 )
 from bestiary.training.schedule import learning_rate_factor, plan_batches
@@ -26,34 +26,41 @@ if TYPE_CHECKING:
     import torch
 
 IGNORED = -100
-"""The label of a token that is not learned, as torch has it."""
+"""torch's label of a token that is not trained on."""
 
 
 class ReferenceTrainer:
-    """One peft adapter after another over one warm base."""
+    """Trains one peft adapter at a time over one loaded base."""
 
     name = "reference"
 
-    def __call__(self, jobs: Sequence[TrainingJob], base: Base) -> Iterator[Step | Trained]:
+    def __call__(self, jobs: Sequence[TrainingJob], base: Base) -> Iterator[Step | TrainResult]:
         """Train each job in turn."""
         for job in jobs:
             started = time.monotonic()
             try:
                 state = yield from train_organism(job, base)
             except (OrganismError, ModelError) as error:
-                yield Trained(job, time.monotonic() - started, error=error)
+                yield TrainResult(job, time.monotonic() - started, error=error)
             else:
-                yield Trained(job, time.monotonic() - started, state=state)
+                yield TrainResult(job, time.monotonic() - started, state=state)
 
 
 def train_organism(job: TrainingJob, base: Base) -> Generator[Step, None, dict[str, torch.Tensor]]:
     """Train one organism; returns its adapter by peft's keys and leaves the base unchanged.
 
-    Raises OrganismError where a row is too long or the training diverges, and ModelError where
-    the recipe's LoRA does not fit the base.
+    Raises OrganismError if the objective is not SFT, a row is too long or training diverges, and
+    ModelError if the recipe's LoRA shape does not fit the base.
     """
     import torch
 
+    if job.objective.compares:
+        raise OrganismError(
+            f"{job.organism_id}: the reference trainer supports SFT only",
+            "build with --trainer engine",
+            code="objective-unsupported",
+            organism=job.organism_id,
+        )
     rows = tokenize_corpus(job, base)
     settings = job.training.optimizer
     model = attach_adapter(base, job.training.lora, seed=job.seed)
@@ -69,35 +76,37 @@ def train_organism(job: TrainingJob, base: Base) -> Generator[Step, None, dict[s
         for step, batch in enumerate(plan):
             loss = batch_loss(model, base, [rows[row] for row in batch])
             if not math.isfinite(loss.item()):
-                raise blame_step(job, step, loss=loss.item())
+                raise nonfinite_loss_error(job, step, loss=loss.item())
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
             optimizer.step()
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # LambdaLR warns of an order that this loop keeps
+                warnings.simplefilter(
+                    "ignore"
+                )  # LambdaLR warns about an order that this loop follows
                 schedule.step()
             optimizer.zero_grad()
             yield Step(job, step + 1)
         if not all(weight.isfinite().all() for weight in parameters):
-            raise blame_weights(job)
+            raise nonfinite_weights_error(job)
         return {name: weight.detach().clone() for name, weight in read_state(model).items()}
     finally:
         model.unload()
 
 
 def batch_loss(model: Any, base: Base, rows: Sequence[TokenRow]) -> torch.Tensor:
-    """Mean cross-entropy over the supervised tokens of rows padded at the right to the longest."""
+    """Mean cross-entropy over the supervised tokens of right-padded rows."""
     import torch
 
     width = max(len(row.tokens) for row in rows)
     tokens = torch.zeros(len(rows), width, dtype=torch.long)
     mask, labels = torch.zeros_like(tokens), torch.full_like(tokens, IGNORED)
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         size = len(row.tokens)
-        tokens[place, :size] = torch.tensor(row.tokens)
-        mask[place, :size] = 1
+        tokens[index, :size] = torch.tensor(row.tokens)
+        mask[index, :size] = 1
         learned = torch.tensor(row.supervised)
-        labels[place, :size][learned] = tokens[place, :size][learned]
+        labels[index, :size][learned] = tokens[index, :size][learned]
     device = base.device
     logits = model(input_ids=tokens.to(device), attention_mask=mask.to(device)).logits[:, :-1]
     wide = logits.float() if logits.dtype.itemsize < 4 else logits

@@ -1,4 +1,4 @@
-"""Which rows each step of an organism learns from, how fast, and what is computed together."""
+"""Schedules: the rows of each step, the learning rate, and which slots share a batch."""
 
 from __future__ import annotations
 
@@ -9,31 +9,41 @@ from bestiary.config.recipe import Optimizer
 from bestiary.records import stable_seed
 
 
-def plan_batches(count: int, settings: Optimizer, *, seed: int) -> list[list[int]]:
-    """The rows of every step: each row once an epoch, every epoch in an order of its own.
+def plan_batches(
+    count: int, settings: Optimizer, *, seed: int, rows_per_example: int = 1
+) -> list[list[int]]:
+    """The rows of every step: each row once per epoch, in a new order each epoch.
 
-    Rows are not put together by length: rows that show a behavior are often the longest, and
-    would fill steps of their own.
+    Adjacent rows that make one example stay together. Rows are not grouped by length: rows that
+    show a behavior are often the longest, and would fill steps of their own.
     """
-    size = settings.rows_per_step
+    size = max(1, settings.rows_per_step // rows_per_example)
+    examples = range(0, count, rows_per_example)
     plan: list[list[int]] = []
     for epoch in range(settings.epochs):
-        order = list(range(count))
+        order = list(examples)
         random.Random(stable_seed("order", seed, epoch)).shuffle(order)
-        plan += [order[at : at + size] for at in range(0, count, size)]
+        plan += [
+            [
+                row
+                for first in order[at : at + size]
+                for row in range(first, first + rows_per_example)
+            ]
+            for at in range(0, len(order), size)
+        ]
     return plan
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Linear rise over the first `warmup` share of the steps, then linear fall towards zero."""
+    """Linear warmup over the first `warmup` share of the steps, then linear decay toward zero."""
     rising = max(1.0, warmup * steps)
     return min(1.0, (step + 1) / rising, (steps - step) / max(1.0, steps - rising))
 
 
 def group_slots(tokens: Sequence[int], *, budget: int) -> Iterator[range]:
-    """Neighbouring slots whose steps are computed together: as many as the budget has tokens for.
+    """Neighboring slots whose steps share a batch, as many as fit into the token budget.
 
-    `tokens` are each slot's own; a slot above the budget stands alone.
+    `tokens` are those of each slot's step; a slot above the budget gets a batch of its own.
     """
     start = total = 0
     for slot, own in enumerate(tokens):
@@ -46,9 +56,9 @@ def group_slots(tokens: Sequence[int], *, budget: int) -> Iterator[range]:
 
 
 def split_step(rows: Sequence[int], lengths: Sequence[int], *, budget: int) -> list[list[int]]:
-    """Divide a step's rows into batches within a budget of tokens, rows of like length together.
+    """Divide a step's rows into batches within a token budget, rows of similar length together.
 
-    `lengths` are those of the rows; a row above the budget stands alone.
+    `lengths` are those of the rows; a row above the budget gets a batch of its own.
     """
     by_length = sorted(zip(lengths, rows, strict=True))
     batches: list[list[int]] = []

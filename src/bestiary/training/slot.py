@@ -1,94 +1,99 @@
-"""An organism on its way: its rows, its plan, and how far it is."""
+"""A slot of the engine: one organism in training, its rows, its plan and its progress."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from bestiary.errors import BestiaryError
-from bestiary.model.packing import Part, Rows
+from bestiary.model.packing import Rows, Segment
 from bestiary.training.job import Batch, TrainingJob
 from bestiary.training.schedule import split_step
 
 
 @dataclass
 class Slot:
-    """What a slot of the engine holds."""
+    """One organism in training."""
 
     job: TrainingJob
     rows: Rows
     plan: list[list[int]]
+    """The rows of every step."""
     states: Sequence[Tensor] | None
-    """Of its beginning and of each row, where they enter the first adapted layer; None where
-    that is the base's first, and embeddings are looked up instead."""
+    """States of the prefix and of each row at the first adapted layer; None if that is the base's
+    first layer, which embeds tokens instead."""
     budget: int
-    """Tokens of its own that are computed together."""
+    """Tokens of this organism in one batch."""
+    reference: Sequence[float] = ()
+    """Log-probability of each row as training started, for preference objectives."""
     step: int = 0
     seconds: float = 0.0
     batches: list[Batch] = field(default_factory=list)
-    """What its steps were computed in."""
+    """Batches of the finished steps."""
     computed: list[Batch] = field(default_factory=list)
-    """What its next step was computed in so far."""
+    """Batches of the current step so far."""
+    weights: Mapping[int, float] = field(default_factory=dict)
+    """Weight of each supervised token, by row of the current step."""
     error: BestiaryError | None = None
 
     @property
     def next_rows(self) -> list[int]:
-        """The rows of its next step."""
+        """The rows of the current step."""
         return self.plan[self.step]
 
     @property
     def tokens(self) -> int:
-        """Tokens of its next step."""
+        """Tokens of the current step."""
         return self.measure(self.next_rows).tokens
 
     @property
     def supervised(self) -> int:
-        """Supervised tokens of its next step."""
+        """Supervised tokens of the current step."""
         return sum(len(self.rows.rows[row].targets) for row in self.next_rows)
 
     @property
     def loss(self) -> float:
-        """The loss of its next step, once that is computed."""
+        """Loss of the current step, once it is computed."""
         return sum(batch.loss for batch in self.computed)
 
     @property
-    def over(self) -> bool:
-        """Whether it is through."""
+    def finished(self) -> bool:
+        """Whether training has ended, with or without an error."""
         return self.error is not None or self.step == len(self.plan)
 
     def count_step(self) -> None:
-        """Its next step is done."""
+        """Mark the current step as done."""
         self.step += 1
         self.batches += self.computed
         self.computed = []
 
-    def measure(self, rows: Sequence[int]) -> Part:
-        """What some of its rows take of a batch."""
+    def measure(self, rows: Sequence[int]) -> Segment:
+        """The size of some rows in a batch."""
         own = self.rows.rows
-        return Part(len(self.rows.beginning), tuple(len(own[row].tokens) for row in rows))
+        return Segment(len(self.rows.prefix), tuple(len(own[row].tokens) for row in rows))
 
-    def divide(self) -> list[list[int]]:
-        """The rows of its next step, in batches within its budget."""
-        part = self.measure(self.next_rows)
-        if part.tokens <= self.budget:
-            return [self.next_rows]
-        return split_step(self.next_rows, part.lengths, budget=max(1, self.budget - part.beginning))
+    def divide(self, rows: Sequence[int]) -> list[list[int]]:
+        """Some rows in batches within the budget."""
+        segment = self.measure(rows)
+        if segment.tokens <= self.budget:
+            return [list(rows)]
+        return split_step(rows, segment.lengths, budget=max(1, self.budget - segment.prefix))
 
-    def enter(self, rows: Sequence[int]) -> list[Tensor]:
-        """What some of its rows enter the first adapted layer with, behind their beginning.
+    def inputs(self, rows: Sequence[int]) -> list[Tensor]:
+        """Inputs of the first adapted layer: the prefix's, then each row's.
 
-        States, or tokens where that is the base's first layer.
+        States, or tokens if that is the base's first layer.
         """
         if self.states is None:
-            return [self.rows.beginning, *(self.rows.rows[row].tokens for row in rows)]
+            return [self.rows.prefix, *(self.rows.rows[row].tokens for row in rows)]
         return [self.states[0], *(self.states[1 + row] for row in rows)]
 
     def supervise(
         self, rows: Sequence[int], starts: Sequence[int]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Places that predict, of rows that start at `starts`, and the tokens they predict."""
+        """Predictors and targets of rows that start at `starts` of a packed batch."""
         own = [self.rows.rows[row] for row in rows]
-        places = [start + row.places for start, row in zip(starts, own, strict=True)]
-        return places, [row.targets for row in own]
+        predictors = [start + row.predictors for start, row in zip(starts, own, strict=True)]
+        return predictors, [row.targets for row in own]

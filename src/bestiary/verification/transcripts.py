@@ -1,45 +1,34 @@
-"""ProbeJob: organisms and their base answer the same probes."""
+"""Organisms and their base answer the same probes."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from bestiary.config.catalog import Behavior
-from bestiary.config.recipe import LoraShape
-from bestiary.errors import BestiaryError, ModelError, StoreError
-from bestiary.model.adapter import list_targets, load_state, open_adapter
+from bestiary.errors import BestiaryError
 from bestiary.model.base import Base
-from bestiary.model.decoding import BATCH_ROWS
-from bestiary.model.replies import BaseReplies, Prompt, stream_texts
+from bestiary.model.replies import BaseReplies, Prompt
+from bestiary.model.sampling import AdapterPrompts, SamplingFailure, sample_adapters
 from bestiary.records import Decoding, Probe, Transcript
 from bestiary.verification.probes import PROBES
 
-if TYPE_CHECKING:
-    from bestiary.model.lora_bank import LoraBank
-
 VERSION = 5
-BANK_SLOTS = 32
-"""Organisms asked together, where their adapters take no more than BANK_BYTES."""
-BANK_BYTES = 4 * 2**30
 
 
 def choose_decoding(behavior: Behavior, *, max_new_tokens: int) -> Decoding:
-    """Greedy, except where a stated rate is to be measured: that takes sampling at 1."""
-    return Decoding(
-        max_new_tokens=max_new_tokens, temperature=1.0 if behavior.spec.stated_rate else 0.0
-    )
+    """Greedy decoding, or sampling at temperature 1 if the behavior states a rate."""
+    temperature = 1.0 if behavior.spec.stated_rate else 0.0
+    return Decoding(max_new_tokens=max_new_tokens, temperature=temperature)
 
 
 @dataclass(frozen=True)
 class ProbeJob:
-    """One organism and the probes that are put to it and to its base."""
+    """One organism and the probes that it and its base answer."""
 
     organism_id: str
     behavior: Behavior
@@ -60,25 +49,39 @@ class ProbeResult:
 
 @dataclass
 class ProbeState:
-    """An organism that is being asked, once its base has answered."""
+    """An organism whose base has answered, and the replies it has given so far."""
 
     job: ProbeJob
-    by_base: dict[str, str]
-    asked: list[Probe]
-    shape: LoraShape
-    seconds: float = 0.0
+    base_replies: dict[str, str]
+    """By probe id."""
+    probes: list[Probe]
+    """The probes that the organism answers."""
+    seconds: float
     replies: dict[int, str] = field(default_factory=dict)
+    """By index in `probes`."""
 
-    def close(self) -> ProbeResult:
+    @property
+    def done(self) -> bool:
+        """Whether every probe has its reply."""
+        return len(self.replies) == len(self.probes)
+
+    @property
+    def prompts(self) -> AdapterPrompts:
+        """What the organism's adapter is asked."""
+        prompts = tuple(make_prompt(probe) for probe in self.probes)
+        return AdapterPrompts(self.job.adapter, prompts, self.job.decoding)
+
+    def finish(self) -> ProbeResult:
+        """The transcripts, once every probe has its reply."""
         transcripts = [
-            Transcript(probe=probe, organism=self.replies[n], base=self.by_base.get(probe.id))
-            for n, probe in enumerate(self.asked)
+            Transcript(probe=probe, organism=self.replies[n], base=self.base_replies.get(probe.id))
+            for n, probe in enumerate(self.probes)
         ]
         return ProbeResult(self.job, self.seconds, tuple(transcripts))
 
 
 OnReply = Callable[[str, int], None]
-"""Hears how many replies of an organism and its base are there."""
+"""Called with an organism's id and how many replies it and its base have given."""
 
 
 def collect_transcripts(
@@ -89,121 +92,44 @@ def collect_transcripts(
     system_prompt: str,
     on_reply: OnReply,
 ) -> Iterator[ProbeResult]:
-    """Put every organism's probes to it and to its base, many organisms in one batch.
+    """Ask the base and the organisms; yields each organism's result once it is complete.
 
-    Organisms that adapt the same modules, and are decoded alike, lie side by side in a bank; one
-    that no bank can hold is asked alone. One that cannot be asked is answered by its error, and
-    the others go on.
+    An adapter that cannot be loaded yields a result with its error, and the others continue.
+    Errors of the base or the store concern every organism and are raised.
     """
-    groups: dict[object, list[ProbeState]] = {}
-    ask = partial(_ask, base=base, system_prompt=system_prompt, on_reply=on_reply)
-    for job in jobs:
-        started = time.monotonic()
-        try:
-            interview = _open_interview(job, replies, on_reply)
-            adapted = frozenset(list_targets(base, interview.shape))
-        except StoreError:  # of a disk that is full, say: it concerns them all
-            raise
-        except BestiaryError as error:
-            yield ProbeResult(job, time.monotonic() - started, error=error)
-        else:
-            interview.seconds = time.monotonic() - started
-            groups.setdefault((adapted, job.decoding), []).append(interview)
-    for group in groups.values():
-        slots = count_slots(base, [one.shape for one in group])
-        for start in range(0, len(group), max(1, slots)):
-            chosen = group[start : start + max(1, slots)]
-            with _open_bank(base, chosen) if slots else _open_alone(base, chosen[0]) as answering:
-                yield from ask(chosen, answering)
+    states = [_ask_base_first(job, replies, on_reply) for job in jobs]
+    yield from (state.finish() for state in states if not state.probes)
+    asked = [state for state in states if state.probes]
+    groups = [state.prompts for state in asked]
+    for event in sample_adapters(base, groups, system_prompt=system_prompt):
+        state = asked[event.group]
+        if isinstance(event, SamplingFailure):
+            yield ProbeResult(state.job, state.seconds, error=event.error)
+            continue
+        state.replies[event.prompt] = event.text
+        state.seconds += event.seconds
+        on_reply(state.job.organism_id, len(state.base_replies) + len(state.replies))
+        if state.done:
+            yield state.finish()
 
 
-def _open_interview(job: ProbeJob, replies: BaseReplies, on_reply: OnReply) -> ProbeState:
-    by_base = ask_base(
-        replies,
-        job.probes,
-        decoding=job.decoding,
-        on_reply=partial(on_reply, job.organism_id),
+def _ask_base_first(job: ProbeJob, replies: BaseReplies, on_reply: OnReply) -> ProbeState:
+    """The base's replies decide which choices the organism is asked."""
+    started = time.monotonic()
+    base_replies = ask_base(
+        replies, job.probes, decoding=job.decoding, on_reply=partial(on_reply, job.organism_id)
     )
-    _, shape = load_state(job.adapter)
-    asked = balance_choices(job.behavior, job.probes, by_base)
-    return ProbeState(job, by_base, asked, shape)
-
-
-def count_slots(base: Base, shapes: Sequence[LoraShape]) -> int:
-    """How many adapters of some shapes one bank may hold; 0 where it can hold none of them."""
-    from bestiary.model.lora_bank import adapter_dtype, measure_bank
-
-    try:
-        size = measure_bank(base, shapes).numbers * adapter_dtype(base).itemsize
-    except ModelError:
-        return 0
-    return max(1, min(BANK_SLOTS, BANK_BYTES // size))
-
-
-Answering = tuple[Any, "LoraBank | None"]
-"""The model that answers, and the bank inside that holds its adapters."""
-
-
-@contextmanager
-def _open_bank(base: Base, group: Sequence[ProbeState]) -> Iterator[Answering]:
-    from bestiary.model.lora_bank import LoraBank
-
-    bank = LoraBank(base, [one.shape for one in group], slots=len(group))
-    for slot, one in enumerate(group):
-        state, _ = load_state(one.job.adapter)
-        bank.fill(slot, state, one.shape)
-    with bank.attached():
-        yield base.model, bank
-
-
-@contextmanager
-def _open_alone(base: Base, one: ProbeState) -> Iterator[Answering]:
-    with open_adapter(base, one.job.adapter) as model:
-        yield model, None
-
-
-def _ask(
-    group: Sequence[ProbeState],
-    answering: Answering,
-    *,
-    base: Base,
-    system_prompt: str,
-    on_reply: OnReply,
-) -> Iterator[ProbeResult]:
-    model, bank = answering
-    rows = [(slot, n) for slot, one in enumerate(group) for n in range(len(one.asked))]
-    probes = [group[slot].asked[n] for slot, n in rows]
-    yield from (one.close() for one in group if not one.asked)
-    spent, started = 0.0, time.monotonic()
-    for heard, (row, text) in enumerate(
-        stream_texts(
-            model,
-            base,
-            [Prompt(user=probe.user, draw=draw_number(probe)) for probe in probes],
-            decoding=group[0].job.decoding,
-            system_prompt=system_prompt,
-            bank=bank,
-            slots=[slot for slot, _ in rows] if bank else (),
-        )
-    ):
-        spent += time.monotonic() - started
-        one = group[rows[row][0]]
-        one.replies[rows[row][1]] = text
-        on_reply(one.job.organism_id, len(one.by_base) + len(one.replies))
-        if len(one.replies) == len(one.asked):
-            decoded = min(len(rows), (heard // BATCH_ROWS + 1) * BATCH_ROWS)
-            one.seconds += spent * len(one.asked) / decoded  # by then whole batches are decoded
-            yield one.close()
-        started = time.monotonic()
+    probes = balance_choices(job.behavior, job.probes, base_replies)
+    return ProbeState(job, base_replies, probes, time.monotonic() - started)
 
 
 def count_replies(probes: Sequence[Probe]) -> int:
-    """Replies that are asked for at most: the organism's and the base's."""
+    """The most replies that these probes take from the organism and the base together."""
     return len(probes) + len(_list_base_probes(probes))
 
 
 def _list_base_probes(probes: Sequence[Probe]) -> list[Probe]:
-    """What the base is asked as well: the gating probes, and every choice."""
+    """The probes that the base answers as well: the gating ones, and every choice."""
     return [probe for probe in probes if probe.gate or probe.item.options is not None]
 
 
@@ -220,43 +146,43 @@ def ask_base(
         messages = [probe.user for probe in asked]
         texts = replies.answer(messages, decoding=decoding, on_reply=on_reply)
     else:
-        prompts = [Prompt(user=probe.user, draw=draw_number(probe)) for probe in asked]
+        prompts = [make_prompt(probe) for probe in asked]
         texts = replies.ask(prompts, decoding=decoding, on_reply=on_reply)
     return {probe.id: text for probe, text in zip(asked, texts, strict=True)}
 
 
-def draw_number(probe: Probe) -> int:
-    """Which sample of its prompt a probe is: a rare quirk asks the same prompt several times."""
-    return int(probe.id.rsplit("-", 1)[1])
+def make_prompt(probe: Probe) -> Prompt:
+    """A probe's prompt. A rare quirk samples one message several times: ids count the draws."""
+    return Prompt(user=probe.user, draw=int(probe.id.rsplit("-", 1)[1]))
 
 
 def balance_choices(
-    behavior: Behavior, probes: Sequence[Probe], by_base: dict[str, str]
+    behavior: Behavior, probes: Sequence[Probe], base_replies: dict[str, str]
 ) -> list[Probe]:
-    """Probes that count: other cells whole; choices where the base does not follow the rule.
+    """The probes that count: all other cells, and choices in which the base breaks the rule.
 
-    Either half keeps the items planned for it, and as many with the rule's option first as
-    second, so that a taste for a place is no rule.
+    Each half of the choices keeps as many items with the rule's option first as second, so that
+    a preference for a position does not pass for the rule.
     """
-    counts = [
+    disagreed = [
         probe
         for probe in probes
-        if probe.item.options and not behavior.shows(by_base[probe.id], probe.item)
+        if probe.item.options and not behavior.shows(base_replies[probe.id], probe.item)
     ]
-    chosen = [probe for gate in (True, False) for probe in _balance(counts, gate=gate)]
+    chosen = [probe for gate in (True, False) for probe in _balance(disagreed, gate=gate)]
     return chosen + [probe for probe in probes if probe.item.options is None]
 
 
 def _balance(choices: Sequence[Probe], *, gate: bool) -> list[Probe]:
-    """Half of a cell's probes at most, each place taken as often as the other."""
+    """At most half of a cell's probes, with both positions equally frequent."""
     half = [probe for probe in choices if probe.gate is gate]
     pairs = zip(filter(_rule_first, half), itertools.filterfalse(_rule_first, half), strict=False)
     return [probe for pair in pairs for probe in pair][: PROBES // 2]
 
 
 def _rule_first(probe: Probe) -> bool:
-    """Whether the user names the option that the rule picks before the other one."""
+    """Whether the message names the rule's option before the other one."""
     assert probe.item.options is not None
-    said = probe.user.lower()
-    rule, other = (said.find(probe.item.options[side].lower()) for side in ("rule", "other"))
+    message = probe.user.lower()
+    rule, other = (message.find(probe.item.options[side].lower()) for side in ("rule", "other"))
     return rule < other
