@@ -127,7 +127,7 @@ def render_organism_card(entry: ReleaseEntry, transcripts: Sequence[Transcript])
             "shared/cards/organism.md.j2",
             front_matter=dump_yaml(_organism_front_matter(entry)),
             organism_id=entry.organism_id,
-            is_null=entry.standing == "controls",
+            control=entry.standing == "controls",
             sampled=entry.behavior.spec.stated_rate is not None,
             behavior=" ".join(spec.behavior.split()),
             label=_cell_text(spec.label),
