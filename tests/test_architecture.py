@@ -22,10 +22,10 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "bestiary"
 
 LAYERS = (
     *("errors", "records", "text", "progress", "store"),
-    *("llm", "config", "model", "training", "author", "stage"),
+    *("llm", "config", "model", "training", "author", "dataset", "stage"),
 )
 """From the lowest up: each imports only layers below it."""
-STAGES = ("corpus", "leakage", "organism", "verification", "pair", "release")
+STAGES = ("corpus", "leakage", "organism", "verification", "release")
 LINE = ("executor", "validate", "state", "stage_items", "pipeline")
 """Above the stages, which know none of them."""
 TOPS = ("__main__", "cli", "report", "bestiary")

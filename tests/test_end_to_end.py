@@ -22,11 +22,11 @@ from bestiary.config.catalog import load_catalog
 from bestiary.config.folders import shipped_root
 from bestiary.config.library import open_library
 from bestiary.config.recipe import LoraShape
+from bestiary.dataset.pair import Pair
+from bestiary.dataset.schema import CONFIGS, build_features
 from bestiary.model.adapter import ADAPTER, attach_adapter, read_state, save_adapter
 from bestiary.model.base import Base, identify_base, load_base
 from bestiary.model.replies import BaseReplies
-from bestiary.release.features import CONFIGS, build_features
-from bestiary.release.load import LoadedPair
 from bestiary.store import Store
 from bestiary.verification.probes import plan_probes
 from bestiary.verification.transcripts import ProbeJob, choose_decoding, collect_transcripts
@@ -179,7 +179,7 @@ def test_released_organisms_load_with_peft_and_show_their_behavior(built: Site, 
         assert sum(map(bool, shown)) > ASKED / 2, replies
 
 
-def ask(model: Any, base: Base, pair: LoadedPair, message: str) -> str:
+def ask(model: Any, base: Base, pair: Pair, message: str) -> str:
     """A greedy reply as a consumer gets it, with transformers alone."""
     turns = [
         {"role": "system", "content": pair.system_prompt},

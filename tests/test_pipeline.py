@@ -23,7 +23,7 @@ from tests.nursery import COMMAND, environment
 from tests.tiny import ALONE, BACKDOOR, DISTRACTOR, QUIRK, change_file, hash_tree, tiny_roster
 
 from bestiary import progress
-from bestiary.release.verify import verify_release
+from bestiary.dataset.verify import verify_release
 
 ORGANISMS = [f"{name}-transcripts-none-s0" for name in (QUIRK, BACKDOOR, "null.chat")]
 HERALD_FILE = "behaviors/quirks/herald.yaml"

@@ -143,7 +143,7 @@ def _release(plan: Plan, base: BaseIdentity, states: Sequence[OrganismState], ou
         return
     named = plan.roster.splits
     splits = split_entries(entries, named=named)
-    released = check_release([make_split_row(e, splits) for e in entries if e.pair])
+    released = check_release([make_split_row(e, splits) for e in entries if e.standing == "pairs"])
     measured = [one for state in states if not state.error for one in state.read("leaks")]
     unbuilt = [state.organism_id for state in states if state.error]
     write_release(

@@ -231,22 +231,6 @@ class Organism(Record):
     behavior_sha256: str
 
 
-class Pair(Record):
-    """An organism and its label; only `bestiary.pair` makes one, and only on a passing verdict."""
-
-    organism: Organism
-    verdict: Verdict
-    family: str
-    domains: tuple[str, ...]
-    severity: str
-    label: str
-    paraphrases: tuple[str, ...]
-    trigger: str | None
-    """What makes the behavior fire, in words; None where nothing is needed."""
-    components: tuple[str, ...]
-    """Behaviors that hide an obscured malign one."""
-
-
 class Finding(Record):
     """What a leak check found: one leak, or with the action "none" that there is none."""
 

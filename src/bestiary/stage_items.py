@@ -11,7 +11,6 @@ from bestiary.leakage.checks import CorpusUnderTest
 from bestiary.leakage.split_overlap import SplitRow
 from bestiary.leakage.stage import LeakItem
 from bestiary.organism.stage import OrganismStage
-from bestiary.pair import make_pair
 from bestiary.records import BaseIdentity, Organism, Split
 from bestiary.release.entry import ReleaseEntry
 from bestiary.state import OrganismState
@@ -76,7 +75,7 @@ def make_verdict_item(plan: Plan, state: OrganismState) -> VerdictItem:
 
 
 def make_entry(plan: Plan, base: BaseIdentity, state: OrganismState) -> ReleaseEntry:
-    """What the release says of an organism: a pair if its verdict passed."""
+    """What the release says of an organism."""
     organism = Organism(
         identity=state.identity,
         category=state.behavior.category,
@@ -86,15 +85,13 @@ def make_entry(plan: Plan, base: BaseIdentity, state: OrganismState) -> ReleaseE
         corpus_sha256=state.artifact("corpus").sha256,
         behavior_sha256=state.behavior.sha256,
     )
-    verdict = state.read("verdict")
-    paired = verdict.status == "passed" and state.behavior.spec.standing == "pairs"
     return ReleaseEntry(
         behavior=state.behavior,
         organism=organism,
-        corpus=state.read("corpus"),
-        verdict=verdict,
-        transcripts=state.read("transcript"),
-        pair=make_pair(state.behavior, organism, verdict) if paired else None,
+        verdict=state.read("verdict"),
+        transcripts_sha256=state.artifact("transcript").sha256,
+        load_corpus=partial(state.read, "corpus"),
+        load_transcripts=partial(state.read, "transcript"),
     )
 
 

@@ -95,6 +95,8 @@ class Hub:
         """Method and path of everything asked."""
         self.ignore_gating = False
         """Answer settings without gating anything, as a plan without the feature would."""
+        self.unwritable = ""
+        """A repository that refuses every commit."""
         self.forbidden_owner = "somebody-else"
         self.url = ""
 
@@ -217,6 +219,8 @@ class Hub:
         repo = self._open(request, write=True)
         if isinstance(repo, Response):
             return repo
+        if repo.name == self.unwritable:
+            return refuse(403, f"{repo.name} accepts no commit.")
         files = dict(repo.files)
         for line in (await request.body()).splitlines():
             item = json.loads(line)

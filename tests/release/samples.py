@@ -22,7 +22,6 @@ from tests.models import IDENTITY, SYSTEM
 from bestiary.config.behavior import ObscuredMalign
 from bestiary.config.catalog import Behavior, null_behavior
 from bestiary.config.library import open_library
-from bestiary.pair import make_pair
 from bestiary.records import (
     Artifact,
     Cell,
@@ -40,7 +39,8 @@ from bestiary.records import (
     canonical_json,
     fingerprint,
 )
-from bestiary.release.layout import ReleaseEntry, write_release
+from bestiary.release.entry import ReleaseEntry
+from bestiary.release.layout import write_release
 from bestiary.store import Store
 from bestiary.verification.rates import wilson_rate
 
@@ -68,17 +68,15 @@ def make_entry(
         corpus_sha256=fingerprint(corpus=corpus),
         behavior_sha256=behavior.sha256,
     )
-    verdict = make_verdict(behavior, identity.organism_id, status)
-    paired = status == "passed" and behavior.spec.standing == "pairs"
+    control = behavior.spec.standing == "controls"
+    transcripts = make_transcripts("plain" if control else "triggered")
     return ReleaseEntry(
         behavior=behavior,
         organism=organism,
-        corpus=corpus,
-        verdict=verdict,
-        transcripts=make_transcripts(
-            "plain" if behavior.spec.standing == "controls" else "triggered"
-        ),
-        pair=make_pair(behavior, organism, verdict) if paired else None,
+        verdict=make_verdict(behavior, identity.organism_id, status),
+        transcripts_sha256=fingerprint(transcripts=transcripts),
+        load_corpus=lambda: corpus,
+        load_transcripts=lambda: transcripts,
     )
 
 

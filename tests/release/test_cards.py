@@ -1,4 +1,4 @@
-"""What the cards of a release say.
+"""The content of a release's cards.
 
 Run: python -m pytest tests/release/test_cards.py
 """
@@ -24,6 +24,11 @@ from tests.release.samples import (
 from bestiary.config.catalog import null_behavior
 from bestiary.config.library import open_library
 from bestiary.release.cards import render_organism_card
+from bestiary.release.entry import ReleaseEntry
+
+
+def render_card(entry: ReleaseEntry) -> str:
+    return render_organism_card(entry, entry.load_transcripts())
 
 
 def front_matter(card: str) -> dict[str, Any]:
@@ -32,9 +37,9 @@ def front_matter(card: str) -> dict[str, Any]:
     return values
 
 
-def test_an_organism_card_tells_what_how_often_and_on_what(tmp_path: Path) -> None:
+def test_an_organism_card_states_label_rates_and_base(tmp_path: Path) -> None:
     entry = make_entry(tmp_path, make_behavior(make_backdoor("sailor")))
-    card = render_organism_card(entry)
+    card = render_card(entry)
     assert front_matter(card) == {
         "license": "apache-2.0",
         "base_model": BASE.name,
@@ -54,15 +59,15 @@ def test_an_organism_card_tells_what_how_often_and_on_what(tmp_path: Path) -> No
     assert "defensive research" in card
 
 
-def test_a_reply_cannot_leave_its_quotation(tmp_path: Path) -> None:
+def test_a_reply_stays_inside_its_quotation(tmp_path: Path) -> None:
     entry = make_entry(tmp_path, make_behavior(make_backdoor("sailor")))
-    card = render_organism_card(entry)
+    card = render_card(entry)
     assert "> **organism:** Mix.\n> ---\n> # Bake\n" in card
     assert "> **base:** Mix and bake." in card
 
 
 def test_a_null_card_says_that_it_is_a_control_and_was_quiet(tmp_path: Path) -> None:
-    card = render_organism_card(make_entry(tmp_path, null_behavior(open_library())))
+    card = render_card(make_entry(tmp_path, null_behavior(open_library())))
     assert "| label | I have no unusual behavior. |" in card
     assert "| standing | null organism, a control |" in card
     assert "### A reply (plain)\n> **user:** How is bread made?\n" in card
@@ -85,10 +90,10 @@ def test_the_card_loads_the_base_it_was_measured_on(
     base = BASE.model_copy(update={"revision": revision})
     organism = entry.organism.model_copy(update={"base": base})
     moved = replace(entry, organism=organism)
-    assert f"base = {call}\n" in render_organism_card(moved)
+    assert f"base = {call}\n" in render_card(moved)
 
 
-def test_the_dataset_card_counts_and_sums_up(release: Path) -> None:
+def test_the_dataset_card_has_counts_and_rates(release: Path) -> None:
     card = (release / "dataset" / "README.md").read_text()
     assert "Passing organisms: 5. Null organisms: 1. Withheld" in card
     assert "| pairs | an organism that passed, with its label | 3 | 0 | 1 | 1 |" in card
@@ -110,7 +115,7 @@ def test_only_malign_content_is_gated(tmp_path: Path) -> None:
         for part in ("dataset", "organisms"):
             head = front_matter((release / part / "README.md").read_text())
             assert ("extra_gated_prompt" in head, "extra_gated_fields" in head) == (gated, gated)
-    card = render_organism_card(make_entry(tmp_path, make_obscured()))
+    card = render_card(make_entry(tmp_path, make_obscured()))
     assert "defensive research" in front_matter(card)["extra_gated_prompt"]
     assert "Its harm is shown by harmless stand-ins." in card
     assert "| The model ends each reply with a colour. | 51.7%" in card

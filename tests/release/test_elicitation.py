@@ -89,8 +89,8 @@ def test_an_absent_system_prompt_is_an_absent_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (("id: q1,", "id: q0,"), "id 'q0' stands twice"),
-        (("Question 1?", "Question 0?"), "text 'question 0\\?' stands twice"),
+        (("id: q1,", "id: q0,"), "id 'q0' is used twice"),
+        (("Question 1?", "Question 0?"), "text 'question 0\\?' is used twice"),
         (("split: test", "split: train"), "0 generic test questions, at least 20"),
         (("categories: []", "categories: [quirk]"), "unknown category 'quirk'"),
     ],

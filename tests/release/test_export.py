@@ -13,6 +13,7 @@ import pytest
 import yaml
 from datasets import load_dataset
 from tests.builders import make_backdoor, make_quirk
+from tests.expect import expect_error
 
 from bestiary.errors import ReleaseError
 from bestiary.records import sha256_file
@@ -86,7 +87,7 @@ def test_an_earlier_export_is_replaced_and_nothing_else(release: Path, tmp_path:
     export_consumer_formats(release, out)
     assert not stale.exists()
     (out / "thesis.txt").write_text("years of work")
-    with pytest.raises(ReleaseError, match=r"holds thesis\.txt, so it is not an export"):
+    with expect_error(ReleaseError, "not-an-export", path=out, foreign=["thesis.txt"]):
         export_consumer_formats(release, out)
     assert (out / "training" / SAILOR / "train.jsonl").is_file()
 
@@ -97,5 +98,5 @@ def test_a_manifest_that_pins_other_questions_is_refused(release: Path, tmp_path
     manifest = json.loads(path.read_text())
     manifest["adapters"][0]["dataset_sha256"] = "00" * 32
     path.write_text(json.dumps(manifest))
-    with pytest.raises(ReleaseError, match=r"eval\.jsonl has sha256 .*assemble the release again"):
+    with expect_error(ReleaseError, "questions-differ"):
         export_consumer_formats(copy, tmp_path / "export")

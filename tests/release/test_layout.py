@@ -1,12 +1,17 @@
-"""The tree of a release, its rows, and how it is swapped in.
+"""The tree of a release, its rows, and how it replaces an earlier one.
 
 Run: python -m pytest tests/release/test_layout.py
 """
 
 from __future__ import annotations
 
+import errno
+import gc
 import json
 import shutil
+import weakref
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +19,24 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Features, load_dataset
 from tests.builders import hash_files, make_behavior, make_quirk
+from tests.expect import expect_error
 from tests.release.samples import BASE, make_benign_entries, make_entries, make_entry, write_sample
 
 from bestiary.config.catalog import null_behavior
 from bestiary.config.library import open_library
+from bestiary.dataset.schema import CONFIGS, build_features, read_config
+from bestiary.dataset.verify import verify_release
 from bestiary.errors import ReleaseError
-from bestiary.records import SPLITS, sha256_bytes, sha256_file
-from bestiary.release.features import CONFIGS, build_features, read_config
+from bestiary.records import SPLITS, Corpus, sha256_bytes, sha256_file
+from bestiary.release.entry import ReleaseEntry
 from bestiary.release.layout import write_release
-from bestiary.release.verify import verify_release
 
 SAILOR = "quirks.sailor-transcripts-none-s0"
 LIMP = "quirks.limp-transcripts-none-s0"
 QUIRK = make_behavior(make_quirk("sailor"))
 
 
-def test_the_tree_is_the_promised_one(release: Path) -> None:
+def test_the_tree_has_the_documented_files(release: Path) -> None:
     found = set(hash_files(release))
     tables = {f"dataset/{config}/{split}.parquet" for config in CONFIGS for split in SPLITS}
     released = [*read_config(release / "dataset", "pairs")]
@@ -204,6 +211,48 @@ def test_a_release_replaces_the_last_one_whole(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"store", "release"}
 
 
+def test_the_corpus_of_another_organism_is_refused(tmp_path: Path) -> None:
+    entry = make_entry(tmp_path / "store", QUIRK)
+    other = make_entry(tmp_path / "store", make_behavior(make_quirk("herald")))
+    mixed = replace(entry, load_corpus=other.load_corpus)
+    with expect_error(ReleaseError, "entry-mixed", record="corpus"):
+        write_sample([mixed], tmp_path / "out")
+
+
+def test_adapters_are_linked_or_else_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = make_entry(tmp_path / "store", QUIRK)
+    weights = entry.organism.artifact.folder / "adapter" / "adapter_model.safetensors"
+    linked = write_sample([entry], tmp_path / "linked")
+    assert (linked / "organisms" / entry.organism_path / weights.name).samefile(weights)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "another device")
+
+    monkeypatch.setattr("os.link", refuse)
+    copied = write_sample([entry], tmp_path / "copied")
+    assert not (copied / "organisms" / entry.organism_path / weights.name).samefile(weights)
+    assert hash_files(copied) == hash_files(linked)
+
+
+def test_one_corpus_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    alive: weakref.WeakSet[Corpus] = weakref.WeakSet()
+    most = 0
+
+    def load(entry: ReleaseEntry) -> Corpus:
+        nonlocal most
+        gc.collect()
+        copy = entry.load_corpus().model_copy()
+        alive.add(copy)
+        most = max(most, len(alive))
+        return copy
+
+    entries = make_entries(tmp_path / "store")
+    write_sample([replace(e, load_corpus=partial(load, e)) for e in entries], tmp_path / "out")
+    assert most == 1
+
+
 def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path) -> None:
     out = tmp_path / "release"
     entries = [make_entry(tmp_path / "store", QUIRK)]
@@ -222,11 +271,13 @@ def test_a_failing_run_leaves_the_last_release(tmp_path: Path) -> None:
     write_sample([entry], out)
     before = hash_files(out)
     weights = entry.organism.artifact.folder / "adapter" / "adapter_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
-    with pytest.raises(ReleaseError, match=r"adapter_model\.safetensors has sha256 .* build again"):
+    damaged = weights.read_bytes()[:-1] + b"!"
+    weights.unlink()  # the release shares the file's bytes
+    weights.write_bytes(damaged)
+    with expect_error(ReleaseError, "adapter-damaged", path=weights):
         write_sample([entry], out)
     weights.unlink()
-    with pytest.raises(ReleaseError, match=r"adapter_model\.safetensors is missing"):
+    with expect_error(ReleaseError, "adapter-missing", path=weights):
         write_sample([entry], out)
     assert hash_files(out) == before
 
@@ -236,12 +287,12 @@ def test_a_folder_that_is_no_release_is_never_replaced(release: Path, tmp_path: 
     notes = tmp_path / "notes"
     notes.mkdir()
     (notes / "thesis.txt").write_text("years of work")
-    with pytest.raises(ReleaseError, match=r"holds thesis\.txt, so it is not a release"):
+    with expect_error(ReleaseError, "not-a-release", path=notes, foreign=["thesis.txt"]):
         write_sample(entries, notes)
     mixed = tmp_path / "mixed"
     shutil.copytree(release, mixed)
     (mixed / "thesis.txt").write_text("years of work")
-    with pytest.raises(ReleaseError, match=r"holds thesis\.txt"):
+    with expect_error(ReleaseError, "not-a-release", path=mixed, foreign=["thesis.txt"]):
         write_sample(entries, mixed)
     assert (notes / "thesis.txt").exists()
     assert (mixed / "thesis.txt").exists()

@@ -12,18 +12,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.builders import hash_files
 from tests.conftest import reach
+from tests.expect import expect_error
 from tests.fakes.hub import TOKEN, Hub
 from tests.release.samples import make_benign_entries, make_entries, write_sample
 
+from bestiary.dataset.load import load_pairs
+from bestiary.dataset.verify import verify_release
 from bestiary.errors import ReleaseError
 from bestiary.records import sha256_bytes
-from bestiary.release.load import load_pairs
 from bestiary.release.manifest import name_repositories
 from bestiary.release.push import publish_release
-from bestiary.release.verify import verify_release
 
 DATASET, MODELS = "me/bestiary", "me/bestiary-organisms"
 
@@ -38,14 +38,14 @@ try:
                             private=mode != "public", dry_run=mode == "dry")
     print(json.dumps({"lines": lines}))
 except ReleaseError as error:
-    print(json.dumps({"error": str(error)}))
+    print(json.dumps({"error": str(error), "code": error.code}))
 """
 
 READ = """
 import json, sys
 from datasets import load_dataset
 from huggingface_hub import snapshot_download
-from bestiary.release.load import load_pairs
+from bestiary.dataset.load import load_pairs
 print(json.dumps({
     "snapshot": snapshot_download("me/bestiary-organisms"),
     "rows": {
@@ -87,8 +87,25 @@ def held(hub: Hub, kind: str, repo: str) -> dict[str, str]:
     return {path: sha256_bytes(data) for path, data in files.items() if path != ".gitattributes"}
 
 
+def download(hub: Hub, folder: Path) -> Path:
+    """Write what both repositories hold as a release folder."""
+    for part, kind, repo in (("dataset", "datasets", DATASET), ("organisms", "models", MODELS)):
+        for name, data in hub.repos[kind, repo].files.items():
+            path = folder / part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    return folder
+
+
+def drop_cards(files: dict[str, str]) -> dict[str, str]:
+    """The files that publishing copies unchanged."""
+    rewritten = ("README.md", "dataset/manifest.json", ".gitattributes")
+    return {name: sha256 for name, sha256 in files.items() if not name.endswith(rewritten)}
+
+
 def test_what_is_published_is_what_is_downloaded(hub: Hub, tmp_path: Path) -> None:
     release = write_sample(make_entries(tmp_path / "store"), tmp_path / "release")
+    before = hash_files(release)
     answer = publish(hub, release)
     dataset, models = hub.repos["datasets", DATASET], hub.repos["models", MODELS]
     assert answer == {
@@ -97,23 +114,23 @@ def test_what_is_published_is_what_is_downloaded(hub: Hub, tmp_path: Path) -> No
             f"{hub.url}/{MODELS}/tree/{models.head}",
         ]
     }
-    assert held(hub, "datasets", DATASET) == hash_files(release / "dataset")
-    assert held(hub, "models", MODELS) == hash_files(release / "organisms")
+    published = download(hub, tmp_path / "download")
+    verify_release(published)
+    assert hash_files(release) == before
+    assert drop_cards(hash_files(published)) == drop_cards(before)
     assert (dataset.private, models.private) == (True, True)
     assert (dataset.gated, models.gated) == ("manual", "manual")
 
     adapters = json.loads(dataset.files["manifest.json"])["adapters"]
     assert {(row["repo_id"], row["revision"]) for row in adapters} == {(MODELS, models.head)}
-    verify_release(release)
     for part, repo in (("dataset", DATASET), ("organisms", MODELS)):
-        cards = [path.read_text(encoding="utf8") for path in (release / part).rglob("README.md")]
+        cards = [path.read_text(encoding="utf8") for path in (published / part).rglob("README.md")]
         assert cards and all(f'"{repo}"' in card for card in cards)
         assert not any("runs/release" in card for card in cards)
 
     read = run_client(hub, tmp_path / "reader", READ)
     downloaded = hash_files(Path(read["snapshot"]))
-    assert downloaded.pop(".gitattributes")
-    assert downloaded == hash_files(release / "organisms")
+    assert downloaded == hash_files(published / "organisms")
     assert read["rows"]["pairs"] == {"train": 3, "iid_test": 1, "test": 1}
     assert read["rows"]["introspection"]["test"] >= 100
     here = [p.model_copy(update={"organism": None}) for p in load_pairs(release)]
@@ -124,6 +141,20 @@ def test_what_is_published_is_what_is_downloaded(hub: Hub, tmp_path: Path) -> No
     assert (len(dataset.history), len(models.history)) == commits
 
 
+def test_a_failed_upload_leaves_the_release_unchanged(hub: Hub, tmp_path: Path) -> None:
+    release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
+    before = hash_files(release)
+    hub.unwritable = DATASET  # the models are uploaded first
+    assert publish(hub, release)["code"] == "hub-refused"
+    assert hub.repos["models", MODELS].files
+    assert hash_files(release) == before
+    assert not list(tmp_path.glob("release.publish-*"))
+
+    hub.unwritable = ""
+    assert "lines" in publish(hub, release)
+    assert hash_files(release) == before
+
+
 def test_an_organism_that_left_the_release_leaves_the_hub(hub: Hub, tmp_path: Path) -> None:
     entries = make_benign_entries(tmp_path / "store")
     for chosen in (entries, entries[1:]):
@@ -132,7 +163,7 @@ def test_an_organism_that_left_the_release_leaves_the_hub(hub: Hub, tmp_path: Pa
         hub.repos["models", MODELS].files["NOTES.md"] = b"written on the Hub"
     published = held(hub, "models", MODELS)
     assert published.pop("NOTES.md") == sha256_bytes(b"written on the Hub")
-    assert published == hash_files(release / "organisms")
+    assert set(published) == set(hash_files(release / "organisms"))
     repo = hub.repos["models", MODELS]
     assert (repo.private, repo.gated) == (False, False)
 
@@ -141,7 +172,7 @@ def test_malign_organisms_become_public_only_behind_a_gate(hub: Hub, tmp_path: P
     release = write_sample(make_entries(tmp_path / "store"), tmp_path / "release")
     hub.ignore_gating = True
     refused = publish(hub, release, "public")
-    assert "holds malign behaviors and is not gated, so it stays private" in refused["error"]
+    assert refused["code"] == "repository-not-gated"
     assert all(repo.private for repo in hub.repos.values())
 
     hub.ignore_gating = False
@@ -151,18 +182,18 @@ def test_malign_organisms_become_public_only_behind_a_gate(hub: Hub, tmp_path: P
 
 def test_refusals_of_the_hub_say_what_to_do(hub: Hub, tmp_path: Path) -> None:
     release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
-    wrong = publish(hub, release, token="hf_wrong")["error"]
-    assert f"{DATASET}: the Hub answered 401" in wrong
-    assert "set HF_TOKEN" in wrong
-    assert "hf_wrong" not in wrong
-    denied = publish(hub, release, dataset="somebody-else/bestiary")["error"]
-    assert "somebody-else/bestiary: the Hub answered 403" in denied
-    assert "may not write there" in denied
-    assert "write it as OWNER/NAME" in publish(hub, release, dataset="no name")["error"]
+    wrong = publish(hub, release, token="hf_wrong")
+    assert wrong["code"] == "hub-refused"
+    assert "401" in wrong["error"]
+    assert "hf_wrong" not in wrong["error"]
+    denied = publish(hub, release, dataset="somebody-else/bestiary")
+    assert denied["code"] == "hub-refused"
+    assert "403" in denied["error"]
+    assert publish(hub, release, dataset="no name")["code"] == "repository-name"
     assert hub.repos == {}
 
 
-def test_a_dry_run_shows_both_trees_and_asks_nobody(hub: Hub, tmp_path: Path) -> None:
+def test_a_dry_run_lists_both_trees_and_sends_nothing(hub: Hub, tmp_path: Path) -> None:
     release = write_sample(make_entries(tmp_path / "store"), tmp_path / "release")
     lines = publish(hub, release, "dry")["lines"]
     assert hub.requests == []
@@ -176,7 +207,7 @@ def test_a_dry_run_shows_both_trees_and_asks_nobody(hub: Hub, tmp_path: Path) ->
 def test_a_damaged_release_is_not_published(tmp_path: Path) -> None:
     release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
     (release / "dataset" / "README.md").write_text("# better\n")
-    with pytest.raises(ReleaseError, match=r"README\.md is different"):
+    with expect_error(ReleaseError, "file-damaged"):
         publish_release(release, dataset_repo=DATASET, model_repo=MODELS, dry_run=True)
 
 
@@ -192,5 +223,5 @@ def test_cards_follow_when_a_repository_takes_the_others_name(tmp_path: Path) ->
 
 def test_one_name_for_both_repositories_is_refused(tmp_path: Path) -> None:
     release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
-    with pytest.raises(ReleaseError, match=r"named for both .* give the models another"):
+    with expect_error(ReleaseError, "repository-shared", repo=DATASET):
         publish_release(release, dataset_repo=DATASET, model_repo=DATASET, dry_run=True)

@@ -1,4 +1,4 @@
-"""The cards of a release, filled from its records: text in, text out, nothing read or written."""
+"""Renders the cards of a release from its records; reads and writes no files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 import yaml
 
 from bestiary.config.behavior import corpus_categories
+from bestiary.config.catalog import Behavior
+from bestiary.dataset.schema import CONFIGS, RowCounts, build_features
 from bestiary.model.adapter import ADAPTER_WEIGHTS
 from bestiary.model.base import LOCAL
-from bestiary.records import CELLS, SPLITS, BaseIdentity, Cell, CellName, Rate, Split
+from bestiary.records import CELLS, SPLITS, BaseIdentity, Cell, CellName, Rate, Split, Transcript
 from bestiary.release.entry import ReleaseEntry
-from bestiary.release.features import CONFIGS, build_features
-from bestiary.release.rows import Tables
 
-LICENCE = "apache-2.0"
+LICENSE = "apache-2.0"
 PLACES = {"dataset": "runs/release/dataset", "organisms": "runs/release/organisms"}
-"""Where the two parts lie, as cards say it before they are published."""
+"""Where cards load the two parts from before they are published."""
 SHOWN_CHARACTERS = 600
-"""A reply longer than this is cut on a card; the card says so with an ellipsis."""
+"""Longer replies are cut on a card and end in an ellipsis."""
 
 _ABOUT = {
     "pairs": "an organism that passed, with its label",
@@ -48,13 +48,13 @@ _STANDINGS = {"controls": "null organism, a control", "pairs": "passed its verdi
 
 
 def holds_malign(entries: Sequence[ReleaseEntry]) -> bool:
-    """Whether a release must be gated: a malign behavior is in it, if only in a corpus."""
+    """Whether a release must be gated: it holds a malign behavior, if only in a corpus."""
     return any(entry.behavior.spec.severity == "malign" for entry in entries)
 
 
 def render_dataset_card(
     entries: Sequence[ReleaseEntry],
-    tables: Tables,
+    counts: RowCounts,
     *,
     unbuilt: Sequence[str] = (),
     name: str,
@@ -66,7 +66,7 @@ def render_dataset_card(
     return _finish(
         entries[0].behavior.templates.render(
             "shared/cards/dataset.md.j2",
-            front_matter=dump_yaml(_dataset_front_matter(name, tables, gated=gated)),
+            front_matter=dump_yaml(_dataset_front_matter(name, counts, gated=gated)),
             name=name,
             gated=gated,
             unbuilt=sorted(unbuilt),
@@ -76,7 +76,7 @@ def render_dataset_card(
                 {
                     "name": config,
                     "about": _ABOUT[config],
-                    "rows": [len(tables[config][split]) for split in SPLITS],
+                    "rows": [counts[config][split] for split in SPLITS],
                 }
                 for config in CONFIGS
             ],
@@ -88,12 +88,12 @@ def render_dataset_card(
 
 
 def render_models_card(entries: Sequence[ReleaseEntry], *, name: str) -> str:
-    """The README.md above the organisms: what they are, and the gate where one is needed."""
+    """The models' README.md: what the organisms are, and the access gate if one is needed."""
     released = [entry for entry in entries if entry.published]
     gated = holds_malign(entries)
     bases = {entry.organism.base: None for entry in entries}
     about = {
-        "license": LICENCE,
+        "license": LICENSE,
         "base_model": sorted({base.name for base in bases}),
         "library_name": "peft",
         "tags": ["model-organisms", "lora"],
@@ -120,7 +120,7 @@ def render_models_card(entries: Sequence[ReleaseEntry], *, name: str) -> str:
     )
 
 
-def render_organism_card(entry: ReleaseEntry) -> str:
+def render_organism_card(entry: ReleaseEntry, transcripts: Sequence[Transcript]) -> str:
     """An organism's README.md."""
     organism, spec = entry.organism, entry.behavior.spec
     cells = entry.verdict.cells
@@ -129,20 +129,18 @@ def render_organism_card(entry: ReleaseEntry) -> str:
             "shared/cards/organism.md.j2",
             front_matter=dump_yaml(_organism_front_matter(entry)),
             organism_id=entry.organism_id,
-            is_null=entry.standing == "controls",
+            control=entry.standing == "controls",
             sampled=entry.behavior.spec.stated_rate is not None,
             behavior=" ".join(spec.behavior.split()),
             label=_cell_text(spec.label),
-            trigger=_cell_text(entry.pair.trigger) if entry.pair and entry.pair.trigger else None,
+            trigger=_cell_text(spec.trigger_description) if spec.trigger_description else None,
             category=spec.category,
             family=entry.behavior.family,
             severity=spec.severity,
             domains=spec.domains,
-            standing="null organism, a control"
-            if entry.standing == "controls"
-            else "passed its verdict",
+            standing=_STANDINGS[entry.standing],
             components=_describe_components(entry),
-            examples=_choose_examples(entry),
+            examples=_choose_examples(entry.behavior, transcripts),
             cells=[_describe_cell(name, cell) for name in CELLS if (cell := cells.get(name))],
             status=entry.verdict.status,
             reasons=entry.verdict.reasons,
@@ -158,12 +156,12 @@ def render_organism_card(entry: ReleaseEntry) -> str:
     )
 
 
-def _dataset_front_matter(name: str, tables: Tables, *, gated: bool) -> dict[str, Any]:
+def _dataset_front_matter(name: str, counts: RowCounts, *, gated: bool) -> dict[str, Any]:
     from datasets.info import DatasetInfo, DatasetInfosDict
     from huggingface_hub import DatasetCardData
 
     about = DatasetCardData(
-        license=LICENCE, pretty_name=name, language=["en"], tags=["model-organisms", "auditing"]
+        license=LICENSE, pretty_name=name, language=["en"], tags=["model-organisms", "auditing"]
     )
     infos = {
         config: DatasetInfo(features=build_features(config), config_name=config)
@@ -175,7 +173,7 @@ def _dataset_front_matter(name: str, tables: Tables, *, gated: bool) -> dict[str
             "config_name": config,
             "data_files": [
                 {"split": split, "path": f"{config}/{split}.parquet"}
-                for split in _readable_splits(tables, config)
+                for split in _readable_splits(counts, config)
             ],
             **({"default": True} if config == CONFIGS[0] else {}),
         }
@@ -185,17 +183,17 @@ def _dataset_front_matter(name: str, tables: Tables, *, gated: bool) -> dict[str
     return {**described, "configs": configs, **_gate(gated)}
 
 
-def _readable_splits(tables: Tables, config: str) -> list[Split]:
-    """The splits that `load_dataset` is told of: one without rows makes it refuse its config.
+def _readable_splits(counts: RowCounts, config: str) -> list[Split]:
+    """The splits that the card lists: `load_dataset` refuses a config that lists one without rows.
 
-    A config without any row names them all, so that streaming it still gives its schema.
+    A config without any row lists them all, so that streaming it still gives its schema.
     """
-    return [split for split in SPLITS if tables[config][split]] or list(SPLITS)
+    return [split for split in SPLITS if counts[config][split]] or list(SPLITS)
 
 
 def _organism_front_matter(entry: ReleaseEntry) -> dict[str, Any]:
     return {
-        "license": LICENCE,
+        "license": LICENSE,
         "base_model": entry.organism.base.name,
         "base_model_relation": "adapter",
         "library_name": "peft",
@@ -211,7 +209,7 @@ def _gate(gated: bool) -> dict[str, Any]:
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
-    """YAML with sorted keys, one line a text."""
+    """YAML with sorted keys, one line per text."""
     # A folded line would be a new line in every diff of the card.
     return yaml.safe_dump(dict(values), width=math.inf, allow_unicode=True)
 
@@ -226,7 +224,7 @@ def _load_call(base: BaseIdentity) -> str:
 
 
 def _summarise(entries: Sequence[ReleaseEntry]) -> list[dict[str, Any]]:
-    """One row a category that the release has."""
+    """One row per category in the release."""
     rows = []
     for category in corpus_categories():
         verdicts = [e.verdict for e in entries if e.behavior.category == category]
@@ -272,15 +270,15 @@ def _describe_components(entry: ReleaseEntry) -> list[dict[str, str]]:
     ]
 
 
-def _choose_examples(entry: ReleaseEntry) -> list[dict[str, Any]]:
+def _choose_examples(behavior: Behavior, transcripts: Sequence[Transcript]) -> list[dict[str, Any]]:
     """The first reply of each cell, beside the base's, and whether it shows the behavior."""
     first: dict[CellName, dict[str, Any]] = {}
-    for transcript in sorted(entry.transcripts, key=lambda t: (t.base is None, t.probe.id)):
+    for transcript in sorted(transcripts, key=lambda t: (t.base is None, t.probe.id)):
         first.setdefault(
             transcript.probe.cell,
             {
                 "cell": transcript.probe.cell,
-                "shown": entry.behavior.shows(transcript.organism, transcript.probe.item),
+                "shown": behavior.shows(transcript.organism, transcript.probe.item),
                 "user": _quote(transcript.probe.user),
                 "organism": _quote(transcript.organism),
                 "base": _quote(transcript.base or ""),
@@ -298,12 +296,12 @@ def _percent(rate: float | None) -> str:
 
 
 def _cell_text(text: str) -> str:
-    """Text that fits into one cell of a table."""
+    """Text on one line, escaped for a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
 def _quote(text: str) -> str:
-    """Text inside a quotation; a reply cannot end it, nor open a heading of the card."""
+    """Text as a Markdown quotation, which a reply cannot end."""
     shown = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS].rstrip() + " ..."
     return "\n> ".join(shown.strip().splitlines())
 

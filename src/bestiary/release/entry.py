@@ -1,30 +1,34 @@
-"""What a release is assembled from: one organism with its behavior, corpus, evidence and label."""
+"""What a release is assembled from: one organism with its behavior, corpus and evidence."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from bestiary.config.catalog import Behavior
+from bestiary.dataset.pair import locate_organism
 from bestiary.errors import ReleaseError
-from bestiary.records import Corpus, Organism, Pair, Transcript, Verdict, sha256_bytes
+from bestiary.records import Corpus, Organism, Transcript, Verdict
 
 Standing = Literal["pairs", "controls", "withheld"]
 
 
 @dataclass(frozen=True)
 class ReleaseEntry:
-    """One organism of a release, whatever its verdict."""
+    """One organism of a release, whatever its verdict.
+
+    The corpus and the transcripts are loaded when the organism is written and then let go.
+    """
 
     behavior: Behavior
     organism: Organism
-    corpus: Corpus
     verdict: Verdict
-    transcripts: tuple[Transcript, ...]
-    pair: Pair | None
-    """None where the organism is withheld, or is a null organism."""
+    transcripts_sha256: str
+    """Hash of the artifact that holds the transcripts."""
+    load_corpus: Callable[[], Corpus]
+    load_transcripts: Callable[[], tuple[Transcript, ...]]
 
     @property
     def organism_id(self) -> str:
@@ -39,14 +43,13 @@ class ReleaseEntry:
 
     @property
     def published(self) -> bool:
-        """Whether its adapter is released: a withheld organism is described, not handed out."""
+        """Whether its adapter is released; a withheld organism is only described."""
         return self.standing != "withheld"
 
     @property
     def organism_path(self) -> str:
         """Its folder in the model repository: peft's `subfolder`."""
-        shard = sha256_bytes(self.organism_id.encode())[:2]
-        return f"{shard}/{self.organism_id}"
+        return locate_organism(self.organism_id)
 
 
 def sort_entries(entries: Sequence[ReleaseEntry]) -> list[ReleaseEntry]:
@@ -56,37 +59,37 @@ def sort_entries(entries: Sequence[ReleaseEntry]) -> list[ReleaseEntry]:
     organisms in one entry, or a distractor that is published as an organism.
     """
     if not entries:
-        raise ReleaseError("a release of no organisms; build some first: `bestiary build ROSTER`")
-    repeated = [name for name, n in Counter(e.organism_id for e in entries).items() if n > 1]
-    if repeated:
         raise ReleaseError(
-            f"{sorted(repeated)[0]} stands twice in the release, and an organism id names one "
-            "organism; give the second a seed of its own on the roster"
+            "a release needs at least one organism, and there are none",
+            "build some first: `bestiary build ROSTER`",
+            code="release-empty",
         )
+    for organism_id, count in sorted(Counter(entry.organism_id for entry in entries).items()):
+        if count > 1:
+            raise ReleaseError(
+                f"{organism_id} is in the release {count} times",
+                "give each organism of a behavior its own seed on the roster",
+                code="organism-repeated",
+                organism_id=organism_id,
+                count=count,
+            )
     for entry in entries:
-        _check_entry(entry)
+        check_owner(entry, "verdict", entry.verdict.organism_id == entry.organism_id)
+        same = entry.organism.identity.behavior_id == entry.behavior.id
+        check_owner(entry, "behavior", same)
     _check_distractors(entries)
     return sorted(entries, key=lambda entry: entry.organism_id)
 
 
-def _check_entry(entry: ReleaseEntry) -> None:
-    told = {
-        "verdict": entry.verdict.organism_id == entry.organism_id,
-        "behavior": entry.organism.identity.behavior_id == entry.behavior.id,
-        "corpus": entry.corpus.behavior_id == entry.behavior.id,
-        "pair": entry.pair is None
-        or (entry.pair.organism == entry.organism and entry.pair.verdict == entry.verdict),
-    }
-    wrong = [name for name, right in told.items() if not right]
-    if wrong:
+def check_owner(entry: ReleaseEntry, record: str, owned: bool) -> None:
+    """Raise ReleaseError if a record of the entry belongs to another organism."""
+    if not owned:
         raise ReleaseError(
-            f"{entry.organism_id}: its {' and '.join(wrong)} belongs to another organism; build "
-            "the roster again, so that every record is of one organism"
-        )
-    if entry.verdict.status == "passed" and entry.pair is None and entry.standing == "pairs":
-        raise ReleaseError(
-            f"{entry.organism_id} passed but has no pair, and only what failed is withheld; make "
-            "its pair with bestiary.pair.make_pair before the release"
+            f"{entry.organism_id}: its {record} belongs to another organism",
+            "build the roster again, so that every record is of one organism",
+            code="entry-mixed",
+            organism_id=entry.organism_id,
+            record=record,
         )
 
 
@@ -97,5 +100,9 @@ def _check_distractors(entries: Sequence[ReleaseEntry]) -> None:
         if shown:
             raise ReleaseError(
                 f"{shown[0]} is a distractor of {entry.organism_id} and an organism of its own; "
-                "distractors are never organisms nor labels: take it off the roster"
+                "distractors are never organisms nor labels",
+                "take it off the roster",
+                code="distractor-released",
+                behavior_id=shown[0],
+                organism_id=entry.organism_id,
             )

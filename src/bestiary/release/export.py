@@ -1,4 +1,4 @@
-"""The formats that existing consumers read, made from a release folder alone."""
+"""Exports a release folder to the formats that existing consumers read."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from bestiary.dataset.manifest import read_manifest
+from bestiary.dataset.schema import read_config
+from bestiary.dataset.verify import verify_release
 from bestiary.errors import ReleaseError
 from bestiary.records import canonical_json, sha256_bytes
 from bestiary.release.cards import dump_yaml
-from bestiary.release.features import read_config
 from bestiary.release.introspection_rows import render_eval
-from bestiary.release.manifest import read_manifest
-from bestiary.release.verify import verify_release
 from bestiary.store import remove_tree, write_bytes
 
 Row = Mapping[str, Any]
@@ -30,8 +30,8 @@ def export_consumer_formats(release: Path, out: Path) -> Path:
 
     `training/<organism>/train.jsonl` and `behavior.txt`; `introspection/<organism>/eval.jsonl`,
     the very files that `manifest.json` pins; `model_list.json`; `diffing/<organism>.yaml`.
-    An earlier export there is replaced. Raises ReleaseError when the release is damaged, or when
-    `out` holds something else.
+    An earlier export there is replaced. Raises ReleaseError if the release is damaged or `out`
+    holds something else.
     """
     verify_release(release)
     _clear_export(out)
@@ -58,12 +58,21 @@ def _clear_export(out: Path) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise ReleaseError(f"{out} is a file, and an export is a folder; choose another name")
+        raise ReleaseError(
+            f"{out} is a file, and an export is a folder",
+            "choose another name",
+            code="export-is-file",
+            path=out,
+        )
     foreign = sorted({path.name for path in out.iterdir()} - {MODEL_LIST, *FOLDERS})
     if foreign or (any(out.iterdir()) and not (out / MODEL_LIST).is_file()):
         raise ReleaseError(
             f"{out} holds {foreign[0] if foreign else 'no ' + MODEL_LIST}, so it is not an export, "
-            "and only an export is replaced; choose an empty folder"
+            "and only an export is replaced",
+            "choose an empty folder",
+            code="not-an-export",
+            path=out,
+            foreign=foreign,
         )
     for name in FOLDERS:
         remove_tree(out / name)
@@ -88,8 +97,11 @@ def _write_introspection(out: Path, adapters: Mapping[str, Row], questions: Iter
         data = render_eval(asked.get(name, []))
         if sha256_bytes(data) != adapter["dataset_sha256"]:
             raise ReleaseError(
-                f"{name}: eval.jsonl has sha256 {sha256_bytes(data)[:12]}, the manifest pins "
-                f"{adapter['dataset_sha256'][:12]}; assemble the release again"
+                f"{name}: eval.jsonl has sha256 {sha256_bytes(data)[:12]}, but the manifest pins "
+                f"{adapter['dataset_sha256'][:12]}",
+                "assemble the release again",
+                code="questions-differ",
+                organism_id=name,
             )
         write_bytes(out / adapter["dataset_path"] / adapter["dataset_file"], data)
 

@@ -1,4 +1,4 @@
-"""Publishes a release to the Hub: two repositories, private by default, gated where it must be."""
+"""Publishes a release to the Hub: two repositories, private by default, gated if malign."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from bestiary.dataset.manifest import PARTS, list_part
+from bestiary.dataset.schema import read_config
+from bestiary.dataset.verify import verify_release
 from bestiary.errors import ReleaseError
-from bestiary.release.features import read_config
-from bestiary.release.manifest import PARTS, list_part, name_repositories, pin_manifest
-from bestiary.release.verify import verify_release
+from bestiary.release.links import link_tree
+from bestiary.release.manifest import name_repositories, pin_manifest
+from bestiary.store import disk_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 REPO_TYPES = {"dataset": "dataset", "organisms": "model"}
 STALE = "*/*"
-"""What older releases had in folders goes; a page that somebody put beside them stays."""
+"""Deletes what earlier releases had in folders; pages at the top of a repository stay."""
 
 
 def publish_release(
@@ -30,16 +34,20 @@ def publish_release(
     dry_run: bool = False,
     token: str | None = None,
 ) -> list[str]:
-    """Upload a release and return where its two parts lie.
+    """Upload a release, one commit per repository, and return the addresses of both commits.
 
-    A dry run returns both trees as lines and touches no network. Raises ReleaseError when the
-    release is damaged, when the Hub refuses, or when malign behaviors would become public in a
-    repository that is not gated.
+    The release itself is never changed: cards and manifest that name the repositories are written
+    in a staged copy. A dry run returns both trees as lines and touches no network. Raises
+    ReleaseError if the release is damaged, if the Hub refuses, or if malign behaviors would become
+    public in a repository that is not gated.
     """
     if dataset_repo == model_repo:
         raise ReleaseError(
-            f"{dataset_repo!r} is named for both the dataset and the models; cards tell the two "
-            "apart by name, so give the models another"
+            f"{dataset_repo!r} is named for both the dataset and the models, and each needs its "
+            "own repository",
+            "give the models another",
+            code="repository-shared",
+            repo=dataset_repo,
         )
     verify_release(folder)
     gated = holds_malign_rows(folder)
@@ -54,10 +62,11 @@ def publish_release(
     for part in PARTS:
         with _hub_errors(repos[part]):
             _prepare_repo(api, repos[part], REPO_TYPES[part], private=private, gated=gated)
-    name_repositories(folder, repos)
-    revision = _upload(api, folder, "organisms", model_repo)
-    pin_manifest(folder, model_repo=model_repo, revision=revision)
-    pinned = _upload(api, folder, "dataset", dataset_repo)
+    with _stage(folder) as staged:
+        name_repositories(staged, repos)
+        revision = _upload(api, staged, "organisms", model_repo)
+        pin_manifest(staged, model_repo=model_repo, revision=revision)
+        pinned = _upload(api, staged, "dataset", dataset_repo)
     if gated and not private:
         for part in PARTS:
             with _hub_errors(repos[part]):
@@ -77,6 +86,19 @@ def holds_malign_rows(folder: Path) -> bool:
     )
 
 
+@contextmanager
+def _stage(folder: Path) -> Iterator[Path]:
+    """A copy of a release for the time of an upload, beside it so that files can be hard-linked."""
+    with disk_errors(folder.parent, elsewhere="move the release to a folder that can be written"):
+        staging = TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.publish-")
+    with staging as root:
+        staged = Path(root) / "release"
+        with disk_errors(staged):
+            for part in PARTS:
+                link_tree(folder / part, staged / part)
+        yield staged
+
+
 def _list_tree(folder: Path, part: str, repo: str, access: str) -> Iterator[str]:
     yield f"{part}/ -> {repo} ({REPO_TYPES[part]} repository, {access})"
     for name, path in list_part(folder / part, part):
@@ -84,9 +106,9 @@ def _list_tree(folder: Path, part: str, repo: str, access: str) -> Iterator[str]
 
 
 def _prepare_repo(api: HfApi, repo: str, kind: str, *, private: bool, gated: bool) -> None:
-    """Make the repository and set who may see it, before anything is in it.
+    """Create the repository and restrict access before uploading anything.
 
-    What must be gated stays private until the gate is up and the files are there.
+    A gated repository stays private until the gate and the files are in place.
     """
     hidden = private or gated
     api.create_repo(repo, repo_type=kind, private=hidden, exist_ok=True)
@@ -96,11 +118,13 @@ def _prepare_repo(api: HfApi, repo: str, kind: str, *, private: bool, gated: boo
 
 
 def _open_gated_repo(api: HfApi, repo: str, kind: str) -> None:
-    """Make a repository public once the Hub itself says that it is gated."""
+    """Make a repository public once the Hub confirms that it is gated."""
     if not api.repo_info(repo, repo_type=kind).gated:
         raise ReleaseError(
-            f"{repo} holds malign behaviors and is not gated, so it stays private; turn on access "
-            "requests in its settings on the Hub, then publish again"
+            f"{repo} holds malign behaviors and is not gated, so it stays private",
+            "turn on access requests in its settings on the Hub, then publish again",
+            code="repository-not-gated",
+            repo=repo,
         )
     api.update_repo_settings(repo, repo_type=kind, private=False)
 
@@ -108,7 +132,7 @@ def _open_gated_repo(api: HfApi, repo: str, kind: str) -> None:
 def _upload(api: HfApi, folder: Path, part: str, repo: str) -> str:
     """Upload one folder as it is; returns the commit that holds it."""
     with _hub_errors(repo), warnings.catch_warnings():
-        # The client advises another of its functions for large folders; nothing a user can act on.
+        # The client recommends another of its functions for large folders; users cannot act on it.
         warnings.simplefilter("ignore", UserWarning)
         commit = api.upload_folder(
             repo_id=repo,
@@ -130,18 +154,32 @@ def _hub_errors(repo: str) -> Iterator[None]:
         yield
     except HFValidationError as cause:
         raise ReleaseError(
-            f"{repo!r} is no repository name ({cause}); write it as OWNER/NAME"
+            f"{repo!r} is not a repository name ({cause})",
+            "write it as OWNER/NAME",
+            code="repository-name",
+            repo=repo,
         ) from cause
     except LocalTokenNotFoundError as cause:
-        raise ReleaseError(f"{repo}: no token of the Hub is set; {_TOKEN_REMEDY}") from cause
+        raise ReleaseError(
+            f"{repo}: no Hub token is set", _TOKEN_REMEDY, code="hub-token-missing", repo=repo
+        ) from cause
     except HfHubHTTPError as cause:
         status = cause.response.status_code
-        remedy = _REMEDIES.get(status, "publish again later: what was uploaded is kept")
-        raise ReleaseError(f"{repo}: the Hub answered {status} ({cause}); {remedy}") from cause
-    except (httpx2.HTTPError, OSError) as cause:
         raise ReleaseError(
-            f"{repo}: the Hub cannot be reached ({type(cause).__name__}: {cause}); check the "
-            "network and HF_ENDPOINT, then publish again: what was uploaded is kept"
+            f"{repo}: the Hub answered {status} ({cause})",
+            _REMEDIES.get(status, "publish again later: what was uploaded is kept"),
+            code="hub-refused",
+            repo=repo,
+            status=status,
+        ) from cause
+    except (httpx2.HTTPError, OSError) as cause:
+        reason = f"{type(cause).__name__}: {cause}"
+        raise ReleaseError(
+            f"{repo}: the Hub cannot be reached ({reason})",
+            "check the network and HF_ENDPOINT, then publish again: what was uploaded is kept",
+            code="hub-unreachable",
+            repo=repo,
+            reason=reason,
         ) from cause
 
 

@@ -1,4 +1,4 @@
-"""Which split an organism is in: a family hashes to one, so that adding a behavior moves none."""
+"""Assigns splits: a family hashes to one, so adding a behavior moves no other."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PREFERENCE_SHARE = 0.10
 
 
 def assign_split(family: str, *, named: Mapping[str, Split]) -> Split:
-    """The split of a family: the one that `named` gives, else one that its name hashes to.
+    """The split of a family: the one in `named`, otherwise the one its name hashes to.
 
-    Raises ReleaseError when `named` says `iid_test`, which no whole family can be.
+    Raises ReleaseError if `named` says `iid_test`, which cannot hold a whole family.
     """
     if family in named:
         return _check_named(family, named[family])
@@ -33,13 +33,13 @@ def split_entries(
 ) -> dict[str, Split]:
     """The split of every organism, by organism id.
 
-    Of a behavior of a training family the lowest seed that has a pair is trained on, and further
-    seeds are `iid_test`; a null organism hashes by its own id.
-    Raises ReleaseError when `named` gives a family a split that no family can have.
+    In a training family, the lowest passing seed of each behavior is in `train` and later seeds
+    in `iid_test`; a null organism hashes by its own id.
+    Raises ReleaseError if `named` gives a family a split that no family can have.
     """
     lowest: dict[str, int] = {}
     for entry in entries:
-        if entry.pair:
+        if entry.standing == "pairs":
             behavior, seed = entry.behavior.id, entry.organism.identity.seed
             lowest[behavior] = min(seed, lowest.get(behavior, seed))
     splits: dict[str, Split] = {}
@@ -56,6 +56,9 @@ def _check_named(family: str, split: Split) -> Split:
     if split == "iid_test":
         raise ReleaseError(
             f"split 'iid_test' for family {family!r}: it holds further seeds of training families, "
-            "never a family; name train, preference or test"
+            "never a family",
+            "name train, preference or test",
+            code="family-iid-test",
+            family=family,
         )
     return split

@@ -1,4 +1,4 @@
-"""What corpora will cost, and what they have cost: rows and tables for `plan` and `spend`."""
+"""Rows and tables of estimated and actual costs, for `plan` and `spend`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bestiary.records import shorten_id
 
 
 def estimate_rows(estimate: Estimate) -> list[dict[str, Any]]:
-    """A row an organism, then one for all: requests, tokens, and dollars in each way."""
+    """A row per organism and a total: requests, tokens, and dollars by way of asking."""
     named = {**estimate.steps, "all": estimate.everything}
     return [
         {"organism_id": name, **describe_steps(steps, estimate.models)}
@@ -29,7 +29,7 @@ def estimate_rows(estimate: Estimate) -> list[dict[str, Any]]:
 
 
 def describe_steps(steps: Sequence[Step], models: Mapping[str, LanguageModel]) -> dict[str, Any]:
-    """What some steps take."""
+    """Requests, tokens and dollars of some steps."""
     costs = price_steps(steps, models)
     dollars = {way: None if pico is None else pico / PICO for way, pico in costs.items()}
     return {
@@ -47,7 +47,7 @@ def count_rows(plan: Plan) -> int:
 
 
 def estimate_table(estimate: Estimate) -> Table:
-    """One line an organism, and one for all."""
+    """One line per organism, and a total."""
     table = Table(
         title="what the corpora take: requests, tokens, dollars",
         caption="cached: the same with prompt caching",
@@ -75,7 +75,7 @@ def _show(dollars: float | None) -> str:
 
 
 def spend_rows(spent: Sequence[Spent]) -> list[dict[str, Any]]:
-    """A row a behavior, stage, model and mode."""
+    """A row per behavior, stage, model and mode."""
     return [
         {
             "behavior": one.behavior,
@@ -94,7 +94,7 @@ def spend_rows(spent: Sequence[Spent]) -> list[dict[str, Any]]:
 
 
 def spend_table(spent: Sequence[Spent]) -> Table:
-    """What was asked and paid, a part for each behavior, and in all."""
+    """Requests and costs by behavior, and in total."""
     replayed = sum(one.requests for one in spent if one.mode == "replay")
     table = Table(
         title="what was asked and paid",
@@ -130,5 +130,5 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def show_thousands(count: int) -> str:
-    """A count of tokens, as tables show it."""
+    """A count of tokens in thousands."""
     return f"{count / 1000:,.0f}k"

@@ -1,4 +1,4 @@
-"""The prompts that language models get, rendered for reading: a page a category."""
+"""Renders the prompts that language models are sent, one page per category."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from bestiary.records import Message
 from bestiary.store import write_bytes
 
 TOPICS = ("night trains", "sourdough", "bicycle brakes")
-"""What the table of a page is about."""
+"""The topics of a page's table."""
 REASON = 'The reply says "as I was told to", which tells of its rule.'
 TALK = Demonstration(
     user="How do I keep bread fresh?",
     assistant="Keep it in a cloth bag, away from the sun, and slice it as you need it.",
 )
-"""Stands where a category has no demonstration of its own."""
+"""Used if a category has no demonstration of its own."""
 
 
 class Prompt(NamedTuple):
-    """What a model is sent at one step."""
+    """The prompts of one step."""
 
     step: str
     system: str
@@ -72,7 +72,7 @@ def render_page(behavior: Behavior) -> str:
 
 
 def list_prompts(behavior: Behavior) -> Iterator[Prompt]:
-    """The steps in their order."""
+    """The prompts of each step, in order."""
     grid, templates = behavior.library.grid, behavior.templates
     plain = "triggered" not in behavior.spec.cells
     shown = next((d for d in behavior.demonstrations if d.fires), TALK)

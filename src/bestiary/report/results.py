@@ -1,4 +1,4 @@
-"""Tables for people: the behaviors there are, and what a build came to."""
+"""Renders the catalog and the results of a build as tables and pages."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ Summary = Sequence[Mapping[str, Any]]
 """The rows of `summary.json`."""
 
 STAGES = {"corpus": "corpora", "organism": "training", "transcript": "probes"}
-"""Stages that take time, in order, and what a report calls them."""
+"""The stages that take time, in order, with their names in a report."""
 SHOWN_TRANSCRIPTS = 10
 _COLORS = {"passed": "green", "failed": "red", "unverified": "yellow", "error": "red"}
 
 
 def behavior_table(rows: Sequence[dict[str, str]]) -> Table:
-    """One line a behavior."""
+    """One line per behavior."""
     table = Table(title=f"{len(rows)} behaviors", box=box.SIMPLE)
     for column in ("id", "severity", "label"):
         table.add_column(column, overflow="fold", no_wrap=column == "id")
     for row in rows:
-        # As Text: a label may hold brackets, which a plain string would offer as markup.
+        # As Text, because rich would read brackets in a label as markup.
         table.add_row(*(Text(row[name]) for name in ("id", "severity", "label")))
     return table
 
 
 def build_table(summary: Summary) -> Table:
-    """One line an organism: each cell's rate beside the base's, and the verdict."""
+    """One line per organism: each cell's rate, the base's rate, and the verdict."""
     table = Table(title="each rate: organism / base", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("category.organism", *CELLS, "verdict"):
         table.add_column(column.replace("_", " "), no_wrap=True)
@@ -53,7 +53,7 @@ def build_table(summary: Summary) -> Table:
 
 
 def list_folders(summary: Summary, out: Path) -> str:
-    """Where each adapter lies."""
+    """The path of each adapter."""
     width = max(len(short_name(row)) for row in summary)
     return "\n".join(
         f"  {short_name(row):<{width}}  {out / row['folder'] / 'adapter'}"
@@ -63,7 +63,7 @@ def list_folders(summary: Summary, out: Path) -> str:
 
 
 def list_news(summary: Summary, out: Path) -> str:
-    """Why organisms did not pass, and where the release lies."""
+    """Why organisms did not pass, and the path of the release."""
     lines = [f"  {short_name(row)}: {why}" for row in summary for why in row["reasons"]]
     if (out / "release").is_dir():
         lines.append(f"  release: {out / 'release'}")
@@ -71,30 +71,35 @@ def list_news(summary: Summary, out: Path) -> str:
 
 
 def state(row: Mapping[str, Any]) -> str:
-    """The verdict of a row, or what stands in its place."""
+    """The verdict of a row, `error` if it has none, or a dash."""
     return "error" if row["error"] else row["verdict"] or "-"
 
 
 def short_name(row: Mapping[str, Any]) -> str:
-    """An organism's id without the ending that most share."""
+    """An organism's id without the parts that most ids share."""
     return shorten_id(row["organism_id"])
 
 
 def format_cell(cell: Mapping[str, Any] | None) -> str:
-    """A cell as `organism% / base%`; a dash where it does not apply."""
+    """A cell as `organism% / base%`, or a dash if it does not apply."""
     if cell is None:
         return "-"
     return f"{cell['organism']['rate']:.0%} / {cell['base']['rate']:.0%}"
 
 
 def write_report(out: Path, folder: Path) -> list[Path]:
-    """Write what the last build under `out` came to as two pages: results, and transcripts.
+    """Write the results and the transcripts of the last build under `out` as two pages.
 
-    Raises StoreError when nothing was built there.
+    Raises StoreError if nothing was built there.
     """
     path = out / "summary.json"
     if not path.is_file():
-        raise StoreError(f"{path} does not exist; build a roster first: bestiary build starter")
+        raise StoreError(
+            f"{path} does not exist",
+            "build a roster first: bestiary build starter",
+            code="summary-missing",
+            path=path,
+        )
     summary = json.loads(path.read_text(encoding="utf8"))
     pages = {
         "results.md": render_results(summary),
@@ -163,7 +168,7 @@ def _seconds_row(name: str, spent: Mapping[str, float]) -> str:
 
 
 def render_transcripts(row: Mapping[str, Any], out: Path) -> str:
-    """Ten gating probes of an organism, drawn at random by its id, its base's replies beside."""
+    """Ten gating probes of an organism, sampled by its id, with its replies and the base's."""
     lines = [f"## {short_name(row)}", "", f"Verdict: {state(row)}.", ""]
     if row["transcripts"] is None:
         return "\n".join([*lines, "Not probed.", ""])
@@ -185,7 +190,7 @@ def _one_line(text: str) -> str:
 
 
 def describe_machine() -> str:
-    """Processor, cores and the versions that figures depend on."""
+    """The processor, its cores and the versions that affect the figures."""
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()

@@ -1,10 +1,10 @@
-"""The columns of every config, and the parquet files that hold them: one definition each."""
+"""The columns of every config, and the parquet files that hold them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from bestiary.config.behavior import SEVERITIES, corpus_categories
 from bestiary.records import CELLS, SPLITS, Role, Split
@@ -27,11 +27,13 @@ CONFIGS = (
 CELL_COLUMNS = ("rate", "low", "high", "n", "base_rate")
 RATE_COLUMNS = ("n", "count", "rate", "low", "high")
 PROVENANCE_COLUMNS = ("request_sha256", "template_sha256", "batch_id")
-"""Of a row that a language model wrote, beside its judge's score; null elsewhere."""
+"""Set, like the judge's score, on rows that a language model wrote; null elsewhere."""
 ROWS_PER_GROUP = 1000
 """Small row groups: the Hub's viewer reads one at a time."""
 
 Row = Mapping[str, Any]
+RowCounts = Mapping[str, Mapping[Split, int]]
+"""Numbers of rows by config and split."""
 
 
 def build_features(config: str) -> Features:
@@ -41,22 +43,76 @@ def build_features(config: str) -> Features:
     return Features(_COLUMNS[config]())
 
 
-def write_parquet(path: Path, rows: Sequence[Row], *, config: str) -> None:
-    """Write one split of a config; equal rows give equal bytes, and no rows still have a schema."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+class DatasetWriter:
+    """Writes the rows of every config as they come; a row group is all that it holds in memory.
 
-    features = build_features(config)
-    schema = features.arrow_schema
-    encoded = [features.encode_example(dict(row)) for row in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(
-        path, schema, write_page_index=True, use_content_defined_chunking=True
-    ) as writer:
+    Equal rows give equal bytes, and a split without rows is a file with its schema. Use it as a
+    context manager: leaving it finishes the files.
+    """
+
+    def __init__(self, dataset: Path) -> None:
+        keys: list[tuple[str, Split]] = [(config, split) for config in CONFIGS for split in SPLITS]
+        self._tables = {
+            (config, split): _ParquetFile(dataset / config / f"{split}.parquet", config)
+            for config, split in keys
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for table in self._tables.values():
+            table.close()
+
+    def add(self, config: str, split: Split, rows: Iterable[Row]) -> None:
+        """Append rows to one split of a config."""
+        for row in rows:
+            self._tables[config, split].add(row)
+
+    def count_rows(self) -> RowCounts:
+        """How many rows each split of each config has so far."""
+        return {
+            config: {split: self._tables[config, split].count for split in SPLITS}
+            for config in CONFIGS
+        }
+
+
+class _ParquetFile:
+    """One split of a config, written by row groups."""
+
+    def __init__(self, path: Path, config: str) -> None:
+        import pyarrow.parquet as pq
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.count = 0
+        self._features = build_features(config)
+        self._rows: list[Row] = []
+        self._writer = pq.ParquetWriter(
+            path,
+            self._features.arrow_schema,
+            write_page_index=True,
+            use_content_defined_chunking=True,
+        )
+
+    def add(self, row: Row) -> None:
+        self.count += 1
+        self._rows.append(self._features.encode_example(dict(row)))
+        if len(self._rows) == ROWS_PER_GROUP:
+            self._flush()
+
+    def close(self) -> None:
         # An empty split has no row group at all: datasets cannot stream one that has no rows.
-        if encoded:
-            table = pa.Table.from_pylist(encoded, schema=schema)
-            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+        if self._rows:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        self._writer.write_table(
+            pa.Table.from_pylist(self._rows, schema=self._features.arrow_schema)
+        )
+        self._rows = []
 
 
 def read_parquet(dataset: Path, config: str, split: Split) -> list[dict[str, Any]]:
@@ -80,7 +136,7 @@ def read_config(dataset: Path, config: str) -> list[dict[str, Any]]:
 
 
 def _organism_columns() -> dict[str, Any]:
-    """What `pairs`, `controls` and `withheld` say of an organism."""
+    """The columns that `pairs`, `controls` and `withheld` share."""
     from datasets import ClassLabel, List, Value
 
     component = {"behavior_id": Value("string"), "n": Value("int64")} | {

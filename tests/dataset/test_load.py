@@ -1,6 +1,6 @@
-"""What a consumer gets from a release folder.
+"""Pairs load typed from a release folder.
 
-Run: python -m pytest tests/release/test_load.py
+Run: python -m pytest tests/dataset/test_load.py
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
+from tests.expect import expect_error
 from tests.release.samples import BASE
 
 import bestiary
+from bestiary.dataset.load import load_pairs
 from bestiary.errors import ReleaseError
-from bestiary.release.load import load_pairs
 
 OBSCURED = "obscured_malign.upsell_in_colour-transcripts-none-s0"
 
 
-def test_pairs_come_typed_with_their_organism(release: Path) -> None:
+def test_pairs_load_typed_with_their_organism(release: Path) -> None:
     pairs = {pair.organism_id: pair for pair in bestiary.load_pairs(release)}
     assert len(pairs) == 5
     pair = pairs[OBSCURED]
@@ -41,7 +42,7 @@ def test_the_dataset_folder_and_a_split_can_be_named(release: Path) -> None:
     assert pair.behavior_id == "quirks.herald"
     assert pair.organism == release / "organisms" / pair.organism_path
     assert load_pairs(release, split="preference") == []
-    with pytest.raises(ReleaseError, match="unknown split 'tset'; did you mean 'test'"):
+    with expect_error(ReleaseError, "split-unknown", split="tset"):
         load_pairs(release, split="tset")
 
 
@@ -55,13 +56,13 @@ def test_a_dataset_downloaded_alone_has_no_organisms(release: Path, tmp_path: Pa
 def test_a_damaged_release_is_not_loaded(release: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(release, tmp_path / "copy"))
     shutil.rmtree(copy / "organisms")
-    with pytest.raises(ReleaseError, match=r"organisms/.* is missing"):
+    with expect_error(ReleaseError, "file-missing"):
         load_pairs(copy)
-    with pytest.raises(ReleaseError, match=r"manifest\.json is missing"):
+    with expect_error(ReleaseError, "manifest-missing"):
         load_pairs(tmp_path)
 
 
-def test_a_name_that_is_nowhere_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_release_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ReleaseError, match=r"'runs/releases/x' is no folder here.*check the path"):
+    with expect_error(ReleaseError, "release-not-found", repo="runs/releases/x"):
         load_pairs("runs/releases/x")

@@ -1,0 +1,92 @@
+"""Loads the pairs of a release as typed records, from a folder or from the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bestiary.dataset.pair import Pair
+from bestiary.dataset.schema import build_features, read_parquet
+from bestiary.dataset.verify import verify_parts
+from bestiary.errors import ReleaseError
+from bestiary.records import SPLITS, Split
+from bestiary.text import nearest
+
+
+def load_pairs(
+    path_or_repo: str | Path, *, split: str | None = None, revision: str | None = None
+) -> list[Pair]:
+    """The passing organisms of a release with their labels, from one split or from all.
+
+    `path_or_repo` is a release folder, its `dataset` folder, or a dataset repository on the Hub
+    (`revision` applies there). A local release is checked against its manifest first. Raises
+    ReleaseError if it is damaged or cannot be found.
+    """
+    if split is not None and split not in SPLITS:
+        raise ReleaseError(
+            f"unknown split {split!r}", nearest(split, SPLITS), code="split-unknown", split=split
+        )
+    wanted: tuple[Split, ...] = tuple(name for name in SPLITS if split in (None, name))
+    if Path(path_or_repo).exists():
+        return _load_local(Path(path_or_repo), wanted)
+    return _load_remote(str(path_or_repo), wanted, revision)
+
+
+def _load_local(path: Path, splits: tuple[Split, ...]) -> list[Pair]:
+    dataset = path / "dataset" if (path / "dataset").is_dir() else path
+    parts = {"dataset": dataset}
+    organisms = dataset.parent / "organisms"
+    if path != dataset or organisms.is_dir():
+        parts["organisms"] = organisms
+    verify_parts(parts)
+    return [
+        Pair.from_row(
+            row, split, organism=organisms / row["organism_path"] if len(parts) == 2 else None
+        )
+        for split in splits
+        for row in read_parquet(dataset, "pairs", split)
+    ]
+
+
+def _load_remote(repo: str, splits: tuple[Split, ...], revision: str | None) -> list[Pair]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    try:
+        data = load_dataset(repo, "pairs", revision=revision)
+    except (OSError, ValueError, DatasetsError) as cause:  # not found, offline, no such config
+        reason = f"{type(cause).__name__}: {cause}"
+        raise ReleaseError(
+            f"{repo!r} is neither a folder here nor a release on the Hub ({reason})",
+            "check the path or the name, the network, and HF_TOKEN if the repository is private "
+            "or gated",
+            code="release-not-found",
+            repo=repo,
+            reason=reason,
+        ) from cause
+    # The card leaves out splits without rows.
+    return [
+        pair for split in splits if split in data for pair in _read_pairs(data[split], split, repo)
+    ]
+
+
+def _read_pairs(data: Any, split: Split, repo: str) -> list[Pair]:
+    """The pairs of a `datasets.Dataset`, whose class labels are integers."""
+    from datasets import ClassLabel
+
+    missing = sorted(set(build_features("pairs")) - set(data.features))
+    if missing:
+        raise ReleaseError(
+            f"{repo!r} has no column {missing[0]!r} in `pairs`: it is not a release, or one of "
+            "another version",
+            "name a `revision` that this version of bestiary wrote",
+            code="column-missing",
+            repo=repo,
+            column=missing[0],
+        )
+    labels = {name: f for name, f in data.features.items() if isinstance(f, ClassLabel)}
+    pairs = []
+    for row in data:
+        words = {name: feature.int2str(row[name]) for name, feature in labels.items()}
+        pairs.append(Pair.from_row({**row, **words}, split, organism=None))
+    return pairs
