@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import anthropic.types
@@ -33,7 +34,8 @@ from tests.llm.calls import (
     run,
 )
 
-from bestiary.llm.client import open_provider
+from bestiary.llm.client import LLMClient, LLMConfig, open_provider
+from bestiary.llm.ledger import UsageTag
 from bestiary.llm.provider import (
     AuthError,
     BatchItem,
@@ -482,6 +484,24 @@ def test_a_model_whose_key_is_not_there_is_denied_by_name(
     monkeypatch.setenv(KEY_VARIABLE, " ")
     with expect_error(AuthError, "key-missing", model=MODEL, variable=KEY_VARIABLE):
         open_provider(MODEL, make_model("openai", url))
+
+
+@EACH_PROVIDER
+def test_a_client_answers_plain_requests_without_a_workflow(
+    name: ProviderName,
+    server: ModelServer,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    config = LLMConfig({MODEL: make_model(name, url)}, tmp_path / "ledger.sqlite", "single")
+    requests = [make_request(name, text) for text in ("One?", "Two?")]
+    tag = UsageTag("mine", "greeting")
+    first = LLMClient(config).ask(requests, tag=tag)
+    assert all(isinstance(outcome, Answer) for outcome in first)
+    assert LLMClient(config).ask(requests, tag=tag) == first
+    assert server.statuses[200] == 2  # the second client replayed the ledger
 
 
 # The key
