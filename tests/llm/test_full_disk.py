@@ -114,7 +114,7 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(
     assert "Traceback" not in born.err
     (message,) = [line for line in born.err.splitlines() if line.startswith("error: ")]
     assert str(out) in message
-    assert "the disk is full (0 MiB free); free some space and " in message
+    assert "the disk is full (0 MiB free)" in message
     answered = count_answered(site) - asked
     site.nursery.mount(out.parent, f"remount,{LARGE}")
     lost = 0  # of a batch nothing is: its results are read again

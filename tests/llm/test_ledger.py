@@ -1,11 +1,10 @@
 """The ledger: answers by key, reservations and bills, a budget that processes share, and kills.
 
-Run: python -m pytest tests/backend/test_ledger.py
+Run: python -m pytest tests/llm/test_ledger.py
 """
 
 from __future__ import annotations
 
-import re
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.expect import expect_error
 from tests.llm.calls import (
     MODEL,
     PURPOSE,
@@ -30,6 +30,7 @@ from tests.nursery import _private_mounts, environment
 from bestiary.errors import BackendError
 from bestiary.llm.ledger import (
     BatchEntry,
+    HeldError,
     Ledger,
     Mode,
     Reservation,
@@ -342,24 +343,22 @@ def test_an_answer_without_words_is_accounted_too(ledger: Ledger) -> None:
 # What goes wrong
 
 
-def check_refusal(path: Path, problem: str, remedy: str) -> None:
-    with pytest.raises(BackendError, match=f"^{re.escape(str(path))}: ") as refused:
+def check_refusal(path: Path, code: str, **fields: object) -> None:
+    with expect_error(BackendError, code, path=path, **fields):
         Ledger(path).close()
-    assert problem in str(refused.value)
-    assert remedy in str(refused.value)
 
 
 def test_a_ledger_of_another_version_is_left_alone(ledger: Ledger) -> None:
     db = sqlite3.connect(ledger.path)
     db.execute("PRAGMA user_version = 7")
     db.close()
-    check_refusal(ledger.path, "is of version 7, and this bestiary knows 1", "--ledger")
+    check_refusal(ledger.path, "ledger-version", version=7)
 
 
 def test_a_damaged_file_is_named_with_its_remedy(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database at all " * 500)
-    check_refusal(path, "file is not a database", "move the file away if it is damaged")
+    check_refusal(path, "ledger-failed", reason="file is not a database")
     path.unlink()
     ledger = Ledger(path)
     for number in range(200):
@@ -367,9 +366,9 @@ def test_a_damaged_file_is_named_with_its_remedy(tmp_path: Path) -> None:
     ledger.close()
     whole = path.read_bytes()
     path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
-    with pytest.raises(BackendError, match=r"malformed; .*move the file away") as refused:
+    with expect_error(BackendError, "ledger-failed", path=path) as caught:
         Ledger(path).find(["1"])
-    assert str(path) in str(refused.value)
+    assert "malformed" in str(caught.error.fields["reason"])
 
 
 @pytest.mark.parametrize("where", ["folder", "file above", "sealed"])
@@ -383,14 +382,14 @@ def test_a_place_where_no_ledger_can_be_is_named_with_its_remedy(
         path.parent.write_text("mine")
     else:
         path = Path("/proc/bestiary/ledger.sqlite")
-    check_refusal(path, "", "; ")
+    check_refusal(path, "ledger-failed" if where == "folder" else "ledger-unreachable")
 
 
 def test_one_process_at_a_time_sees_to_batches(ledger: Ledger, tmp_path: Path) -> None:
     again = Ledger(ledger.path)
     with (
         ledger.hold_batches(),
-        pytest.raises(BackendError, match="another process sees to its batches; wait for it"),
+        expect_error(HeldError, "batches-held", path=ledger.path),
         again.hold_batches(),
     ):
         pass

@@ -1,6 +1,6 @@
 """Providers: the real SDKs against a loopback server, and every way in which a call may fail.
 
-Run: python -m pytest tests/backend/test_providers.py
+Run: python -m pytest tests/llm/test_providers.py
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import anthropic.types
@@ -20,6 +21,7 @@ import openai.types.chat
 import pytest
 from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
 from pydantic import BaseModel
+from tests.expect import expect_error
 from tests.fakes.models import KEY, REFUSAL, Asked, Fault, ModelServer, count_tokens
 from tests.fakes.models import Provider as ProviderName
 from tests.llm.calls import (
@@ -32,7 +34,8 @@ from tests.llm.calls import (
     run,
 )
 
-from bestiary.llm.client import open_provider
+from bestiary.llm.client import LLMClient, LLMConfig, open_provider
+from bestiary.llm.ledger import UsageTag
 from bestiary.llm.provider import (
     AuthError,
     BatchItem,
@@ -479,8 +482,26 @@ def test_a_model_whose_key_is_not_there_is_denied_by_name(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, " ")
-    with pytest.raises(AuthError, match=f"^{MODEL}: .* has no {KEY_VARIABLE}; export it"):
+    with expect_error(AuthError, "key-missing", model=MODEL, variable=KEY_VARIABLE):
         open_provider(MODEL, make_model("openai", url))
+
+
+@EACH_PROVIDER
+def test_a_client_answers_plain_requests_without_a_workflow(
+    name: ProviderName,
+    server: ModelServer,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    config = LLMConfig({MODEL: make_model(name, url)}, tmp_path / "ledger.sqlite", "single")
+    requests = [make_request(name, text) for text in ("One?", "Two?")]
+    tag = UsageTag("mine", "greeting")
+    first = LLMClient(config).ask(requests, tag=tag)
+    assert all(isinstance(outcome, Answer) for outcome in first)
+    assert LLMClient(config).ask(requests, tag=tag) == first
+    assert server.statuses[200] == 2  # the second client replayed the ledger
 
 
 # The key
@@ -507,10 +528,10 @@ def test_no_error_repeats_the_key_that_a_server_repeats(
 def test_a_wrong_key_is_denied_and_not_shown(
     name: ProviderName, server: ModelServer, url: str
 ) -> None:
-    with pytest.raises(AuthError, match=r"401.* mend the key or the account") as failed:
+    with expect_error(AuthError, "access-refused", status=401) as caught:
         ask(name, url, key=OTHER_KEY)
     assert server.keys == {OTHER_KEY}
-    assert not any(OTHER_KEY in text for text in tell_all(failed.value))
+    assert not any(OTHER_KEY in text for text in tell_all(caught.error))
 
 
 @EACH_PROVIDER

@@ -1,6 +1,6 @@
 """Exchanges: several as one, what comes at the same time asked together, and one that asks nobody.
 
-Run: python -m pytest tests/backend/test_exchange.py
+Run: python -m pytest tests/llm/test_workflow.py
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def test_an_exchange_that_asks_nobody_is_finished_at_once() -> None:
 
 
 def test_nobody_is_there_to_ask_where_an_exchange_is_finished() -> None:
-    with pytest.raises(AssertionError, match=r"nobody is there to ask: \['replies'\]"):
+    with pytest.raises(AssertionError, match=r"no model to ask: \['replies'\]"):
         run_without_models(count_down("a", 1))
 
 

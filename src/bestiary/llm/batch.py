@@ -71,11 +71,11 @@ class BatchQueue:
 
 
 @dataclass
-class Pooled:
+class PendingRequest:
     """A request that waits for the next batch."""
 
     request: ModelRequest
-    purpose: UsageTag
+    tag: UsageTag
     outcome: asyncio.Future[Outcome]
     tries: int = 0
 
@@ -85,24 +85,24 @@ class BatchDispatcher:
 
     def __init__(
         self,
-        lines: Mapping[str, BatchQueue],
+        queues: Mapping[str, BatchQueue],
         ledger: Ledger,
         *,
         poll: PollPolicy,
         log: Callable[[str], None],
     ) -> None:
-        self._lines = lines
+        self._queues = queues
         self._ledger = ledger
         self._poll = poll
         self._log = log
-        self._pool: list[Pooled] = []
+        self._pool: list[PendingRequest] = []
         self._full = asyncio.Event()
         self._server = asyncio.create_task(self._serve())
 
-    async def ask(self, requests: Sequence[ModelRequest], purpose: UsageTag) -> list[Outcome]:
+    async def ask(self, requests: Sequence[ModelRequest], tag: UsageTag) -> list[Outcome]:
         """Answers that are committed, in order, or why there is none."""
         loop = asyncio.get_running_loop()
-        pooled = [Pooled(request, purpose, loop.create_future()) for request in requests]
+        pooled = [PendingRequest(request, tag, loop.create_future()) for request in requests]
         self._pool += pooled
         return list(await asyncio.gather(*(one.outcome for one in pooled)))
 
@@ -118,7 +118,7 @@ class BatchDispatcher:
     async def finish_open(self) -> None:
         """Go on with the batches that an earlier run left open."""
         for batch in self._ledger.list_open():
-            if batch.model in self._lines:
+            if batch.model in self._queues:
                 self._log(f"going on with a batch of {len(batch.items)} that was left open")
                 await self._finish(batch)
 
@@ -134,10 +134,10 @@ class BatchDispatcher:
                     for one in pool:
                         fail(one.outcome, error)
 
-    async def _ask_once(self, pool: Sequence[Pooled]) -> list[Pooled]:
+    async def _ask_once(self, pool: Sequence[PendingRequest]) -> list[PendingRequest]:
         """Put requests into batches and wait; what is worth another batch comes back."""
         batches: list[OpenBatch] = []
-        sent: list[Pooled] = []
+        sent: list[PendingRequest] = []
         for group in self._divide(pool):
             batch = await self._submit(group)
             if batch is not None:
@@ -153,18 +153,18 @@ class BatchDispatcher:
         left = {id(one) for one in pool} - {id(one) for one in sent}
         return [*self._resolve(sent, said), *(one for one in pool if id(one) in left)]
 
-    def _divide(self, pool: Sequence[Pooled]) -> Iterator[list[Pooled]]:
+    def _divide(self, pool: Sequence[PendingRequest]) -> Iterator[list[PendingRequest]]:
         """Groups of one model each, as large as a batch may be.
 
         Those with one beginning stand together, which is likelier then to be found in a cache.
         """
         ordered = sorted(pool, key=lambda one: one.request.system)
-        for name, line in self._lines.items():
-            group: list[Pooled] = []
+        for name, queue in self._queues.items():
+            group: list[PendingRequest] = []
             size = 0
             for one in (one for one in ordered if one.request.model == name):
                 if group and (
-                    len(group) == line.most_requests or size + one.request.size > line.most_bytes
+                    len(group) == queue.most_requests or size + one.request.size > queue.most_bytes
                 ):
                     yield group
                     group, size = [], 0
@@ -173,7 +173,9 @@ class BatchDispatcher:
             if group:
                 yield group
 
-    def _resolve(self, sent: Sequence[Pooled], said: Mapping[str, str]) -> Iterator[Pooled]:
+    def _resolve(
+        self, sent: Sequence[PendingRequest], said: Mapping[str, str]
+    ) -> Iterator[PendingRequest]:
         """Hand answers out; give back what has none and may still get one."""
         answers = self._ledger.find(one.request.key for one in sent)
         for one in sent:
@@ -188,19 +190,19 @@ class BatchDispatcher:
 
     # One batch, from its intent to its results
 
-    async def _submit(self, group: Sequence[Pooled]) -> OpenBatch | None:
+    async def _submit(self, group: Sequence[PendingRequest]) -> OpenBatch | None:
         """Write a batch down and start it; None where the budget has no room for any of it."""
-        line = self._lines[group[0].request.model]
+        queue = self._queues[group[0].request.model]
         name = secrets.token_hex(8)
         entries = [
             BatchEntry(
                 f"{name}-{number}",
                 one.request.key,
-                Reservation(one.purpose, line.name, line.price.bound(one.request), "batch"),
+                Reservation(one.tag, queue.name, queue.price.bound(one.request), "batch"),
             )
             for number, one in enumerate(group)
         ]
-        batch = self._ledger.intend(name, line.name, entries)
+        batch = self._ledger.intend(name, queue.name, entries)
         if batch is None:
             return None
         items = [
@@ -208,79 +210,82 @@ class BatchDispatcher:
             for entry, one in zip(entries, group, strict=True)
             if entry.custom_id in batch.items
         ]
-        remote = await self._start(line, batch, items)
+        remote = await self._start(queue, batch, items)
         self._ledger.name_batch(name, remote)
-        self._log(f"batch {remote}: {len(items)} requests to {line.name}")
+        self._log(f"batch {remote}: {len(items)} requests to {queue.name}")
         return replace(batch, remote=remote)
 
-    async def _start(self, line: BatchQueue, batch: OpenBatch, items: Sequence[BatchItem]) -> str:
+    async def _start(self, queue: BatchQueue, batch: OpenBatch, items: Sequence[BatchItem]) -> str:
         """Submit until it is known how the provider calls it."""
 
         async def submit() -> str:
             try:
-                return (await line.provider.submit(items, name=batch.name)).id
+                return (await queue.provider.submit(items, name=batch.name)).id
             except ResponseLost:
-                found = await self._adopt(line, batch)
+                found = await self._adopt(queue, batch)
                 if found is None:
                     raise
                 return found
 
         try:
-            return await self._insist(line, submit)
+            return await self._retry(queue, submit)
         except (InvalidRequest, NotFound) as fault:
             self._ledger.close_batch(batch.name, unbilled=list_spends(batch))
             raise BackendError(
-                f"{line.name}: its provider takes no batch: {fault}; ask one by one with "
-                "--mode single"
+                f"{queue.name}: the provider refused the batch: {fault}",
+                "send single requests with --mode single",
+                code="batch-refused",
+                model=queue.name,
+                reason=str(fault),
             ) from None
 
-    async def _adopt(self, line: BatchQueue, batch: OpenBatch) -> str | None:
+    async def _adopt(self, queue: BatchQueue, batch: OpenBatch) -> str | None:
         """How the provider calls a batch that may have been submitted; None where it was not."""
         for wait in (0.0, batch.begun + self._poll.hidden - time.time()):
             await asyncio.sleep(max(0.0, wait))
             known = self._ledger.list_remotes()
-            for state in await self._insist(line, partial(self._list_since, line, batch)):
-                if state.id not in known and await self._is_ours(line, state, batch):
+            for state in await self._retry(queue, partial(self._list_since, queue, batch)):
+                if state.id not in known and await self._is_ours(queue, state, batch):
                     return state.id
         return None
 
-    async def _list_since(self, line: BatchQueue, batch: OpenBatch) -> list[BatchState]:
+    async def _list_since(self, queue: BatchQueue, batch: OpenBatch) -> list[BatchState]:
         found = []
-        async for state in line.provider.list_batches():
+        async for state in queue.provider.list_batches():
             if state.created < batch.begun - self._poll.skew:
                 break
             found.append(state)
         return found
 
-    async def _is_ours(self, line: BatchQueue, state: BatchState, batch: OpenBatch) -> bool:
+    async def _is_ours(self, queue: BatchQueue, state: BatchState, batch: OpenBatch) -> bool:
         """Whether a batch is this one: by its name, or else by what stands in its results."""
         if state.name is not None or state.total != len(batch.items):
             return state.name == batch.name
-        if await self._wait(line, state.id, since=batch.begun) is None:
+        if await self._wait(queue, state.id, since=batch.begun) is None:
             return False
 
         async def peek() -> bool:
-            async for row in line.provider.read_results(state.id):
+            async for row in queue.provider.read_results(state.id):
                 return row.custom_id in batch.items
             return False
 
-        return await self._insist(line, peek)
+        return await self._retry(queue, peek)
 
     async def _finish(self, batch: OpenBatch) -> dict[str, str]:
         """See a batch through; gives what is to be said of each key that has no answer."""
-        line = self._lines[batch.model]
-        remote = batch.remote or await self._adopt(line, batch)
+        queue = self._queues[batch.model]
+        remote = batch.remote or await self._adopt(queue, batch)
         if remote is None:
             self._ledger.close_batch(batch.name, unbilled=list_spends(batch))
             return {}
         if batch.remote is None:
             self._ledger.name_batch(batch.name, remote)
-        state = await self._wait(line, remote, since=batch.begun)
+        state = await self._wait(queue, remote, since=batch.begun)
         if state is None:  # whether it was billed nobody knows, so that what is reserved stays
             self._ledger.close_batch(batch.name)
             return {key: f"{remote} is not known" for key, _ in batch.items.values()}
         try:
-            said = await self._collect_all(line, batch, remote)
+            said = await self._collect_all(queue, batch, remote)
         except (NotFound, InvalidRequest) as fault:  # whether they were billed nobody knows either
             self._ledger.close_batch(batch.name)
             return {key: str(fault) for key, _ in batch.items.values()}
@@ -291,13 +296,13 @@ class BatchDispatcher:
             said = {key: state.said for key, _ in batch.items.values()}
         return said
 
-    async def _wait(self, line: BatchQueue, remote: str, *, since: float) -> BatchState | None:
+    async def _wait(self, queue: BatchQueue, remote: str, *, since: float) -> BatchState | None:
         """The batch once it has ended; None where the provider does not know it any more."""
         pause = self._poll.poll
         told = -1
         while True:
             try:
-                state = await self._insist(line, partial(line.provider.look, remote))
+                state = await self._retry(queue, partial(queue.provider.look, remote))
             except NotFound:
                 if time.time() > since + self._poll.hidden:
                     return None
@@ -310,36 +315,38 @@ class BatchDispatcher:
             await asyncio.sleep(pause)
             pause = min(1.5 * pause, self._poll.longest_poll)
 
-    async def _collect_all(self, line: BatchQueue, batch: OpenBatch, remote: str) -> dict[str, str]:
+    async def _collect_all(
+        self, queue: BatchQueue, batch: OpenBatch, remote: str
+    ) -> dict[str, str]:
         """Commit every result; gives what is said of the keys that have no answer.
 
         Where items are missing a file may have come back short, and is read again.
         """
-        fates: dict[str, str] = {}
+        faults: dict[str, str] = {}
         for _ in range(TRIES):
-            fates = await self._insist(line, partial(self._collect, line, batch, remote))
-            if len(fates) == len(batch.items):
+            faults = await self._retry(queue, partial(self._collect, queue, batch, remote))
+            if len(faults) == len(batch.items):
                 break
-        return {key: fault for key, fault in fates.items() if fault}
+        return {key: fault for key, fault in faults.items() if fault}
 
-    async def _collect(self, line: BatchQueue, batch: OpenBatch, remote: str) -> dict[str, str]:
+    async def _collect(self, queue: BatchQueue, batch: OpenBatch, remote: str) -> dict[str, str]:
         """Commit the results that come; gives the fault of each key, empty for an answer."""
-        fates: dict[str, str] = {}
+        faults: dict[str, str] = {}
         found: list[Settlement] = []
-        async for row in line.provider.read_results(remote):
+        async for row in queue.provider.read_results(remote):
             if row.custom_id not in batch.items:
                 continue
             key, spend = batch.items[row.custom_id]
-            fates[key] = row.fault
+            faults[key] = row.fault
             if row.fault != "unreadable":  # which may be billed, so that its reservation stays
-                found.append(settle_result(row, line.price, key, spend))
+                found.append(settle_result(row, queue.price, key, spend))
             if len(found) == CHUNK:
                 self._ledger.write([], found)
                 found = []
         self._ledger.write([], found)
-        return fates
+        return faults
 
-    async def _insist(self, line: BatchQueue, call: Callable[[], Awaitable[T]]) -> T:
+    async def _retry(self, queue: BatchQueue, call: Callable[[], Awaitable[T]]) -> T:
         """Call again where the provider is away or unwell, for a while."""
         started, tries = time.monotonic(), 0
         while True:
@@ -351,8 +358,11 @@ class BatchDispatcher:
                 away = time.monotonic() - started
                 if away > PATIENCE_SECONDS:
                     raise BackendError(
-                        f"{line.name}: its batches were out of reach for {away:.0f} seconds "
-                        f"({fault}); run the same command again: it goes on with them"
+                        f"{queue.name}: batches unreachable for {away:.0f} s ({fault})",
+                        "run the same command again; it resumes the open batches",
+                        code="batches-unreachable",
+                        model=queue.name,
+                        seconds=away,
                     ) from None
                 tries += 1
                 await asyncio.sleep(choose_pause(min(tries, 6), fault.retry_after))

@@ -1,47 +1,65 @@
-"""A language backend at work: its ledger, its providers, and one caller for every exchange."""
+"""The client: runs workflows or plain requests with a ledger, rate limits and a budget."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from bestiary.errors import BestiaryError
 from bestiary.llm.batch import BatchDispatcher, BatchQueue, PollPolicy
-from bestiary.llm.ledger import HeldError, Ledger
+from bestiary.llm.ledger import HeldError, Ledger, UsageTag
 from bestiary.llm.limiter import Limiter
 from bestiary.llm.models import LanguageModel
 from bestiary.llm.online import LedgerWriter, ModelQueue, OnlineDispatcher
 from bestiary.llm.price import PICO, read_price, show_dollars
 from bestiary.llm.provider import AuthError, Provider
-from bestiary.llm.workflow import Caller, Job, JobResult, Meter, Scheduler
+from bestiary.llm.request import ModelRequest, Outcome
+from bestiary.llm.workflow import (
+    Dispatcher,
+    Job,
+    JobResult,
+    Meter,
+    RequestGroup,
+    Scheduler,
+    Workflow,
+)
 
 T = TypeVar("T")
 Mode = Literal["single", "batch"]
 AT_ONCE: Mapping[Mode, int] = {"single": 32, "batch": 1000}
-"""Corpora that are written at the same time: enough to keep the servers busy."""
+"""Workflows that run at the same time: enough to keep the servers busy."""
 HEARTBEAT_SECONDS = 1.0
 MEGABYTE = 10**6
 
 
 @dataclass(frozen=True)
 class LLMConfig:
-    """How language models are asked."""
+    """The models, the ledger and the limits of a client."""
 
     models: Mapping[str, LanguageModel]
-    """By the name that requests give."""
+    """By the name that requests use."""
     ledger: Path
     mode: Mode
     budget: float | None = None
-    """US dollars over everything that the ledger holds."""
+    """Spending cap in US dollars over everything the ledger holds; None for no cap."""
     poll: PollPolicy = field(default_factory=PollPolicy)
     log: Callable[[str], None] = lambda line: None
-    """Hears what becomes of batches."""
+    """Receives one line for each change of a batch."""
 
 
 class LLMClient:
@@ -73,6 +91,18 @@ class LLMClient:
             finally:
                 loop.run(results.aclose())
 
+    def ask(self, requests: Sequence[ModelRequest], *, tag: UsageTag) -> list[Outcome]:
+        """Send requests that do not depend on each other; return their outcomes in order.
+
+        The ledger accounts them to `tag`, and answers those it already holds for free. Raises
+        BackendError if the budget, the ledger or a server ends the run.
+        """
+        job = Job(tag.behavior, tag.behavior, _ask_once(RequestGroup(tag.stage, requests)))
+        (result,) = self.run([job])
+        if isinstance(result.value, BestiaryError):
+            raise result.value
+        return result.value
+
     def describe(self) -> str:
         """Requests and tokens a second, and the money spent and left."""
         if self._ledger is None:
@@ -96,12 +126,14 @@ class LLMClient:
             providers = {name: open_provider(name, model) for name, model in config.models.items()}
             for provider in providers.values():
                 stack.push_async_callback(provider.close)
-            caller = await self._open_caller(stack, ledger, providers)
+            dispatcher = await self._open_dispatcher(stack, ledger, providers)
             self._ledger, self._started = ledger, time.monotonic()
             stack.callback(self._forget_ledger)
-            beating = asyncio.create_task(_beat(heartbeat))
-            stack.callback(beating.cancel)
-            scheduler = Scheduler(ledger, caller, at_once=AT_ONCE[config.mode], meter=self._meter)
+            heartbeats = asyncio.create_task(_call_repeatedly(heartbeat))
+            stack.callback(heartbeats.cancel)
+            scheduler = Scheduler(
+                ledger, dispatcher, at_once=AT_ONCE[config.mode], meter=self._meter
+            )
             async with aclosing(scheduler.run(jobs)) as results:
                 async for result in results:
                     yield result
@@ -109,14 +141,14 @@ class LLMClient:
     def _forget_ledger(self) -> None:
         self._ledger = None
 
-    async def _open_caller(
+    async def _open_dispatcher(
         self, stack: AsyncExitStack, ledger: Ledger, providers: Mapping[str, Provider]
-    ) -> Caller:
-        """The caller of the mode; batches that an earlier run left open are seen through first."""
+    ) -> Dispatcher:
+        """The dispatcher of the mode, once batches that an earlier run left open are finished."""
         if self._config.mode == "batch":
             return await self._open_batches(stack, ledger, providers)
         if ledger.list_open():
-            with suppress(HeldError):  # whoever holds them sees them through
+            with suppress(HeldError):  # the process that holds them finishes them
                 await self._open_batches(stack, ledger, providers)
         singles = OnlineDispatcher(
             {name: self._queue(name, providers[name]) for name in providers}, LedgerWriter(ledger)
@@ -154,19 +186,24 @@ class LLMClient:
         )
 
 
+def _ask_once(group: RequestGroup) -> Workflow[list[Outcome]]:
+    (outcomes,) = yield [group]
+    return outcomes
+
+
 async def _next(results: AsyncIterator[JobResult[T]]) -> JobResult[T] | None:
     """The next result; None at the end."""
     return await anext(results, None)
 
 
-async def _beat(heartbeat: Callable[[], None]) -> None:
+async def _call_repeatedly(heartbeat: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_SECONDS)
         heartbeat()
 
 
 def open_provider(name: str, model: LanguageModel) -> Provider:
-    """Reach a model; raises AuthError where its key is not in the environment."""
+    """Open a model's provider; raises AuthError if its key is not in the environment."""
     key = read_key(name, model)
     if model.provider == "anthropic":
         from bestiary.llm.anthropic import AnthropicProvider
@@ -178,13 +215,16 @@ def open_provider(name: str, model: LanguageModel) -> Provider:
 
 
 def read_key(name: str, model: LanguageModel) -> str:
-    """The key of a model's server, from the environment alone."""
+    """The key of a model's server, read from the environment only."""
     if model.key is None:
-        return "none"  # the SDKs insist on one
+        return "none"  # the SDKs require one
     key = os.environ.get(model.key, "").strip()
     if not key:
         raise AuthError(
-            f"{name}: the environment has no {model.key}; export it, or choose a model that wants "
-            "no key"
+            f"{name}: the environment variable {model.key} is not set",
+            "export it, or choose a model that needs no key",
+            code="key-missing",
+            model=name,
+            variable=model.key,
         )
     return key

@@ -153,8 +153,8 @@ class Ledger:
     def __init__(self, path: Path, *, budget: int | None = None) -> None:
         self.path = path
         self.budget = budget
-        self._failure = ""
-        """Why a transaction was lost, of the first that was."""
+        self._failure: BackendError | None = None
+        """The error of the first transaction that was lost."""
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -168,8 +168,12 @@ class Ledger:
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
             elif version != VERSION:
                 raise BackendError(
-                    f"{path}: is of version {version}, and this bestiary knows {VERSION}; use the "
-                    "one that wrote it, or another file with --ledger"
+                    f"{path}: the ledger has version {version}; this version of bestiary reads "
+                    f"version {VERSION}",
+                    "use the version of bestiary that wrote it, or another file with --ledger",
+                    code="ledger-version",
+                    path=path,
+                    version=version,
                 )
 
     def _write_ahead(self) -> None:
@@ -190,21 +194,32 @@ class Ledger:
             yield
         except OSError as cause:
             raise BackendError(
-                f"{self.path}: {cause.strerror}; choose another place with --ledger"
+                f"{self.path}: {cause.strerror}",
+                "choose another path with --ledger",
+                code="ledger-unreachable",
+                path=self.path,
+                reason=cause.strerror,
             ) from cause
         except sqlite3.Error as cause:
-            raise BackendError(self._explain(cause)) from cause
+            raise self._explain(cause) from cause
 
-    def _explain(self, cause: sqlite3.Error) -> str:
+    def _explain(self, cause: sqlite3.Error) -> BackendError:
         if read_name(cause) in FULL:
             free = shutil.disk_usage(self.path.parent).free // 2**20
-            return (
-                f"{self.path}: the disk is full ({free} MiB free); free some space and run the "
-                "same command again: what was committed is kept"
+            return BackendError(
+                f"{self.path}: the disk is full ({free} MiB free)",
+                "free some space and run the same command again; everything committed is kept",
+                code="disk-full",
+                path=self.path,
+                free_mib=free,
             )
-        return (
-            f"{self.path}: {cause}; see to its disk, or move the file away if it is damaged: what "
-            "it holds of answers would then be asked, and paid, again"
+        return BackendError(
+            f"{self.path}: SQLite cannot use the ledger: {cause}",
+            "check the disk; if the file is damaged, move it away (its answers are then requested "
+            "and paid for again)",
+            code="ledger-failed",
+            path=self.path,
+            reason=str(cause),
         )
 
     @contextmanager
@@ -252,9 +267,9 @@ class Ledger:
         with self._transaction():
             for settlement in settlements:
                 self._settle(settlement)
-            if not (reservations and self._failure):
+            if self._failure is None or not reservations:
                 return [self._reserve(reservation) for reservation in reservations]
-        raise BackendError(self._failure)
+        raise self._failure
 
     def _reserve(self, one: Reservation) -> int | None:
         room = "" if self.budget is None else " WHERE taken + :pico <= :budget"
@@ -296,7 +311,7 @@ class Ledger:
         None, and nothing is written, where it has no room for LEAST of them.
         """
         if self._failure:
-            raise BackendError(self._failure)
+            raise self._failure
         begun = time.time()
         with self._transaction():
             room = self._count_affordable(entries)
@@ -335,8 +350,11 @@ class Ledger:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as cause:
                 raise HeldError(
-                    f"{self.path}: another process sees to its batches; wait for it, ask one by "
-                    "one with --mode single, or use another ledger with --ledger"
+                    f"{self.path}: another process is handling this ledger's batches",
+                    "wait for it, send single requests with --mode single, or use another ledger "
+                    "with --ledger",
+                    code="batches-held",
+                    path=self.path,
                 ) from cause
             yield
 
@@ -405,7 +423,12 @@ class Ledger:
 def read_spent(path: Path) -> list[Spent]:
     """What a ledger holds; raises BackendError where there is none."""
     if not path.is_file():
-        raise BackendError(f"{path}: there is no ledger; name another with --ledger or --out")
+        raise BackendError(
+            f"{path}: no such ledger",
+            "pass its path with --ledger or --out",
+            code="ledger-missing",
+            path=path,
+        )
     ledger = Ledger(path)
     try:
         return ledger.list_spent()

@@ -43,8 +43,11 @@ class BudgetError(BackendError):
 
     def __init__(self, ledger: Ledger, wanted: str = "another request") -> None:
         super().__init__(
-            f"{ledger.path}: the budget has no room for {wanted}; give more with --budget: "
-            "what was answered is kept, and the same command goes on"
+            f"{ledger.path}: the budget has no room for {wanted}",
+            "raise it with --budget and run the same command again; all answers are kept",
+            code="budget-exhausted",
+            path=ledger.path,
+            wanted=wanted,
         )
 
 
@@ -116,7 +119,7 @@ class Call:
     """A request on its way to an answer."""
 
     request: ModelRequest
-    purpose: UsageTag
+    tag: UsageTag
     outcome: asyncio.Future[Outcome]
     tries: int = 0
 
@@ -129,7 +132,7 @@ class ModelQueue:
     provider: Provider
     price: Price
     limiter: Limiter
-    missed: float | None = None
+    unreached_since: float | None = None
     """Since when nobody is reached; None while somebody is."""
     waiting: deque[Call] = field(default_factory=deque)
     more: asyncio.Event = field(default_factory=asyncio.Event)
@@ -140,7 +143,7 @@ class ModelQueue:
     not find it in the cache, and each would pay for writing it there."""
 
     def add(self, call: Call) -> None:
-        """Let a call stand in line; one whose beginning is on its way already waits for that."""
+        """Let a call stand in queue; one whose beginning is on its way already waits for that."""
         beginning = call.request.system
         if call.request.shared and not self._is_cached(beginning):
             if beginning in self._held:
@@ -151,7 +154,7 @@ class ModelQueue:
         self.more.set()
 
     def finish(self, call: Call, *, answered: bool) -> None:
-        """Hear that a call is over; those that waited for it stand in line now."""
+        """Hear that a call is over; those that waited for it stand in queue now."""
         beginning = call.request.system
         if call.request.shared:
             if answered:
@@ -167,18 +170,18 @@ class ModelQueue:
 class OnlineDispatcher:
     """Asks requests one by one, many at once."""
 
-    def __init__(self, lines: Mapping[str, ModelQueue], clerk: LedgerWriter) -> None:
-        self._lines = lines
-        self._clerk = clerk
+    def __init__(self, queues: Mapping[str, ModelQueue], writer: LedgerWriter) -> None:
+        self._queues = queues
+        self._writer = writer
         self._tasks: set[asyncio.Task[None]] = set()
-        self._servers = [asyncio.create_task(self._serve(line)) for line in lines.values()]
+        self._servers = [asyncio.create_task(self._serve(queue)) for queue in queues.values()]
 
-    async def ask(self, requests: Sequence[ModelRequest], purpose: UsageTag) -> list[Outcome]:
+    async def ask(self, requests: Sequence[ModelRequest], tag: UsageTag) -> list[Outcome]:
         """Answers that are committed, in order, or why there is none."""
         loop = asyncio.get_running_loop()
-        calls = [Call(request, purpose, loop.create_future()) for request in requests]
+        calls = [Call(request, tag, loop.create_future()) for request in requests]
         for call in calls:
-            self._lines[call.request.model].add(call)
+            self._queues[call.request.model].add(call)
         outcomes = await asyncio.gather(*(call.outcome for call in calls), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -194,83 +197,92 @@ class OnlineDispatcher:
             task.cancel()
         await asyncio.gather(*self._servers, *self._tasks, return_exceptions=True)
 
-    async def _serve(self, line: ModelQueue) -> None:
+    async def _serve(self, queue: ModelQueue) -> None:
         """Let one call in after another, as the window has room."""
         while True:
-            while not line.waiting:
-                line.more.clear()
-                await line.more.wait()
-            ticket = await line.limiter.enter()
-            task = asyncio.create_task(self._call(line, line.waiting.popleft(), ticket))
+            while not queue.waiting:
+                queue.more.clear()
+                await queue.more.wait()
+            ticket = await queue.limiter.enter()
+            task = asyncio.create_task(self._call(queue, queue.waiting.popleft(), ticket))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _call(self, line: ModelQueue, call: Call, ticket: Ticket) -> None:
-        """One call; where another is worth it, it stands in line again, first."""
+    async def _call(self, queue: ModelQueue, call: Call, ticket: Ticket) -> None:
+        """One call; where another is worth it, it stands in queue again, first."""
         try:
-            pause = await self._try(line, call, ticket)
+            pause = await self._try(queue, call, ticket)
         except Exception as error:  # whatever it is: somebody waits for the outcome
             fail(call.outcome, error)
-            line.finish(call, answered=False)
+            queue.finish(call, answered=False)
             return
         if pause is None:
-            line.finish(call, answered=isinstance(call.outcome.result(), Answer))
+            queue.finish(call, answered=isinstance(call.outcome.result(), Answer))
         else:
             await asyncio.sleep(pause)
-            line.waiting.appendleft(call)
-            line.more.set()
+            queue.waiting.appendleft(call)
+            queue.more.set()
 
-    async def _try(self, line: ModelQueue, call: Call, ticket: Ticket) -> float | None:
+    async def _try(self, queue: ModelQueue, call: Call, ticket: Ticket) -> float | None:
         """Ask once; None where that settled it, else the seconds before the next time."""
-        bound = line.price.bound(call.request)
+        bound = queue.price.bound(call.request)
         try:
-            spend = await self._clerk.reserve(Reservation(call.purpose, line.name, bound))
+            spend = await self._writer.reserve(Reservation(call.tag, queue.name, bound))
             try:
-                answer = await line.provider.ask(call.request)
+                answer = await queue.provider.ask(call.request)
             except ProviderFault as fault:
-                return await self._excuse(line, call, ticket, spend, fault)
+                return await self._handle_fault(queue, call, ticket, spend, fault)
             except AuthError:
-                await self._clerk.settle(Settlement(spend))
+                await self._writer.settle(Settlement(spend))
                 raise
-            line.missed = None
-            line.limiter.answered(ticket)
+            queue.unreached_since = None
+            queue.limiter.answered(ticket)
         finally:
-            line.limiter.leave()
-        bill = line.price.bill(answer.usage)
-        await self._clerk.settle(Settlement(spend, bill, call.request.key, answer))
+            queue.limiter.leave()
+        bill = queue.price.bill(answer.usage)
+        await self._writer.settle(Settlement(spend, bill, call.request.key, answer))
         call.outcome.set_result(answer)
         return None
 
-    async def _excuse(
-        self, line: ModelQueue, call: Call, ticket: Ticket, spend: int, fault: ProviderFault
+    async def _handle_fault(
+        self, queue: ModelQueue, call: Call, ticket: Ticket, spend: int, fault: ProviderFault
     ) -> float | None:
-        """What a fault means for its reservation, its line and its next try."""
+        """What a fault means for its reservation, its queue and its next try."""
         if fault.billed:
-            self._clerk.forget()
+            self._writer.forget()
         else:
-            await self._clerk.settle(Settlement(spend))
+            await self._writer.settle(Settlement(spend))
         if isinstance(fault, ConnectionFailed):
-            return self._wait_for(line, fault)
-        line.missed = None
+            return self._pause_unreached(queue, fault)
+        queue.unreached_since = None
         if isinstance(fault, RateLimited):
-            line.limiter.refused(ticket, retry_after=fault.retry_after)
+            queue.limiter.refused(ticket, retry_after=fault.retry_after)
             return 0.0
         if isinstance(fault, NotFound):
-            raise AuthError(f"{line.name}: {fault}; mend its name or its url in the file of models")
+            raise AuthError(
+                f"{queue.name}: the server does not know this model: {fault}",
+                "correct its name or url in the model file",
+                code="model-unknown",
+                model=queue.name,
+            )
         call.tries += 1
         if isinstance(fault, InvalidRequest) or call.tries == TRIES:
             call.outcome.set_result(Unanswered(reason=str(fault)))
             return None
         return choose_pause(call.tries, fault.retry_after)
 
-    def _wait_for(self, line: ModelQueue, fault: ConnectionFailed) -> float:
+    def _pause_unreached(self, queue: ModelQueue, fault: ConnectionFailed) -> float:
         now = time.monotonic()
-        line.missed = now if line.missed is None else line.missed
-        away = now - line.missed
+        queue.unreached_since = now if queue.unreached_since is None else queue.unreached_since
+        away = now - queue.unreached_since
         if away > PATIENCE_SECONDS:
             raise BackendError(
-                f"{line.name}: nobody was reached for {away:.0f} seconds ({fault}); look at the "
-                "network and the url, and run the same command again: what was answered is kept"
+                f"{queue.name}: server unreachable for {away:.0f} s ({fault})",
+                "check the network and the url, and run the same command again; all answers are "
+                "kept",
+                code="server-unreachable",
+                model=queue.name,
+                seconds=away,
             )
         return choose_pause(3, None)
 

@@ -64,7 +64,12 @@ def hide(text: str, key: str) -> str:
 def read_status(status: int, said: str, headers: Mapping[str, str]) -> Exception:
     """The fault that a status stands for."""
     if status in (401, 402, 403) or any(phrase in said for phrase in SPENT):
-        return AuthError(f"{said}; mend the key or the account, and run the same command again")
+        return AuthError(
+            f"the provider refused access: {said}",
+            "fix the key or the account, and run the same command again",
+            code="access-refused",
+            status=status,
+        )
     kinds = {429: RateLimited, 404: NotFound, 408: ServerError, 409: ServerError}
     kind = kinds.get(status, ServerError if status >= 500 else InvalidRequest)
     fault = kind(said)

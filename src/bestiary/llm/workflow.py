@@ -1,8 +1,8 @@
-"""Work that asks language models as it goes, and what carries the questions there and back.
+"""Workflows that query language models, and the scheduler that runs many of them at once.
 
-An exchange is a generator: it yields what it asks, is sent the outcomes, and returns what it came
-to. It knows nothing of rates, batches, money or other exchanges, and a rerun that finds every
-answer in the ledger takes the same way without asking anybody.
+A workflow is a generator: it yields request groups, receives their outcomes, and returns its
+result. It knows nothing of rate limits, batches, costs or other workflows, and a rerun that finds
+every answer in the ledger takes the same path without sending a request.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RequestGroup:
-    """Requests of one stage, which do not wait for each other."""
+    """Requests of one stage that do not depend on each other."""
 
     stage: str
     requests: Sequence[ModelRequest]
 
 
 Outcomes = list[list[Outcome]]
-"""Of each ask, one a request."""
+"""For each group, one outcome per request."""
 Workflow = Generator[list[RequestGroup], Outcomes, T]
 
 
@@ -48,41 +48,41 @@ class Job(Generic[T]):
     name: str
     """Identifies it among its results."""
     behavior: str
-    """What its requests are accounted to."""
+    """The behavior its requests are accounted to."""
     workflow: Workflow[T]
 
 
 class JobResult(NamedTuple, Generic[T]):
-    """What a job came to: its workflow's result, or the error that ended it."""
+    """The result of a job's workflow, or the error that ended it."""
 
     name: str
     value: T | BestiaryError
 
 
-class Caller(Protocol):
-    """Asks requests that no answer is there for."""
+class Dispatcher(Protocol):
+    """Sends requests that the ledger has no answer for."""
 
-    async def ask(self, requests: Sequence[ModelRequest], purpose: UsageTag) -> list[Outcome]:
-        """Outcomes in order; an answer is committed by then."""
+    async def ask(self, requests: Sequence[ModelRequest], tag: UsageTag) -> list[Outcome]:
+        """Outcomes in order; answers are committed to the ledger before they are returned."""
         ...
 
     def flush(self) -> None:
-        """Hear that everybody waits for an answer, so that no further request will come."""
+        """Every workflow waits for an answer: no further request will come until one arrives."""
         ...
 
 
-def run_without_models(exchange: Workflow[T]) -> T:
-    """The result of an exchange that asks nobody."""
+def run_without_models(workflow: Workflow[T]) -> T:
+    """The result of a workflow that sends no request; raises AssertionError if it sends one."""
     try:
-        asked = next(exchange)
+        groups = next(workflow)
     except StopIteration as end:
         result: T = end.value
         return result
-    raise AssertionError(f"nobody is there to ask: {[ask.stage for ask in asked]}")
+    raise AssertionError(f"no model to ask: {[group.stage for group in groups]}")
 
 
 class LocalRunner:
-    """Runs workflows that ask no model, one after another."""
+    """Runs workflows that send no requests, one after another."""
 
     def run(
         self, jobs: Iterable[Job[T]], *, heartbeat: Callable[[], None] = lambda: None
@@ -92,26 +92,25 @@ class LocalRunner:
             yield JobResult(job.name, attempt(partial(run_without_models, job.workflow)))
 
     def describe(self) -> str:
-        """Nothing is paid."""
+        """Empty: local work costs nothing."""
         return ""
 
 
-def join(exchanges: Sequence[Workflow[T]]) -> Workflow[list[T]]:
-    """Several exchanges as one: what they ask at the same time is asked together."""
+def join(workflows: Sequence[Workflow[T]]) -> Workflow[list[T]]:
+    """Several workflows as one, which sends their concurrent requests together."""
     results: dict[int, T] = {}
-    told: dict[int, Outcomes | None] = dict.fromkeys(range(len(exchanges)))
+    received: dict[int, Outcomes | None] = dict.fromkeys(range(len(workflows)))
     while True:
-        asked: dict[int, list[RequestGroup]] = {}
-        for number, outcomes in told.items():
+        sent: dict[int, list[RequestGroup]] = {}
+        for number, outcomes in received.items():
             try:
-                asked[number] = exchanges[number].send(outcomes)  # type: ignore[arg-type]
+                sent[number] = workflows[number].send(outcomes)  # type: ignore[arg-type]
             except StopIteration as end:
                 results[number] = end.value
-        if not asked:
-            return [results[number] for number in range(len(exchanges))]
-        found = yield [ask for asks in asked.values() for ask in asks]
-        share = iter(found)
-        told = {number: [next(share) for _ in asks] for number, asks in asked.items()}
+        if not sent:
+            return [results[number] for number in range(len(workflows))]
+        found = iter((yield [group for groups in sent.values() for group in groups]))
+        received = {number: [next(found) for _ in groups] for number, groups in sent.items()}
 
 
 class _Returned(NamedTuple):
@@ -130,21 +129,23 @@ def _advance(workflow: Workflow[T], outcomes: Outcomes | None) -> list[RequestGr
 
 @dataclass
 class Meter:
-    """What has been asked and answered in this run."""
+    """Answers and tokens received in this run."""
 
     answered: int = 0
     tokens: int = 0
 
 
 class Scheduler:
-    """Carries many exchanges at once: answers of before from the ledger, others from a caller."""
+    """Runs many workflows at once; requests the ledger cannot answer go to a dispatcher."""
 
-    def __init__(self, ledger: Ledger, caller: Caller, *, at_once: int, meter: Meter) -> None:
+    def __init__(
+        self, ledger: Ledger, dispatcher: Dispatcher, *, at_once: int, meter: Meter
+    ) -> None:
         self._ledger = ledger
-        self._caller = caller
+        self._dispatcher = dispatcher
         self._at_once = at_once
         self._meter = meter
-        self._flying: dict[str, asyncio.Future[Outcome]] = {}
+        self._in_flight: dict[str, asyncio.Future[Outcome]] = {}
         self._alive = self._waiting = 0
 
     async def run(self, jobs: Iterable[Job[T]]) -> AsyncGenerator[JobResult[T], None]:
@@ -194,41 +195,41 @@ class Scheduler:
             finally:
                 self._waiting -= 1
 
-    async def _answer(self, ask: RequestGroup, behavior: str) -> list[Outcome]:
-        """Outcomes of requests, of which each is asked once however many exchanges want it."""
-        purpose = UsageTag(behavior, ask.stage)
-        keys = [request.key for request in ask.requests]
+    async def _answer(self, group: RequestGroup, behavior: str) -> list[Outcome]:
+        """Outcomes of a group; a request that several workflows share is sent once."""
+        tag = UsageTag(behavior, group.stage)
+        keys = [request.key for request in group.requests]
         found: dict[str, Outcome] = {**self._ledger.find(keys)}
-        self._count_replays(purpose, ask, found)
-        wanted = {r.key: r for r in ask.requests if r.key not in found}
-        theirs = {key: self._flying[key] for key in wanted if key in self._flying}
-        found |= await self._ask([r for key, r in wanted.items() if key not in theirs], purpose)
+        self._count_replays(tag, group, found)
+        wanted = {r.key: r for r in group.requests if r.key not in found}
+        theirs = {key: self._in_flight[key] for key in wanted if key in self._in_flight}
+        found |= await self._ask([r for key, r in wanted.items() if key not in theirs], tag)
         for key, flight in theirs.items():
             found[key] = await asyncio.shield(flight)
         return [found[key] for key in keys]
 
     def _count_replays(
-        self, purpose: UsageTag, ask: RequestGroup, found: Mapping[str, Outcome]
+        self, tag: UsageTag, group: RequestGroup, found: Mapping[str, Outcome]
     ) -> None:
-        replayed = [request for request in ask.requests if request.key in found]
+        replayed = [request for request in group.requests if request.key in found]
         if replayed:
-            self._ledger.count_replays(purpose, replayed[0].model, len(replayed))
+            self._ledger.count_replays(tag, replayed[0].model, len(replayed))
 
-    async def _ask(self, requests: Sequence[ModelRequest], purpose: UsageTag) -> dict[str, Outcome]:
+    async def _ask(self, requests: Sequence[ModelRequest], tag: UsageTag) -> dict[str, Outcome]:
         loop = asyncio.get_running_loop()
         flights = {request.key: loop.create_future() for request in requests}
-        self._flying |= flights
+        self._in_flight |= flights
         self._flush()
         try:
-            outcomes = await self._caller.ask(requests, purpose)
+            outcomes = await self._dispatcher.ask(requests, tag)
         except BaseException as error:
             for flight in flights.values():
                 flight.set_exception(error)
-                flight.exception()  # seen: whether or not somebody else waits for it
+                flight.exception()  # mark it retrieved: another workflow may not be waiting for it
             raise
         finally:
             for key in flights:
-                del self._flying[key]
+                del self._in_flight[key]
         for flight, outcome in zip(flights.values(), outcomes, strict=True):
             flight.set_result(outcome)
             self._count(outcome)
@@ -241,4 +242,4 @@ class Scheduler:
 
     def _flush(self) -> None:
         if self._alive and self._waiting == self._alive:
-            self._caller.flush()
+            self._dispatcher.flush()
