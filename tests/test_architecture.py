@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from bestiary.config.behavior import SHIPPED, NullSpec
+
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "bestiary"
 
 LAYERS = (
@@ -121,6 +123,18 @@ def test_an_executor_knows_no_stage() -> None:
         assert not parts_imported(module) & {*STAGES, *LINE}, module
 
 
+OPENING = {"open_library", "load_catalog", "read_catalog", "read_bank", "read_recipe", "load_model"}
+OPENING |= {"parse_yaml", "open_plan", "shipped_root", "DataFolders", "Templates"}
+"""What opens settings files."""
+
+
+@pytest.mark.parametrize("module", modules_of(*LAYERS, *STAGES, *LINE, "report"))
+def test_only_configuration_opens_settings_files(module: str) -> None:
+    if part_of(module) in ("config", "validate"):
+        return
+    assert {name.rpartition(".")[2] for name in calls_of(module)}.isdisjoint(OPENING)
+
+
 def test_nothing_below_imports_the_top() -> None:
     for module in modules_of(*LAYERS, *STAGES, *LINE):
         assert not parts_imported(module) & set(TOPS), module
@@ -129,6 +143,19 @@ def test_nothing_below_imports_the_top() -> None:
 def test_no_modules_import_each_other_in_a_circle() -> None:
     order = list(TopologicalSorter({name: imports_of(name) for name in MODULES}).static_order())
     assert order.index("bestiary.records") < order.index("bestiary.pipeline")
+
+
+SPECS: tuple[type, ...] = (*SHIPPED, NullSpec)
+CATEGORY_CLASSES = {kind.__name__ for kind in SPECS}
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"bestiary.config.behavior"}))
+def test_no_category_is_told_apart_outside_its_class(module: str) -> None:
+    text = MODULES[module].read_text(encoding="utf8")
+    assert "is_null" not in text
+    for call in ast.walk(tree_of(module)):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "isinstance":
+            assert CATEGORY_CLASSES.isdisjoint(re.findall(r"\w+", ast.unparse(call.args[1])))
 
 
 @pytest.mark.parametrize("module", MODULES)
