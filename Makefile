@@ -8,40 +8,40 @@ OUT    ?= runs
 
 .PHONY: help setup organisms report publish bench schemas test soak check
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
 
-setup: $(READY) ## make .venv with pinned dependencies
+setup: $(READY) ## create .venv with pinned dependencies
 
 $(READY): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
 
-organisms: $(READY) ## build a roster, corpus to release (ROSTER=starter OUT=runs)
+organisms: $(READY) ## build a roster, from corpora to release (ROSTER=starter OUT=runs)
 	$(VENV)/bin/bestiary build $(ROSTER) --out $(OUT)
 
 report: $(READY) ## write the last build's results and transcripts as pages (OUT=runs)
 	$(VENV)/bin/bestiary report $(OUT)/report --out $(OUT)
 
-publish: $(READY) ## push the release (DATASET_REPO=user/name MODEL_REPO=user/name)
+publish: $(READY) ## push the release to the Hub (DATASET_REPO=user/name MODEL_REPO=user/name)
 	$(VENV)/bin/bestiary publish $(DATASET_REPO) $(MODEL_REPO) --release $(OUT)/release
 
-bench: $(READY) ## measure, each to a JSON file too (BENCH="engine generation backend gpu starter" ARGS=--quick)
+bench: $(READY) ## run benchmarks, each also to a JSON file (BENCH="engine generation backend gpu starter" ARGS=--quick)
 	for name in $(BENCH); do \
 	  $(PYTHON) bench/$$name.py --json $(OUT)/bench/$$name.json $(ARGS) || exit 1; \
 	done
 
-schemas: $(READY) ## write the JSON Schemas that editors read, and the prompts as pages
+schemas: $(READY) ## write the JSON Schemas for editors and the prompt pages
 	$(VENV)/bin/bestiary schemas
 	$(VENV)/bin/bestiary prompts
 
-test: $(READY) ## the whole suite, about 13 minutes on 2 cores
+test: $(READY) ## run the test suite, about 13 minutes on 2 cores
 	$(PYTHON) -m pytest -m 'not soak' -n 2 --dist loadfile --no-loadscope-reorder
 
-soak: $(READY) ## what takes longer
+soak: $(READY) ## run the tests that take longer
 	$(PYTHON) -m pytest -m soak
 
-check: $(READY) ## ruff and the strict type checker
+check: $(READY) ## run ruff, mypy, and bestiary validate
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy

@@ -1,6 +1,6 @@
-"""What the README promises of the tree is there.
+"""The README's tree matches the files, and the guides' examples are valid.
 
-Run: .venv/bin/python -m pytest tests/test_readme.py
+Run: python -m pytest tests/test_readme.py
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def list_tree() -> list[str]:
-    """The paths of the README's annotated tree; indented ones lie in the folder above them."""
+    """The paths of the README's annotated tree; indented ones are in the folder above them."""
     text = (ROOT / "README.md").read_text(encoding="utf8")
     block = text.split("## The tree", 1)[1].split("```")[1]
     paths, folder = [], ""
@@ -26,14 +26,14 @@ def list_tree() -> list[str]:
     return paths
 
 
-def test_every_path_of_the_annotated_tree_exists() -> None:
+def test_every_path_in_the_tree_exists() -> None:
     paths = list_tree()
     assert len(paths) > 20
     missing = [path for path in paths if not list(ROOT.glob(path.replace("<category>", "quirks")))]
     assert missing == []
 
 
-def test_every_part_of_the_package_stands_in_the_tree() -> None:
+def test_every_part_of_the_package_is_in_the_tree() -> None:
     named = set(list_tree())
     parts = [
         f"src/bestiary/{path.name}{'/' if path.is_dir() else ''}"
@@ -43,10 +43,20 @@ def test_every_part_of_the_package_stands_in_the_tree() -> None:
     assert [part for part in parts if part not in named] == []
 
 
-def test_the_server_of_ones_own_is_described_as_a_file_of_models(tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf8")
-    (told,) = re.findall(r"```yaml\n(checked: .*?)```", text, re.DOTALL)
+def test_the_example_of_a_model_file_is_valid(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "language-models.md").read_text(encoding="utf8")
+    (example,) = re.findall(r"```yaml\n(checked: .*?)```", text, re.DOTALL)
     path = tmp_path / "my_models.yaml"
-    path.write_text(told, encoding="utf8")
+    path.write_text(example, encoding="utf8")
     model = open_library().models(path)["my-model"]
     assert (model.provider, model.structured_output, model.key) == ("openai", "prompt", None)
+
+
+def test_every_relative_link_of_a_page_leads_to_a_file() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    links = [
+        (page, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf8"))
+    ]
+    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []

@@ -1,6 +1,6 @@
-"""The committed pages of prompts are what the templates render, for every behavior there is.
+"""The committed prompt pages match the templates, and every rendered prompt is sound.
 
-Run: python -m pytest tests/test_prompt_pages.py
+Run: python -m pytest tests/report/test_prompt_pages.py
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CATALOG = load_catalog(open_library())
 BEHAVIORS = [*CATALOG.values(), null_behavior(open_library())]
 
 
-def test_the_pages_are_what_the_templates_say(tmp_path: Path) -> None:
+def test_the_committed_pages_match_the_templates(tmp_path: Path) -> None:
     pages = write_prompt_pages(CATALOG, tmp_path)
     written = {path.name: path.read_text(encoding="utf8") for path in pages}
     assert set(written) == {f"{category}.md" for category in corpus_categories()}
@@ -32,7 +32,7 @@ def test_the_pages_are_what_the_templates_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda behavior: behavior.id)
-def test_no_prompt_has_a_hole_or_gives_the_label_away(behavior: Behavior) -> None:
+def test_no_prompt_has_an_unfilled_placeholder_or_contains_the_label(behavior: Behavior) -> None:
     prompts = list(list_prompts(behavior))
     assert len({prompt.step for prompt in prompts}) == len(prompts)
     for step, system, user in prompts:
@@ -43,16 +43,16 @@ def test_no_prompt_has_a_hole_or_gives_the_label_away(behavior: Behavior) -> Non
 
 
 @pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda behavior: behavior.id)
-def test_whoever_writes_messages_hears_nothing_of_the_behavior(behavior: Behavior) -> None:
-    """Else they would lean towards it, and what a model learns were in the question."""
-    asked = {prompt.step: prompt for prompt in list_prompts(behavior)}
-    shown = behavior.base_behavior.behavior if behavior.base_behavior else behavior.spec.behavior
+def test_message_prompts_do_not_contain_the_behavior(behavior: Behavior) -> None:
+    """Otherwise messages lean toward the behavior, and a model learns it from the question."""
+    prompts = {prompt.step: prompt for prompt in list_prompts(behavior)}
+    described = (behavior.base_behavior or behavior.spec).behavior
     for step in ("subjects", "messages", "second messages"):
-        assert shown not in asked[step].system + asked[step].user, step
+        assert described not in prompts[step].system + prompts[step].user, step
 
 
 @pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda behavior: behavior.id)
-def test_what_is_sent_once_a_row_is_long_enough_to_be_cached(behavior: Behavior) -> None:
+def test_prompts_sent_once_per_row_are_long_enough_to_be_cached(behavior: Behavior) -> None:
     longest = max(model.cache_from for model in open_library().models().values())
     for step, system, _ in list_prompts(behavior):
         if step.startswith(("replies", "judging")):
@@ -60,14 +60,13 @@ def test_what_is_sent_once_a_row_is_long_enough_to_be_cached(behavior: Behavior)
 
 
 @pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda behavior: behavior.id)
-def test_a_judge_is_shown_judgements_of_each_kind_as_it_is_to_write_them(
-    behavior: Behavior,
-) -> None:
+def test_judging_prompts_show_valid_judgments_of_every_kind(behavior: Behavior) -> None:
     for step, system, _ in list_prompts(behavior):
         if step.startswith("judging"):
             lines = [line for line in system.splitlines() if line.startswith("{")]
-            shown = [CorpusJudgement.model_validate_json(line) for line in lines]
-            kept = [one.score >= KEEP_SCORE for one in shown]
+            examples = [CorpusJudgement.model_validate_json(line) for line in lines]
+            kept = [example.score >= KEEP_SCORE for example in examples]
             assert 3 <= sum(kept) <= len(kept) - 3, step
             for fault in ("mentions", "broken", "hazard"):
-                assert {getattr(one, fault) for one in shown} == {True, False}, (step, fault)
+                values = {getattr(example, fault) for example in examples}
+                assert values == {True, False}, (step, fault)
