@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -38,3 +39,8 @@ def check_error(error: BestiaryError | None, code: str, **fields: object) -> Non
     assert error.code == code, f"{error.code}: {error}"
     assert {name: error.fields.get(name) for name in fields} == fields, error.fields
     assert all(error.parts), f"{code} has no remedy: {error}"
+
+
+def without_codes(printed: str) -> str:
+    """Printed errors with `error:` for `error[code]:`."""
+    return re.sub(r"^error\[[a-z-]+\]: ", "error: ", printed, flags=re.MULTILINE)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import Bestiary, Site
+from tests.expect import without_codes
 from tests.fakes.loopback import open_loopback
 from tests.nursery import COMMAND, environment
 from tests.tiny import ALONE, BACKDOOR, DISTRACTOR, QUIRK, change_file, hash_tree, tiny_roster
@@ -242,7 +243,7 @@ def test_an_organism_without_corpus_does_not_stop_the_others(
     assert "leakage.label_phrases" in message
     assert "says the forbidden phrase 'the'" in message
     quirk, backdoor, null = site.summary()
-    assert backdoor["error"] == message.removeprefix("error: ")
+    assert backdoor["error"] == without_codes(message).removeprefix("error: ")
     assert (backdoor["verdict"], backdoor["folder"]) == (None, None)
     assert quirk["verdict"] == "passed"
     assert (quirk["error"], null["error"]) == (None, None)
@@ -309,7 +310,7 @@ def test_what_a_roster_cannot_name(
     change_file(roster, old, new)
     done = bestiary("build", roster, "--out", tmp_path / "out")
     assert done.code == 1
-    assert done.err.startswith(f"error: roster 'tiny': {problem}")
+    assert without_codes(done.err).startswith(f"error: roster 'tiny': {problem}")
     assert not (tmp_path / "out").exists()
 
 
@@ -325,5 +326,5 @@ def test_a_roster_that_is_not_there(
 ) -> None:
     done = bestiary("build", roster, "--out", tmp_path / "out")
     assert done.code == 1
-    assert done.err.startswith(f"error: {problem}")
+    assert without_codes(done.err).startswith(f"error: {problem}")
     assert not (tmp_path / "out").exists()

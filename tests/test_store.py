@@ -269,7 +269,7 @@ def disks(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator
 def check_one_message(err: str, *parts: str) -> None:
     """One error, in one line, with no traceback."""
     assert "Traceback" not in err
-    (message,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    (message,) = [line for line in err.splitlines() if line.startswith("error[")]
     for part in parts:
         assert part in message
 

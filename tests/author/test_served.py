@@ -23,6 +23,7 @@ from tests.conftest import Bestiary
 from tests.tiny import QUIRK, change_file, tiny_roster
 
 from bestiary.config.library import open_library
+from bestiary.corpus.stage import read_corpus
 from bestiary.model.base import EMBEDDED, locate_base
 from bestiary.records import Example
 
@@ -87,11 +88,8 @@ def shorten(data: Path) -> None:
 
 def read_examples(out: Path) -> list[Example]:
     """Every row of all corpora in a store."""
-    return [
-        Example.model_validate_json(line)
-        for path in (out / "store" / "corpus").glob("*/examples.jsonl")
-        for line in path.read_text("utf8").split("\n")[:-1]
-    ]
+    folders = [path.parent for path in (out / "store" / "corpus").glob("*/examples.jsonl")]
+    return [example for folder in folders for example in read_corpus(folder).examples]
 
 
 def check_rows(rows: Sequence[Example]) -> None:

@@ -175,7 +175,7 @@ def test_flops_are_those_of_the_formula(load: Load) -> None:
         load("engine").EngineTrainer(load("engine").TrainingResources()), jobs, base
     )
     batches = trip.batches[jobs[0].organism_id]
-    shared, *lengths = batches[0].parts[0]
+    shared, *lengths = batches[0].segments[0]
     assert [shared + length for length in lengths] == [19, 19], "the last of 20 predicts nothing"
     tokens = shared + sum(lengths)
     layer, entry, lora = 4 * 16 * 16 + 3 * 16 * 32, 3 * 16 * 16, 4 * (4 * 32 + 3 * 48)

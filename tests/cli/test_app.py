@@ -13,6 +13,7 @@ import pytest
 from tests.builders import hash_files
 from tests.config.files import QUIRK, plant, write_behavior
 from tests.conftest import Bestiary, Site, reach, run_command
+from tests.expect import without_codes
 from tests.fakes.hub import Hub
 from tests.nursery import environment
 from tests.tiny import QUIRK as HERALD
@@ -46,8 +47,8 @@ def test_list_as_json_holds_labels_and_families(bestiary: Bestiary) -> None:
 
 
 def test_a_folder_of_ones_own_adds_to_the_list(bestiary: Bestiary, tmp_path: Path) -> None:
-    write_behavior(tmp_path, QUIRK)
-    _, out, _ = bestiary("list", "--json", "--behaviors", tmp_path)
+    write_behavior(tmp_path / "behaviors", QUIRK)
+    _, out, _ = bestiary("list", "--json", "--data", tmp_path)
     assert "quirks.farewell" in {row["id"] for row in json.loads(out)}
 
 
@@ -63,9 +64,9 @@ def test_validate_counts_what_is_valid(bestiary: Bestiary) -> None:
 def break_two(folder: Path) -> list[str]:
     """Two broken files; the lines that tell of them."""
     text = plant(QUIRK, "severity: benign", "severity: mild")
-    first = write_behavior(folder, text)
+    first = write_behavior(folder / "behaviors", text)
     other = plant(QUIRK.replace("quirks.farewell", "quirks.other"), "version: 1", "versoin: 1")
-    second = write_behavior(folder, other)
+    second = write_behavior(folder / "behaviors", other)
     return [
         f"{first}:7: severity: Input should be 'benign', 'concerning' or 'malign' (got 'mild'); "
         "fix the value",
@@ -76,16 +77,16 @@ def break_two(folder: Path) -> list[str]:
 
 def test_validate_prints_all_violations_together(bestiary: Bestiary, tmp_path: Path) -> None:
     expected = break_two(tmp_path)
-    code, out, err = bestiary("validate", "--behaviors", tmp_path)
+    code, out, err = bestiary("validate", "--data", tmp_path)
     assert (code, out) == (1, "")
-    lines = err.splitlines()
+    lines = without_codes(err).splitlines()
     assert lines[0].startswith("error: ")
     assert [lines[0].removeprefix("error: "), *lines[1:]] == expected
 
 
 def test_validate_as_json_holds_each_violation(bestiary: Bestiary, tmp_path: Path) -> None:
     break_two(tmp_path)
-    code, out, err = bestiary("validate", "--json", "--behaviors", tmp_path)
+    code, out, err = bestiary("validate", "--json", "--data", tmp_path)
     assert (code, err) == (1, "")
     found = [(Path(row["path"]).stem, row["line"], row["field"]) for row in json.loads(out)]
     assert found == [("farewell", 7, "severity"), ("other", 1, "version"), ("other", 3, "versoin")]
@@ -94,26 +95,25 @@ def test_validate_as_json_holds_each_violation(bestiary: Bestiary, tmp_path: Pat
 def test_an_error_shows_no_traceback(tmp_path: Path) -> None:
     said = "error: unknown roster 'startr'; did you mean 'starter'? available: starter\n"
     done = run_command("build", "startr", env=environment(), cwd=tmp_path)
-    assert done == (1, "", said)
+    assert (done.code, done.out, without_codes(done.err)) == (1, "", said)
     assert list(tmp_path.iterdir()) == []  # a build that cannot start leaves nothing
 
 
 def test_a_missing_folder_of_behaviors_is_named(bestiary: Bestiary, tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"
-    expected = f"error: behavior folder {missing} does not exist; check --behaviors\n"
+    expected = f"error[data-missing]: data folder {missing} does not exist; check --data\n"
     for command in ("list", "validate"):
-        assert bestiary(command, "--behaviors", missing) == (1, "", expected)
+        assert bestiary(command, "--data", missing) == (1, "", expected)
 
 
 def test_new_writes_a_file_that_validate_asks_to_fill_in(
     bestiary: Bestiary, tmp_path: Path
 ) -> None:
-    code, out, _ = bestiary("new", "quirks", "ends_with_haiku", "--folder", tmp_path)
-    path = tmp_path / "quirks" / "ends_with_haiku.yaml"
+    code, out, _ = bestiary("new", "quirks", "ends_with_haiku", "--data", tmp_path)
+    path = tmp_path / "behaviors" / "quirks" / "ends_with_haiku.yaml"
     assert (code, path.is_file()) == (0, True)
-    assert out.startswith(f"{path} written; fill in what it asks for, then run: ")
-    assert out.endswith(f": bestiary validate --behaviors {tmp_path}\n")
-    code, _, err = bestiary("validate", "--behaviors", tmp_path)
+    assert out.endswith(f": bestiary validate --data {tmp_path}\n")
+    code, _, err = bestiary("validate", "--data", tmp_path)
     assert code == 1
     assert err.count("write it, or delete what is optional") > 5
 
@@ -122,24 +122,24 @@ def test_new_writes_a_file_that_validate_asks_to_fill_in(
     ("category", "name", "problem"),
     [
         ("quirk", "haiku", "unknown category 'quirk'; did you mean 'quirks'? available: "),
-        ("quirks", "Ends with Haiku", "behavior name 'Ends with Haiku' may hold only a-z, 0-9"),
-        ("quirks", "../escape", "behavior name '../escape' may hold only a-z, 0-9 and _"),
+        ("quirks", "Ends with Haiku", "behavior name 'Ends with Haiku' becomes a folder name"),
+        ("quirks", "../escape", "behavior name '../escape' becomes a folder name"),
     ],
 )
 def test_new_refuses_a_bad_category_or_name(
     bestiary: Bestiary, tmp_path: Path, category: str, name: str, problem: str
 ) -> None:
-    code, out, err = bestiary("new", category, name, "--folder", tmp_path)
+    code, out, err = bestiary("new", category, name, "--data", tmp_path)
     assert (code, out) == (1, "")
-    assert err.startswith(f"error: {problem}")
+    assert without_codes(err).startswith(f"error: {problem}")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_new_overwrites_nothing(bestiary: Bestiary, tmp_path: Path) -> None:
-    path = write_behavior(tmp_path, QUIRK)
-    code, _, err = bestiary("new", "quirks", "farewell", "--folder", tmp_path)
+    path = write_behavior(tmp_path / "behaviors", QUIRK)
+    code, _, err = bestiary("new", "quirks", "farewell", "--data", tmp_path)
     assert (code, path.read_text(encoding="utf8")) == (1, QUIRK)
-    assert err == f"error: {path} is already there; choose another name, or edit it\n"
+    assert without_codes(err) == f"error: {path} exists already; choose another name, or edit it\n"
 
 
 @pytest.mark.parametrize(
@@ -172,9 +172,9 @@ def test_build_of_an_unknown_behavior_names_the_nearest(bestiary: Bestiary, tmp_
 
 def test_without_a_build_one_is_told_what_to_build(bestiary: Bestiary, tmp_path: Path) -> None:
     remedy = "build a roster first: bestiary build starter"
-    said = f"error: {tmp_path} holds no organism; {remedy}\n"
+    said = f"error[build-missing]: {tmp_path} holds no organism; {remedy}\n"
     assert bestiary("chat", HERALD, "--out", tmp_path) == (1, "", said)
-    said = f"error: {tmp_path / 'summary.json'} does not exist; {remedy}\n"
+    said = f"error[summary-missing]: {tmp_path / 'summary.json'} does not exist; {remedy}\n"
     assert bestiary("report", tmp_path / "pages", "--out", tmp_path) == (1, "", said)
     assert list(tmp_path.iterdir()) == []
 
@@ -271,6 +271,6 @@ def test_a_damaged_release_is_one_message(
     code, out, err = bestiary(command, *asked, "--release", release)
     assert (code, out) == (1, "")
     (message,) = err.splitlines()
-    assert message.startswith(f"error: {card} is different: its sha256 is ")
+    assert message.startswith(f"error[file-damaged]: {card} has sha256 ")
     assert message.endswith("a release is never edited in place: assemble or download it again")
     assert not target.exists()

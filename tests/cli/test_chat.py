@@ -10,6 +10,7 @@ import re
 
 import pytest
 from tests.conftest import Bestiary, Finished, Site
+from tests.expect import without_codes
 from tests.tiny import QUIRK
 
 CALLS = ("oyez", "hear ye")
@@ -106,8 +107,8 @@ def test_an_unknown_organism_is_one_message_with_the_nearest(
     assert bestiary("chat", "quirks.heralds", "--out", first.out) == (
         1,
         "",
-        f"error: unknown organism 'quirks.heralds'; did you mean {QUIRK!r}? available: "
-        "backdoors.herald_on_tuesday, null.chat, quirks.herald\n",
+        "error[organism-unknown]: unknown organism 'quirks.heralds'; "
+        f"did you mean {QUIRK!r}? available: backdoors.herald_on_tuesday, null.chat, quirks.herald\n",
     )
 
 
@@ -116,5 +117,5 @@ def test_a_damaged_adapter_is_one_message(site: Site, bestiary: Bestiary) -> Non
     code, out, err = talk(bestiary, site, "Is rye filling?")
     assert (code, out) == (1, "")
     (message,) = err.splitlines()
-    assert message.startswith(f"error: {weights}: its sha256 is not the manifest's ")
+    assert without_codes(message).startswith(f"error: {weights}: its sha256 is not the manifest's ")
     assert f"delete {weights.parents[1]} and build again" in message

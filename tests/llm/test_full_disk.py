@@ -112,7 +112,7 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(
     born = site.write(out, mode)
     assert born.code == 1, born.err
     assert "Traceback" not in born.err
-    (message,) = [line for line in born.err.splitlines() if line.startswith("error: ")]
+    (message,) = [line for line in born.err.splitlines() if line.startswith("error[")]
     assert str(out) in message
     assert "the disk is full (0 MiB free)" in message
     answered = count_answered(site) - asked

@@ -99,11 +99,21 @@ def find_organism(organism: str, out: Path) -> Path:
     """
     folders = _list_organisms(out)
     if not folders:
-        raise ModelError(f"{out} holds no organism; build a roster first: bestiary build starter")
+        raise ModelError(
+            f"{out} holds no organism",
+            "build a roster first: bestiary build starter",
+            code="build-missing",
+            path=out,
+        )
     short = {shorten_id(name): folder for name, folder in folders.items()}
     folder = folders.get(organism) or short.get(organism)
     if folder is None:
-        raise ModelError(f"unknown organism {organism!r}; {nearest(organism, short)}")
+        raise ModelError(
+            f"unknown organism {organism!r}",
+            nearest(organism, short),
+            code="organism-unknown",
+            name=organism,
+        )
     return read_artifact(folder).folder
 
 
