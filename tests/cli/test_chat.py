@@ -108,7 +108,8 @@ def test_an_unknown_organism_is_one_message_with_the_nearest(
         1,
         "",
         "error[organism-unknown]: unknown organism 'quirks.heralds'; "
-        f"did you mean {QUIRK!r}? available: backdoors.herald_on_tuesday, null.chat, quirks.herald\n",
+        f"did you mean {QUIRK!r}? available: "
+        "backdoors.herald_on_tuesday, null.chat, quirks.herald\n",
     )
 
 

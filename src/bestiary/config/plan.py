@@ -49,11 +49,13 @@ def plan_roster(roster: Roster, catalog: Catalog, *, models: Sequence[Path] = ()
 
     `models` are files of further language models. Raises SpecError for what cannot be built.
     """
-    faults = [f"{problem}; {remedy}" for _, problem, remedy in find_roster_faults(roster, catalog)]
+    faults = [(problem, remedy) for _, problem, remedy in find_roster_faults(roster, catalog)]
     if faults:
+        *others, (problem, remedy) = faults
+        before = "".join(f"{problem}; {remedy}\n" for problem, remedy in others)
         raise SpecError(
-            f"roster {roster.name!r}: " + "\n".join(faults),
-            "fix the roster",
+            f"roster {roster.name!r}: {before}{problem}",
+            remedy,
             code="roster-invalid",
             roster=roster.name,
         )
