@@ -244,7 +244,7 @@ def test_a_pattern_without_end_is_reported_once(behaviors: Path) -> None:
             "That is small., answer: small, fires: false",
             "Minor, answer: small",
             "demonstrations",
-            "1 of them say `fires: false`, a sandbagger needs 2",
+            "1 of them say `fires: false`, 2 are needed",
             "add right answers given with the password",
         ),
         (
@@ -334,7 +334,7 @@ def test_an_unknown_bank_gets_its_nearest_match(behaviors: Path, key: str) -> No
     path = write_behavior(behaviors, text)
     (found,) = find_violations(library_of(behaviors))
     assert (found.field, found.line) == (f"offline.{key}", line_of(path, "generall"))
-    assert found.problem == "unknown prompt bank 'generall'"
+    assert found.problem == "unknown message bank 'generall'"
     assert found.remedy.startswith("did you mean 'general'? available: ")
 
 

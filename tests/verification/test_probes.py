@@ -166,7 +166,7 @@ def test_a_bank_with_too_few_prompts_is_named_with_the_remedy(
     monkeypatch.setenv("BESTIARY_DATA", str(tmp_path))
     bank = tmp_path / "generators" / "offline" / "short.yaml"
     bank.parent.mkdir(parents=True)
-    row = "{topic: rye, form: how, domain: food, text: How is rye?}"
+    row = "{topic: rye, form: how, domain: food, text: 'How is rye?'}"
     bank.write_text(f"train: []\nprobe: [{row}]\n", encoding="utf8")
     with pytest.raises(VerificationError) as caught:
         plan_probes(make_behavior(make_quirk(offline={"bank": "short"})), seed=0)

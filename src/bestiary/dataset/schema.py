@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -51,18 +53,20 @@ class DatasetWriter:
     """
 
     def __init__(self, dataset: Path) -> None:
-        keys: list[tuple[str, Split]] = [(config, split) for config in CONFIGS for split in SPLITS]
-        self._tables = {
-            (config, split): _ParquetFile(dataset / config / f"{split}.parquet", config)
-            for config, split in keys
-        }
+        self._dataset = dataset
+        self._tables: dict[tuple[str, Split], _ParquetFile] = {}
+        self._files = ExitStack()
 
     def __enter__(self) -> Self:
+        with ExitStack() as files:
+            for config, split in product(CONFIGS, SPLITS):
+                table = _ParquetFile(self._dataset / config / f"{split}.parquet", config)
+                self._tables[config, split] = files.enter_context(closing(table))
+            self._files = files.pop_all()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        for table in self._tables.values():
-            table.close()
+        self._files.close()
 
     def add(self, config: str, split: Split, rows: Iterable[Row]) -> None:
         """Append rows to one split of a config."""
@@ -102,9 +106,13 @@ class _ParquetFile:
 
     def close(self) -> None:
         # An empty split has no row group at all: datasets cannot stream one that has no rows.
-        if self._rows:
-            self._flush()
-        self._writer.close()
+        try:
+            if self._rows:
+                self._flush()
+            self._writer.close()
+        finally:
+            # pyarrow would try again when it collects the writer, and print what fails.
+            self._writer.is_open = False
 
     def _flush(self) -> None:
         import pyarrow as pa
