@@ -185,8 +185,8 @@ class Store:
     def check_format(self) -> None:
         """Raise StoreError if artifacts here were written by another edition of bestiary."""
         folder = self.root / "store"
-        if not folder.is_dir() or not any(folder.iterdir()):
-            return
+        if not any(folder.glob("*/")):
+            return  # a full disk may have left a half-written marker, but no artifact
         path = folder / FORMAT_FILE
         found = path.read_text(encoding="utf8").strip() if path.is_file() else "1"
         if found != str(FORMAT):
