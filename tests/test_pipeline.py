@@ -297,7 +297,7 @@ def test_an_interrupted_build_says_that_it_goes_on(site: Site, tmp_path: Path) -
         (
             r'"herald": "train"',
             '"herlad": "train"',
-            "gives a split to 'herlad', a family that none of its organisms is of; "
+            "gives a split to 'herlad', which is the family of none of its organisms; "
             "did you mean 'herald'? ",
         ),
     ],
