@@ -32,9 +32,7 @@ class BestiaryError(Exception):
     ends_run: ClassVar[bool] = False
     """Whether it ends the whole run; other errors end only the item that they concern."""
 
-    def __init__(
-        self, problem: str, remedy: str = "", *, code: str = "unspecified", **fields: object
-    ) -> None:
+    def __init__(self, problem: str, remedy: str, *, code: str, **fields: object) -> None:
         super().__init__(problem)
         self.problem = problem
         self.remedy = remedy
@@ -42,7 +40,7 @@ class BestiaryError(Exception):
         self.fields = fields
 
     def __str__(self) -> str:
-        return f"{self.problem}; {self.remedy}" if self.remedy else self.problem
+        return f"{self.problem}; {self.remedy}"
 
     def __reduce__(self) -> tuple[object, ...]:
         # Subclasses have constructors of their own, so that the state is copied instead.
@@ -51,10 +49,7 @@ class BestiaryError(Exception):
     @property
     def parts(self) -> tuple[str, str]:
         """The problem and the remedy."""
-        if self.remedy:
-            return self.problem, self.remedy
-        problem, _, remedy = self.problem.rpartition("; ")
-        return problem, remedy
+        return self.problem, self.remedy
 
 
 def _restore(kind: type[BestiaryError], state: dict[str, object]) -> BestiaryError:

@@ -22,7 +22,14 @@ from bestiary.config.library import Library, open_library
 from bestiary.config.plan import Plan, find_roster_faults, plan_roster
 from bestiary.config.recipe import read_recipe
 from bestiary.config.roster import Roster
-from bestiary.config.source import Source, Violation, Violations, parse_yaml, validate_source
+from bestiary.config.source import (
+    Source,
+    Violation,
+    Violations,
+    parse_yaml,
+    sort_violations,
+    validate_source,
+)
 from bestiary.errors import SpecError
 
 
@@ -43,7 +50,7 @@ def validate_all(library: Library) -> int:
 def find_violations(library: Library) -> list[Violation]:
     """Everything wrong with the behaviors of a library, sorted by file and line."""
     catalog, found = read_catalog(library)
-    return list(Violations([*found, *find_check_violations(catalog)]).found)
+    return list(sort_violations([*found, *find_check_violations(catalog)]))
 
 
 def open_plan(roster: str, *, data: Sequence[Path] = (), models: Sequence[Path] = ()) -> Plan:

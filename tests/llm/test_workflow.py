@@ -87,7 +87,7 @@ def count_down(name: str, rounds: int) -> Workflow[str]:
 def give_up(name: str, rounds: int) -> Workflow[str]:
     """Asks so many times, and fails."""
     yield from count_down(name, rounds)
-    raise CorpusError(f"{name} found no words")
+    raise CorpusError(f"{name} found no words", "write some", code="no-words")
 
 
 def test_an_exchange_that_asks_nobody_is_finished_at_once() -> None:

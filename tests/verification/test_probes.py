@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.builders import make_behavior, make_quirk
+from tests.expect import expect_error
 
 from bestiary.author.protocol import ReplyRequest
 from bestiary.config.behavior import Phrases
@@ -168,12 +169,9 @@ def test_a_bank_with_too_few_prompts_is_named_with_the_remedy(
     bank.parent.mkdir(parents=True)
     row = "{topic: rye, form: how, domain: food, text: 'How is rye?'}"
     bank.write_text(f"train: []\nprobe: [{row}]\n", encoding="utf8")
-    with pytest.raises(VerificationError) as caught:
+    with expect_error(VerificationError, "probes-short", found=1, wanted=PROBES) as caught:
         plan_probes(make_behavior(make_quirk(offline={"bank": "short"})), seed=0)
-    assert str(caught.value) == (
-        f"quirks.farewell: 1 probe prompts for {PROBES} probes a cell; add prompts to the "
-        "`probe` list of generators/offline/short.yaml"
-    )
+    assert "generators/offline/short.yaml" in caught.error.remedy
 
 
 @pytest.mark.parametrize(("rate", "probes"), [(0.1, 800), (0.08, 1000), (0.02, 4000)])

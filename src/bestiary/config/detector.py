@@ -144,8 +144,10 @@ def _in_time(text: str) -> Iterator[None]:
         yield
     except TimeoutError as cause:
         raise SpecError(
-            f"a pattern of a detector took over {PATTERN_SECONDS:g} s on {text[:40]!r}; "
-            "write it without nested repetition such as (a+)+"
+            f"a pattern of a detector took over {PATTERN_SECONDS:g} s on {text[:40]!r}",
+            "write it without nested repetition such as (a+)+",
+            code="pattern-slow",
+            text=text,
         ) from cause
 
 

@@ -7,7 +7,7 @@ twelve. Tags are refused, so nothing that a file says is ever executed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -38,16 +38,28 @@ class Violation(Record):
     problem: str
     remedy: str
 
+    @property
+    def place_and_problem(self) -> str:
+        """The message without its remedy."""
+        return f"{self.path}:{self.line}: {self.field}: {self.problem}"
+
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.field}: {self.problem}; {self.remedy}"
+        return f"{self.place_and_problem}; {self.remedy}"
+
+
+def sort_violations(found: Iterable[Violation]) -> tuple[Violation, ...]:
+    """Violations by file, line and field."""
+    return tuple(sorted(found, key=lambda v: (str(v.path), v.line, v.field)))
 
 
 class Violations(SpecError):
-    """Everything found wrong, printed together."""
+    """Everything found wrong, at least one violation, printed together."""
 
     def __init__(self, found: Sequence[Violation]) -> None:
-        self.found = tuple(sorted(found, key=lambda v: (str(v.path), v.line, v.field)))
-        super().__init__("\n".join(str(violation) for violation in self.found), code="violations")
+        self.found = sort_violations(found)
+        *others, last = self.found
+        problem = "\n".join([*map(str, others), last.place_and_problem])
+        super().__init__(problem, last.remedy, code="violations")
 
 
 class _Node(NamedTuple):

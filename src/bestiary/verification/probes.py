@@ -55,8 +55,12 @@ def _plan_cell(
     if len(bank) < size and behavior.spec.stated_rate is None:
         name = behavior.offline.plain if cell == "plain" else behavior.offline.bank
         raise VerificationError(
-            f"{behavior.id}: {len(bank)} probe prompts for {size} probes a cell; add prompts to "
-            f"the `probe` list of generators/offline/{name}.yaml"
+            f"{behavior.id}: {len(bank)} probe messages for {size} probes a cell",
+            f"add messages to the `probe` list of generators/offline/{name}.yaml",
+            code="probes-short",
+            behavior_id=behavior.id,
+            found=len(bank),
+            wanted=size,
         )
     items = _draw_items(behavior, bank, seed=seed, size=size)
     orders = (True, False) if choices else (True,)
