@@ -155,6 +155,6 @@ def test_what_a_build_would_refuse_of_a_roster_is_told_by_validate(root: Path) -
     )
     assert strange[2:] == (
         "splits.farewel",
-        "gives a split to 'farewel', a family that none of its organisms is of",
+        "gives a split to 'farewel', which is the family of none of its organisms",
         "did you mean 'farewell'? available: farewell, opposites",
     )
