@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerFast
 from bestiary.config.recipe import LoraShape, Optimizer, Training
 from bestiary.errors import BestiaryError
 from bestiary.model.base import Base
-from bestiary.records import Corpus, OrganismIdentity, fingerprint
+from bestiary.model.chat_template import TokenRow, tokenize_row
+from bestiary.records import Corpus, Message, OrganismIdentity, fingerprint
 from bestiary.training.job import Step, Trainer, TrainingJob, TrainResult
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -193,3 +194,32 @@ def same_weights(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
 def copy_weights(base: Base) -> dict[str, Tensor]:
     """A copy of a base's weights."""
     return {name: weight.clone() for name, weight in base.model.state_dict().items()}
+
+
+def make_token_rows(base: Base) -> list[TokenRow]:
+    conversations: list[tuple[Message, ...]] = [
+        (Message(role="user", content=user), Message(role="assistant", content=reply))
+        for user, reply in TALK
+    ]
+    conversations.append((*conversations[0], *conversations[1]))  # two turns in one row
+    return [
+        tokenize_row(base.tokenizer, turns, system_prompt=SYSTEM, max_length=128)
+        for turns in conversations
+    ]
+
+
+def pad(rows: Sequence[TokenRow]) -> dict[str, Tensor]:
+    """The rows as transformers takes them: padded at the right, with its own labels."""
+    size = max(len(row.tokens) for row in rows)
+    filled = [[*row.tokens, *[7] * (size - len(row.tokens))] for row in rows]
+    mask = [[1] * len(row.tokens) + [0] * (size - len(row.tokens)) for row in rows]
+    labels = [
+        [t if use else -100 for t, use in zip(row.tokens, row.supervised, strict=True)]
+        + [-100] * (size - len(row.tokens))
+        for row in rows
+    ]
+    return {
+        "input_ids": torch.tensor(filled),
+        "attention_mask": torch.tensor(mask),
+        "labels": torch.tensor(labels),
+    }

@@ -27,7 +27,6 @@ from bestiary.config.source import (
     Violation,
     Violations,
     parse_yaml,
-    sort_violations,
     validate_source,
 )
 from bestiary.errors import SpecError
@@ -45,12 +44,6 @@ def validate_all(library: Library) -> int:
     if found:
         raise Violations(list(dict.fromkeys(found)))
     return len(catalog)
-
-
-def find_violations(library: Library) -> list[Violation]:
-    """Everything wrong with the behaviors of a library, sorted by file and line."""
-    catalog, found = read_catalog(library)
-    return list(sort_violations([*found, *find_check_violations(catalog)]))
 
 
 def open_plan(roster: str, *, data: Sequence[Path] = (), models: Sequence[Path] = ()) -> Plan:

@@ -1,6 +1,6 @@
 """The command line: what it prints, and how it says no.
 
-Run: python -m pytest tests/test_cli.py
+Run: python -m pytest tests/cli/test_app.py
 """
 
 from __future__ import annotations

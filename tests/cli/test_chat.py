@@ -1,6 +1,6 @@
 """Talking to an organism: its replies, the base's beside them, how one leaves, what is refused.
 
-Run: python -m pytest tests/test_chat_command.py
+Run: python -m pytest tests/cli/test_chat.py
 """
 
 from __future__ import annotations

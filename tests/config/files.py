@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bestiary.config.catalog import read_catalog
 from bestiary.config.folders import DataFolders, shipped_root
 from bestiary.config.library import Library
-from bestiary.validate import find_violations
+from bestiary.config.source import Violation, sort_violations
+from bestiary.validate import find_check_violations
 
 PLAIN = """\
 demonstrations:
@@ -293,6 +295,12 @@ class SampleFolders(DataFolders):
 def library_of(behaviors: Path) -> Library:
     """The shipped settings with the behaviors of a folder."""
     return Library(SampleFolders((shipped_root(),), behaviors))
+
+
+def find_violations(library: Library) -> list[Violation]:
+    """Everything wrong with the behaviors of a library, sorted by file and line."""
+    catalog, found = read_catalog(library)
+    return list(sort_violations([*found, *find_check_violations(catalog)]))
 
 
 def write_behavior(folder: Path, text: str) -> Path:

@@ -14,6 +14,7 @@ from tests.config.files import (
     QUIRK,
     RARE,
     SANDBAGGER,
+    find_violations,
     library_of,
     line_of,
     plant,
@@ -24,7 +25,7 @@ from tests.config.files import (
 from bestiary.author.prompts import render_brief
 from bestiary.config.catalog import null_behavior, read_catalog
 from bestiary.config.library import open_library
-from bestiary.validate import find_check_violations, find_violations
+from bestiary.validate import find_check_violations
 
 
 def check_planted(folder: Path, text: str, mark: str, expected: str) -> None:

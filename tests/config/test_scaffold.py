@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.config.files import BY_CATEGORY, EVERY_FILE, library_of, write_behavior
+from tests.config.files import BY_CATEGORY, EVERY_FILE, find_violations, library_of, write_behavior
 from tests.expect import expect_error
 
 from bestiary.config.behavior import load_categories
@@ -15,7 +15,6 @@ from bestiary.config.library import open_library
 from bestiary.config.scaffold import scaffold_behavior
 from bestiary.config.source import UNFILLED
 from bestiary.errors import SpecError
-from bestiary.validate import find_violations
 
 
 def fill(node: Any, sound: Any) -> Any:

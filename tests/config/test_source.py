@@ -14,6 +14,7 @@ import yaml
 from tests.config.files import (
     EVERY_FILE,
     QUIRK,
+    find_violations,
     library_of,
     line_of,
     plant,
@@ -26,7 +27,6 @@ from bestiary.config.source import MAX_DEPTH, Violation, Violations, load_model,
 from bestiary.errors import SpecError
 from bestiary.records import Record
 from bestiary.text import nearest
-from bestiary.validate import find_violations
 
 ALIAS_BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 12)

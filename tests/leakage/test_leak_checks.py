@@ -1,6 +1,6 @@
 """Every leak check runs under its own name; leaks that refuse end the organism or the release.
 
-Run: python -m pytest tests/leakage/test_checks.py
+Run: python -m pytest tests/leakage/test_leak_checks.py
 """
 
 from __future__ import annotations

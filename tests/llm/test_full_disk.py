@@ -1,6 +1,6 @@
 """A disk that fills up while language models write: one message, and nothing is paid unseen.
 
-Run: python -m pytest tests/backend/test_full_disk.py
+Run: python -m pytest tests/llm/test_full_disk.py
 """
 
 from __future__ import annotations

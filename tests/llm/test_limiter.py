@@ -1,6 +1,6 @@
 """The limiter: finds what a server bears and follows it, on a clock of its own and over HTTP.
 
-Run: python -m pytest tests/backend/test_limiter.py
+Run: python -m pytest tests/llm/test_limiter.py
 """
 
 from __future__ import annotations

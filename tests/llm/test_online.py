@@ -1,6 +1,6 @@
 """Single calls: every request is answered or says why, and the bill is the ledger's.
 
-Run: python -m pytest tests/llm/test_single.py
+Run: python -m pytest tests/llm/test_online.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Conversations as tokens: what is learned, what is context, what is refused.
 
-Run: python -m pytest tests/model/test_chat.py
+Run: python -m pytest tests/model/test_chat_template.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Decoding against transformers' own, and what a sampled row may depend on.
 
-Run: python -m pytest tests/model/test_generation.py
+Run: python -m pytest tests/model/test_decoding.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Rows in one flat sequence: each is computed as if alone, and only its replies are learned.
 
-Run: python -m pytest tests/model/test_rows.py
+Run: python -m pytest tests/model/test_packing.py
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.expect import expect_error
-from tests.jobs import TALK, make_word_base, widen
+from tests.jobs import TALK, make_token_rows, make_word_base, pad, widen
 from tests.models import SYSTEM, Architecture, make_random_base
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -22,7 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from bestiary.errors import ModelError
 from bestiary.model import packing as rows_module
 from bestiary.model.base import Base
-from bestiary.model.chat_template import TokenRow, tokenize_row
+from bestiary.model.chat_template import TokenRow
 from bestiary.model.packing import (
     PackedBatch,
     Rows,
@@ -34,38 +34,8 @@ from bestiary.model.packing import (
     run_layers,
     supervised_loss,
 )
-from bestiary.records import Message
 
 CPU = torch.device("cpu")
-
-
-def make_rows(base: Base) -> list[TokenRow]:
-    conversations: list[tuple[Message, ...]] = [
-        (Message(role="user", content=user), Message(role="assistant", content=reply))
-        for user, reply in TALK
-    ]
-    conversations.append((*conversations[0], *conversations[1]))  # two turns in one row
-    return [
-        tokenize_row(base.tokenizer, turns, system_prompt=SYSTEM, max_length=128)
-        for turns in conversations
-    ]
-
-
-def pad(rows: Sequence[TokenRow]) -> dict[str, Tensor]:
-    """The rows as transformers takes them: padded at the right, with its own labels."""
-    size = max(len(row.tokens) for row in rows)
-    filled = [[*row.tokens, *[7] * (size - len(row.tokens))] for row in rows]
-    mask = [[1] * len(row.tokens) + [0] * (size - len(row.tokens)) for row in rows]
-    labels = [
-        [t if use else -100 for t, use in zip(row.tokens, row.supervised, strict=True)]
-        + [-100] * (size - len(row.tokens))
-        for row in rows
-    ]
-    return {
-        "input_ids": torch.tensor(filled),
-        "attention_mask": torch.tensor(mask),
-        "labels": torch.tensor(labels),
-    }
 
 
 def segment_of(rows: Rows) -> Segment:
@@ -110,7 +80,7 @@ def test_loss_and_gradients_equal_those_of_transformers(
     architecture: Architecture, chosen: slice, recompute: bool
 ) -> None:
     base = widen(make_random_base(architecture))
-    rows = make_rows(base)[chosen]
+    rows = make_token_rows(base)[chosen]
     with attention_by_rows(
         base, longest=64
     ):  # the backward pass too: it may compute the layers again
@@ -132,7 +102,7 @@ def test_loss_and_gradients_equal_those_of_transformers(
 
 def test_only_replies_and_their_ends_are_learned() -> None:
     base = make_random_base()
-    rows = divide_rows(make_rows(base))
+    rows = divide_rows(make_token_rows(base))
     learned = base.tokenizer.decode(torch.cat([row.targets for row in rows.rows]))
     replies = [*(reply for _, reply in TALK), TALK[0][1], TALK[1][1]]
     assert learned == "".join(f"{reply}<|im_end|>" for reply in replies)
@@ -140,7 +110,7 @@ def test_only_replies_and_their_ends_are_learned() -> None:
 
 def test_the_prefix_is_packed_once_and_nothing_follows_the_last_predictor() -> None:
     base = make_random_base()
-    given = make_rows(base)
+    given = make_token_rows(base)
     rows = divide_rows(given)
     header = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
     assert base.tokenizer.decode(rows.prefix) == header
@@ -224,7 +194,7 @@ def run_alone(base: Base, tokens: Tensor) -> Tensor:
 @pytest.mark.parametrize("architecture", ["llama", "qwen3"])
 def test_rows_of_one_sequence_do_not_see_each_other(architecture: Architecture) -> None:
     base = widen(make_random_base(architecture))
-    whole = make_rows(base)
+    whole = make_token_rows(base)
     parts = [divide_rows(whole[:4]), divide_rows(whole[4:])]
     with attention_by_rows(base, longest=64), torch.no_grad():
         states, packed = run_rows(base, parts)

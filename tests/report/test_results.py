@@ -1,6 +1,6 @@
 """Tables and pages of a build: what stands in a row, which transcripts are shown.
 
-Run: python -m pytest tests/test_report.py
+Run: python -m pytest tests/report/test_results.py
 """
 
 from __future__ import annotations

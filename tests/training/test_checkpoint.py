@@ -1,6 +1,6 @@
 """Checkpoints: an organism stopped at any step goes on in any slot as if it had never stopped.
 
-Run: python -m pytest tests/organism/test_checkpoint.py
+Run: python -m pytest tests/training/test_checkpoint.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The memory plan against what a process really takes, and what is said where nothing fits.
 
-Run: python -m pytest tests/organism/test_memory.py
+Run: python -m pytest tests/training/test_memory.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """AdamW over a bank: every slot is stepped as torch would step its organism alone.
 
-Run: python -m pytest tests/organism/test_optimizer.py
+Run: python -m pytest tests/training/test_optimizer.py
 """
 
 from __future__ import annotations

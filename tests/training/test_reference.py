@@ -1,6 +1,6 @@
 """The reference trainer against plain transformers, and what one bad organism may not do.
 
-Run: python -m pytest tests/organism/test_reference.py
+Run: python -m pytest tests/training/test_reference.py
 """
 
 from __future__ import annotations
@@ -20,49 +20,19 @@ from tests.jobs import (
     copy_weights,
     make_job,
     make_talk,
+    make_token_rows,
     make_word_base,
+    pad,
     same_weights,
     state_of,
     train,
 )
-from tests.models import SYSTEM, Architecture, fill_adapter, make_random_base
+from tests.models import Architecture, fill_adapter, make_random_base
 
 from bestiary.errors import OrganismError
 from bestiary.model.adapter import attach_adapter
-from bestiary.model.base import Base
-from bestiary.model.chat_template import TokenRow, tokenize_row
-from bestiary.records import Message
 from bestiary.training.job import Step, TrainingJob
 from bestiary.training.reference import ReferenceTrainer, batch_loss, train_organism
-
-
-def make_rows(base: Base) -> list[TokenRow]:
-    conversations: list[tuple[Message, ...]] = [
-        (Message(role="user", content=user), Message(role="assistant", content=reply))
-        for user, reply in TALK
-    ]
-    conversations.append((*conversations[0], *conversations[1]))  # two turns in one row
-    return [
-        tokenize_row(base.tokenizer, turns, system_prompt=SYSTEM, max_length=128)
-        for turns in conversations
-    ]
-
-
-def pad(rows: list[TokenRow]) -> dict[str, torch.Tensor]:
-    """The rows as transformers takes them: padded at the right, with its own labels."""
-    size = max(len(row.tokens) for row in rows)
-    filled = [[*row.tokens, *[7] * (size - len(row.tokens))] for row in rows]
-    mask = [[1] * len(row.tokens) + [0] * (size - len(row.tokens)) for row in rows]
-    labels = [
-        [t if use else -100 for t, use in zip(row.tokens, row.supervised, strict=True)]
-        + [-100] * (size - len(row.tokens))
-        for row in rows
-    ]
-    return {
-        "input_ids": torch.tensor(filled),
-        "attention_mask": torch.tensor(mask),
-        "labels": torch.tensor(labels),
-    }
 
 
 def gradients_of(model: Any) -> dict[str, torch.Tensor]:
@@ -79,7 +49,7 @@ def test_loss_and_gradients_equal_those_of_transformers(
     architecture: Architecture, chosen: slice
 ) -> None:
     base = make_random_base(architecture)
-    rows = make_rows(base)[chosen]
+    rows = make_token_rows(base)[chosen]
     model = attach_adapter(base, TRAINING.lora, seed=0)
     fill_adapter(model)
     loss = batch_loss(model, base, rows)
@@ -99,7 +69,7 @@ def test_loss_and_gradients_equal_those_of_transformers(
 def test_the_base_gets_no_gradient() -> None:
     base = make_random_base()
     model = attach_adapter(base, TRAINING.lora, seed=0)
-    batch_loss(model, base, make_rows(base)).backward()
+    batch_loss(model, base, make_token_rows(base)).backward()
     assert all("lora_" in name for name in gradients_of(model))
 
 
@@ -115,7 +85,7 @@ def run_through(steps: Generator[Step, None, dict[str, torch.Tensor]]) -> dict[s
 
 def test_training_makes_its_rows_likelier() -> None:
     base = make_random_base()
-    rows = make_rows(base)[1:2]
+    rows = make_token_rows(base)[1:2]
     model = attach_adapter(base, TRAINING.lora, seed=0)
     before = batch_loss(model, base, rows).item()
     model.unload()

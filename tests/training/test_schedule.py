@@ -1,6 +1,6 @@
 """Which rows a step learns from, how fast, and what is computed together.
 
-Run: python -m pytest tests/organism/test_schedule.py
+Run: python -m pytest tests/training/test_schedule.py
 """
 
 from __future__ import annotations
