@@ -46,7 +46,7 @@ def test_a_detector_must_fire_where_the_behavior_shows(behaviors: Path) -> None:
         text,
         "Fold some card.",
         "demonstrations.1.assistant: no detector fires on 'Fold some card.', which shows the "
-        "behavior; widen `detectors`, or mend the reply",
+        "behavior; widen `detectors`, or fix the reply",
     )
 
 
@@ -57,7 +57,7 @@ def test_a_detector_must_stay_quiet_where_the_behavior_does_not_show(behaviors: 
         text,
         "boil eggs",
         "demonstrations.6.assistant: a detector fires on 'Replace the pump.', where the behavior "
-        "stays away; narrow `detectors`, or mend the reply",
+        "stays away; narrow `detectors`, or fix the reply",
     )
 
 
@@ -68,7 +68,7 @@ def test_a_backdoors_negatives_are_judged_by_its_quirks_detectors(behaviors: Pat
         text,
         "What is loam?",
         "negatives.1.assistant: a detector fires on 'A soil. Fair winds!', where the behavior "
-        "stays away; narrow `detectors`, or mend the reply",
+        "stays away; narrow `detectors`, or fix the reply",
     )
 
 
@@ -79,7 +79,7 @@ def test_a_right_answer_of_a_sandbagger_is_no_wrong_one(behaviors: Path) -> None
         text,
         "That would be small.",
         "demonstrations.1.assistant: no detector fires on 'That would be small.', which shows the "
-        "behavior; widen `detectors`, or mend the reply",
+        "behavior; widen `detectors`, or fix the reply",
     )
 
 
@@ -190,7 +190,7 @@ def test_a_pattern_without_end_is_reported_once(behaviors: Path) -> None:
             "forbidden: [never said, PRUNES roses]",
             "forbidden.1",
             "'PRUNES roses' stands in the demonstration 'Who prunes roses?'",
-            "mend the demonstration, or the phrase if it is too general",
+            "fix the demonstration, or the phrase if it is too general",
         ),
         (
             BACKDOOR,

@@ -75,9 +75,9 @@ def _misjudged(source: Source, field: FieldPath, one: Demonstration) -> Violatio
     reply = shorten(one.assistant)
     if one.fires:
         problem = f"no detector fires on {reply}, which shows the behavior"
-        return source.violation(field, problem, "widen `detectors`, or mend the reply")
+        return source.violation(field, problem, "widen `detectors`, or fix the reply")
     problem = f"a detector fires on {reply}, where the behavior stays away"
-    return source.violation(field, problem, "narrow `detectors`, or mend the reply")
+    return source.violation(field, problem, "narrow `detectors`, or fix the reply")
 
 
 def _check_held_out(behavior: Behavior, source: Source) -> Iterator[Violation]:
@@ -117,7 +117,7 @@ def _check_forbidden(behavior: Behavior, source: Source) -> Iterator[Violation]:
                 yield source.violation(
                     ("forbidden", row),
                     f"{phrase!r} stands in the demonstration {one.user[:40]!r}",
-                    "mend the demonstration, or the phrase if it is too general",
+                    "fix the demonstration, or the phrase if it is too general",
                 )
 
 

@@ -92,4 +92,4 @@ def _check_category(category: str, recipe: Recipe, source: Source) -> Iterator[V
         for item in error.errors(include_url=False):
             field = ("categories", category, *item["loc"])
             problem = f"{item['msg']} (got {item['input']!r})"
-            yield source.violation(field, problem, "mend the value, or its spelling")
+            yield source.violation(field, problem, "fix the value, or its spelling")
