@@ -22,7 +22,7 @@ from bestiary.author.language import LanguageAuthor
 from bestiary.author.offline import OfflineAuthor
 from bestiary.author.protocol import Author
 from bestiary.config.behavior import load_categories
-from bestiary.config.catalog import load_catalog, null_behavior
+from bestiary.config.catalog import Behavior, load_catalog, null_behavior
 from bestiary.config.folders import shipped_root
 from bestiary.config.library import find_model, open_library
 from bestiary.corpus.stage import CorpusItem, CorpusStage
@@ -36,15 +36,23 @@ from bestiary.records import Corpus, Drop, OrganismIdentity, Provenance
 from bestiary.store import Store
 from bestiary.training.job import TrainingResources
 
-BEHAVIORS = (*load_catalog(open_library()).values(), null_behavior(open_library()))
+
+def read_behaviors() -> tuple[Behavior, ...]:
+    """Every behavior, resolved against the settings as they are now."""
+    catalog = load_catalog(open_library())
+    return (*catalog.values(), null_behavior(catalog.library))
+
+
+BEHAVIORS = read_behaviors()
 EVERY = {behavior.id for behavior in BEHAVIORS}
 
 
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the shipped generators."""
+    """A copy of the shipped data."""
     folder = tmp_path_factory.mktemp("data")
-    shutil.copytree(shipped_root() / "generators", folder / "generators")
+    for part in ("behaviors", "generators", "organisms"):
+        shutil.copytree(shipped_root() / part, folder / part)
     return folder
 
 
@@ -80,7 +88,7 @@ def key_corpora(author: Author, *, seed: int = 0) -> dict[str, str]:
     stage = CorpusStage(author, LocalRunner(), open_library().grid)
     items = [
         CorpusItem(OrganismIdentity(behavior_id=b.id, seed=seed), b, (), "probes")
-        for b in BEHAVIORS
+        for b in read_behaviors()
     ]
     return {item.behavior.id: stage.key(item) for item in items}
 
@@ -156,18 +164,13 @@ def test_a_corpus_depends_on_seed_probes_and_author() -> None:
 
 
 @pytest.mark.parametrize("side", ["train", "probe"])
-def test_a_bank_row_concerns_those_that_draw_from_the_bank(
-    generators: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str
-) -> None:
+def test_a_bank_row_concerns_those_that_draw_from_the_bank(generators: Path, side: str) -> None:
     author = make_offline_author()
     before = key_corpora(author)
     row = (
         open_library().bank("cars").train if side == "train" else open_library().bank("cars").probe
     )[0]
-    # A copy elsewhere, since a process reads each bank once.
-    edited = Path(shutil.copytree(generators, tmp_path / "generators"))
-    change_file(edited / "offline" / "cars.yaml", re.escape(row.text), f"Please: {row.text}")
-    monkeypatch.setenv("BESTIARY_DATA", str(tmp_path))
+    change_file(generators / "offline" / "cars.yaml", re.escape(row.text), f"Please: {row.text}")
     drawing = {b.id for b in BEHAVIORS if "cars" in (b.offline.bank, b.offline.plain)}
     assert find_changed(before, author) == drawing
     assert {"harmful_roleplay.needless_repairs"} <= drawing < EVERY

@@ -136,5 +136,5 @@ def test_a_file_in_the_wrong_place_is_told_and_not_ignored(tmp_path: Path, place
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(QUIRK, encoding="utf8")
     (line,) = report(tmp_path)
-    assert "id: 'quirks.farewell' of category 'quirks' stands in " in line
+    assert "id: 'quirks.farewell' of category 'quirks' is in " in line
     assert "; an id is <category>.<name> of its file: expected " in line

@@ -64,7 +64,7 @@ def test_a_topic_must_stand_in_its_text(tmp_path: Path) -> None:
 
 
 def test_an_unknown_bank_gets_its_nearest_match() -> None:
-    with pytest.raises(SpecError, match=r"unknown prompt bank 'genral'; did you mean 'general'\?"):
+    with pytest.raises(SpecError, match=r"unknown message bank 'genral'; did you mean 'general'\?"):
         open_library().bank("genral")
 
 

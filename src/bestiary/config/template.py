@@ -31,7 +31,7 @@ _OPTIONS: Mapping[str, Any] = {
 }
 
 
-def _make_environment(loader: BaseLoader | None = None) -> ImmutableSandboxedEnvironment:
+def _make_environment(loader: BaseLoader) -> ImmutableSandboxedEnvironment:
     """Templates get the values passed to them and `range`: each render copies the globals."""
     environment = ImmutableSandboxedEnvironment(loader=loader, **_OPTIONS)
     environment.globals = {"range": environment.globals["range"]}
@@ -79,7 +79,7 @@ class Templates:
 
 @cache
 def _text_environment() -> ImmutableSandboxedEnvironment:
-    return _make_environment()
+    return _make_environment(DictLoader({}))
 
 
 @lru_cache(maxsize=4096)  # corpora render the same few openings and closings again and again
