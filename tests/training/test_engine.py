@@ -1,6 +1,7 @@
 """The engine: beside any neighbors, an organism ends as the reference trains it.
 
-Largest differences of any weight that were seen here: 6e-13 in double precision, 8e-6 in single.
+Largest differences of any weight from the double-precision reference that were seen here:
+6e-13 in double precision, 3e-4 in single, where the reference itself was 5e-4 off.
 
 Run: python -m pytest tests/training/test_engine.py
 """
@@ -67,7 +68,7 @@ from bestiary.training.schedule import plan_batches
 EXACT = 1e-10
 """Double precision: what is left is the order of summation."""
 CLOSE = 1e-4
-"""Single precision."""
+"""Single precision, where the reference's own rounding error is no larger."""
 TOGETHER, ALONE = 10**9, 0
 """`LONG` of the bank that fills all slots up for one product, or computes each by itself."""
 STEPS = 20
@@ -85,6 +86,10 @@ def train_engine(
     jobs: Sequence[TrainingJob], base: Base, *, slots: int, tokens: int
 ) -> dict[str, TrainResult]:
     return train(EngineTrainer(TrainingResources(slots=slots, tokens=tokens)), jobs, base).trained
+
+
+def dtypes_of(result: TrainResult) -> dict[str, torch.dtype]:
+    return {name: tensor.dtype for name, tensor in state_of(result).items()}
 
 
 @st.composite
@@ -139,10 +144,19 @@ def test_organisms_are_what_the_reference_makes_of_them(
         patch.setattr(bank, "LONG", long)
         ours = train_engine(jobs, base, slots=slots, tokens=tokens)
     assert same_weights(copy_weights(base), before)
-    theirs = train(ReferenceTrainer(), jobs, base).trained
-    assert ours.keys() == theirs.keys()
+    truth = train(ReferenceTrainer(), jobs, base_of(architecture, wide=True)).trained
+    assert ours.keys() == truth.keys()
+    if wide:
+        for name, trained in ours.items():
+            assert dtypes_of(trained) == dtypes_of(truth[name])
+            assert measure_difference(trained, truth[name]) < EXACT, name
+        return
+    # Adam may amplify a rounding error a hundredfold, in the reference as much as in the engine.
+    rounded = train(ReferenceTrainer(), jobs, base).trained
     for name, trained in ours.items():
-        assert measure_difference(trained, theirs[name]) < (EXACT if wide else CLOSE), name
+        assert dtypes_of(trained) == dtypes_of(rounded[name])
+        allowed = max(CLOSE, 4 * measure_difference(rounded[name], truth[name]))
+        assert measure_difference(trained, truth[name]) < allowed, name
 
 
 def unlike_jobs(count: int = 8, **changes: Any) -> list[TrainingJob]:
