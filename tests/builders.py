@@ -8,15 +8,9 @@ from typing import Any, TypeVar
 import yaml
 from tests.config.files import BACKDOOR, DISTRACTOR, HEURISTIC, MALIGN, QUIRK
 
-from bestiary.config.behavior import (
-    Backdoor,
-    HeuristicFollowing,
-    ObscuredMalign,
-    Quirk,
-    Spec,
-    TwinBehavior,
-)
+from bestiary.config.behavior import Spec, TwinBehavior
 from bestiary.config.catalog import Behavior
+from bestiary.config.categories import Backdoor, HeuristicFollowing, ObscuredMalign, Quirk
 from bestiary.config.library import open_library
 from bestiary.leakage.split_overlap import SplitRow
 from bestiary.records import Example, Message, Probe, PromptItem, Split, sha256_file

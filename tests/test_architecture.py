@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bestiary.config.behavior import SHIPPED, NullSpec
+from bestiary.config.categories import SHIPPED, NullSpec
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "bestiary"
 
@@ -155,7 +155,7 @@ SPECS: tuple[type, ...] = (*SHIPPED, NullSpec)
 CATEGORY_CLASSES = {kind.__name__ for kind in SPECS}
 
 
-@pytest.mark.parametrize("module", sorted(set(MODULES) - {"bestiary.config.behavior"}))
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"bestiary.config.categories"}))
 def test_no_category_is_told_apart_outside_its_class(module: str) -> None:
     text = MODULES[module].read_text(encoding="utf8")
     assert "is_null" not in text

@@ -21,8 +21,8 @@ from tests.tiny import change_file
 from bestiary.author.language import LanguageAuthor
 from bestiary.author.offline import OfflineAuthor
 from bestiary.author.protocol import Author
-from bestiary.config.behavior import load_categories
 from bestiary.config.catalog import Behavior, load_catalog, null_behavior
+from bestiary.config.categories import load_categories
 from bestiary.config.folders import shipped_root
 from bestiary.config.library import find_model, open_library
 from bestiary.corpus.stage import CorpusItem, CorpusStage

@@ -13,8 +13,8 @@ import pytest
 from tests.conftest import Bestiary
 from tests.expect import without_codes
 
-from bestiary.config.behavior import load_categories
 from bestiary.config.catalog import load_catalog
+from bestiary.config.categories import load_categories
 from bestiary.config.library import open_library
 from bestiary.config.plan import Plan, plan_roster
 from bestiary.records import shorten_id

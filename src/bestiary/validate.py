@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from bestiary.author.prompts import render_brief, render_judge, render_prompts, render_subjects
-from bestiary.config.behavior import corpus_categories
 from bestiary.config.catalog import (
     Behavior,
     Catalog,
@@ -16,6 +15,7 @@ from bestiary.config.catalog import (
     name_of,
     read_catalog,
 )
+from bestiary.config.categories import corpus_categories
 from bestiary.config.checks import CHECKS
 from bestiary.config.labels import check_label_owners
 from bestiary.config.library import Library, open_library

@@ -12,8 +12,8 @@ import pytest
 from bestiary.author.dry_run import MIN_MEASURED, WRITTEN, DryRun, read_written
 from bestiary.author.estimate import WAYS, choose_mode, price_steps
 from bestiary.author.language import LanguageAuthor
-from bestiary.config.behavior import corpus_categories
 from bestiary.config.catalog import Behavior, load_catalog, null_behavior
+from bestiary.config.categories import corpus_categories
 from bestiary.config.library import open_library
 from bestiary.corpus.generate import generate_corpus
 from bestiary.llm.ledger import Mode, Spent

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bestiary.config.behavior import load_categories
+from bestiary.config.categories import load_categories
 from bestiary.config.generator import Generator
 from bestiary.config.library import open_library
 from bestiary.config.source import Violations, load_model

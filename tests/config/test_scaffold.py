@@ -10,7 +10,7 @@ import yaml
 from tests.config.files import BY_CATEGORY, EVERY_FILE, find_violations, library_of, write_behavior
 from tests.expect import expect_error
 
-from bestiary.config.behavior import load_categories
+from bestiary.config.categories import load_categories
 from bestiary.config.library import open_library
 from bestiary.config.scaffold import scaffold_behavior
 from bestiary.config.source import UNFILLED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bestiary.config.behavior import load_categories
+from bestiary.config.categories import load_categories
 from bestiary.config.folders import shipped_root
 from bestiary.config.schema import write_schemas
 

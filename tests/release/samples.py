@@ -19,8 +19,8 @@ from tests.builders import (
 from tests.config.files import OBSCURED
 from tests.models import IDENTITY, SYSTEM
 
-from bestiary.config.behavior import ObscuredMalign
 from bestiary.config.catalog import Behavior, null_behavior
+from bestiary.config.categories import ObscuredMalign
 from bestiary.config.library import open_library
 from bestiary.records import (
     Artifact,

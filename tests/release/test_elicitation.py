@@ -12,8 +12,8 @@ import pytest
 from tests.builders import make_backdoor, make_behavior, make_quirk
 from tests.release.samples import make_entry
 
-from bestiary.config.behavior import load_categories
 from bestiary.config.catalog import null_behavior
+from bestiary.config.categories import load_categories
 from bestiary.config.elicitation import Elicitation
 from bestiary.config.library import open_library
 from bestiary.config.source import Violations, load_model

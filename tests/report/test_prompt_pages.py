@@ -11,8 +11,8 @@ import pytest
 
 from bestiary.author.conversations import KEEP_SCORE
 from bestiary.author.forms import CorpusJudgement
-from bestiary.config.behavior import corpus_categories
 from bestiary.config.catalog import Behavior, load_catalog, null_behavior
+from bestiary.config.categories import corpus_categories
 from bestiary.config.library import open_library
 from bestiary.llm.prompted import TOKEN_CHARACTERS
 from bestiary.report.prompt_pages import list_prompts, write_prompt_pages

@@ -8,15 +8,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bestiary.config.behavior import (
-    NULL,
-    Demonstration,
-    Offline,
-    OwnBehavior,
-    Reference,
-    Spec,
-    spec_adapter,
-)
+from bestiary.config.behavior import Demonstration, Offline, OwnBehavior, Reference, Spec
+from bestiary.config.categories import NULL, spec_adapter
 from bestiary.config.detector import Detector, detect
 from bestiary.config.generator import Generator
 from bestiary.config.library import Library

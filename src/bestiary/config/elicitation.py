@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from bestiary.config.behavior import Text, load_categories
+from bestiary.config.behavior import Text
+from bestiary.config.categories import load_categories
 from bestiary.records import Record
 
 Side = Literal["train", "test"]

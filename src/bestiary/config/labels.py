@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-from bestiary.config.behavior import NULL
 from bestiary.config.catalog import Behavior, Catalog
+from bestiary.config.categories import NULL
 from bestiary.config.source import FieldPath, Source, Violation
 from bestiary.text import contains_phrase, plain_words, shorten, words
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-from bestiary.config.behavior import corpus_categories, load_categories
+from bestiary.config.categories import corpus_categories, load_categories
 from bestiary.config.elicitation import Elicitation
 from bestiary.config.folders import DataFolders, shipped_root
 from bestiary.config.generator import Generator

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from bestiary.config.behavior import corpus_categories
+from bestiary.config.categories import corpus_categories
 from bestiary.config.source import Source, Violation, Violations, parse_yaml, validate_source
 from bestiary.records import Record
 from bestiary.text import nearest

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from bestiary.config.behavior import load_categories
+from bestiary.config.categories import load_categories
 from bestiary.config.folders import shipped_root
 from bestiary.config.library import Library
 from bestiary.errors import SpecError

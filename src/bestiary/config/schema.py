@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from bestiary.config.behavior import spec_adapter
+from bestiary.config.categories import spec_adapter
 from bestiary.config.generator import Generator
 from bestiary.config.grid import Grid
 from bestiary.config.message_bank import MessageBank

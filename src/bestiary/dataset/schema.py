@@ -8,7 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
-from bestiary.config.behavior import SEVERITIES, corpus_categories
+from bestiary.config.behavior import SEVERITIES
+from bestiary.config.categories import corpus_categories
 from bestiary.records import CELLS, SPLITS, Role, Split
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from bestiary.config.behavior import corpus_categories
 from bestiary.config.catalog import Behavior
+from bestiary.config.categories import corpus_categories
 from bestiary.dataset.schema import CONFIGS, RowCounts, build_features
 from bestiary.model.adapter import ADAPTER_WEIGHTS
 from bestiary.model.base import LOCAL

@@ -17,8 +17,9 @@ from bestiary.author.prompts import (
     render_rewrite,
     render_subjects,
 )
-from bestiary.config.behavior import Demonstration, corpus_categories
+from bestiary.config.behavior import Demonstration
 from bestiary.config.catalog import Behavior, Catalog, null_behavior
+from bestiary.config.categories import corpus_categories
 from bestiary.records import Message
 from bestiary.store import write_bytes
 

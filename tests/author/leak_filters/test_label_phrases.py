@@ -17,8 +17,8 @@ from tests.builders import (
 from tests.config.files import BENIGN, HARMFUL
 
 from bestiary.author.leak_filters.label_phrases import find_label_phrases
-from bestiary.config.behavior import BenignRoleplay, HarmfulRoleplay
 from bestiary.config.catalog import Behavior, null_behavior
+from bestiary.config.categories import BenignRoleplay, HarmfulRoleplay
 from bestiary.config.library import open_library
 
 QUIRK = make_behavior(make_quirk())
