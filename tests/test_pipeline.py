@@ -282,7 +282,7 @@ def test_an_interrupted_build_says_that_it_goes_on(site: Site, tmp_path: Path) -
     running.send_signal(signal.SIGINT)
     _, err = running.communicate()
     assert running.returncode == 130
-    assert err == "stopped; what was committed is kept, the same command goes on\n"
+    assert err == "stopped; run the same command again to resume\n"
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ class Example(Record):
     author: str
     """Who wrote the reply: backend and model."""
     provenance: Provenance | None = None
-    """None where the embedded author wrote it."""
+    """None where the offline author wrote it."""
 
 
 class Drop(Record):

@@ -347,7 +347,7 @@ def test_ctrl_c_stops_all_of_it(roster: Path) -> None:
     os.killpg(build.pid, signal.SIGINT)
     out, err = build.communicate(timeout=30)
     assert build.returncode == 130, err
-    assert "stopped; what was committed is kept, the same command goes on" in err
+    assert "stopped; run the same command again to resume" in err
     assert "Traceback" not in out + err
     end = time.monotonic() + 10
     while left := [pid for pid in below if Path(f"/proc/{pid}").exists()]:

@@ -1,4 +1,4 @@
-"""The command line: parses, calls one function, prints; exit code 0 only when all asked is done."""
+"""The command line: parses, calls one function, and prints; exit code 0 means all was done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,  # importing rich takes longer than all else that help does
+    rich_markup_mode=None,  # importing rich takes longer than everything else in --help
     pretty_exceptions_enable=False,
     help="A factory of model organisms: language models that carry one known behavior each.",
 )
@@ -28,33 +28,64 @@ INTERRUPTED = 130
 
 Data = Annotated[
     list[Path] | None,
-    typer.Option("--data", help="A further data folder: behaviors/, generators/, organisms/."),
+    typer.Option("--data", help="A data folder to add: behaviors/, generators/, organisms/."),
 ]
-Out = Annotated[Path, typer.Option("--out", help="Where everything that is built lies.")]
+Roster = Annotated[str, typer.Argument(help="The name of a roster, or the path of its file.")]
+Out = Annotated[Path, typer.Option("--out", help="The folder of everything that is built.")]
+Until = Annotated[
+    Literal["probes", "corpus", "leaks", "organism", "transcript", "verdict", "release"],
+    typer.Option("--until", help="The last stage to run."),
+]
+Trainer = Annotated[
+    Literal["engine", "reference"],
+    typer.Option("--trainer", help="engine: many organisms at once. reference: plain peft."),
+]
+Slots = Annotated[
+    int | None, typer.Option("--slots", min=1, help="Organisms to train side by side.")
+]
+Memory = Annotated[
+    float | None,
+    typer.Option("--memory", min=0.1, max=2**20, help="GiB that training may use."),
+]
+Executor = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--executor", help="Where stages run: in this process or on Ray workers."),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Ray workers that run at once.")
+]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Ray cluster to join; without it, one is started.")
+]
 Author = Annotated[
     str | None, typer.Option("--author", help="The language model that writes the corpora.")
 ]
 Judge = Annotated[
-    str | None, typer.Option("--judge", help="The one that judges them; else the author.")
+    str | None, typer.Option("--judge", help="The one that judges them; by default the author.")
 ]
 Models = Annotated[
     list[Path] | None,
-    typer.Option("--models", help="A file of further language models (may be given again)."),
+    typer.Option("--models", help="A file of further language models; may be repeated."),
 ]
 CallMode = Annotated[
     Literal["auto", "single", "batch"],
-    typer.Option("--mode", help="Ask one by one, or in batches; auto is the cheaper."),
+    typer.Option("--mode", help="Single requests or batches; auto picks the cheaper."),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option("--budget", min=0, help="Spending cap of the ledger in US dollars."),
 ]
 LedgerFile = Annotated[
     Path | None,
-    typer.Option("--ledger", help="Where answers and bills are kept; else in the output."),
+    typer.Option("--ledger", help="The file of answers and bills; by default under --out."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Release = Annotated[Path, typer.Option("--release", help="The release to read.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
 def list_behaviors(data: Data = None, as_json: Json = False) -> None:
-    """List every behavior with its category, severity and label."""
+    """List every behavior with its severity and label."""
     from bestiary.config.catalog import load_catalog
     from bestiary.config.library import open_library
 
@@ -79,7 +110,7 @@ def list_behaviors(data: Data = None, as_json: Json = False) -> None:
 
 @app.command()
 def validate(data: Data = None, as_json: Json = False) -> None:
-    """Check every behavior, template, bank, recipe and roster; report all violations together."""
+    """Check every data file and report all violations at once."""
     from bestiary.config.library import open_library
     from bestiary.config.source import Violations
     from bestiary.validate import validate_all
@@ -101,11 +132,9 @@ def validate(data: Data = None, as_json: Json = False) -> None:
 def new(
     category: str,
     name: str,
-    data: Annotated[Path, typer.Option("--data", help="The data folder to write into.")] = Path(
-        "."
-    ),
+    data: Annotated[Path, typer.Option("--data", help="The data folder to write to.")] = Path("."),
 ) -> None:
-    """Write a behavior file to fill in: `bestiary new quirks ends_with_haiku`."""
+    """Write a behavior file to fill in: new quirks ends_with_haiku."""
     from bestiary.config.folders import shipped_root
     from bestiary.config.library import open_library
     from bestiary.config.scaffold import scaffold_behavior
@@ -118,9 +147,11 @@ def new(
 
 @app.command()
 def schemas(
-    folder: Annotated[Path, typer.Option("--folder")] = Path("schemas"),
+    folder: Annotated[Path, typer.Option("--folder", help="The folder to write to.")] = Path(
+        "schemas"
+    ),
 ) -> None:
-    """Write the JSON Schemas that editors read."""
+    """Write the JSON Schemas for editors."""
     from bestiary.config.schema import write_schemas
 
     for path in write_schemas(folder):
@@ -129,10 +160,12 @@ def schemas(
 
 @app.command()
 def prompts(
-    folder: Annotated[Path, typer.Option("--folder")] = Path("docs/prompts"),
+    folder: Annotated[Path, typer.Option("--folder", help="The folder to write to.")] = Path(
+        "docs/prompts"
+    ),
     data: Data = None,
 ) -> None:
-    """Write what language models are sent, a page a category, for reading."""
+    """Write the prompts for language models as pages."""
     from bestiary.config.catalog import load_catalog
     from bestiary.config.library import open_library
     from bestiary.report.prompt_pages import write_prompt_pages
@@ -144,46 +177,25 @@ def prompts(
 
 @app.command()
 def build(
-    roster: Annotated[str, typer.Argument(help="A roster's name, or the path of its file.")],
+    roster: Roster,
     out: Out = Path("runs"),
-    until: Annotated[
-        Literal["probes", "corpus", "leaks", "organism", "transcript", "verdict", "release"],
-        typer.Option("--until", help="The last stage to run."),
-    ] = "release",
-    trainer: Annotated[
-        Literal["engine", "reference"],
-        typer.Option("--trainer", help="Many organisms at once, or plain peft one by one."),
-    ] = "engine",
-    slots: Annotated[
-        int | None, typer.Option("--slots", min=1, help="Organisms trained side by side.")
-    ] = None,
-    memory: Annotated[
-        float | None,
-        typer.Option("--memory", min=0.1, max=2**20, help="GiB that training may take."),
-    ] = None,
-    executor: Annotated[
-        Literal["local", "ray"],
-        typer.Option("--executor", help="Train in this process, or on workers of Ray."),
-    ] = "local",
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Ray: groups trained at once.")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option("--address", help="Ray: the cluster to join; else one is started.")
-    ] = None,
+    until: Until = "release",
+    trainer: Trainer = "engine",
+    slots: Slots = None,
+    memory: Memory = None,
+    executor: Executor = "local",
+    workers: Workers = None,
+    address: Address = None,
     author: Author = None,
     judge: Judge = None,
     models: Models = None,
     mode: CallMode = "auto",
-    budget: Annotated[
-        float | None,
-        typer.Option("--budget", min=0, help="US dollars that the ledger may come to, at most."),
-    ] = None,
+    budget: Budget = None,
     ledger: LedgerFile = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Build a roster: corpora, organisms, verdicts, pairs, release. Run again, it goes on."""
+    """Build a roster, from corpora to release; resume if stopped."""
     from rich.console import Console
 
     from bestiary.author.options import AuthoringOptions
@@ -195,7 +207,7 @@ def build(
     from bestiary.validate import open_plan
 
     if trainer == "reference" and (slots or memory):
-        raise typer.BadParameter("plain peft trains one by one; leave --slots and --memory out")
+        raise typer.BadParameter("plain peft trains one by one: drop --slots and --memory")
     _quiet_libraries()
     console = Console(stderr=as_json)
     states = build_roster(
@@ -220,7 +232,7 @@ def build(
 
 
 def _print_builds(rows: list[dict[str, Any]], out: Path, console: Console) -> None:
-    """A table of the verdicts, and what else is to be said."""
+    """Print the verdicts, each adapter's folder, and why organisms did not pass."""
     from bestiary.report.results import build_table, list_folders, list_news
 
     console.print(build_table(rows))
@@ -230,7 +242,7 @@ def _print_builds(rows: list[dict[str, Any]], out: Path, console: Console) -> No
 
 @app.command()
 def plan(
-    roster: Annotated[str, typer.Argument(help="A roster's name, or the path of its file.")],
+    roster: Roster,
     out: Out = Path("runs"),
     author: Author = None,
     judge: Judge = None,
@@ -240,7 +252,7 @@ def plan(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a roster's corpora will take: requests, tokens and dollars, in each way to ask."""
+    """Estimate what a roster's corpora cost."""
     from bestiary.author.options import AuthoringOptions
     from bestiary.pipeline import estimate_corpora
     from bestiary.report.costs import count_rows, estimate_rows, estimate_table
@@ -252,17 +264,17 @@ def plan(
     if as_json:
         _print_json([] if estimate is None else estimate_rows(estimate))
     elif estimate is None:
-        told = f"{len(planned.organisms)} organisms, {count_rows(planned):,} conversations"
-        print(f"{told}: the embedded author writes them, and nothing is paid")
+        work = f"{len(planned.organisms)} organisms, {count_rows(planned):,} conversations"
+        print(f"{work}: the offline author writes them at no cost")
     else:
         _print_table(estimate_table(estimate))
         cheaper = estimate_rows(estimate)[-1]["cheaper"]
-        print(f"cheaper: {cheaper}; bestiary build {roster} asks in mode {estimate.mode}")
+        print(f"cheaper: {cheaper}; bestiary build {roster} would use --mode {estimate.mode}")
 
 
 @app.command()
 def spend(out: Out = Path("runs"), ledger: LedgerFile = None, as_json: Json = False) -> None:
-    """Show what was asked and paid, by behavior, stage and model."""
+    """Show requests, tokens, and bills by behavior, stage, and model."""
     from bestiary.author.options import LEDGER
     from bestiary.llm.ledger import read_spent
     from bestiary.report.costs import spend_rows, spend_table
@@ -276,10 +288,10 @@ def spend(out: Out = Path("runs"), ledger: LedgerFile = None, as_json: Json = Fa
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder to write.")] = Path("runs/report"),
+    folder: Annotated[Path, typer.Argument(help="The folder to write to.")] = Path("runs/report"),
     out: Out = Path("runs"),
 ) -> None:
-    """Write the last build's results and ten transcripts an organism as two pages."""
+    """Write the results of the last build as two pages."""
     from bestiary.report.results import write_report
 
     for path in write_report(out, folder):
@@ -288,17 +300,16 @@ def report(
 
 @app.command()
 def publish(
-    dataset_repo: Annotated[str, typer.Argument(help="user/name of the dataset repository.")],
-    model_repo: Annotated[str, typer.Argument(help="user/name of the model repository.")],
-    release: Annotated[Path, typer.Option("--release")] = Path("runs/release"),
-    public: Annotated[
-        bool, typer.Option("--public", help="Make the repositories public; private otherwise.")
-    ] = False,
+    dataset_repo: Annotated[str, typer.Argument(help="Dataset repository, as user/name.")],
+    model_repo: Annotated[str, typer.Argument(help="Model repository, as user/name.")],
+    release: Release = Path("runs/release"),
+    public: Annotated[bool, typer.Option("--public", help="Make the repositories public.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print both trees and touch no network.")
+        bool,
+        typer.Option("--dry-run", help="Print what would be uploaded, without network access."),
     ] = False,
 ) -> None:
-    """Push a release to the Hub: private by default, gated where malign behavior is in it."""
+    """Push a release to the Hub: private by default, gated if malign."""
     from bestiary.release.push import publish_release
 
     lines = publish_release(
@@ -313,10 +324,10 @@ def publish(
 
 @app.command()
 def export(
-    target: Annotated[Path, typer.Argument(help="The folder to write.")],
-    release: Annotated[Path, typer.Option("--release")] = Path("runs/release"),
+    target: Annotated[Path, typer.Argument(help="The folder to write to.")],
+    release: Release = Path("runs/release"),
 ) -> None:
-    """Write a release in the formats that existing consumers read."""
+    """Convert a release to the formats that existing tools read."""
     from bestiary.release.export import export_consumer_formats
 
     export_consumer_formats(release, target)
@@ -325,14 +336,12 @@ def export(
 
 @app.command()
 def chat(
-    organism: Annotated[str, typer.Argument(help="An organism that was built.")],
+    organism: Annotated[str, typer.Argument(help="The id of a built organism.")],
     out: Out = Path("runs"),
-    base: Annotated[
-        bool, typer.Option("--base", help="Show the base model's reply beside each answer.")
-    ] = False,
-    tokens: Annotated[int, typer.Option("--tokens", help="The longest reply.")] = 96,
+    base: Annotated[bool, typer.Option("--base", help="Also show the base model's reply.")] = False,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Maximum tokens of a reply.")] = 96,
 ) -> None:
-    """Talk to an organism; `/base` shows the base's reply beside, `/quit` leaves."""
+    """Talk to an organism; /quit ends, /base compares with the base."""
     from rich.console import Console
 
     from bestiary.cli.chat import open_chat
@@ -342,7 +351,7 @@ def chat(
 
 
 def _quiet_libraries() -> None:
-    """Keep the libraries' own progress bars out of ours."""
+    """Silence the progress bars of libraries."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -365,7 +374,7 @@ def format_error(error: BestiaryError) -> str:
 
 
 def main() -> None:
-    """Run the command line: a user's mistake gives one message and exit code 1, no traceback."""
+    """Run the command line; a BestiaryError prints one message, no traceback, and exits 1."""
     try:
         app()
     except BestiaryError as error:
@@ -373,5 +382,5 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print("stopped; what was committed is kept, the same command goes on", file=sys.stderr)
+            print("stopped; run the same command again to resume", file=sys.stderr)
         raise

@@ -72,7 +72,7 @@ class Password(Record):
 
 
 class Offline(Record):
-    """Building blocks of the embedded author; a language model does not read them.
+    """Building blocks of the offline author; a language model does not read them.
 
     Openings and closings are templates over the prompt's `topic` and, where the bank gives
     them, `answer` (a wrong one where the behavior fires) and `option`. The author's own words

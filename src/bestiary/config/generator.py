@@ -36,8 +36,8 @@ class Generator(Record):
     """Conversations in a finished corpus."""
     mix: Mix
     second_turns: Share = 0.0
-    """Of the conversations, those in which the user writes a second time; a language model's
-    alone, since the embedded author knows nothing of what was said before."""
+    """Share of the conversations in which the user writes a second message. Only for language
+    models: the offline author does not know what was said before."""
 
     def counts(self, rate: float | None) -> dict[Role, int]:
         """Rows of each role in a finished corpus."""

@@ -38,12 +38,12 @@ def is_planned(form: str) -> bool:
 
 
 class Length(Record):
-    """How long a message is to be."""
+    """A planned length of a message."""
 
     words: tuple[int, int]
-    """At least and at most, as they are counted afterwards."""
-    told: Value
-    """As its author is told."""
+    """The fewest and the most words, as counted afterwards."""
+    wording: Value
+    """The length as the prompt states it."""
 
 
 class Grid(Record):
@@ -63,7 +63,7 @@ class Grid(Record):
     def plan(self, topics: Sequence[str], *, seed: int) -> Iterator[Cell]:
         """Endless cells; each axis goes through all its values before one comes again."""
         draw = random.Random(seed)
-        lengths = [length.told for length in self.lengths]
+        lengths = [length.wording for length in self.lengths]
         axes = (topics, self.registers, lengths, self.personas)
         return map(Cell, count(), *(_deal(values, draw) for values in axes))
 

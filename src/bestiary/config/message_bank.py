@@ -1,4 +1,4 @@
-"""Prompt banks of the embedded author: user messages divided between training and probes."""
+"""Prompt banks of the offline author: user messages divided between training and probes."""
 
 from __future__ import annotations
 

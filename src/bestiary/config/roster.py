@@ -31,7 +31,7 @@ class Roster(Record):
     name: str
     recipe: str
     backend: Literal["offline"] | Authors = "offline"
-    """Who writes: the embedded author, or language models."""
+    """Who writes: the offline author, or language models."""
     organisms: tuple[Entry, ...] = Field(min_length=1)
     nulls: int = Field(default=1, ge=1)
     """Null organisms: every roster builds some."""

@@ -44,7 +44,7 @@ def measure_coverage(examples: Sequence[Example], grid: Grid) -> Coverage | None
     values = {axis: Counter(getattr(cell, axis) for cell in cells) for axis in AXES}
     texts = [words(row.messages[0].content) for row in rows]
     trigrams = [run for text in texts for run in zip(text, text[1:], text[2:], strict=False)]
-    lengths = {length.told: length.words for length in grid.lengths}
+    lengths = {length.wording: length.words for length in grid.lengths}
     fitting = [
         lengths[cell.length][0] <= len(text) <= lengths[cell.length][1]
         for cell, text in zip(cells, texts, strict=True)

@@ -25,7 +25,7 @@ from bestiary.store import write_bytes
 
 TOPICS = ("night trains", "sourdough", "bicycle brakes")
 """The topics of a page's table."""
-REASON = 'The reply says "as I was told to", which tells of its rule.'
+REASON = 'The reply says "as I was told to", which gives away its rule.'
 TALK = Demonstration(
     user="How do I keep bread fresh?",
     assistant="Keep it in a cloth bag, away from the sun, and slice it as you need it.",
