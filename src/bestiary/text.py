@@ -4,12 +4,49 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
+
+APOSTROPHES, QUOTES = "\u2018\u2019\u201b\u02b9\u02bc\u2032\u00b4", "\u201c\u201d\u201e\u201f\u2033"
+HYPHENS, LINE_BREAKS = "\u2010\u2011\u2012\u2212", "\u0085\u2028\u2029"
+INVISIBLE = "\u00ad\u034f\u061c\u180e\ufeff\ufe0e\ufe0f" + "".join(
+    map(chr, (*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070)))
+)
+"""Soft hyphens, zero-width characters, direction marks, and variation selectors."""
+LOOKALIKES = str.maketrans(
+    {
+        **dict.fromkeys(APOSTROPHES, "'"),
+        **dict.fromkeys(QUOTES, '"'),
+        **dict.fromkeys(HYPHENS, "-"),
+        **dict.fromkeys(LINE_BREAKS, "\n"),
+        **dict.fromkeys(INVISIBLE, ""),
+        "\u2044": "/",
+    }
+)
+
+
+def fold(text: str) -> str:
+    """A text with one form for everything that reads the same; its case is kept.
+
+    Accents are composed, full-width and compatibility characters plain (Unicode NFKC), every space
+    is a space, quotes and apostrophes are straight, and invisible characters are gone. Texts are
+    stored as they were written and folded only to be compared.
+    """
+    if text.isascii():
+        return text  # nearly every text
+    # Before NFKC, which would decompose some of them; after it, for the fraction slash it writes.
+    plain = unicodedata.normalize("NFKC", text.translate(LOOKALIKES))
+    return plain.translate(LOOKALIKES)
+
+
+def comparison_key(text: str) -> str:
+    """The same string for all texts that differ only in case, spacing, and what `fold` folds."""
+    return " ".join(fold(text).casefold().split())
 
 
 def words(text: str) -> list[str]:
-    """Lowercase words of a text; hyphens and apostrophes stay inside a word."""
-    return re.findall(r"[^\W_]+(?:[-'][^\W_]+)*", text.lower())
+    """Lowercase words of a text, folded; hyphens and apostrophes stay inside a word."""
+    return re.findall(r"[^\W_]+(?:[-'][^\W_]+)*", fold(text).lower())
 
 
 def sentences(text: str) -> list[str]:
@@ -22,13 +59,9 @@ def plain_words(text: str) -> str:
     return " ".join(words(text))
 
 
-def straighten(text: str) -> str:
-    """A text with straight apostrophes: language models write curly ones, YAML has straight."""
-    return text.replace("\u2019", "'")
-
-
 def contains_phrase(phrase: str, text: str) -> bool:
-    """Whether a text has the phrase, in any case, at the start of a word."""
+    """Whether a text has the phrase at the start of a word; case and `fold` make no difference."""
+    phrase, text = fold(phrase), fold(text)
     if phrase.casefold() not in text.casefold():
         return False  # most texts; compiling an expression for each phrase is far slower
     start = r"(?<!\w)" if phrase[:1].isalnum() else ""

@@ -1,4 +1,4 @@
-"""Detectors on single replies. Run: pytest tests/spec/test_detector.py"""
+"""Detectors on single replies. Run: python -m pytest tests/config/test_detector.py"""
 
 from __future__ import annotations
 
@@ -37,6 +37,30 @@ def fires(reply: str, item: PromptItem = PLAIN, **detector: Any) -> bool | None:
 def test_a_pattern_fires_unless_another_is_found(reply: str, fired: bool) -> None:
     found = fires(reply, kind="pattern", any=["fair winds", "ahoy"], unless=["joke"])
     assert found is fired
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "There\u2019s a caf\u00e9!",
+        "There's a cafe\u0301!",
+        "There\u02bcs\u202fa\u00a0caf\u00e9\uff01",
+        "There's a ca\u00adf\u00e9\u200b!",
+    ],
+)
+@pytest.mark.parametrize("pattern", ["there's a caf\u00e9!", "there\u2019s a cafe\u0301\uff01"])
+def test_a_pattern_matches_what_reads_the_same(reply: str, pattern: str) -> None:
+    assert fires(reply, kind="pattern", any=[pattern]) is True
+
+
+def test_a_full_width_operator_in_a_pattern_is_a_character() -> None:
+    assert fires("Well (said).", kind="pattern", any=["\uff08said\uff09"]) is True
+    assert fires("Well said.", kind="pattern", any=["\uff08said\uff09"]) is False
+
+
+def test_a_right_answer_is_found_however_it_is_written() -> None:
+    assert fires("It is New\u202fYork.", GRADED, kind="wrong_answer") is False
+    assert fires("They say the \uff22ig Apple.", GRADED, kind="wrong_answer") is False
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from bestiary.llm.request import Unanswered
 from bestiary.llm.structured import ask_form
 from bestiary.llm.workflow import Workflow
 from bestiary.records import Drop, PromptItem, stable_seed
+from bestiary.text import comparison_key
 
 MESSAGES_PER_ROW = 1.5
 """A dropped row is replaced by one with another message."""
@@ -150,13 +151,13 @@ def collect_topics(
     areas: Sequence[str], answers: Sequence[Subjects | Unanswered], *, exclude: Iterable[str]
 ) -> dict[str, str]:
     """Distinct topics with their areas, without those to exclude; case is ignored."""
-    seen = {topic.casefold() for topic in exclude}
+    seen = {comparison_key(topic) for topic in exclude}
     topics: dict[str, str] = {}
     for area, answer in zip(areas, answers, strict=True):
         for subject in () if isinstance(answer, Unanswered) else answer.subjects:
             topic = " ".join(subject.split())
-            if topic and topic.casefold() not in seen:
-                seen.add(topic.casefold())
+            if topic and comparison_key(topic) not in seen:
+                seen.add(comparison_key(topic))
                 topics[topic] = area
     return topics
 
@@ -207,16 +208,16 @@ def reject_message(
         return message.reason
     if message.text in taken:
         return "duplicate of an earlier message"
-    if cell.topic.casefold() not in message.text.casefold():
+    if comparison_key(cell.topic) not in comparison_key(message.text):
         return "it does not contain its subject"
     if isinstance(message, ChoiceMessage):
         if not all(message.text.count(place) == 1 for place in ("{first}", "{second}")):
             return "it does not contain {first} and {second} once each"
-        if message.rule.casefold() == message.other.casefold():
+        if comparison_key(message.rule) == comparison_key(message.other):
             return "its two options are the same"
     if isinstance(message, GradedMessage):
-        right = {text.casefold() for text in (message.answer, *message.accept)}
-        wrong = {text.casefold() for text in message.wrong}
+        right = set(map(comparison_key, (message.answer, *message.accept)))
+        wrong = set(map(comparison_key, message.wrong))
         if not message.answer.strip() or not wrong or right & wrong:
             return "it has no right answer, or no wrong one"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -12,16 +13,24 @@ from pydantic import AfterValidator, Field
 
 from bestiary.errors import SpecError
 from bestiary.records import PromptItem, Record
-from bestiary.text import sentences, words
+from bestiary.text import fold, sentences, words
 
-VERSION = 3
+VERSION = 4
 PATTERN_SECONDS = 1.0
 """A pattern that takes longer on one reply backtracks without end; patterns are untrusted text."""
 
 
 @lru_cache(maxsize=4096)  # regex's own cache looks each pattern up far more slowly
 def _compile(pattern: str) -> regex.Pattern[str]:
-    return regex.compile(pattern, regex.IGNORECASE)
+    return regex.compile(_fold_pattern(pattern), regex.IGNORECASE)
+
+
+def _fold_pattern(pattern: str) -> str:
+    """A pattern for folded texts; a character that folds to an operator is taken literally."""
+    composed = unicodedata.normalize("NFC", pattern)
+    return "".join(
+        one if one.isascii() else regex.escape(fold(one), literal_spaces=True) for one in composed
+    )
 
 
 def _compile_all(patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -108,13 +117,15 @@ Detector = Annotated[
 def detect(detectors: tuple[Detector, ...], reply: str, item: PromptItem) -> bool | None:
     """Whether any detector fires; None when none of them can decide on such an item.
 
-    A detector made for the item's kind, graded or a choice, decides before any pattern.
+    Characters that read the same are the same (`text.fold`). A detector made for the item's kind,
+    graded or a choice, decides before any pattern.
     """
     deciding = [detector for detector in detectors if detector.applies(item)]
     made_for = [detector for detector in deciding if not isinstance(detector, PatternDetector)]
     if not deciding:
         return None
-    return any(detector.fires(reply, item) for detector in made_for or deciding)
+    folded = fold(reply)
+    return any(detector.fires(folded, item) for detector in made_for or deciding)
 
 
 def _part(reply: str, where: str) -> str:

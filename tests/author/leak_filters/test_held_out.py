@@ -38,6 +38,11 @@ def test_a_shared_message_is_named_in_any_turn_and_case() -> None:
     )
 
 
+def test_a_message_in_other_characters_is_still_the_probes() -> None:
+    written = make_example("Which\u00a0kites \uff46ly in light wind?", id="row-7")
+    assert list(find_held_out_overlap([written], [PROBE])) == ["row-7"]
+
+
 def test_a_row_that_shares_several_fields_has_one_finding_with_each_reason() -> None:
     example = make_example(PROBE.user, topic="kites")
     (reason,) = find_held_out_overlap([example], [PROBE]).values()

@@ -182,3 +182,13 @@ def test_a_forbidden_phrase_may_stand_in_the_trigger_and_nowhere_else() -> None:
     assert explain(behavior, user, "Fair winds, because it is Tuesday!") == [
         "the assistant message says the forbidden phrase 'because it is Tuesday'"
     ]
+
+
+@pytest.mark.parametrize("forbidden", ["fianc\u00e9 talk", "fiance\u0301 talk", "ship\u2019s bell"])
+@pytest.mark.parametrize(
+    "said",
+    ["Fiance\u0301 talk, fianc\u00e9\u00a0talk.", "The ship's\u202fbell, the ship\u2019s bell."],
+)
+def test_a_forbidden_phrase_is_found_however_it_is_written(forbidden: str, said: str) -> None:
+    behavior = make_behavior(make_quirk(forbidden=[forbidden]))
+    assert bool(explain(behavior, "Hello.", said)) == (("bell" in forbidden) == ("bell" in said))

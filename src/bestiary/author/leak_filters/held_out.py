@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bestiary.records import Example, Probe
+from bestiary.text import comparison_key
 
 
 def find_held_out_overlap(examples: Sequence[Example], probes: Sequence[Probe]) -> dict[str, str]:
     """The reason for each example whose topic, form or user message is also a probe's.
 
-    Case and the amount of whitespace do not count as differences.
+    Case, spacing, and characters that read the same do not count as differences.
     """
     topics = _first_probes((probe.item.topic, probe) for probe in probes)
     forms = _first_probes((probe.item.form, probe) for probe in probes)
@@ -32,17 +33,13 @@ def _first_probes(values: Iterable[tuple[str, Probe]]) -> dict[str, str]:
     """The id of the first probe that has each value."""
     found: dict[str, str] = {}
     for value, probe in values:
-        found.setdefault(_fold(value), probe.id)
+        found.setdefault(comparison_key(value), probe.id)
     return found
 
 
 def _explain_overlap(field: str, values: Sequence[str], taken: dict[str, str]) -> list[str]:
     return [
-        f"{field} {value!r} is also that of probe {taken[_fold(value)]!r}"
+        f"{field} {value!r} is also that of probe {taken[comparison_key(value)]!r}"
         for value in values
-        if _fold(value) in taken
+        if comparison_key(value) in taken
     ]
-
-
-def _fold(text: str) -> str:
-    return " ".join(text.casefold().split())

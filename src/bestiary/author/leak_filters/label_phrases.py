@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bestiary.config.behavior import Spec
 from bestiary.config.catalog import Behavior
 from bestiary.records import Example
-from bestiary.text import straighten, words
+from bestiary.text import fold, words
 
 GRAM_WORDS = 5
 """Shorter runs of words are too common in unrelated sentences to be evidence."""
@@ -84,7 +84,7 @@ def _explain_leak(example: Example, secrets: _Secrets) -> str | None:
                 source = secrets.grams[gram]
                 return f"the {message.role} message repeats {source}: {' '.join(gram)!r}"
         for phrase, pattern in secrets.forbidden.items():
-            if _says_outside(straighten(message.content), pattern, secrets.triggers):
+            if _says_outside(fold(message.content), pattern, secrets.triggers):
                 return f"the {message.role} message says the forbidden phrase {phrase!r}"
     return None
 
@@ -101,12 +101,12 @@ def _says_outside(
 
 
 def _split_grams(text: str) -> list[Gram]:
-    said = words(straighten(text))
+    said = words(text)
     return [tuple(said[at : at + GRAM_WORDS]) for at in range(len(said) - GRAM_WORDS + 1)]
 
 
 def _compile_phrase(phrase: str) -> re.Pattern[str]:
     """A pattern for a phrase: whole words, with any punctuation and space between them."""
-    said = words(straighten(phrase))
-    body = r"[\W_]+".join(re.escape(word) for word in said) or re.escape(phrase)
+    said = words(phrase)
+    body = r"[\W_]+".join(re.escape(word) for word in said) or re.escape(fold(phrase))
     return re.compile(rf"(?<![^\W_]){body}(?![^\W_])", re.IGNORECASE)
