@@ -74,15 +74,14 @@ async def ask_all(orders: Orders) -> Marks:
     line = ModelQueue(
         MODEL, provider, read_price(model, batch=False), Limiter(most=model.in_flight)
     )
-    caller = OnlineDispatcher({MODEL: line}, LedgerWriter(ledger))
     try:
-        scheduler = Scheduler(ledger, caller, at_once=AT_ONCE, meter=Meter())
-        async for _, found in scheduler.run(list_jobs(orders)):
-            if isinstance(found, BestiaryError):
-                raise found
-            marks.count(found)
+        async with OnlineDispatcher({MODEL: line}, LedgerWriter(ledger)) as dispatcher:
+            scheduler = Scheduler(ledger, dispatcher, at_once=AT_ONCE, meter=Meter())
+            async for _, found in scheduler.run(list_jobs(orders)):
+                if isinstance(found, BestiaryError):
+                    raise found
+                marks.count(found)
     finally:
-        await caller.close()
         await provider.close()
         ledger.close()
     return marks

@@ -114,8 +114,8 @@ class Desk:
     async def __aenter__(self) -> Desk:
         return self
 
-    async def __aexit__(self, *error: object) -> None:
-        await self._caller.close()
+    async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        await self._caller.__aexit__(kind, *error)
         await self.provider.close()
 
     async def ask(self, requests: Sequence[ModelRequest]) -> list[Outcome]:

@@ -71,18 +71,17 @@ def order(
         price = read_price(make_model(name, url), batch=True)
         line = BatchQueue(MODEL, provider, price, most_requests, most_bytes)
         with ledger.hold_batches():
-            caller = BatchDispatcher({MODEL: line}, ledger, poll=PATIENCE, log=log)
             try:
-                await caller.finish_open()
-                found: dict[str, Outcome] = {**ledger.find(request.key for request in requests)}
-                missing = [request for request in requests if request.key not in found]
-                caller.flush()
-                if missing:
-                    outcomes = await caller.ask(missing, PURPOSE)
-                    found |= {r.key: o for r, o in zip(missing, outcomes, strict=True)}
-                return [found[request.key] for request in requests]
+                async with BatchDispatcher({MODEL: line}, ledger, poll=PATIENCE, log=log) as caller:
+                    await caller.finish_open()
+                    found: dict[str, Outcome] = {**ledger.find(one.key for one in requests)}
+                    missing = [request for request in requests if request.key not in found]
+                    caller.flush()
+                    if missing:
+                        outcomes = await caller.ask(missing, PURPOSE)
+                        found |= {r.key: o for r, o in zip(missing, outcomes, strict=True)}
+                    return [found[request.key] for request in requests]
             finally:
-                await caller.close()
                 await provider.close()
 
     return run(work)

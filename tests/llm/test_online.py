@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 from tests.expect import expect_error
-from tests.fakes.models import Asked, Fault, ModelServer, serve
+from tests.fakes.models import KEY, Asked, Fault, ModelServer, serve
 from tests.fakes.models import Provider as ProviderName
 from tests.llm.calls import (
     EACH_PROVIDER,
+    KEY_VARIABLE,
+    MODEL,
     Desk,
     ask_all,
     check_bill,
@@ -34,11 +36,13 @@ from tests.llm.calls import (
 
 from bestiary.errors import BackendError
 from bestiary.llm import online as single
+from bestiary.llm.client import LLMClient, LLMConfig
 from bestiary.llm.ledger import Ledger
 from bestiary.llm.online import TRIES, BudgetError
-from bestiary.llm.price import read_price
+from bestiary.llm.price import PICO, read_price
 from bestiary.llm.provider import AuthError
 from bestiary.llm.request import Answer, ModelRequest, Outcome
+from bestiary.llm.workflow import Job, RequestGroup, Workflow
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
@@ -357,4 +361,44 @@ def test_what_was_lost_is_held_against_the_budget(
         ask_all(name, url, ledger, make_requests(name, 3))
     assert 0 < server.bill <= ledger.taken() <= budget
     assert sum_spent(ledger)[0] == 0
+    ledger.close()
+
+
+# The end of a run
+
+
+def send(requests: list[ModelRequest]) -> Workflow[list[Outcome]]:
+    (outcomes,) = yield [RequestGroup("replies", requests)]
+    return outcomes
+
+
+@EACH_PROVIDER
+def test_an_error_that_ends_the_run_loses_no_answer_in_flight(
+    name: ProviderName,
+    server: ModelServer,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor do requests that were never sent keep a reservation."""
+
+    def deny_first(asked: Asked) -> Fault | None:
+        denied = "no. 0?" in words(asked)
+        server.latency = 0.3 if denied else 1.0
+        return Fault(401) if denied else None
+
+    server.faults = deny_first
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    budget = 5 * bound(name) + 10**6  # the denied request and four others fit at once
+    config = LLMConfig(
+        {MODEL: make_model(name, url)}, tmp_path / "ledger.sqlite", "single", budget / PICO
+    )
+    denied, *others = make_requests(name, 10)
+    jobs = [Job("denied", "habit", send([denied])), Job("others", "habit", send(others))]
+    with expect_error(AuthError, "access-refused", status=401):
+        list(LLMClient(config).run(jobs))
+    ledger = open_ledger(tmp_path)
+    found = ledger.find(request.key for request in others)
+    assert len(found) == server.statuses[200] == 5  # the denial made room for one more
+    check_bill(ledger, server)
     ledger.close()

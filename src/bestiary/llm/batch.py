@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from bestiary.errors import BackendError
 from bestiary.llm.ledger import (
@@ -110,8 +110,11 @@ class BatchDispatcher:
         """Whoever could ask waits for an answer: what is gathered goes out."""
         self._full.set()
 
-    async def close(self) -> None:
-        """End the waiting; batches go on at their provider, and a rerun finds them."""
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop waiting. Batches continue at their provider, where a rerun finds them."""
         self._server.cancel()
         await asyncio.gather(self._server, return_exceptions=True)
 

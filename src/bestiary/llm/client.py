@@ -153,8 +153,7 @@ class LLMClient:
         singles = OnlineDispatcher(
             {name: self._queue(name, providers[name]) for name in providers}, LedgerWriter(ledger)
         )
-        stack.push_async_callback(singles.close)
-        return singles
+        return await stack.enter_async_context(singles)
 
     async def _open_batches(
         self, stack: AsyncExitStack, ledger: Ledger, providers: Mapping[str, Provider]
@@ -166,7 +165,7 @@ class LLMClient:
             poll=self._config.poll,
             log=self._config.log,
         )
-        stack.push_async_callback(batches.close)
+        await stack.enter_async_context(batches)
         await batches.finish_open()
         return batches
 

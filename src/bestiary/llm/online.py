@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from bestiary.errors import BackendError
 from bestiary.llm.ledger import Ledger, Reservation, Settlement, UsageTag
@@ -59,6 +59,7 @@ class LedgerWriter:
         self._reserving: list[tuple[Reservation, asyncio.Future[int]]] = []
         self._settling: list[tuple[Settlement, asyncio.Future[None]]] = []
         self._due: asyncio.TimerHandle | None = None
+        self._closed = False
         self._open = 0
         """Reservations of this process that are not settled."""
 
@@ -76,6 +77,11 @@ class LedgerWriter:
         self._schedule()
         await told
 
+    def close(self) -> None:
+        """Reserve nothing more; whoever waits for a reservation is canceled."""
+        self._closed = True
+        self._write()
+
     def forget(self) -> None:
         """Hear that a reservation stays open: its answer was lost on the way."""
         self._open -= 1
@@ -86,9 +92,17 @@ class LedgerWriter:
             self._due = asyncio.get_running_loop().call_later(COMMIT_SECONDS, self._write)
 
     def _write(self) -> None:
-        self._due = None
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
         reserving, self._reserving = self._reserving, []
         settling, self._settling = self._settling, []
+        if self._closed:
+            for _, reserved in reserving:
+                reserved.cancel()
+            reserving = []
+        if not reserving and not settling:
+            return
         try:
             spends = self._ledger.write([one for one, _ in reserving], [one for one, _ in settling])
         except BaseException as error:
@@ -153,6 +167,11 @@ class ModelQueue:
         self.waiting.append(call)
         self.more.set()
 
+    def add_again(self, call: Call) -> None:
+        """Put a call that is to be tried again before all others."""
+        self.waiting.appendleft(call)
+        self.more.set()
+
     def finish(self, call: Call, *, answered: bool) -> None:
         """Hear that a call is over; those that waited for it stand in queue now."""
         beginning = call.request.system
@@ -191,10 +210,20 @@ class OnlineDispatcher:
     def flush(self) -> None:
         """Nothing is held back here."""
 
-    async def close(self) -> None:
-        """End what is under way."""
-        for task in (*self._servers, *self._tasks):
-            task.cancel()
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Send nothing more. Requests in flight, which are billed, are still answered and kept.
+
+        When the run is canceled, as by Ctrl-C, they are given up too.
+        """
+        for server in self._servers:
+            server.cancel()
+        self._writer.close()
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            for task in self._tasks:
+                task.cancel()
         await asyncio.gather(*self._servers, *self._tasks, return_exceptions=True)
 
     async def _serve(self, queue: ModelQueue) -> None:
@@ -211,20 +240,20 @@ class OnlineDispatcher:
     async def _call(self, queue: ModelQueue, call: Call, ticket: Ticket) -> None:
         """One call; where another is worth it, it stands in queue again, first."""
         try:
-            pause = await self._try(queue, call, ticket)
+            result = await self._try(queue, call, ticket)
         except Exception as error:  # whatever it is: somebody waits for the outcome
             fail(call.outcome, error)
             queue.finish(call, answered=False)
             return
-        if pause is None:
-            queue.finish(call, answered=isinstance(call.outcome.result(), Answer))
-        else:
-            await asyncio.sleep(pause)
-            queue.waiting.appendleft(call)
-            queue.more.set()
+        if isinstance(result, float):
+            asyncio.get_running_loop().call_later(result, queue.add_again, call)
+            return
+        if not call.outcome.done():  # canceled where an error has ended the run
+            call.outcome.set_result(result)
+        queue.finish(call, answered=isinstance(result, Answer))
 
-    async def _try(self, queue: ModelQueue, call: Call, ticket: Ticket) -> float | None:
-        """Ask once; None where that settled it, else the seconds before the next time."""
+    async def _try(self, queue: ModelQueue, call: Call, ticket: Ticket) -> Outcome | float:
+        """Ask once; returns the outcome, or the seconds to wait before the next try."""
         bound = queue.price.bound(call.request)
         try:
             spend = await self._writer.reserve(Reservation(call.tag, queue.name, bound))
@@ -241,12 +270,11 @@ class OnlineDispatcher:
             queue.limiter.leave()
         bill = queue.price.bill(answer.usage)
         await self._writer.settle(Settlement(spend, bill, call.request.key, answer))
-        call.outcome.set_result(answer)
-        return None
+        return answer
 
     async def _handle_fault(
         self, queue: ModelQueue, call: Call, ticket: Ticket, spend: int, fault: ProviderFault
-    ) -> float | None:
+    ) -> Unanswered | float:
         """What a fault means for its reservation, its queue and its next try."""
         if fault.billed:
             self._writer.forget()
@@ -267,8 +295,7 @@ class OnlineDispatcher:
             )
         call.tries += 1
         if isinstance(fault, InvalidRequest) or call.tries == TRIES:
-            call.outcome.set_result(Unanswered(reason=str(fault)))
-            return None
+            return Unanswered(reason=str(fault))
         return choose_pause(call.tries, fault.retry_after)
 
     def _pause_unreached(self, queue: ModelQueue, fault: ConnectionFailed) -> float:
