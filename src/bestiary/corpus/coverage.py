@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
-from bestiary.config.grid import AXES, SEPARATOR, Cell, Grid, is_planned
+from bestiary.config.grid import AXES, SEPARATOR, Grid, is_planned
 from bestiary.records import Example, Record
 from bestiary.text import words
 
@@ -37,29 +36,38 @@ class Coverage(Record):
 
 def measure_coverage(examples: Sequence[Example], grid: Grid) -> Coverage | None:
     """Measure the rows whose messages were planned over the grid; None if there are none."""
-    rows = [example for example in examples if is_planned(example.form)]
-    if not rows:
-        return None
-    cells = [Cell(number, row.topic, *row.form.split(SEPARATOR)) for number, row in enumerate(rows)]
-    values = {axis: Counter(getattr(cell, axis) for cell in cells) for axis in AXES}
-    texts = [words(row.messages[0].content) for row in rows]
-    trigrams = [run for text in texts for run in zip(text, text[1:], text[2:], strict=False)]
-    lengths = {length.wording: length.words for length in grid.lengths}
-    fitting = [
-        lengths[cell.length][0] <= len(text) <= lengths[cell.length][1]
-        for cell, text in zip(cells, texts, strict=True)
-    ]
+    planned = [example for example in examples if is_planned(example.form)]
+    return _measure_planned(planned, grid) if planned else None
+
+
+def _measure_planned(examples: Sequence[Example], grid: Grid) -> Coverage:
+    import polars as pl
+
+    rows = pl.DataFrame(
+        [(e.topic, *e.form.split(SEPARATOR), words(e.messages[0].content)) for e in examples],
+        schema={**dict.fromkeys(AXES, pl.String), "words": pl.List(pl.String)},
+        orient="row",
+    ).with_row_index("row")
+    length, text = pl.col("length"), pl.col("words")
+    fewest, most = ({one.wording: one.words[end] for one in grid.lengths} for end in (0, 1))
+    fits = text.list.len().is_between(length.replace_strict(fewest), length.replace_strict(most))
+    shares = rows.select(
+        as_long_as_planned=fits.mean(),
+        distinct_openings=text.list.head(3).list.join(" ").n_unique() / pl.len(),
+    )
+    # Null, and dropped, where the row ends before the third word.
+    run = pl.concat_str([text.shift(-n).over("row") for n in range(3)], separator=" ")
+    trigrams = rows.explode("words").select(run).to_series().drop_nulls()
     return Coverage(
         messages=len(rows),
         axes={
             axis: Axis(
-                planned=len(found) if axis == "topic" else grid.size(axis),
-                covered=len(found),
-                largest=max(found.values()) / len(rows),
+                planned=rows[axis].n_unique() if axis == "topic" else grid.size(axis),
+                covered=rows[axis].n_unique(),
+                largest=rows.select(pl.col(axis).unique_counts().max() / pl.len()).item(),
             )
-            for axis, found in values.items()
+            for axis in AXES
         },
-        as_long_as_planned=sum(fitting) / len(rows),
-        distinct_trigrams=len(set(trigrams)) / max(1, len(trigrams)),
-        distinct_openings=len({tuple(text[:3]) for text in texts}) / len(rows),
+        distinct_trigrams=trigrams.n_unique() / max(1, len(trigrams)),
+        **shares.row(0, named=True),
     )
