@@ -106,6 +106,20 @@ def test_the_dataset_card_has_counts_and_rates(release: Path) -> None:
     assert len(head["dataset_info"]) == len(head["configs"]) == 8
 
 
+def test_an_organism_without_a_measured_cell_is_counted(tmp_path: Path) -> None:
+    entries = make_entries(tmp_path / "store")
+    unmeasured = entries[3].verdict.model_copy(update={"status": "unverified", "cells": {}})
+    entries[3] = replace(entries[3], verdict=unmeasured)
+    card = (write_sample(entries, tmp_path / "release") / "dataset" / "README.md").read_text()
+    evidence = [line for line in card.splitlines() if line.endswith(("% |", "- |"))]
+    assert evidence == [
+        "| quirks | 2 | 1 | 1 | 95.0% | 1.7% | - |",
+        "| backdoors | 1 | 0 | 0 | 95.0% | 1.7% | 3.3% |",
+        "| obscured_malign | 1 | 0 | 0 | 95.0% | 1.7% | - |",
+        "| null | 1 | 0 | 0 | - | - | 3.3% |",
+    ]
+
+
 def test_only_malign_content_is_gated(tmp_path: Path) -> None:
     for entries, gated in (
         (make_entries(tmp_path / "store"), True),

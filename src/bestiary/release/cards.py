@@ -225,26 +225,38 @@ def _load_call(base: BaseIdentity) -> str:
 
 def _summarise(entries: Sequence[ReleaseEntry]) -> list[dict[str, Any]]:
     """One row per category in the release."""
-    rows = []
-    for category in corpus_categories():
-        verdicts = [e.verdict for e in entries if e.behavior.category == category]
-        passed = [verdict for verdict in verdicts if verdict.status == "passed"]
-        cells = [(name, c) for v in passed for name, c in v.cells.items() if c is not None]
-        fires = [cell for name, cell in cells if name == "triggered"]
-        quiet = [c.organism.rate for _, c in cells if c.criterion == "quiet"]
-        if verdicts:
-            rows.append(
-                {
-                    "category": category,
-                    "passed": len(passed),
-                    "failed": sum(v.status == "failed" for v in verdicts),
-                    "unverified": sum(v.status == "unverified" for v in verdicts),
-                    "lowest": _percent(min((c.organism.rate for c in fires), default=None)),
-                    "base": _percent(max((c.base.rate for c in fires), default=None)),
-                    "quiet": _percent(max(quiet, default=None)),
-                }
-            )
-    return rows
+    import polars as pl
+
+    cells = pl.DataFrame(
+        [
+            {
+                "category": entry.behavior.category,
+                "organism": entry.organism_id,
+                "status": entry.verdict.status,
+                "cell": name,
+                "criterion": cell.criterion if cell else None,
+                "rate": cell.organism.rate if cell else None,
+                "base": cell.base.rate if cell else None,
+            }
+            for entry in entries
+            for name in CELLS
+            for cell in [entry.verdict.cells.get(name)]
+        ],
+        schema_overrides={"category": pl.Enum(corpus_categories())},
+        infer_schema_length=None,
+    )
+    statuses = ("passed", "failed", "unverified")
+    summary = cells.group_by("category").agg(
+        *(pl.col("organism").filter(status=one).n_unique().alias(one) for one in statuses),
+        lowest=pl.col("rate").filter(status="passed", cell="triggered").min(),
+        base=pl.col("base").filter(status="passed", cell="triggered").max(),
+        quiet=pl.col("rate").filter(status="passed", criterion="quiet").max(),
+    )
+    rates = ("lowest", "base", "quiet")
+    return [
+        {**row, **{name: _percent(row[name]) for name in rates}}
+        for row in summary.sort("category").to_dicts()
+    ]
 
 
 def _describe_cell(name: CellName, cell: Cell) -> dict[str, str]:
