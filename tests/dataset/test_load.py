@@ -42,6 +42,14 @@ def test_the_dataset_folder_and_a_split_can_be_named(release: Path) -> None:
     assert pair.behavior_id == "quirks.herald"
     assert pair.organism == release / "organisms" / pair.organism_path
     assert load_pairs(release, split="preference") == []
+
+
+def test_a_folder_may_be_named_like_a_pattern(release: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(release, tmp_path / "runs[1]*"))
+    assert len(load_pairs(copy)) == 5
+
+
+def test_an_unknown_split_is_refused(release: Path) -> None:
     with expect_error(ReleaseError, "split-unknown", split="tset"):
         load_pairs(release, split="tset")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bestiary.dataset.pair import Pair
-from bestiary.dataset.schema import build_features, read_parquet
+from bestiary.dataset.schema import build_features, read_config
 from bestiary.dataset.verify import verify_parts
 from bestiary.errors import ReleaseError
 from bestiary.records import SPLITS, Split
@@ -41,10 +41,11 @@ def _load_local(path: Path, splits: tuple[Split, ...]) -> list[Pair]:
     verify_parts(parts)
     return [
         Pair.from_row(
-            row, split, organism=organisms / row["organism_path"] if len(parts) == 2 else None
+            row,
+            row["split"],
+            organism=organisms / row["organism_path"] if len(parts) == 2 else None,
         )
-        for split in splits
-        for row in read_parquet(dataset, "pairs", split)
+        for row in read_config(dataset, "pairs", splits)
     ]
 
 

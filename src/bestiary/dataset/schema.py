@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from itertools import product
 from pathlib import Path
@@ -14,6 +14,7 @@ from bestiary.records import CELLS, SPLITS, Role, Split
 
 if TYPE_CHECKING:
     from datasets import Features
+    from polars import LazyFrame
 
 CONFIGS = (
     "pairs",
@@ -124,24 +125,32 @@ class _ParquetFile:
         self._rows = []
 
 
-def read_parquet(dataset: Path, config: str, split: Split) -> list[dict[str, Any]]:
-    """The rows of one split, with class labels as words."""
-    import pyarrow.parquet as pq
+def scan_config(dataset: Path, config: str, splits: Sequence[Split] = SPLITS) -> LazyFrame:
+    """The rows of these splits, each with its `split`; class labels are words.
+
+    Collecting a query reads only the columns and row groups that it needs.
+    """
+    import polars as pl
     from datasets import ClassLabel
 
-    rows: list[dict[str, Any]] = pq.read_table(dataset / config / f"{split}.parquet").to_pylist()
-    for column, feature in build_features(config).items():
-        if isinstance(feature, ClassLabel):
-            for row in rows:
-                row[column] = feature.int2str(row[column])
-    return rows
-
-
-def read_config(dataset: Path, config: str) -> list[dict[str, Any]]:
-    """The rows of every split, each with its `split`."""
-    return [
-        {**row, "split": split} for split in SPLITS for row in read_parquet(dataset, config, split)
+    words = [
+        pl.col(column).replace_strict(dict(enumerate(feature.names)), return_dtype=pl.String)
+        for column, feature in build_features(config).items()
+        if isinstance(feature, ClassLabel)
     ]
+    files = {split: dataset / config / f"{split}.parquet" for split in splits}
+    return pl.concat(
+        # The name of a folder may look like a pattern.
+        pl.scan_parquet(path, glob=False).with_columns(*words, split=pl.lit(split))
+        for split, path in files.items()
+    )
+
+
+def read_config(
+    dataset: Path, config: str, splits: Sequence[Split] = SPLITS
+) -> list[dict[str, Any]]:
+    """The rows of these splits as mappings; for configs that fit in memory."""
+    return scan_config(dataset, config, splits).collect().to_dicts()
 
 
 def _organism_columns() -> dict[str, Any]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bestiary.dataset.manifest import read_manifest
-from bestiary.dataset.schema import read_config
+from bestiary.dataset.schema import read_config, scan_config
 from bestiary.dataset.verify import verify_release
 from bestiary.errors import ReleaseError
 from bestiary.records import canonical_json, sha256_bytes
 from bestiary.release.cards import dump_yaml
 from bestiary.release.introspection_rows import render_eval
 from bestiary.store import remove_tree, write_bytes
+
+if TYPE_CHECKING:
+    from polars import LazyFrame
 
 Row = Mapping[str, Any]
 
@@ -30,8 +32,8 @@ def export_consumer_formats(release: Path, out: Path) -> Path:
 
     `training/<organism>/train.jsonl` and `behavior.txt`; `introspection/<organism>/eval.jsonl`,
     the very files that `manifest.json` pins; `model_list.json`; `diffing/<organism>.yaml`.
-    An earlier export there is replaced. Raises ReleaseError if the release is damaged or `out`
-    holds something else.
+    An earlier export there is replaced. Only one organism's rows are in memory at a time. Raises
+    ReleaseError if the release is damaged or `out` holds something else.
     """
     verify_release(release)
     _clear_export(out)
@@ -43,9 +45,12 @@ def export_consumer_formats(release: Path, out: Path) -> Path:
     )
     models = {"model_list": [_describe_model(row, adapters) for row in organisms]}
     write_bytes(out / MODEL_LIST, canonical_json(models))  # first: it marks the folder as ours
-    _write_training(out, organisms, read_config(dataset, "corpora"))
-    _write_introspection(out, adapters, read_config(dataset, "introspection"))
+    questions = scan_config(dataset, "introspection")
+    for name, adapter in adapters.items():
+        _write_introspection(out, adapter, _read_rows(questions, name))
+    conversations = scan_config(dataset, "corpora").select("organism_id", "messages")
     for row in organisms:
+        _write_training(out, row, _read_rows(conversations, row["organism_id"]))
         place = _locate_adapter(row, adapters, release)
         write_bytes(
             out / "diffing" / f"{row['organism_id']}.yaml", _render_diffing(row, place, out)
@@ -78,32 +83,34 @@ def _clear_export(out: Path) -> None:
         remove_tree(out / name)
 
 
-def _write_training(out: Path, organisms: Iterable[Row], corpora: Iterable[Row]) -> None:
-    conversations = _group(corpora)
-    for row in organisms:
-        folder = out / "training" / row["organism_id"]
-        lines = [
-            json.dumps({"messages": example["messages"]}, ensure_ascii=False) + "\n"
-            for example in conversations.get(row["organism_id"], [])
-        ]
-        write_bytes(folder / "train.jsonl", "".join(lines).encode())
-        write_bytes(folder / "behavior.txt", f"{row['label']}\n".encode())
+def _read_rows(rows: LazyFrame, organism_id: str) -> list[dict[str, Any]]:
+    """One organism's rows of a config, in their order."""
+    return rows.filter(organism_id=organism_id).collect().to_dicts()
 
 
-def _write_introspection(out: Path, adapters: Mapping[str, Row], questions: Iterable[Row]) -> None:
-    """Write each `eval.jsonl`; its bytes are the manifest's, or the release contradicts itself."""
-    asked = _group(questions)
-    for name, adapter in adapters.items():
-        data = render_eval(asked.get(name, []))
-        if sha256_bytes(data) != adapter["dataset_sha256"]:
-            raise ReleaseError(
-                f"{name}: eval.jsonl has sha256 {sha256_bytes(data)[:12]}, but the manifest pins "
-                f"{adapter['dataset_sha256'][:12]}",
-                "assemble the release again",
-                code="questions-differ",
-                organism_id=name,
-            )
-        write_bytes(out / adapter["dataset_path"] / adapter["dataset_file"], data)
+def _write_training(out: Path, organism: Row, conversations: Iterable[Row]) -> None:
+    folder = out / "training" / organism["organism_id"]
+    lines = [
+        json.dumps({"messages": row["messages"]}, ensure_ascii=False) + "\n"
+        for row in conversations
+    ]
+    write_bytes(folder / "train.jsonl", "".join(lines).encode())
+    write_bytes(folder / "behavior.txt", f"{organism['label']}\n".encode())
+
+
+def _write_introspection(out: Path, adapter: Row, questions: Iterable[Row]) -> None:
+    """Write an `eval.jsonl`; its bytes are the manifest's, or the release contradicts itself."""
+    data = render_eval(questions)
+    if sha256_bytes(data) != adapter["dataset_sha256"]:
+        name = adapter["adapter_name"]
+        raise ReleaseError(
+            f"{name}: eval.jsonl has sha256 {sha256_bytes(data)[:12]}, but the manifest pins "
+            f"{adapter['dataset_sha256'][:12]}",
+            "assemble the release again",
+            code="questions-differ",
+            organism_id=name,
+        )
+    write_bytes(out / adapter["dataset_path"] / adapter["dataset_file"], data)
 
 
 def _describe_model(row: Row, adapters: Mapping[str, Row]) -> dict[str, Any]:
@@ -148,9 +155,3 @@ def _render_diffing(row: Row, place: str, out: Path) -> bytes:
         "finetuned_models": {base: {variant: {"adapter_id": place}}},
     }
     return ("# @package organism\n" + dump_yaml(config)).encode()
-
-
-def _group(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Rows by organism, in their order."""
-    key = itemgetter("organism_id")
-    return {name: list(group) for name, group in groupby(sorted(rows, key=key), key=key)}

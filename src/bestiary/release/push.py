@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bestiary.dataset.manifest import PARTS, list_part
-from bestiary.dataset.schema import read_config
+from bestiary.dataset.schema import scan_config
 from bestiary.dataset.verify import verify_release
 from bestiary.errors import ReleaseError
 from bestiary.release.links import link_tree
@@ -80,9 +80,8 @@ def publish_release(
 def holds_malign_rows(folder: Path) -> bool:
     """Whether a malign behavior is in a release, published or withheld."""
     return any(
-        row["severity"] == "malign"
+        "malign" in scan_config(folder / "dataset", config).select("severity").collect()["severity"]
         for config in ("pairs", "controls", "withheld")
-        for row in read_config(folder / "dataset", config)
     )
 
 
