@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from dataclasses import fields
 from typing import Any
 
+import polars as pl
+from polars import selectors
 from rich import box
 from rich.table import Table
 
@@ -76,26 +77,26 @@ def _show(dollars: float | None) -> str:
 
 def spend_rows(spent: Sequence[Spent]) -> list[dict[str, Any]]:
     """A row per behavior, stage, model and mode."""
-    return [
-        {
-            "behavior": one.behavior,
-            "stage": one.stage,
-            "model": one.model,
-            "mode": one.mode,
-            "requests": one.requests,
-            "input_tokens": one.input,
-            "cached_tokens": one.cached,
-            "output_tokens": one.output,
-            "dollars": one.pico / PICO,
-            "unknown_dollars": one.unknown / PICO,
-        }
-        for one in spent
-    ]
+    return _tabulate(spent).to_dicts()
+
+
+def _tabulate(spent: Sequence[Spent]) -> pl.DataFrame:
+    # Stated, so that a ledger without requests has the same columns.
+    types = {field.name: pl.Int64 if field.type == "int" else pl.String for field in fields(Spent)}
+    return pl.DataFrame(spent, schema=types).select(
+        *("behavior", "stage", "model", "mode", "requests"),
+        input_tokens="input",
+        cached_tokens="cached",
+        output_tokens="output",
+        dollars=pl.col("pico") / PICO,
+        unknown_dollars=pl.col("unknown") / PICO,
+    )
 
 
 def spend_table(spent: Sequence[Spent]) -> Table:
     """Requests and costs by behavior, and in total."""
-    replayed = sum(one.requests for one in spent if one.mode == "replay")
+    rows = _tabulate(spent)
+    replayed = rows.filter(mode="replay")["requests"].sum()
     table = Table(
         title="what was asked and paid",
         caption=f"and {replayed:,} requests served by answers of before" if replayed else None,
@@ -106,16 +107,14 @@ def spend_table(spent: Sequence[Spent]) -> Table:
         table.add_column(header, overflow="fold")
     for header in ("requests", "read", "cached", "written", "billed", "unknown"):
         table.add_column(header, justify="right", no_wrap=True)
-    asked = [row for row in spend_rows(spent) if row["mode"] != "replay"]
-    for behavior, rows in groupby(asked, key=lambda row: str(row["behavior"])):
-        table.add_row(behavior)
-        for row in rows:
+    asked = rows.filter(pl.col("mode") != "replay")
+    for (behavior,), group in asked.group_by("behavior", maintain_order=True):
+        table.add_row(str(behavior))
+        for row in group.to_dicts():
             stage = row["stage"] + (", batch" if row["mode"] == "batch" else "")
             table.add_row(f"  {stage}", row["model"], *_cells(row))
         table.add_section()
-    total: Counter[str] = Counter()
-    for row in asked:
-        total.update({name: value for name, value in row.items() if not isinstance(value, str)})
+    (total,) = asked.select(selectors.numeric().sum()).to_dicts()
     table.add_row("all", "", *_cells(total))
     return table
 
