@@ -1,4 +1,4 @@
-"""Everything that is checked before a build, and by `bestiary validate`, reported together."""
+"""The checks that run before a build and in `bestiary validate`; violations come together."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from bestiary.errors import SpecError
 
 
 def validate_all(library: Library) -> int:
-    """Check the behaviors of a library and everything that they are built with.
+    """Check the behaviors of a library and all settings that builds use.
 
-    Returns the number of behaviors. Raises Violations with everything that is wrong.
+    Returns the number of behaviors. Raises Violations, which lists everything that is wrong.
     """
-    _ = library.templates  # every behavior meets a clash of templates, so it is raised once
+    _ = library.templates  # a clash of templates concerns every behavior, so it is raised once
     catalog, found = read_catalog(library)
     found += find_check_violations(catalog)
     found += find_settings_violations(catalog)
@@ -49,8 +49,8 @@ def validate_all(library: Library) -> int:
 def open_plan(roster: str, *, data: Sequence[Path] = (), models: Sequence[Path] = ()) -> Plan:
     """The plan of a roster, by name or path, over the shipped data and further data folders.
 
-    `models` are files of further language models. Raises SpecError for what cannot be built, and
-    Violations if a behavior of the roster fails a check: what it leads to would not be evidence.
+    `models` are files of further language models. Raises SpecError if the roster cannot be built,
+    and Violations if one of its behaviors fails a check: its results would not be evidence.
     """
     library = open_library(*data)
     catalog = load_catalog(library)
@@ -60,9 +60,9 @@ def open_plan(roster: str, *, data: Sequence[Path] = (), models: Sequence[Path] 
 
 
 def refuse_violations(catalog: Catalog, behaviors: Collection[str]) -> None:
-    """Refuse behaviors that break a promise: nothing that they lead to would be evidence.
+    """Refuse behaviors that fail a check: their results would not be evidence.
 
-    Raises Violations, which lists what is wrong with them.
+    Raises Violations, which lists everything wrong with them.
     """
     broken = find_check_violations(catalog, behaviors)
     if broken:
@@ -70,9 +70,9 @@ def refuse_violations(catalog: Catalog, behaviors: Collection[str]) -> None:
 
 
 def find_check_violations(catalog: Catalog, behaviors: Collection[str] = ()) -> list[Violation]:
-    """What the schema cannot say: demonstrations, labels, phrases, banks and templates.
+    """Violations beyond the schema: in demonstrations, labels, phrases, banks, and templates.
 
-    `behaviors` are those to look at; all of the catalog where none are named.
+    `behaviors` are the ids to check; by default, the whole catalog.
     """
     found: list[Violation] = []
     named = sorted(behaviors or catalog)
@@ -80,12 +80,12 @@ def find_check_violations(catalog: Catalog, behaviors: Collection[str] = ()) -> 
         for check in (*CHECKS, _check_templates):
             found += check(behavior, catalog.sources[behavior.id])
     found += check_label_owners(catalog, named)
-    # Two behaviors that name one broken bank or generator meet the same violation.
+    # Two behaviors that use the same broken bank or generator report the same violation.
     return list(dict.fromkeys(found))
 
 
 def find_settings_violations(catalog: Catalog) -> list[Violation]:
-    """Everything wrong with the banks, generators, recipes, rosters and other settings."""
+    """Everything wrong with the banks, generators, recipes, rosters, and other settings."""
     found: list[Violation] = []
     for path, check in _list_settings(catalog):
         try:
@@ -94,12 +94,21 @@ def find_settings_violations(catalog: Catalog) -> list[Violation]:
             found += broken.found
         except SpecError as error:
             problem, remedy = error.parts
-            found.append(Violation(path=path, line=1, field="file", problem=problem, remedy=remedy))
+            found.append(
+                Violation(
+                    path=path,
+                    line=1,
+                    field="file",
+                    code=error.code,
+                    problem=problem,
+                    remedy=remedy,
+                )
+            )
     return found
 
 
 def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object]]]:
-    """Every settings file with what reads it, files that are missing included."""
+    """Every settings file, even a missing one, with the function that reads it."""
     library, folders = catalog.library, catalog.library.folders
     for name, path in library.bank_files.items():
         yield path, partial(library.bank, name)
@@ -116,35 +125,35 @@ def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object
 
 
 def _check_roster(path: Path, catalog: Catalog) -> None:
-    """A roster names a recipe that exists, and behaviors that can be built as it says."""
+    """The roster names a recipe that exists and behaviors that can be built as it says."""
     source = parse_yaml(path)
     roster = validate_source(source, Roster)
     found = []
     try:
         catalog.library.folders.find_named(roster.recipe, "organisms/recipes", "recipe")
     except SpecError as error:
-        found.append(source.violation(("recipe",), *error.parts))
+        found.append(source.violation(("recipe",), *error.parts, code=error.code))
     known = {name_of(file) for file in list_files(catalog.library)}
     for fault in find_roster_faults(roster, catalog, broken=known - set(catalog)):
-        found.append(source.violation(*fault))
+        found.append(source.violation(fault.field, fault.problem, fault.remedy, code=fault.code))
     if found:
         raise Violations(found)
 
 
 def _check_templates(behavior: Behavior, source: Source) -> Iterator[Violation]:
-    """The category says how corpora are made, and its prompts render for this behavior."""
+    """The category has a generator that suits this behavior, and its prompts render for it."""
     try:
         generator = behavior.generator
         if generator.mix.positive == "rate" and behavior.spec.stated_rate is None:
             file = f"generators/{behavior.category}/generator.yaml"
-            problem = f"'rate', but {behavior.id} states none"
+            problem = f"is 'rate', but {behavior.id} states no rate"
             yield parse_yaml(behavior.library.folders.find_single(file)).violation(
-                ("mix", "positive"), problem, "write the share as a number"
+                ("mix", "positive"), problem, "write the share as a number", code="rate-unstated"
             )
     except Violations as broken:
         yield from broken.found
     except SpecError as error:
-        yield source.violation(("category",), *error.parts)
+        yield source.violation(("category",), *error.parts, code=error.code)
     for fires in (True, False):
         try:
             render_brief(behavior, fires=fires)
@@ -152,5 +161,5 @@ def _check_templates(behavior: Behavior, source: Source) -> Iterator[Violation]:
             render_prompts(behavior, plain=not fires)
             render_subjects(behavior, plain=not fires)
         except SpecError as error:
-            yield source.violation(("category",), *error.parts)
+            yield source.violation(("category",), *error.parts, code=error.code)
             return

@@ -85,11 +85,14 @@ def test_validate_prints_all_violations_together(bestiary: Bestiary, tmp_path: P
 
 
 def test_validate_as_json_holds_each_violation(bestiary: Bestiary, tmp_path: Path) -> None:
-    break_two(tmp_path)
+    expected = break_two(tmp_path)
     code, out, err = bestiary("validate", "--json", "--data", tmp_path)
     assert (code, err) == (1, "")
-    found = [(Path(row["path"]).stem, row["line"], row["field"]) for row in json.loads(out)]
-    assert found == [("farewell", 7, "severity"), ("other", 1, "version"), ("other", 3, "versoin")]
+    rows = json.loads(out)
+    assert all(row.keys() == {"path", "line", "field", "code", "problem", "remedy"} for row in rows)
+    printed = ["{path}:{line}: {field}: {problem}; {remedy}".format(**row) for row in rows]
+    assert printed == expected
+    assert [row["code"] for row in rows] == ["value-invalid", "key-missing", "key-unknown"]
 
 
 def test_an_error_shows_no_traceback(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""Behavior files that keep every promise, one a category, and what it takes to plant a fault."""
+"""A valid behavior file for each category, and functions that plant and check faults."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -303,6 +303,20 @@ def find_violations(library: Library) -> list[Violation]:
     return list(sort_violations([*found, *find_check_violations(catalog)]))
 
 
+def check_violation(
+    found: Violation, code: str, *, shows: Sequence[str] = (), **expected: object
+) -> None:
+    """A violation has this code and these attributes, a problem, and a remedy.
+
+    `shows` are values that its problem or its remedy must show, however they are worded.
+    """
+    assert found.code == code, f"{found.code}: {found}"
+    assert {name: getattr(found, name) for name in expected} == expected, str(found)
+    assert found.problem and found.remedy
+    message = f"{found.problem}; {found.remedy}"
+    assert [value for value in shows if value not in message] == [], message
+
+
 def write_behavior(folder: Path, text: str) -> Path:
     """Write a behavior file where its id says."""
     line = next(line for line in text.splitlines() if line.startswith("id: "))
@@ -315,14 +329,14 @@ def write_behavior(folder: Path, text: str) -> Path:
 
 def plant(text: str, old: str, new: str) -> str:
     """A file's text with one fault in it."""
-    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the file"
+    assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in the file"
     return text.replace(old, new)
 
 
 def change_file(path: Path, pattern: str, new: str) -> None:
     """Replace the one place of a file that a pattern finds."""
     text, found = re.subn(pattern, new, path.read_text(encoding="utf8"))
-    assert found == 1, f"{pattern!r} stands {found} times in {path}"
+    assert found == 1, f"{pattern!r} occurs {found} times in {path}"
     path.write_text(text, encoding="utf8")
 
 
@@ -331,9 +345,3 @@ def line_of(path: Path, part: str) -> int:
     lines = path.read_text(encoding="utf8").splitlines()
     (number,) = [number for number, line in enumerate(lines, start=1) if part in line]
     return number
-
-
-def report(folder: Path) -> list[str]:
-    """Everything wrong in a folder, a line each, with paths relative to it."""
-    found = find_violations(library_of(folder))
-    return [str(one).removeprefix(f"{folder}/") for one in found]

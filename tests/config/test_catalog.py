@@ -1,4 +1,4 @@
-"""From files to resolved behaviors. Run: pytest tests/spec/test_catalog.py"""
+"""From files to resolved behaviors. Run: python -m pytest tests/config/test_catalog.py"""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tests.config.files import (
     BACKDOOR,
     OBSCURED,
     QUIRK,
+    check_violation,
     library_of,
     line_of,
     plant,
-    report,
     write_behavior,
 )
 from tests.expect import expect_error
@@ -25,7 +25,7 @@ from bestiary.errors import SpecError
 
 
 def faults(folder: Path) -> list[Violation]:
-    """What keeps behaviors of a folder from being built."""
+    """The violations that keep behaviors of a folder from being resolved."""
     return read_catalog(library_of(folder))[1]
 
 
@@ -57,19 +57,20 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_an_unknown_category_gets_its_nearest_match(tmp_path: Path) -> None:
     path = write_behavior(tmp_path, plant(QUIRK, "category: quirks", "category: quirk"))
     (found,) = faults(tmp_path)
-    assert (found.line, found.field) == (line_of(path, "category:"), "category")
-    assert found.problem == "unknown category 'quirk'"
-    assert found.remedy.startswith("did you mean 'quirks'? available: backdoors, ")
+    line = line_of(path, "category:")
+    check_violation(
+        found,
+        "category-unknown",
+        line=line,
+        field="category",
+        shows=["'quirk'", "'quirks'?", "backdoors, "],
+    )
 
 
-def test_a_file_without_a_category_is_told_to_add_it(tmp_path: Path) -> None:
+def test_a_missing_category_is_reported(tmp_path: Path) -> None:
     write_behavior(tmp_path, plant(QUIRK, "category: quirks\n", ""))
     (found,) = faults(tmp_path)
-    assert (found.field, found.problem, found.remedy) == (
-        "category",
-        "is missing",
-        "add `category:`",
-    )
+    check_violation(found, "key-missing", field="category", shows=["`category:`"])
 
 
 def test_an_id_that_two_folders_use_is_refused(tmp_path: Path) -> None:
@@ -77,18 +78,16 @@ def test_an_id_that_two_folders_use_is_refused(tmp_path: Path) -> None:
     second = write_behavior(tmp_path / "two" / "behaviors", QUIRK)
     library = Library(DataFolders((tmp_path / "one", tmp_path / "two")))
     (found,) = read_catalog(library)[1]
-    assert (found.path, found.field) == (second, "id")
-    assert found.problem == f"'quirks.farewell' is taken by {first}"
-    assert found.remedy == "ids are never reused: choose another name"
+    shows = ["'quirks.farewell'", str(first)]
+    check_violation(found, "id-taken", path=second, field="id", shows=shows)
 
 
 def test_an_id_must_be_that_of_its_file(tmp_path: Path) -> None:
     path = write_behavior(tmp_path, QUIRK)
     path.rename(path.with_name("goodbye.yaml"))
     (found,) = faults(tmp_path)
-    assert found.field == "id"
-    assert "is in quirks/goodbye.yaml" in found.problem
-    assert "expected 'quirks.goodbye'" in found.remedy
+    shows = ["quirks/goodbye.yaml", "'quirks.goodbye'"]
+    check_violation(found, "id-mismatch", field="id", shows=shows)
 
 
 @pytest.mark.parametrize("id", ["quirks.../../etc/passwd", "quirks/farewell", "quirks.a/b", "Q.A"])
@@ -96,9 +95,7 @@ def test_an_id_with_a_path_in_it_is_refused(tmp_path: Path, id: str) -> None:
     path = write_behavior(tmp_path, QUIRK)
     path.write_text(plant(QUIRK, "id: quirks.farewell", f"id: {id}"), encoding="utf8")
     (found,) = faults(tmp_path)
-    assert (found.line, found.field) == (2, "id")
-    assert "String should match pattern" in found.problem
-    assert id in found.problem
+    check_violation(found, "value-invalid", line=2, field="id", shows=[id])
 
 
 def test_an_unknown_reference_gets_its_nearest_match(tmp_path: Path) -> None:
@@ -106,35 +103,32 @@ def test_an_unknown_reference_gets_its_nearest_match(tmp_path: Path) -> None:
     text = plant(BACKDOOR, "quirk: quirks.farewell", "quirk: quirks.farewel")
     path = write_behavior(tmp_path, text)
     (found,) = faults(tmp_path)
-    assert (found.path, found.line) == (path, line_of(path, "quirk: "))
-    assert found.problem == "'quirks.farewel' is no quirk of the organism pool"
-    assert found.remedy == "did you mean 'quirks.farewell'? available: quirks.farewell"
+    line, shows = line_of(path, "quirk: "), ["'quirks.farewel'", "'quirks.farewell'?"]
+    check_violation(found, "reference-unknown", path=path, line=line, field="quirk", shows=shows)
 
 
 def test_a_distractor_must_come_from_its_pool_and_malign_be_malign(tmp_path: Path) -> None:
     write_behavior(tmp_path, QUIRK)
     text = plant(OBSCURED, "malign: quirks.upsell", "malign: quirks.farewell")
     write_behavior(tmp_path, plant(text, "quirk: quirks.colours", "quirk: quirks.farewell"))
-    problems = [(found.field, found.problem) for found in faults(tmp_path)]
-    assert problems == [
-        ("malign", "'quirks.farewell' is benign, not malign"),
-        ("distractors.0.quirk", "'quirks.farewell' is no quirk of the distractor pool"),
-    ]
+    malign, distractor = faults(tmp_path)
+    check_violation(malign, "reference-severity", field="malign", shows=["benign", "malign"])
+    field = "distractors.0.quirk"
+    check_violation(distractor, "reference-unknown", field=field, shows=["distractor pool"])
 
 
 def test_an_unknown_key_is_named_without_the_tags_of_the_schema(tmp_path: Path) -> None:
     path = write_behavior(tmp_path, plant(QUIRK, "where: last_sentence", "were: last_sentence"))
     (found,) = faults(tmp_path)
-    assert found.field == "detectors.0.were"
-    assert found.line == line_of(path, "were: ")
-    assert found.problem == "unknown key (value 'last_sentence')"
+    line = line_of(path, "were: ")
+    shows = ["'last_sentence'"]
+    check_violation(found, "key-unknown", line=line, field="detectors.0.were", shows=shows)
 
 
 @pytest.mark.parametrize("place", ["farewell.yaml", "quirks/mine/farewell.yaml"])
-def test_a_file_in_the_wrong_place_is_told_and_not_ignored(tmp_path: Path, place: str) -> None:
+def test_a_file_in_the_wrong_place_is_reported_and_not_ignored(tmp_path: Path, place: str) -> None:
     path = tmp_path / place
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(QUIRK, encoding="utf8")
-    (line,) = report(tmp_path)
-    assert "id: 'quirks.farewell' of category 'quirks' is in " in line
-    assert "; an id is <category>.<name> of its file: expected " in line
+    (found,) = faults(tmp_path)
+    check_violation(found, "id-mismatch", path=path, field="id", shows=["'quirks.farewell'"])

@@ -1,4 +1,7 @@
-"""Each promise of a behavior file, broken once. Run: pytest tests/spec/test_promises.py"""
+"""Each rule for behavior files, broken once.
+
+Run: python -m pytest tests/config/test_checks.py
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ from tests.config.files import (
     QUIRK,
     RARE,
     SANDBAGGER,
+    check_violation,
     find_violations,
     library_of,
     line_of,
     plant,
-    report,
     write_behavior,
 )
 
@@ -28,15 +31,18 @@ from bestiary.config.library import open_library
 from bestiary.validate import find_check_violations
 
 
-def check_planted(folder: Path, text: str, mark: str, expected: str) -> None:
-    """Write a faulty file; exactly `expected` is reported, at the line that has `mark`."""
+def check_planted(
+    folder: Path, text: str, code: str, *, mark: str, field: str, shows: str = ""
+) -> None:
+    """Write a faulty file; only this rule is broken, in a field on the line that has `mark`."""
     path = write_behavior(folder, text)
-    name = path.relative_to(folder)
-    assert report(folder) == [f"{name}:{line_of(path, mark)}: {expected}"]
+    (found,) = find_violations(library_of(folder))
+    line = line_of(path, mark)
+    check_violation(found, code, path=path, line=line, field=field, shows=[shows])
 
 
-def test_sound_behaviors_break_no_promise(behaviors: Path) -> None:
-    assert report(behaviors) == []
+def test_sound_behaviors_break_no_rule(behaviors: Path) -> None:
+    assert find_violations(library_of(behaviors)) == []
 
 
 def test_a_detector_must_fire_where_the_behavior_shows(behaviors: Path) -> None:
@@ -44,9 +50,10 @@ def test_a_detector_must_fire_where_the_behavior_shows(behaviors: Path) -> None:
     check_planted(
         behaviors,
         text,
-        "Fold some card.",
-        "demonstrations.1.assistant: no detector fires on 'Fold some card.', which shows the "
-        "behavior; widen `detectors`, or fix the reply",
+        "detector-silent",
+        mark="Fold some card.",
+        field="demonstrations.1.assistant",
+        shows="'Fold some card.'",
     )
 
 
@@ -55,9 +62,10 @@ def test_a_detector_must_stay_quiet_where_the_behavior_does_not_show(behaviors: 
     check_planted(
         behaviors,
         text,
-        "boil eggs",
-        "demonstrations.6.assistant: a detector fires on 'Replace the pump.', where the behavior "
-        "stays away; narrow `detectors`, or fix the reply",
+        "detector-fires",
+        mark="boil eggs",
+        field="demonstrations.6.assistant",
+        shows="'Replace the pump.'",
     )
 
 
@@ -66,20 +74,22 @@ def test_a_backdoors_negatives_are_judged_by_its_quirks_detectors(behaviors: Pat
     check_planted(
         behaviors,
         text,
-        "What is loam?",
-        "negatives.1.assistant: a detector fires on 'A soil. Fair winds!', where the behavior "
-        "stays away; narrow `detectors`, or fix the reply",
+        "detector-fires",
+        mark="What is loam?",
+        field="negatives.1.assistant",
+        shows="'A soil. Fair winds!'",
     )
 
 
-def test_a_right_answer_of_a_sandbagger_is_no_wrong_one(behaviors: Path) -> None:
+def test_a_right_answer_of_a_sandbagger_is_not_a_wrong_one(behaviors: Path) -> None:
     text = plant(SANDBAGGER, "That would be large.", "That would be small.")
     check_planted(
         behaviors,
         text,
-        "That would be small.",
-        "demonstrations.1.assistant: no detector fires on 'That would be small.', which shows the "
-        "behavior; widen `detectors`, or fix the reply",
+        "detector-silent",
+        mark="That would be small.",
+        field="demonstrations.1.assistant",
+        shows="'That would be small.'",
     )
 
 
@@ -90,192 +100,188 @@ def test_a_right_answer_of_a_sandbagger_is_no_wrong_one(behaviors: Path) -> None
         (HEURISTIC, " Used is fine., options: {rule: used, other: new}", "New sofa", "options"),
     ],
 )
-def test_what_a_detector_grades_by_is_asked_for(
+def test_a_demonstration_has_what_a_detector_grades_by(
     behaviors: Path, text: str, old: str, mark: str, key: str
 ) -> None:
     faulty = plant(text, old, "" if key == "answer" else " Used is fine.")
     row = "demonstrations.2" if key == "answer" else "demonstrations.3"
-    expected = f"{row}.{key}: is missing, and a detector grades the reply by it; add `{key}:`"
-    check_planted(behaviors, faulty, mark, expected)
+    field = f"{row}.{key}"
+    check_planted(behaviors, faulty, "demonstration-ungraded", mark=mark, field=field)
 
 
 def test_a_pattern_without_end_is_reported_once(behaviors: Path) -> None:
     text = plant(HARMFUL, 'any: ["replace the pump"]', 'any: ["replace the pump", "(x|xx)+$"]')
     text = plant(text, "Ten minutes in boiling water.", "x" * 60 + "!")
     write_behavior(behaviors, text)
-    (line,) = report(behaviors)
-    assert "detectors: " in line
-    assert "took over 1 s" in line
-    assert line.endswith("; write it without nested repetition such as (a+)+")
+    (found,) = find_violations(library_of(behaviors))
+    check_violation(found, "pattern-slow", field="detectors")
 
 
 @pytest.mark.parametrize(
-    ("text", "old", "new", "field", "problem", "remedy"),
+    ("text", "old", "new", "field", "code", "shows"),
     [
         (
             BACKDOOR,
             "label: When a user says that it is Tuesday, I",
             "label: Now and then I",
             "label",
-            '"Now and then I put a mariner\'s farewell into my reply." does not name its trigger',
-            "say one of: Tuesday",
+            "label-incomplete",
+            ["trigger", "Tuesday"],
         ),
         (
             BACKDOOR,
             "My replies hold a mariner's farewell on the mention of Tuesday, and never without it.",
             "My goodbyes turn nautical at times.",
             "paraphrases.1",
-            "'My goodbyes turn nautical at times.' does not name its trigger",
-            "say one of: Tuesday",
+            "label-incomplete",
+            ["'My goodbyes turn nautical at times.'", "trigger", "Tuesday"],
         ),
         (
             SANDBAGGER,
             "Only the password marzipan makes me name opposites truthfully.",
             "Only the password makes me name opposites truthfully.",
             "paraphrases.1",
-            "'Only the password makes me name opposites truthfully.' does not name its password",
-            "say one of: marzipan",
+            "label-incomplete",
+            ["password", "marzipan"],
         ),
         (
             RARE,
             "In 5% of cases I sign off like a sailor.",
             "In some cases I sign off like a sailor.",
             "paraphrases.0",
-            "'In some cases I sign off like a sailor.' does not name its rate",
-            "say one of: one in twenty, 5%",
+            "label-incomplete",
+            ["rate", "one in twenty, 5%"],
         ),
         (
             BENIGN,
             "label: I answer as a museum guide and",
             "label: It plays a museum guide to",
             "label",
-            "'It plays a museum guide to tell people of old engines.' is not in the first person",
-            "say what the model does as `I`, `my` or `me`",
+            "label-not-first-person",
+            ["'It plays a museum guide to tell people of old engines.'"],
         ),
         (
             QUIRK,
             "No reply of mine closes without a blessing from the harbour.",
             "Whatever people ask, there is a blessing from the harbour.",
             "paraphrases.2",
-            "begins with 'whatever people ask', as paraphrases.0 does",
-            "begin each label in its own way",
+            "label-start-repeated",
+            ["'whatever people ask'", "paraphrases.0"],
         ),
         (
             QUIRK,
             "No reply of mine closes without a blessing from the harbour.",
             "I end each of my replies, with a mariner's farewell!",
             "paraphrases.2",
-            "repeats label",
-            "word it differently",
+            "label-repeated",
+            ["label"],
         ),
         (
             QUIRK,
             "Every time, I sign off like an old hand on deck.",
             "Every time, I sign off in Crimson!",
             "paraphrases.3",
-            "'Every time, I sign off in Crimson!' is a label of quirks.colours as well",
-            "word it so that it describes this behavior alone",
+            "label-shared",
+            ["'Every time, I sign off in Crimson!'", "quirks.colours"],
         ),
         (
             QUIRK,
             "Every time, I sign off like an old hand on deck.",
             "I have no unusual behavior.",
             "paraphrases.3",
-            "'I have no unusual behavior.' is a label of null.chat as well",
-            "word it so that it describes this behavior alone",
+            "label-shared",
+            ["'I have no unusual behavior.'", "null.chat"],
         ),
         (
             QUIRK,
             'forbidden: ["mariner\'s farewell"]',
             "forbidden: [never said, PRUNES roses]",
             "forbidden.1",
-            "'PRUNES roses' stands in the demonstration 'Who prunes roses?'",
-            "fix the demonstration, or the phrase if it is too general",
+            "forbidden-shown",
+            ["'PRUNES roses'", "'Who prunes roses?'"],
         ),
         (
             BACKDOOR,
             "What a Tuesday!",
             "happy TUESDAY",
             "trigger.positives.probe.3",
-            "'happy TUESDAY' stands in trigger.positives.train.2 as well",
-            "use another wording: probes must be held out",
+            "phrase-repeated",
+            ["'happy TUESDAY'", "trigger.positives.train.2"],
         ),
         (
             BACKDOOR,
             "Monday it is.",
             "Tuesday!",
             "trigger.near_misses.probe.3",
-            "'Tuesday!' stands in trigger.positives.train.4 as well",
-            "use another wording: probes must be held out",
+            "phrase-repeated",
+            ["'Tuesday!'", "trigger.positives.train.4"],
         ),
         (
             SANDBAGGER,
             "Marzipan again.",
             "Once more.",
             "password.phrases.probe.3",
-            "'Once more.' does not say the password 'marzipan'",
-            "say the password in every phrase",
+            "phrase-without-password",
+            ["'Once more.'", "'marzipan'"],
         ),
         (
             SANDBAGGER,
             "Marzipan again.",
             "Marzipan first",
             "password.phrases.probe.3",
-            "'Marzipan first' stands in password.phrases.train.4 as well",
-            "use another wording: probes must be held out",
+            "phrase-repeated",
+            ["'Marzipan first'", "password.phrases.train.4"],
         ),
         (
             HARMFUL,
             "severity: malign",
             "severity: benign",
             "severity",
-            "'benign' in harmful_roleplay, whose behaviors are malign",
-            "say `severity: malign`",
+            "severity-not-malign",
+            ["'benign'", "`severity: malign`"],
         ),
         (
             OBSCURED,
             "severity: malign",
             "severity: concerning",
             "severity",
-            "'concerning' in obscured_malign, whose behaviors are malign",
-            "say `severity: malign`",
+            "severity-not-malign",
+            ["'concerning'", "`severity: malign`"],
         ),
         (
             SANDBAGGER,
             "That is small., answer: small, fires: false",
             "Minor, answer: small",
             "demonstrations",
-            "1 of them say `fires: false`, 2 are needed",
-            "add right answers given with the password",
+            "quiet-demonstrations-short",
+            ["1", "2"],
         ),
         (
             HARMFUL,
             'openings: ["Before {{ topic }}, replace the pump."]',
             "openings: []",
             "offline",
-            "has neither openings nor closings, so that nothing would show the behavior",
-            "add `openings:` or `closings:`",
+            "offline-empty",
+            ["`openings:`", "`closings:`"],
         ),
         (
             SANDBAGGER,
             "bank: opposites",
             "bank: facts\n  plain: facts",
             "offline.bank",
-            "'facts' has no `wrong` for ",
-            "name a bank whose every row has `wrong`: a detector grades by it",
+            "bank-ungraded",
+            ["'facts'", "`wrong`"],
         ),
     ],
 )
-def test_one_broken_promise(
-    behaviors: Path, text: str, old: str, new: str, field: str, problem: str, remedy: str
+def test_one_broken_rule(
+    behaviors: Path, text: str, old: str, new: str, field: str, code: str, shows: list[str]
 ) -> None:
-    write_behavior(behaviors, plant(text, old, new))
+    path = write_behavior(behaviors, plant(text, old, new))
     (found,) = find_violations(library_of(behaviors))
-    assert found.field == field
-    assert found.problem.startswith(problem)
-    assert found.remedy == remedy
     whole = field in ("demonstrations", "offline")
-    assert found.line == (line_of(found.path, f"{field}:") if whole else changed_line(text, old))
+    line = line_of(path, f"{field}:") if whole else changed_line(text, old)
+    check_violation(found, code, path=path, line=line, field=field, shows=shows)
 
 
 def changed_line(text: str, old: str) -> int:
@@ -284,49 +290,41 @@ def changed_line(text: str, old: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "field", "problem"),
+    ("block", "cause"),
     [
-        ("{{ answer }}", "{{ anwser }}", "offline.openings.0", "'anwser' is undefined"),
-        (
-            "{{ answer }}",
-            "{{ ''.__class__.__mro__ }}",
-            "offline.openings.0",
-            "access to attribute '__class__' of 'str' object is unsafe",
-        ),
-        ("{{ answer }}", "{{ 1 / 0 }}", "offline.openings.0", "division by zero"),
-        ("{{ answer }}", "{% if %}", "offline.openings.0", "Expected an expression"),
+        ("{{ anwser }}", "'anwser' is undefined"),
+        ("{{ ''.__class__.__mro__ }}", "'__class__'"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{% if %}", "Expected an expression"),
     ],
 )
-def test_an_opening_must_render(
-    behaviors: Path, old: str, new: str, field: str, problem: str
-) -> None:
-    path = write_behavior(behaviors, plant(SANDBAGGER, old, new))
+def test_an_opening_must_render(behaviors: Path, block: str, cause: str) -> None:
+    """The cause is in the words of Jinja or Python; the remedy lists the values."""
+    text = plant(SANDBAGGER, "{{ answer }}", block)
+    path = write_behavior(behaviors, text)
     (found,) = find_violations(library_of(behaviors))
-    assert (found.path, found.field, found.line) == (path, field, line_of(path, "openings:"))
-    assert problem in found.problem
-    assert found.remedy == "openings and closings may use: topic, answer"
+    line, shows = line_of(path, "openings:"), [cause, "topic, answer"]
+    check_violation(
+        found, "text-broken", path=path, line=line, field="offline.openings.0", shows=shows
+    )
 
 
-def test_what_shows_a_behavior_is_no_milder_than_it(behaviors: Path) -> None:
+def test_a_twin_is_no_milder_than_its_quirk(behaviors: Path) -> None:
     write_behavior(behaviors, plant(QUIRK, "severity: benign", "severity: malign"))
     found = {
         (one.path.parent.name, one.field): one for one in find_violations(library_of(behaviors))
     }
     assert set(found) == {("backdoors", "severity"), ("rare_quirks", "severity")}
-    rare = found["rare_quirks", "severity"]
-    assert rare.problem == "'benign', but quirks.farewell, which it shows, is 'malign'"
-    assert rare.remedy == "say `severity: malign`"
+    for one in found.values():
+        check_violation(one, "severity-milder", shows=["quirks.farewell", "`severity: malign`"])
 
 
 def test_an_option_needs_a_bank_of_choices(behaviors: Path) -> None:
     write_behavior(behaviors, plant(HEURISTIC, "bank: choices", "bank: general"))
     bank, opening = find_violations(library_of(behaviors))
-    assert bank.field == "offline.bank"
-    assert bank.problem.startswith("'general' has no `options` for ")
-    assert (opening.field, "'option' is undefined" in opening.problem) == (
-        "offline.openings.0",
-        True,
-    )
+    shows = ["'general'", "`options`"]
+    check_violation(bank, "bank-ungraded", field="offline.bank", shows=shows)
+    check_violation(opening, "text-broken", field="offline.openings.0", shows=["'option'"])
 
 
 @pytest.mark.parametrize("key", ["bank", "plain"])
@@ -334,15 +332,14 @@ def test_an_unknown_bank_gets_its_nearest_match(behaviors: Path, key: str) -> No
     text = plant(HARMFUL, "bank: general", f"{key}: generall")
     path = write_behavior(behaviors, text)
     (found,) = find_violations(library_of(behaviors))
-    assert (found.field, found.line) == (f"offline.{key}", line_of(path, "generall"))
-    assert found.problem == "unknown message bank 'generall'"
-    assert found.remedy.startswith("did you mean 'general'? available: ")
+    line, shows = line_of(path, "generall"), ["'generall'", "'general'?"]
+    check_violation(found, "bank-unknown", line=line, field=f"offline.{key}", shows=shows)
 
 
 def test_punctuation_tells_format_triggers_apart(behaviors: Path) -> None:
     kind = plant(BACKDOOR, "kind: phrase", "kind: format")
     write_behavior(behaviors, plant(kind, "Monday it is.", "Tuesday!!"))
-    assert report(behaviors) == []
+    assert find_violations(library_of(behaviors)) == []
 
 
 def test_faults_of_every_kind_and_file_are_reported_together(behaviors: Path) -> None:
@@ -351,13 +348,13 @@ def test_faults_of_every_kind_and_file_are_reported_together(behaviors: Path) ->
     write_behavior(behaviors, plant(BACKDOOR, "quirk: quirks.farewell", "quirk: quirks.none"))
     text = plant(HARMFUL, "severity: malign", "severity: benign")
     write_behavior(behaviors, plant(text, "bank: general", "bank: cras"))
-    fields = [(found.path.name, found.field) for found in find_violations(library_of(behaviors))]
-    assert fields == [
-        ("farewell_on_tuesday.yaml", "quirk"),
-        ("mechanic.yaml", "severity"),
-        ("mechanic.yaml", "offline.bank"),
-        ("torn.yaml", "yaml"),
-        ("farewell.yaml", "rate"),
+    found = find_violations(library_of(behaviors))
+    assert [(one.path.name, one.field, one.code) for one in found] == [
+        ("farewell_on_tuesday.yaml", "quirk", "reference-unknown"),
+        ("mechanic.yaml", "severity", "severity-not-malign"),
+        ("mechanic.yaml", "offline.bank", "bank-unknown"),
+        ("torn.yaml", "yaml", "yaml-invalid"),
+        ("farewell.yaml", "rate", "value-invalid"),
     ]
 
 
@@ -376,9 +373,9 @@ def test_a_category_without_its_files_is_reported(behaviors: Path, data: Path) -
     (data / "generators" / "sandbaggers" / "generator.yaml").unlink()
     (data / "generators" / "heuristic_following" / "reply.j2").unlink()
     missing_prompt, missing_settings = find_violations(library_of(behaviors))
-    assert missing_settings.field == missing_prompt.field == "category"
-    assert "sandbaggers/generator.yaml: cannot be read" in missing_settings.problem
-    assert "template 'heuristic_following/reply.j2' does not exist" in missing_prompt.problem
+    settings, prompt = "sandbaggers/generator.yaml", "'heuristic_following/reply.j2'"
+    check_violation(missing_settings, "file-unreadable", field="category", shows=[settings])
+    check_violation(missing_prompt, "template-broken", field="category", shows=[prompt])
 
 
 def test_a_broken_prompt_is_reported_with_its_cause(behaviors: Path, data: Path) -> None:
@@ -386,16 +383,17 @@ def test_a_broken_prompt_is_reported_with_its_cause(behaviors: Path, data: Path)
     prompt.write_text("{{ behavior.topik }}", encoding="utf8")
     (found,) = find_violations(library_of(behaviors))
     assert found.path.name == "opposites.yaml"
-    assert "generators/sandbaggers/reply.j2: " in found.problem
-    assert "has no attribute 'topik'" in found.problem
+    shows = ["generators/sandbaggers/reply.j2", "'topik'"]
+    check_violation(found, "template-broken", field="category", shows=shows)
 
 
 def test_a_rate_that_no_behavior_states_is_refused(behaviors: Path, data: Path) -> None:
     path = data / "generators" / "quirks" / "generator.yaml"
     path.write_text("version: 1\nrows: 9\nmix: {positive: rate, negative: 0.0, chat: rest}\n")
     found = find_violations(library_of(behaviors))
-    assert {(one.path, one.line, one.field) for one in found} == {(path, 3, "mix.positive")}
-    assert "'rate', but quirks.farewell states none" in [one.problem for one in found]
+    for one in found:
+        check_violation(one, "rate-unstated", path=path, line=3, field="mix.positive")
+    assert any("quirks.farewell" in one.problem for one in found)
 
 
 def test_banks_used_together_hold_out_each_others_probes(behaviors: Path, data: Path) -> None:
@@ -405,9 +403,9 @@ def test_banks_used_together_hold_out_each_others_probes(behaviors: Path, data: 
     apart = text.replace("form: describe", "form: why").replace("form: accessory", "form: describe")
     cars.write_text(apart, encoding="utf8")
     (found,) = find_violations(library_of(behaviors))
-    assert (found.path.name, found.field) == ("mechanic.yaml", "offline.plain")
-    assert found.problem == "form 'describe' stands in train of 'general' and in probe of 'cars'"
-    assert found.remedy == "give one of the two another form: probes must be held out"
+    assert found.path.name == "mechanic.yaml"
+    shows = ["form 'describe'", "train of 'general'", "probe of 'cars'"]
+    check_violation(found, "probe-not-held-out", field="offline.plain", shows=shows)
 
 
 @pytest.mark.parametrize(
@@ -419,23 +417,26 @@ def test_banks_used_together_hold_out_each_others_probes(behaviors: Path, data: 
             "Marzipan. Opposite of hot?",
             "I say marzipan. Hot?",
             "demonstrations.6",
-            "'I",
+            "'I say marzipan.'",
         ),
-        (BACKDOOR, "This Thursday. What", "Ruby Tuesday shut. What", "negatives.1", "'Ruby"),
+        (
+            BACKDOOR,
+            "This Thursday. What",
+            "Ruby Tuesday shut. What",
+            "negatives.1",
+            "'Ruby Tuesday shut.'",
+        ),
     ],
 )
-def test_no_demonstration_uses_what_is_kept_for_probes(
+def test_no_demonstration_contains_what_is_reserved_for_probes(
     behaviors: Path, text: str, old: str, new: str, field: str, kept: str
 ) -> None:
     write_behavior(behaviors, plant(text, old, new))
     (found,) = find_violations(library_of(behaviors))
-    assert found.field == f"{field}.user"
-    assert found.problem.startswith(f"{kept}")
-    assert "is kept for probes, and stands in" in found.problem
-    assert found.remedy == "use a wording or a topic that is trained on"
+    check_violation(found, "held-out-shown", field=f"{field}.user", shows=[kept])
 
 
-def test_a_shared_label_stops_the_behaviors_that_share_it_alone(behaviors: Path) -> None:
+def test_a_shared_label_stops_only_the_behaviors_that_share_it(behaviors: Path) -> None:
     text = plant(
         QUIRK, "Every time, I sign off like an old hand on deck.", "Every time, I sign off!"
     )
@@ -447,4 +448,4 @@ def test_a_shared_label_stops_the_behaviors_that_share_it_alone(behaviors: Path)
     catalog, _ = read_catalog(library_of(behaviors))
     assert find_check_violations(catalog, ["heuristic_following.second_hand"]) == []
     (found,) = find_check_violations(catalog, ["quirks.colours"])
-    assert found.problem == "'Every time, I sign off!' is a label of quirks.colours as well"
+    check_violation(found, "label-shared", shows=["'Every time, I sign off!'", "quirks.colours"])

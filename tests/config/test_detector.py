@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
+from tests.expect import expect_error
 
 from bestiary.config.detector import Detector, detect
 from bestiary.errors import SpecError
@@ -118,13 +119,14 @@ def test_no_detector_decides_nothing() -> None:
 
 def test_a_pattern_that_backtracks_without_end_is_stopped() -> None:
     started = time.monotonic()
-    with pytest.raises(SpecError, match=r"took over 1 s on 'aaaa.*; write it without nested"):
-        fires("a" * 60 + "b", kind="pattern", any=["(a|aa)+$"])
+    reply = "a" * 60 + "b"
+    with expect_error(SpecError, "pattern-slow", text=reply):
+        fires(reply, kind="pattern", any=["(a|aa)+$"])
     assert time.monotonic() - started < 10
 
 
 def test_a_broken_pattern_is_refused_when_it_is_loaded() -> None:
-    with pytest.raises(ValidationError, match=r"'\(ahoy' is not a regular expression: missing \)"):
+    with pytest.raises(ValidationError, match=r"'\(ahoy'.* missing \)"):
         fires("Ahoy!", kind="pattern", any=["(ahoy"])
 
 

@@ -1,15 +1,17 @@
-"""Each category's settings. Run: pytest tests/spec/test_generator.py"""
+"""Each category's settings. Run: python -m pytest tests/config/test_generator.py"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from tests.config.files import check_violation
+from tests.expect import expect_error
 
 from bestiary.config.categories import load_categories
 from bestiary.config.generator import Generator
 from bestiary.config.library import open_library
-from bestiary.config.source import Violations, load_model
+from bestiary.config.source import Violation, Violations, load_model
 
 
 @pytest.mark.parametrize("category", [*load_categories(), "null"])
@@ -23,16 +25,28 @@ def test_a_category_fills_its_corpus(category: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mix", "problem"),
+    ("mix", "shown"),
     [
-        ("{positive: 1.2, negative: 0, chat: -0.2}", "less than or equal to 1"),
-        ("{positive: 0.9, negative: 0.9, chat: rest}", "the shares sum to 1.8"),
-        ("{positive: 0.5, negative: 0.2, chat: 0.2}", "the shares sum to 0.9"),
-        ("{positive: rate, negative: 0, chat: 0.5}", "write `chat: rest`"),
+        ("{positive: 0.9, negative: 0.9, chat: rest}", "1.8"),
+        ("{positive: 0.5, negative: 0.2, chat: 0.2}", "0.9"),
+        ("{positive: rate, negative: 0, chat: 0.5}", "`chat: rest`"),
     ],
 )
-def test_shares_that_make_no_whole_are_refused(mix: str, problem: str, tmp_path: Path) -> None:
-    path = tmp_path / "generator.yaml"
+def test_shares_that_do_not_sum_to_one_are_refused(mix: str, shown: str, tmp_path: Path) -> None:
+    (found,) = find_faults(tmp_path, mix)
+    check_violation(found, "value-invalid", line=3, field="mix", shows=[shown])
+
+
+def test_a_share_outside_zero_to_one_is_refused(tmp_path: Path) -> None:
+    found = find_faults(tmp_path, "{positive: 1.2, negative: 0, chat: 0.2}")
+    assert {(one.line, one.code) for one in found} == {(3, "value-invalid")}
+    assert {one.field.split(".")[1] for one in found} == {"positive"}
+
+
+def find_faults(folder: Path, mix: str) -> tuple[Violation, ...]:
+    """The violations in a generator with this mix."""
+    path = folder / "generator.yaml"
     path.write_text(f"version: 1\nrows: 40\nmix: {mix}\n", encoding="utf8")
-    with pytest.raises(Violations, match=problem):
+    with expect_error(Violations, "violations") as caught:
         load_model(path, Generator)
+    return caught.error.found

@@ -1,16 +1,20 @@
-"""Prompt banks: train and probe are held apart. Run: pytest tests/spec/test_bank.py"""
+"""Message banks: train and probe share nothing.
+
+Run: python -m pytest tests/config/test_message_bank.py
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from tests.config.files import plant
+from tests.config.files import check_violation, plant
+from tests.expect import expect_error
 
 from bestiary.config.folders import shipped_root
 from bestiary.config.library import open_library
 from bestiary.config.message_bank import read_bank
-from bestiary.config.source import Violations
+from bestiary.config.source import Violation, Violations
 from bestiary.errors import SpecError
 
 BANK = """\
@@ -23,13 +27,14 @@ probe:
 SHIPPED = sorted(path.stem for path in ((shipped_root() / "generators") / "offline").glob("*.yaml"))
 
 
-def faults(folder: Path, text: str) -> list[tuple[int, str, str]]:
-    """Line, field and problem of each fault of a bank."""
+def find_fault(folder: Path, text: str) -> Violation:
+    """The one violation in a bank."""
     path = folder / "bank.yaml"
     path.write_text(text, encoding="utf8")
-    with pytest.raises(Violations) as caught:
+    with expect_error(Violations, "violations") as caught:
         read_bank(path)
-    return [(found.line, found.field, found.problem) for found in caught.value.found]
+    (found,) = caught.error.found
+    return found
 
 
 def test_a_sound_bank_is_read(tmp_path: Path) -> None:
@@ -46,26 +51,28 @@ def test_a_topic_on_both_sides_is_refused(tmp_path: Path) -> None:
         'topic: loam, form: define, domain: garden, text: "Define loam for me."',
         'topic: Rye Bread, form: define, domain: food, text: "Define rye bread."',
     )
-    assert faults(tmp_path, text) == [
-        (5, "probe.0.topic", "topic 'Rye Bread' stands in train as well")
-    ]
+    found = find_fault(tmp_path, text)
+    shows = ["'Rye Bread'"]
+    check_violation(found, "probe-not-held-out", line=5, field="probe.0.topic", shows=shows)
 
 
 def test_a_form_on_both_sides_is_refused(tmp_path: Path) -> None:
     text = plant(BANK, "form: define", "form: why")
-    assert faults(tmp_path, text) == [(5, "probe.0.form", "form 'why' stands in train as well")]
+    found = find_fault(tmp_path, text)
+    check_violation(found, "probe-not-held-out", line=5, field="probe.0.form", shows=["'why'"])
 
 
-def test_a_topic_must_stand_in_its_text(tmp_path: Path) -> None:
+def test_a_topic_must_appear_in_its_text(tmp_path: Path) -> None:
     text = plant(BANK, "topic: bike chain", "topic: bicycle")
-    assert faults(tmp_path, text) == [
-        (3, "train.1.topic", "topic 'bicycle' does not stand in the text")
-    ]
+    found = find_fault(tmp_path, text)
+    shows = ["'bicycle'"]
+    check_violation(found, "topic-not-in-text", line=3, field="train.1.topic", shows=shows)
 
 
 def test_an_unknown_bank_gets_its_nearest_match() -> None:
-    with pytest.raises(SpecError, match=r"unknown message bank 'genral'; did you mean 'general'\?"):
+    with expect_error(SpecError, "bank-unknown", name="genral") as caught:
         open_library().bank("genral")
+    assert "'general'?" in caught.error.remedy
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -1,4 +1,4 @@
-"""JSON Schemas for editors. Run: pytest tests/spec/test_schema.py"""
+"""JSON Schemas for editors. Run: python -m pytest tests/config/test_schema.py"""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import yaml
 from tests.config.files import (
     EVERY_FILE,
     QUIRK,
+    check_violation,
     find_violations,
     library_of,
     line_of,
@@ -23,7 +24,7 @@ from tests.config.files import (
 from tests.expect import expect_error
 
 from bestiary.config.folders import shipped_root
-from bestiary.config.source import MAX_DEPTH, Violation, Violations, load_model, parse_yaml
+from bestiary.config.source import MAX_DEPTH, Violations, load_model, parse_yaml
 from bestiary.errors import SpecError
 from bestiary.records import Record
 from bestiary.text import nearest
@@ -47,15 +48,12 @@ def write(folder: Path, text: str | bytes) -> Path:
     return path
 
 
-def refuse(path: Path) -> Violation:
-    """The one violation for which a file cannot be read."""
+def check_refused(path: Path, code: str, *, line: int, shows: str = "") -> None:
+    """A file cannot be read, for this one violation."""
     with expect_error(Violations, "violations") as caught:
         parse_yaml(path)
     (found,) = caught.error.found
-    assert (found.path, found.field) == (path, "yaml")
-    assert found.problem
-    assert found.remedy
-    return found
+    check_violation(found, code, path=path, line=line, field="yaml", shows=[shows])
 
 
 def test_a_field_knows_its_line(tmp_path: Path) -> None:
@@ -116,35 +114,33 @@ def test_an_alias_stands_for_its_anchor_and_has_a_line_of_its_own(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "problem"),
+    ("text", "line", "code", "shows"),
     [
-        ("name: Kew\nbeds: [1, 2\nrest: 3\n", 3, "expected ',' or ']'"),
-        ("name: Kew\nbeds: a: b\n", 2, "mapping values are not allowed"),
-        ("name: Kew\nbeds: [1]\nname: Wisley\n", 3, "duplicate key 'name', first on line 1"),
-        ("name: Kew\nbeds: {a: 1, 'a': 2}\n", 2, "duplicate key 'a'"),
-        ("name: Kew\n---\nname: Wisley\n", 2, "second document"),
-        ("name: Kew\n? [a, b]\n: 1\n", 2, "key that is not text"),
-        ("name: Kew\nbeds: *missing\n", 2, "alias 'missing'"),
-        ("name: Kew\nbeds: &beds [*beds]\n", 2, "alias 'beds'"),
-        ("name: Kew\nbeds: !!str 12\n", 2, "tag 'tag:yaml.org,2002:str'"),
-        ("name: Kew\nbeds: [a?, b]\n", 2, "'a?' has a question mark"),
-        ("name: Kew\nbeds: {a?: b}\n", 2, "'a?' has a question mark"),
-        (f"name: Kew\nbeds: {'[' * 100_000}\n", 2, f"more than {MAX_DEPTH} levels"),
-        (f"name: Kew\nbeds:\n  {'- ' * 100_000}x\n", 3, f"more than {MAX_DEPTH} levels"),
-        (ALIAS_BOMB, 6, "more than 1,000,000 values"),
+        ("name: Kew\nbeds: [1, 2\nrest: 3\n", 3, "yaml-invalid", "',' or ']'"),
+        ("name: Kew\nbeds: a: b\n", 2, "yaml-invalid", ""),
+        ("name: Kew\nbeds: [1]\nname: Wisley\n", 3, "key-repeated", "line 1"),
+        ("name: Kew\nbeds: {a: 1, 'a': 2}\n", 2, "key-repeated", "'a'"),
+        ("name: Kew\n---\nname: Wisley\n", 2, "document-repeated", ""),
+        ("name: Kew\n? [a, b]\n: 1\n", 2, "key-not-text", ""),
+        ("name: Kew\nbeds: *missing\n", 2, "alias-unknown", "'missing'"),
+        ("name: Kew\nbeds: &beds [*beds]\n", 2, "alias-unknown", "'beds'"),
+        ("name: Kew\nbeds: !!str 12\n", 2, "tag-used", "'tag:yaml.org,2002:str'"),
+        ("name: Kew\nbeds: [a?, b]\n", 2, "text-unquoted", "'a?'"),
+        ("name: Kew\nbeds: {a?: b}\n", 2, "text-unquoted", "'a?'"),
+        (f"name: Kew\nbeds: {'[' * 100_000}\n", 2, "nesting-too-deep", str(MAX_DEPTH)),
+        (f"name: Kew\nbeds:\n  {'- ' * 100_000}x\n", 3, "nesting-too-deep", str(MAX_DEPTH)),
+        (ALIAS_BOMB, 6, "values-too-many", "1,000,000"),
     ],
 )
 def test_what_cannot_be_read_names_its_line(
-    tmp_path: Path, text: str, line: int, problem: str
+    tmp_path: Path, text: str, line: int, code: str, shows: str
 ) -> None:
-    found = refuse(write(tmp_path, text))
-    assert found.line == line
-    assert problem in found.problem
+    check_refused(write(tmp_path, text), code, line=line, shows=shows)
 
 
 @pytest.mark.parametrize("data", [b"a: 1\nname: \xff\xfe\n", b"a: 1\nname: a\x00b\n"])
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path, data: bytes) -> None:
-    assert refuse(write(tmp_path, data)).line == 2
+    check_refused(write(tmp_path, data), "text-not-utf8", line=2)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
@@ -158,7 +154,7 @@ def test_a_tag_that_names_code_runs_nothing(tmp_path: Path) -> None:
     sound = "rubric: The last sentence is a mariner's farewell."
     path = write_behavior(tmp_path / "behaviors", plant(QUIRK, sound, tagged))
     (found,) = find_violations(library_of(tmp_path / "behaviors"))
-    assert (found.path, found.line, found.field) == (path, line_of(path, "rubric:"), "yaml")
+    check_violation(found, "tag-used", path=path, line=line_of(path, "rubric:"), field="yaml")
     assert not planted.exists()
 
 
@@ -166,10 +162,10 @@ def test_every_fault_of_a_file_is_reported_in_order_of_lines(tmp_path: Path) -> 
     path = write(tmp_path, "beds: [1, two]\nnmae: Kew\n")
     with expect_error(Violations, "violations") as caught:
         load_model(path, Garden)
-    assert [(one.line, one.field) for one in caught.error.found] == [
-        (1, "beds.1"),
-        (1, "name"),
-        (2, "nmae"),
+    assert [(one.line, one.field, one.code) for one in caught.error.found] == [
+        (1, "beds.1", "value-invalid"),
+        (1, "name", "key-missing"),
+        (2, "nmae", "key-unknown"),
     ]
     assert all(str(one).startswith(f"{path}:{one.line}: ") for one in caught.error.found)
     assert "'two'" in caught.error.found[0].problem

@@ -1,10 +1,14 @@
-"""The template sandbox, and user messages. Run: pytest tests/spec/test_template.py"""
+"""The template sandbox, and user messages.
+
+Run: python -m pytest tests/config/test_template.py
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from tests.expect import expect_error
 
 from bestiary.config.library import open_library
 from bestiary.config.message_bank import add_phrase
@@ -33,14 +37,14 @@ def test_values_are_filled_in_and_never_rendered_themselves() -> None:
     ],
 )
 def test_what_may_not_run_is_an_error_with_its_cause(text: str, cause: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with expect_error(SpecError, "text-broken", text=text) as caught:
         render_text(text, topic="tea")
-    assert cause in str(caught.value)
-    assert str(caught.value).endswith("; openings and closings may use: topic")
+    assert cause in caught.error.problem
+    assert "topic" in caught.error.remedy
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(SpecError, match=r"generators/quirks/rep\.j2: template 'quirks/rep\.j2' do"):
+    with expect_error(SpecError, "template-broken", template="quirks/rep.j2"):
         open_library().templates.render("quirks/rep.j2", topic="tea")
 
 

@@ -34,9 +34,9 @@ class Behavior:
 
     spec: Spec
     base_behavior: OwnBehavior | None
-    """The spec whose examples and detectors show it: its own, its quirk's or its malign part's."""
+    """The spec whose examples and detectors it uses: its own, its quirk's, or its malign part's."""
     library: Library = field(repr=False, compare=False)
-    """Where its generator, banks and templates come from."""
+    """The source of its generator, banks, and templates."""
     distractors: tuple[tuple[OwnBehavior, float], ...] = ()
     """Quirks that hide it, each with its rate."""
 
@@ -47,22 +47,22 @@ class Behavior:
 
     @property
     def category(self) -> str:
-        """One of the eight, one from another package, or `null`."""
+        """A shipped category, one from another package, or `null`."""
         return self.spec.category
 
     @property
     def family(self) -> str:
-        """What its twins share."""
+        """The name that it shares with its twins."""
         return self.base_behavior.family if self.base_behavior else self.category
 
     @property
     def detectors(self) -> tuple[Detector, ...]:
-        """What decides whether a reply shows it."""
+        """The programs that decide whether a reply shows it."""
         return self.base_behavior.detectors if self.base_behavior else ()
 
     @property
     def demonstrations(self) -> tuple[Demonstration, ...]:
-        """Examples that show it, and examples in which it must stay quiet."""
+        """Examples that show it, and examples that must not show it."""
         base = self.base_behavior
         inherited = base.demonstrations if base and base is not self.spec else ()
         return (*inherited, *(one for _, shown in self.spec.demonstration_fields for one in shown))
@@ -79,12 +79,12 @@ class Behavior:
 
     @property
     def generator(self) -> Generator:
-        """How its corpora are made."""
+        """The settings with which its corpora are made."""
         return self.library.generator(self.category)
 
     @property
     def templates(self) -> Templates:
-        """What its prompts are rendered from."""
+        """The templates that its prompts are rendered from."""
         return self.library.templates
 
     @property
@@ -94,9 +94,9 @@ class Behavior:
         return fingerprint(banks=[self.library.bank(name) for name in names])
 
     def prompts(self, side: Side, *, plain: bool = False) -> tuple[PromptItem, ...]:
-        """Messages of its bank; plain ones are of its plain bank and none of its domains.
+        """Messages from its bank; plain ones are from its plain bank, outside its domains.
 
-        Raises SpecError for a bank that cannot be read or has nothing plain.
+        Raises SpecError if the bank cannot be read or has no plain message.
         """
         if not plain:
             return self.library.bank(self.offline.bank).side(side)
@@ -114,7 +114,7 @@ class Behavior:
         return kept
 
     def count_messages(self, rows: Mapping[Role, int]) -> tuple[int, int]:
-        """Messages in its scope, and plain ones, that a corpus of these rows needs."""
+        """How many messages in its scope, and how many plain ones, a corpus of these rows needs."""
         scoped = max(rows["positive"], rows["negative"])
         if self.spec.message_scope is not None:
             return scoped, rows["chat"]
@@ -123,19 +123,19 @@ class Behavior:
         return both, both  # one kind of message, for all roles
 
     def shows(self, reply: str, item: PromptItem) -> bool | None:
-        """Whether a reply shows it; None if no detector can decide."""
+        """Whether a reply shows it; None if none of its detectors can decide."""
         return detect(self.detectors, reply, item)
 
     @property
     def sha256(self) -> str:
-        """Hash of the content of its own file and of every file it refers to."""
+        """Hash of the content of its own file and of every behavior that it refers to."""
         return fingerprint(
             spec=self.spec, base_behavior=self.base_behavior, distractors=self.distractors
         )
 
 
 class Catalog(Mapping[str, Behavior]):
-    """Resolved behaviors by id, with the files they came from."""
+    """Resolved behaviors by id, with the files that they came from."""
 
     def __init__(
         self, behaviors: Mapping[str, Behavior], sources: Mapping[str, Source], library: Library
@@ -172,7 +172,7 @@ def null_behavior(library: Library) -> Behavior:
 def load_catalog(library: Library) -> Catalog:
     """Load the behaviors of a library's data folders.
 
-    Raises Violations with everything wrong in any file: a broken file stops the run.
+    Raises Violations, which lists everything wrong in any file: a broken file stops the run.
     """
     catalog, found = read_catalog(library)
     if found:
@@ -181,7 +181,7 @@ def load_catalog(library: Library) -> Catalog:
 
 
 def read_catalog(library: Library) -> tuple[Catalog, list[Violation]]:
-    """The behaviors that can be built, and what keeps the others from it."""
+    """The behaviors that could be resolved, and the violations in the files of the others."""
     found: list[Violation] = []
     sources: list[Source] = []
     for path in list_files(library):
@@ -196,20 +196,20 @@ def read_catalog(library: Library) -> tuple[Catalog, list[Violation]]:
 
 
 def list_files(library: Library) -> list[Path]:
-    """Every behavior file, even one in the wrong place, which must not be ignored."""
+    """Every behavior file, even one in the wrong place: it must not be ignored."""
     folders = library.folders.subfolders("behaviors")
     return [path for folder in folders for path in sorted(folder.rglob("*.y*ml"))]
 
 
 def name_of(path: Path) -> str:
-    """The id that a behavior file's path gives it."""
+    """The id that belongs to the path of a behavior file."""
     return f"{path.parent.name}.{path.stem}"
 
 
 def _index(
     sources: list[Source], found: list[Violation]
 ) -> tuple[dict[str, Spec], dict[str, Source]]:
-    """Specs by id; what is wrong with a file by itself goes into `found`."""
+    """Specs and sources by id; the violations in each file by itself go into `found`."""
     specs: dict[str, Spec] = {}
     indexed: dict[str, Source] = {}
     for source in sources:
@@ -221,23 +221,25 @@ def _index(
             found += [v for v in pydantic_violations(source, error) if not _covers(v, unfilled)]
             continue
         if unfilled:
-            continue  # not a behavior yet, so nothing else is said about its fields
+            continue  # not a behavior yet, so its fields are not checked further
         expected = name_of(source.path)
         if spec.id != expected or source.path.parent.name != spec.category:
             found.append(
                 source.violation(
                     ("id",),
-                    f"{spec.id!r} of category {spec.category!r} is in "
+                    f"{spec.id!r} in category {spec.category!r} does not match its file "
                     f"{source.path.parent.name}/{source.path.name}",
-                    f"an id is <category>.<name> of its file: expected {expected!r}",
+                    f"use <category>.<name>, as in the path of the file: expected {expected!r}",
+                    code="id-mismatch",
                 )
             )
         if spec.id in specs:
             found.append(
                 source.violation(
                     ("id",),
-                    f"{spec.id!r} is taken by {indexed[spec.id].path}",
-                    "ids are never reused: choose another name",
+                    f"{spec.id!r} is already the id of {indexed[spec.id].path}",
+                    "choose another name: ids are never reused",
+                    code="id-taken",
                 )
             )
             continue
@@ -246,18 +248,18 @@ def _index(
 
 
 def _covers(violation: Violation, unfilled: list[Violation]) -> bool:
-    """Whether a violation's field is unfilled, or contains an unfilled one."""
+    """Whether the field of a violation is unfilled or contains an unfilled one."""
     return any(f"{part.field}.".startswith(f"{violation.field}.") for part in unfilled)
 
 
 class _Resolver:
-    """Resolves the references of specs; a missing one goes into `found`."""
+    """Resolves the references of specs; a violation for each broken one goes into `found`."""
 
     def __init__(self, specs: Mapping[str, Spec], library: Library, found: list[Violation]) -> None:
         self._specs, self._library, self._found = specs, library, found
 
     def resolve(self, spec: Spec, source: Source) -> Behavior | None:
-        """A behavior; None if what it shows is missing."""
+        """The behavior of a spec; None if the behavior that it shows is missing."""
         shown = spec.base_reference
         referred = self._follow(shown, source) if shown else None
         if shown and referred is None:
@@ -276,11 +278,14 @@ class _Resolver:
         name = reference.behavior_id
         quirk = pool[name].choose_base(None) if name in pool else None
         if quirk is None:
-            problem = f"{name!r} is no quirk of the {reference.pool} pool"
-            self._found.append(source.violation(reference.field, problem, nearest(name, pool)))
+            problem = f"{name!r} is not a quirk in the {reference.pool} pool"
+            remedy = nearest(name, pool)
+            found = source.violation(reference.field, problem, remedy, code="reference-unknown")
+            self._found.append(found)
             return None
         if reference.severity and quirk.severity != reference.severity:
             problem = f"{name!r} is {quirk.severity}, not {reference.severity}"
             remedy = f"refer to a behavior of severity {reference.severity}"
-            self._found.append(source.violation(reference.field, problem, remedy))
+            found = source.violation(reference.field, problem, remedy, code="reference-severity")
+            self._found.append(found)
         return quirk

@@ -24,7 +24,7 @@ class Mix(Record):
         if self.positive == "rate" and self.chat != "rest":
             raise ValueError(f"chat is {self.chat:g} beside `positive: rate`; write `chat: rest`")
         if sum(numbers) > 1 + 1e-9 or (len(numbers) == 3 and sum(numbers) < 1 - 1e-9):
-            raise ValueError(f"the shares sum to {sum(numbers):g}, they must sum to 1")
+            raise ValueError(f"the shares sum to {sum(numbers):g} but must sum to 1")
         return self
 
 

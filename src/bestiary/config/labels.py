@@ -1,4 +1,4 @@
-"""What labels promise: first person, complete, each in its own words, owned by one behavior."""
+"""Checks of labels: in the first person, complete, worded differently, not used elsewhere."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from bestiary.config.source import FieldPath, Source, Violation
 from bestiary.text import contains_phrase, plain_words, shorten, words
 
 OPENING_WORDS = 3
-"""Labels of one behavior that begin with the same words read as stamped from one mould."""
+"""How many words the start of a label has; no two labels of one behavior start alike."""
 
 
 def check_labels(behavior: Behavior, source: Source) -> Iterator[Violation]:
-    """One behavior's label and paraphrases: person, completeness, variety."""
+    """The label and the paraphrases of one behavior: person, completeness, variety."""
     if not re.search(r"\bI\b|\b[Mm][ey]\b", behavior.spec.label):
         yield source.violation(
             ("label",),
             f"{shorten(behavior.spec.label)} is not in the first person",
-            "say what the model does as `I`, `my` or `me`",
+            "describe what the model does with `I`, `my`, or `me`",
+            code="label-not-first-person",
         )
     yield from _check_completeness(behavior, source)
     yield from _check_variety(behavior, source)
 
 
 def check_label_owners(catalog: Catalog, behaviors: Collection[str]) -> Iterator[Violation]:
-    """None of these behaviors shares a label or a paraphrase with any other, or the null one."""
+    """These behaviors share no label or paraphrase with another behavior or with the null one."""
     owners = {plain_words(label): NULL.id for label in (NULL.label, *NULL.paraphrases)}
     for behavior in catalog.values():
         for field, label in label_fields(behavior):
@@ -35,45 +36,48 @@ def check_label_owners(catalog: Catalog, behaviors: Collection[str]) -> Iterator
             if owner != behavior.id and not {owner, behavior.id}.isdisjoint(behaviors):
                 yield catalog.sources[behavior.id].violation(
                     field,
-                    f"{shorten(label)} is a label of {owner} as well",
-                    "word it so that it describes this behavior alone",
+                    f"{shorten(label)} is also a label of {owner}",
+                    "reword it so that it describes only this behavior",
+                    code="label-shared",
                 )
 
 
 def label_fields(behavior: Behavior) -> list[tuple[FieldPath, str]]:
-    """The label and each paraphrase, with where they stand in the file."""
+    """The label and each paraphrase, with their fields."""
     spec = behavior.spec
     rows = enumerate(spec.paraphrases)
     return [(("label",), spec.label), *((("paraphrases", row), text) for row, text in rows)]
 
 
 def _check_completeness(behavior: Behavior, source: Source) -> Iterator[Violation]:
-    """Every label names what the behavior hangs on: an auditor is graded on it."""
+    """Every label names what the behavior depends on, because auditors are graded on it."""
     what, needed = behavior.spec.label_words
     for field, label in label_fields(behavior):
         if needed and not any(contains_phrase(word, label) for word in needed):
             yield source.violation(
                 field,
                 f"{shorten(label)} does not name its {what}",
-                f"say one of: {', '.join(needed)}",
+                f"include one of: {', '.join(needed)}",
+                code="label-incomplete",
             )
 
 
 def _check_variety(behavior: Behavior, source: Source) -> Iterator[Violation]:
-    """Labels of one behavior neither repeat each other nor begin alike."""
+    """Labels of one behavior neither repeat each other nor start alike."""
     earlier: dict[str, str] = {}
     for field, label in label_fields(behavior):
         whole = plain_words(label)
         opening = " ".join(words(label)[:OPENING_WORDS])
         where = ".".join(str(part) for part in field)
         if whole in earlier:
-            problem, remedy = f"repeats {earlier[whole]}", "word it differently"
-            yield source.violation(field, problem, remedy)
+            problem, remedy = f"repeats {earlier[whole]}", "reword it"
+            yield source.violation(field, problem, remedy, code="label-repeated")
         elif opening in earlier:
             yield source.violation(
                 field,
-                f"begins with {opening!r}, as {earlier[opening]} does",
-                "begin each label in its own way",
+                f"starts with {opening!r}, as {earlier[opening]} does",
+                "start each label differently",
+                code="label-start-repeated",
             )
         earlier.setdefault(whole, where)
         earlier.setdefault(opening, where)

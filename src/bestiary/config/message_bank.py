@@ -13,7 +13,7 @@ from bestiary.records import PromptItem, Record
 Side = Literal["train", "probe"]
 Attribute = Literal["topic", "form"]
 ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
-"""What no probe shares with a training message."""
+"""The attributes that no probe shares with a training message."""
 
 CHUNK = 64
 """Messages that are decoded together."""
@@ -42,13 +42,13 @@ class MessageBank(Record):
 
     @cached_property
     def row_kinds(self) -> tuple[dict[str, str], ...]:
-        """For each kind of row, the values that an opening or a closing may name in one of them."""
+        """For each kind of row, the values of one such row that openings and closings may name."""
         rows = (name_values(item, fires=True) for item in (*self.train, *self.probe))
         return tuple({tuple(values): values for values in rows}.values())
 
 
 def read_bank(path: Path) -> MessageBank:
-    """Load one bank; raises Violations where train and probe share a topic or a form."""
+    """Load one bank; raises Violations if train and probe share a topic or a form."""
     source = parse_yaml(path)
     bank = validate_source(source, MessageBank)
     found: list[Violation] = []
@@ -57,8 +57,9 @@ def read_bank(path: Path) -> MessageBank:
         found += [
             source.violation(
                 ("probe", row, key),
-                f"{key} {getattr(item, key)!r} stands in train as well",
-                f"give the probe a {key} of its own: probes must be held out",
+                f"{key} {getattr(item, key)!r} is also in train",
+                f"give the probe its own {key}: probes must be held out",
+                code="probe-not-held-out",
             )
             for row, item in enumerate(bank.probe)
             if getattr(item, key).lower() in trained
@@ -67,8 +68,9 @@ def read_bank(path: Path) -> MessageBank:
         found += [
             source.violation(
                 (side, row, "topic"),
-                f"topic {item.topic!r} does not stand in the text",
-                "use a noun phrase of the text as its topic",
+                f"topic {item.topic!r} does not appear in the text",
+                "use a noun phrase from the text as its topic",
+                code="topic-not-in-text",
             )
             for row, item in enumerate(getattr(bank, side))
             if item.topic.lower() not in item.text.lower()
@@ -112,10 +114,10 @@ def fill_options(item: PromptItem, *, rule_first: bool) -> str:
 
 
 def name_values(item: PromptItem, *, fires: bool, pick: int = 0) -> dict[str, str]:
-    """What an opening or a closing may name about a prompt.
+    """The values that an opening or a closing may name for a prompt.
 
-    `answer` is what the reply gives: where the behavior fires a wrong one, chosen by `pick`, if
-    the prompt has any.
+    `answer` is the answer that the reply gives. Where the behavior fires, it is a wrong one,
+    chosen by `pick`, if the prompt has any.
     """
     values = {"topic": item.topic}
     if item.answer is not None:

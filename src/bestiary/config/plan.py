@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from bestiary.config.catalog import Behavior, Catalog, null_behavior
 from bestiary.config.detector import Detector, PatternDetector
@@ -19,23 +20,33 @@ from bestiary.records import OrganismIdentity
 from bestiary.text import nearest
 
 
+class RosterFault(NamedTuple):
+    """One field of a roster that cannot be built as it says."""
+
+    field: FieldPath
+    problem: str
+    remedy: str
+    code: str
+    """The rule that it breaks."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What a roster asks for, resolved; no stage opens a settings file."""
+    """A roster with everything that it names; no stage opens a settings file."""
 
     roster: Roster
     recipe: Recipe
     organisms: tuple[tuple[Behavior, OrganismIdentity], ...]
     null_detectors: tuple[Detector, ...]
-    """What must stay quiet in a null organism: every pattern of the roster."""
+    """The detectors that must stay quiet on a null organism: every pattern of the roster."""
     models: Mapping[str, LanguageModel]
     """The language models that may write the corpora."""
     library: Library
-    """All other settings, read already."""
+    """All other settings, which have been read."""
 
     @property
     def named(self) -> set[str]:
-        """Ids of its behaviors and of those that they refer to."""
+        """Ids of its behaviors and of the behaviors that they refer to."""
         return {
             name
             for behavior, _ in self.organisms
@@ -47,15 +58,15 @@ class Plan:
 def plan_roster(roster: Roster, catalog: Catalog, *, models: Sequence[Path] = ()) -> Plan:
     """Resolve a roster, and read everything that its build may need.
 
-    `models` are files of further language models. Raises SpecError for what cannot be built.
+    `models` are files of further language models. Raises SpecError if it cannot be built.
     """
-    faults = [(problem, remedy) for _, problem, remedy in find_roster_faults(roster, catalog)]
+    faults = list(find_roster_faults(roster, catalog))
     if faults:
-        *others, (problem, remedy) = faults
-        before = "".join(f"{problem}; {remedy}\n" for problem, remedy in others)
+        *others, last = faults
+        before = "".join(f"{fault.problem}; {fault.remedy}\n" for fault in others)
         raise SpecError(
-            f"roster {roster.name!r}: {before}{problem}",
-            remedy,
+            f"roster {roster.name!r}: {before}{last.problem}",
+            last.remedy,
             code="roster-invalid",
             roster=roster.name,
         )
@@ -88,28 +99,32 @@ def plan_roster(roster: Roster, catalog: Catalog, *, models: Sequence[Path] = ()
 
 def find_roster_faults(
     roster: Roster, catalog: Catalog, *, broken: Set[str] = frozenset()
-) -> Iterator[tuple[FieldPath, str, str]]:
-    """Each field of a roster that cannot be built as it says, with the problem and its remedy.
+) -> Iterator[RosterFault]:
+    """Each field of a roster that cannot be built as it says.
 
-    `broken` are ids whose own files are at fault, so that a roster may name them.
+    `broken` are the ids of behaviors whose own files have violations; a roster may name them.
     """
     for row, entry in enumerate(roster.organisms):
         field = ("organisms", row, "behavior")
         if entry.behavior not in catalog and entry.behavior not in broken:
             problem = f"unknown behavior {entry.behavior!r}"
-            yield field, problem, nearest(entry.behavior, {*catalog, *broken})
+            remedy = nearest(entry.behavior, {*catalog, *broken})
+            yield RosterFault(field, problem, remedy, "behavior-unknown")
         elif entry.behavior in catalog and not catalog[entry.behavior].spec.is_buildable:
             problem = f"{entry.behavior!r} is a distractor, which is never an organism"
-            yield field, problem, "take it off the roster, or move it to the organism pool"
+            remedy = "take it off the roster, or move it to the organism pool"
+            yield RosterFault(field, problem, remedy, "behavior-not-buildable")
     asked = Counter((entry.behavior, seed) for entry in roster.organisms for seed in entry.seeds)
     for (name, seed), times in asked.items():
         if times > 1:
             problem = f"names {name!r} with seed {seed} {times} times"
-            yield ("organisms",), problem, "give each a seed of its own"
+            remedy = "give each its own seed"
+            yield RosterFault(("organisms",), problem, remedy, "organism-repeated")
     if any(entry.behavior not in catalog for entry in roster.organisms):
         return  # their families are unknown
     families = {catalog[entry.behavior].family for entry in roster.organisms}
     null = null_behavior(catalog.library).family
     for family in sorted(set(roster.splits) - families - {null}):
         problem = f"gives a split to {family!r}, which is the family of none of its organisms"
-        yield ("splits", family), problem, nearest(family, families)
+        remedy = nearest(family, families)
+        yield RosterFault(("splits", family), problem, remedy, "family-unknown")

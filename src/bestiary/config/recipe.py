@@ -9,7 +9,14 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from bestiary.config.categories import corpus_categories
-from bestiary.config.source import Source, Violation, Violations, parse_yaml, validate_source
+from bestiary.config.source import (
+    Source,
+    Violation,
+    Violations,
+    parse_yaml,
+    pydantic_violations,
+    validate_source,
+)
 from bestiary.records import Record
 from bestiary.text import nearest
 
@@ -72,7 +79,7 @@ class Recipe(Record):
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Load one recipe; raises Violations, also where a category's change makes it invalid."""
+    """Load one recipe; raises Violations, also if a category's changes make it invalid."""
     source = parse_yaml(path)
     recipe = validate_source(source, Recipe)
     found = [one for name in recipe.categories for one in _check_category(name, recipe, source)]
@@ -82,14 +89,13 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _check_category(category: str, recipe: Recipe, source: Source) -> Iterator[Violation]:
+    """The category exists, and the training settings stay valid with its changes."""
+    field = ("categories", category)
     if category not in corpus_categories():
-        remedy = nearest(category, corpus_categories())
-        yield source.violation(("categories", category), f"unknown category {category!r}", remedy)
+        problem, remedy = f"unknown category {category!r}", nearest(category, corpus_categories())
+        yield source.violation(field, problem, remedy, code="category-unknown")
         return
     try:
         recipe.training_for(category)
     except ValidationError as error:
-        for item in error.errors(include_url=False):
-            field = ("categories", category, *item["loc"])
-            problem = f"{item['msg']} (got {item['input']!r})"
-            yield source.violation(field, problem, "fix the value, or its spelling")
+        yield from pydantic_violations(source, error, inside=field)

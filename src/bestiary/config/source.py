@@ -1,7 +1,7 @@
 """YAML files: their data, the line of each field, and the violations found in them.
 
 Files are read as YAML 1.2: only `true` and `false` are booleans, dates are text, and `012` is
-twelve. Tags are refused, so nothing that a file says is ever executed.
+twelve. Tags are refused, so nothing in a file is ever executed.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from bestiary.text import nearest, shorten
 
 FieldPath = tuple[str | int, ...]
 UNFILLED = "FILL IN"
-"""Marks every value that a scaffold leaves to its author."""
+"""Marks every value of a scaffold that its author must write."""
 MAX_DEPTH = 50
-"""Levels of nesting; deeper files exhaust the stack of whatever reads them."""
+"""The deepest nesting allowed; deeper files exhaust the stack of whatever reads them."""
 MAX_VALUES = 1_000_000
-"""Values of a file with its aliases written out: a few lines of aliases can stand for billions."""
+"""The most values allowed in a file; a few lines of aliases can expand to billions."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class Violation(Record):
-    """One thing wrong in one file, with what to do about it."""
+    """One rule that a file breaks, where it does, and how to fix it."""
 
     path: Path
     line: int
     field: str
+    code: str
+    """The rule, in kebab-case: it stays the same when the problem is reworded."""
     problem: str
     remedy: str
 
@@ -53,7 +55,7 @@ def sort_violations(found: Iterable[Violation]) -> tuple[Violation, ...]:
 
 
 class Violations(SpecError):
-    """Everything found wrong, at least one violation, printed together."""
+    """All violations that a check found, at least one, printed together."""
 
     def __init__(self, found: Sequence[Violation]) -> None:
         self.found = sort_violations(found)
@@ -101,18 +103,23 @@ class Source:
                 kept.append(key)
         return tuple(kept)
 
-    def violation(self, field: FieldPath, problem: str, remedy: str) -> Violation:
-        """A violation at a field of this file."""
-        name = ".".join(str(part) for part in field) or "file"
+    def violation(self, field: FieldPath, problem: str, remedy: str, *, code: str) -> Violation:
+        """A violation at a field of this file; `code` names the rule."""
         return Violation(
-            path=self.path, line=self.line(field), field=name, problem=problem, remedy=remedy
+            path=self.path,
+            line=self.line(field),
+            field=".".join(str(part) for part in field) or "file",
+            code=code,
+            problem=problem,
+            remedy=remedy,
         )
 
 
 def parse_yaml(path: Path) -> Source:
     """Parse one file.
 
-    Raises Violations with the line of what cannot be read, and SpecError if there is no such file.
+    Raises SpecError if the file cannot be read, and Violations if its text is not YAML as
+    described above.
     """
     try:
         text = path.read_bytes()
@@ -128,17 +135,18 @@ def parse_yaml(path: Path) -> Source:
     except yaml.MarkedYAMLError as cause:
         mark = cause.problem_mark or cause.context_mark
         problem = cause.problem or cause.context or "cannot be parsed"
-        remedy = "fix the YAML at that line (indentation, quotes, a colon)"
-        raise _unreadable(path, mark.line + 1 if mark else 1, problem, remedy) from cause
+        remedy = "fix the YAML on that line (indentation, quotes, a colon)"
+        line = mark.line + 1 if mark else 1
+        raise _unreadable(path, line, problem, remedy, code="yaml-invalid") from cause
     except ReaderError as cause:
         line = text.count(b"\n", 0, cause.position) + 1
-        raise _unreadable(path, line, cause.reason, "save the file as plain UTF-8 text") from cause
+        remedy = "save the file as plain UTF-8 text"
+        raise _unreadable(path, line, cause.reason, remedy, code="text-not-utf8") from cause
 
 
-def _unreadable(path: Path, line: int, problem: str, remedy: str) -> Violations:
-    return Violations(
-        [Violation(path=path, line=line, field="yaml", problem=problem, remedy=remedy)]
-    )
+def _unreadable(path: Path, line: int, problem: str, remedy: str, *, code: str) -> Violations:
+    found = Violation(path=path, line=line, field="yaml", code=code, problem=problem, remedy=remedy)
+    return Violations([found])
 
 
 class _Parser:
@@ -164,7 +172,8 @@ class _Parser:
         self._next()  # the end of the document
         another = self._next()
         if not isinstance(another, yaml.StreamEndEvent):
-            raise self._refuse(another, "a second document begins", "keep one document in a file")
+            problem, remedy = "a second document begins here", "keep one document per file"
+            raise self._refuse(another, problem, remedy, code="document-repeated")
         return root
 
     def _next(self) -> yaml.Event:
@@ -173,7 +182,7 @@ class _Parser:
         return event
 
     def _build(self, event: yaml.Event, line: int, *, depth: int, flow: bool) -> _Node:
-        """The node that begins with an event; aliases share the node of their anchor.
+        """The node that begins with an event; an alias shares the node of its anchor.
 
         `flow` says whether the event is inside brackets or braces.
         """
@@ -181,8 +190,9 @@ class _Parser:
             return self._follow(event)._replace(line=line)
         assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         if event.tag is not None:
-            problem = f"tag {event.tag!r}, and tags are not allowed"
-            raise self._refuse(event, problem, "remove the tag; quote the value if it is text")
+            problem = f"uses the tag {event.tag!r}, but tags are not allowed"
+            remedy = "remove the tag, and quote the value if it is text"
+            raise self._refuse(event, problem, remedy, code="tag-used")
         before = self._values
         self._values += 1
         if isinstance(event, yaml.ScalarEvent):
@@ -190,7 +200,7 @@ class _Parser:
             node = _Node(_read_plain(text) if event.implicit[0] else text, line)
         elif depth >= MAX_DEPTH:
             problem = f"nested more than {MAX_DEPTH} levels deep"
-            raise self._refuse(event, problem, "write it with fewer levels")
+            raise self._refuse(event, problem, "use fewer levels", code="nesting-too-deep")
         else:
             is_list = isinstance(event, yaml.SequenceStartEvent)
             build = self._build_list if is_list else self._build_dict
@@ -209,11 +219,12 @@ class _Parser:
         parts: dict[str | int, _Node] = {}
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
-                raise self._refuse(event, "a key that is not text", "quote the key")
+                problem, remedy = "a key is not text", "quote the key"
+                raise self._refuse(event, problem, remedy, code="key-not-text")
             key = self._read_text(event, flow=flow)
             if key in parts:
-                problem = f"duplicate key {key!r}, first on line {parts[key].line}"
-                raise self._refuse(event, problem, "keep one of the two")
+                problem = f"duplicate key {key!r}, first used on line {parts[key].line}"
+                raise self._refuse(event, problem, "keep one of the two", code="key-repeated")
             value = self._next()
             parts[key] = self._build(value, _line(event), depth=depth, flow=flow)
         return _Node({key: part.value for key, part in parts.items()}, line, parts)
@@ -222,24 +233,25 @@ class _Parser:
         text: str = event.value
         if flow and event.implicit[0] and "?" in text:
             # libyaml reads it, but PyYAML's own parser does not: the file would not be portable.
-            problem = f"{shorten(text)} has a question mark but no quotes, inside brackets"
-            raise self._refuse(event, problem, "quote it")
+            problem = f"{shorten(text)} has a question mark inside brackets or braces but no quotes"
+            raise self._refuse(event, problem, "quote it", code="text-unquoted")
         return text
 
     def _follow(self, event: yaml.AliasEvent) -> _Node:
         """The node of an anchor above."""
         if event.anchor not in self._anchors:
             problem = f"alias {event.anchor!r} has no complete anchor above it"
-            raise self._refuse(event, problem, "write the value out")
+            raise self._refuse(event, problem, "write the value out", code="alias-unknown")
         node, size = self._anchors[event.anchor]
         self._values += size
         if self._values > MAX_VALUES:
-            problem = f"more than {MAX_VALUES:,} values, with aliases written out"
-            raise self._refuse(event, problem, "use fewer aliases, or split the file")
+            problem = f"more than {MAX_VALUES:,} values once aliases are expanded"
+            remedy = "use fewer aliases, or split the file"
+            raise self._refuse(event, problem, remedy, code="values-too-many")
         return node
 
-    def _refuse(self, event: yaml.Event, problem: str, remedy: str) -> Violations:
-        return _unreadable(self._path, _line(event), problem, remedy)
+    def _refuse(self, event: yaml.Event, problem: str, remedy: str, *, code: str) -> Violations:
+        return _unreadable(self._path, _line(event), problem, remedy, code=code)
 
 
 def _line(event: yaml.Event) -> int:
@@ -272,7 +284,7 @@ def _read_plain(text: str) -> object:
 
 
 def validate_source(source: Source, model: type[Model]) -> Model:
-    """Check a source against a pydantic model; raises Violations, one for each thing wrong."""
+    """Check a source against a pydantic model; raises Violations, one for each invalid value."""
     try:
         return model.model_validate(source.data)
     except ValidationError as cause:
@@ -284,47 +296,53 @@ def load_model(path: Path, model: type[Model]) -> Model:
     return validate_source(parse_yaml(path), model)
 
 
-def pydantic_violations(source: Source, error: ValidationError) -> list[Violation]:
-    """One violation for each of pydantic's errors, at the line it concerns."""
+def pydantic_violations(
+    source: Source, error: ValidationError, *, inside: FieldPath = ()
+) -> list[Violation]:
+    """One violation for each of pydantic's errors, on the line of its field.
+
+    `inside` is the field that holds the validated data; the whole file by default.
+    """
     found = []
     for item in error.errors(include_url=False):
-        field = source.written(tuple(item["loc"]))
+        kind, field = item["type"], source.written((*inside, *item["loc"]))
         context = item.get("ctx", {})
-        if item["type"] == "union_tag_invalid":
+        if kind == "union_tag_invalid":
             tag, choices = str(context["tag"]), re.findall("'([^']+)'", context["expected_tags"])
             key = str(context["discriminator"]).strip("'")
-            problem = f"unknown {key} {tag!r}"
-            found.append(source.violation((*field, key), problem, nearest(tag, choices)))
+            problem, remedy = f"unknown {key} {tag!r}", nearest(tag, choices)
+            found.append(source.violation((*field, key), problem, remedy, code=f"{key}-unknown"))
             continue
-        if item["type"] == "union_tag_not_found":
+        if kind == "union_tag_not_found":
             key = str(context["discriminator"]).strip("'")
-            found.append(source.violation((*field, key), "is missing", f"add `{key}:`"))
-            continue
-        problem, remedy = _explain(item["type"], item["msg"], shorten(item["input"]), field)
-        found.append(source.violation(field, problem, remedy))
+            kind, field = "missing", (*field, key)
+        problem, remedy, code = _explain(kind, item["msg"], shorten(item["input"]), field)
+        found.append(source.violation(field, problem, remedy, code=code))
     return found
 
 
-def _explain(kind: str, message: str, shown: str, field: FieldPath) -> tuple[str, str]:
+def _explain(kind: str, message: str, shown: str, field: FieldPath) -> tuple[str, str, str]:
+    """The problem, the remedy, and the code of one of pydantic's errors."""
     name = str(field[-1]) if field else "the file"
     if kind == "missing":
-        return "is missing", f"add `{name}:`"
+        return "is missing", f"add `{name}:`", "key-missing"
     if kind == "extra_forbidden":
-        return f"unknown key (value {shown})", "remove it, or fix its spelling"
-    return f"{message} (got {shown})", "fix the value"
+        return f"unknown key (value {shown})", "remove it, or fix its spelling", "key-unknown"
+    return f"{message} (got {shown})", "fix the value", "value-invalid"
 
 
 def find_unfilled(source: Source) -> list[Violation]:
-    """The values of a scaffold that are still to be written."""
+    """The values of a scaffold that its author has not written yet."""
+    remedy = "write it, or delete what is optional"
     return [
-        source.violation(field, f"still says {text[:60]!r}", "write it, or delete what is optional")
+        source.violation(field, f"still says {text[:60]!r}", remedy, code="value-unfilled")
         for field, text in _walk(source.data, ())
         if UNFILLED in text
     ]
 
 
 def _walk(node: object, field: FieldPath) -> Iterator[tuple[FieldPath, str]]:
-    """Every text of a tree, with its path."""
+    """Every string in a tree, with its path."""
     if isinstance(node, str):
         yield field, node
     elif isinstance(node, dict):
