@@ -29,8 +29,9 @@ from bestiary.config.catalog import load_catalog, null_behavior
 from bestiary.config.library import find_model, open_library
 from bestiary.corpus.generate import generate_corpus
 from bestiary.errors import BackendError, BestiaryError
+from bestiary.llm.batch_book import BatchBook, BatchEntry, HeldError
 from bestiary.llm.client import LLMClient, LLMConfig, Mode
-from bestiary.llm.ledger import BatchEntry, HeldError, Ledger, Reservation, UsageTag
+from bestiary.llm.ledger import Ledger, Reservation, UsageTag
 from bestiary.llm.price import PICO
 from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.workflow import Job
@@ -230,12 +231,13 @@ def test_single_calls_work_while_another_process_polls_batches(
     path = tmp_path / "ledger.sqlite"
     other = Ledger(path)
     reserved = Reservation(UsageTag(BACKDOOR, "replies"), MODEL, 5, "batch")
-    assert other.intend("theirs", MODEL, [BatchEntry("theirs-0", "key", reserved)]) is not None
-    with other.hold_batches():
+    book = BatchBook(other)
+    assert book.record_intent("theirs", MODEL, [BatchEntry("theirs-0", "key", reserved)])
+    with book.hold():
         assert len(write(loopback, path).examples) == ROWS["quirks"]
         with pytest.raises(HeldError):
             write(loopback, path, mode="batch")
-    assert [batch.name for batch in other.list_open()] == ["theirs"]
+    assert [batch.name for batch in book.list_open()] == ["theirs"]
     other.close()
 
 

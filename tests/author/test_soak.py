@@ -40,8 +40,9 @@ WORK = """
 import json, re, sys
 from pathlib import Path
 from tests.author.test_soak import EACH, JOBS, make_request
+from bestiary.config.library import find_model, open_library
 from bestiary.llm.workflow import RequestGroup, Job
-from bestiary.llm.batch import PollPolicy
+from bestiary.llm.remote_batch import PollPolicy
 from bestiary.llm.client import LLMClient, LLMConfig
 
 models, ledger, out, provider, mode = sys.argv[1:]

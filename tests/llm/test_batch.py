@@ -38,12 +38,14 @@ from tests.llm.calls import (
 )
 
 from bestiary.errors import BackendError
-from bestiary.llm import batch as batching
-from bestiary.llm.batch import TRIES, BatchDispatcher, BatchQueue, PollPolicy
-from bestiary.llm.ledger import HeldError, Ledger, Reservation, Settlement
+from bestiary.llm import remote_batch
+from bestiary.llm.batch import TRIES, BatchDispatcher, BatchQueue
+from bestiary.llm.batch_book import BatchBook, HeldError
+from bestiary.llm.ledger import Ledger, Reservation, Settlement
 from bestiary.llm.online import BudgetError
 from bestiary.llm.price import read_price
 from bestiary.llm.provider import AuthError
+from bestiary.llm.remote_batch import PollPolicy
 from bestiary.llm.request import Answer, ModelRequest, Outcome
 
 PATIENCE = PollPolicy(poll=0.02, longest_poll=0.1, hidden=0.6, skew=30.0)
@@ -70,7 +72,7 @@ def order(
         provider = open_model(name, url, key=key, timeout=2.0)
         price = read_price(make_model(name, url), batch=True)
         line = BatchQueue(MODEL, provider, price, most_requests, most_bytes)
-        with ledger.hold_batches():
+        with BatchBook(ledger).hold():
             try:
                 async with BatchDispatcher({MODEL: line}, ledger, poll=PATIENCE, log=log) as caller:
                     await caller.finish_open()
@@ -122,7 +124,7 @@ def test_results_out_of_order_reach_whom_they_answer(
     assert told[0] == f"batch {batch.id}: 40 requests to {MODEL}"
     assert f"batch {batch.id}: 0/40" in told
     assert {charge.batch for charge in server.charges} == {True}
-    assert ledger.list_open() == []
+    assert BatchBook(ledger).list_open() == []
     check_bill(ledger, server)
 
 
@@ -278,7 +280,7 @@ def test_a_provider_that_takes_no_batch_is_named_with_the_remedy(
         order(name, url, ledger, make_requests(name, 3))
     assert "no batches here" in str(caught.error.fields["reason"])
     assert ledger.taken() == 0
-    assert ledger.list_open() == []
+    assert BatchBook(ledger).list_open() == []
 
 
 @EACH_PROVIDER
@@ -296,7 +298,7 @@ def test_a_batch_that_its_provider_forgot_is_asked_again_and_held_as_unknown(
     billed, unknown = sum_spent(ledger)
     assert billed == server.bill
     assert 4 * bound(name) <= unknown <= 4 * bound(name) + 10**6
-    assert ledger.list_open() == []
+    assert BatchBook(ledger).list_open() == []
 
 
 @EACH_PROVIDER
@@ -317,7 +319,7 @@ def test_results_that_are_gone_do_not_stop_a_run(
     assert sizes(server) == [4, 4]
     billed, unknown = sum_spent(ledger)
     assert server.bill - billed <= unknown
-    assert ledger.list_open() == []
+    assert BatchBook(ledger).list_open() == []
 
 
 @EACH_PROVIDER
@@ -331,14 +333,14 @@ def test_a_provider_that_stays_away_ends_the_run_and_the_next_one_goes_on(
     requests = make_requests(name, 5)
     server.batch_faults = lambda step: Fault(500) if step == "read" else None
     with monkeypatch.context() as patch:
-        patch.setattr(batching, "PATIENCE_SECONDS", 0.3)
+        patch.setattr(remote_batch, "PATIENCE_SECONDS", 0.3)
         with expect_error(BackendError, "batches-unreachable"):
             order(name, url, ledger, requests)
-    assert len(ledger.list_open()) == 1
+    assert len(BatchBook(ledger).list_open()) == 1
     server.batch_faults = lambda step: None
     told: list[str] = []
     assert count_answers(order(name, url, ledger, requests, log=told.append)) == 5
-    assert told[0] == "going on with a batch of 5 that was left open"
+    assert told[0] == "resuming a batch of 5 from an earlier run"
     assert sizes(server) == [5]
     check_bill(ledger, server)
 
@@ -398,26 +400,28 @@ def test_a_budget_without_room_ends_the_run_and_keeps_what_was_answered(
 
 
 class MortalLedger(Ledger):
-    """Kills its process at one of its commits, before or after it."""
+    """Kills its process at one of its commits of results, before or after it."""
 
     last = 0
     side = "after"
 
-    def write(
-        self, reservations: Sequence[Reservation], settlements: Sequence[Settlement]
+    def settle_and_reserve(
+        self, settlements: Sequence[Settlement], reservations: Sequence[Reservation] = ()
     ) -> list[int | None]:
+        if reservations:
+            return super().settle_and_reserve(settlements, reservations)
         self.last -= 1
         if self.last == 0 and self.side == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        done = super().write(reservations, settlements)
+        super().settle_and_reserve(settlements)
         if self.last == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return done
+        return []
 
 
 def live(name: ProviderName, url: str, folder: Path, last: int, side: str) -> None:
     """A whole run in a process of its own, of small commits."""
-    batching.CHUNK = 4
+    remote_batch.CHUNK = 4
     ledger = MortalLedger(folder / "ledger.sqlite")
     ledger.last, ledger.side = last, side
     assert count_answers(order(name, url, ledger, make_requests(name, COUNT))) == COUNT
@@ -469,7 +473,7 @@ def check_rerun(name: ProviderName, server: ModelServer, url: str, folder: Path)
     assert count_answers(outcomes) == COUNT
     assert sizes(server) == [COUNT], "a batch was submitted twice"
     assert list(server.asked.values()) == [1] * COUNT
-    assert ledger.list_open() == []
+    assert BatchBook(ledger).list_open() == []
     check_bill(ledger, server)
     ledger.close()
     return told
@@ -500,13 +504,13 @@ def test_a_run_killed_at_any_moment_of_a_batch_goes_on(
         killer.kill_at("create", done=moment == "submitted")
     assert len(server.batches) == (0 if moment == "submitting" else 1)
     ledger = open_ledger(killer.folder)
-    (left,) = ledger.list_open()
+    (left,) = BatchBook(ledger).list_open()
     assert len(left.items) == COUNT
-    assert (left.remote is None) is (moment in ("submitting", "submitted"))
+    assert (left.remote_id is None) is (moment in ("submitting", "submitted"))
     assert ledger.taken() >= COUNT * bound(name)  # the kill gives nothing back
     ledger.close()
     told = check_rerun(name, server, killer.url, killer.folder)
-    assert told[0] == f"going on with a batch of {COUNT} that was left open"
+    assert told[0] == f"resuming a batch of {COUNT} from an earlier run"
 
 
 @EACH_PROVIDER
@@ -518,7 +522,7 @@ def test_a_run_killed_while_results_are_committed_goes_on(
     ledger = open_ledger(killer.folder)
     kept = ledger.find(request.key for request in make_requests(name, COUNT))
     assert len(kept) == min(COUNT, 4 * (last if side == "after" else last - 1))
-    assert len(ledger.list_open()) == 1
+    assert len(BatchBook(ledger).list_open()) == 1
     ledger.close()
     check_rerun(name, killer.server, killer.url, killer.folder)
 

@@ -28,9 +28,8 @@ from tests.llm.calls import (
 from tests.nursery import _private_mounts, environment
 
 from bestiary.errors import BackendError
+from bestiary.llm.batch_book import BatchBook, BatchEntry, HeldError
 from bestiary.llm.ledger import (
-    BatchEntry,
-    HeldError,
     Ledger,
     Mode,
     Reservation,
@@ -49,7 +48,7 @@ def make_answer(text: str = "Slowly.", *, output: int = 2, read: int = 0) -> Ans
 def reserve(
     ledger: Ledger, pico: int, *, mode: Mode = "single", purpose: UsageTag = PURPOSE
 ) -> int | None:
-    (spend,) = ledger.write([Reservation(purpose, MODEL, pico, mode)], [])
+    (spend,) = ledger.settle_and_reserve([], [Reservation(purpose, MODEL, pico, mode)])
     return spend
 
 
@@ -62,7 +61,7 @@ def reserve_surely(
 
 
 def settle(ledger: Ledger, spend: int, pico: int, key: str = "k", text: str = "Slowly.") -> None:
-    ledger.write([], [Settlement(spend, pico, key, make_answer(text))])
+    ledger.settle_and_reserve([Settlement(spend, pico, key, make_answer(text))])
 
 
 # Answers
@@ -80,7 +79,7 @@ def test_an_answer_is_found_by_its_key_by_another_process(ledger: Ledger) -> Non
     request = make_request("openai", "How?")
     answer = make_answer(read=7)
     spend = reserve_surely(ledger, 100)
-    ledger.write([], [Settlement(spend, 40, request.key, answer)])
+    ledger.settle_and_reserve([Settlement(spend, 40, request.key, answer)])
     assert ledger.find([request.key, "other"]) == {request.key: answer}
     said = end(start_python(FIND, ledger.path, request.key, "other"))  # while it is open here
     assert said == f"{request.key} Slowly. 7 end msg-Slowly.\n"
@@ -96,13 +95,13 @@ def test_the_first_answer_to_a_request_stays(ledger: Ledger) -> None:
 
 def test_thousands_of_keys_are_looked_up_at_once(ledger: Ledger) -> None:
     keys = [f"key-{number}" for number in range(5000)]
-    spends = ledger.write([Reservation(PURPOSE, MODEL, 10) for _ in keys], [])
+    spends = ledger.settle_and_reserve([], [Reservation(PURPOSE, MODEL, 10) for _ in keys])
     settlements = [
         Settlement(spend, 5, key, make_answer(key))
         for key, spend in zip(keys, spends, strict=True)
         if spend is not None
     ]
-    ledger.write([], settlements)
+    ledger.settle_and_reserve(settlements)
     assert len(ledger.find([*keys, "none"])) == 5000
 
 
@@ -112,7 +111,7 @@ def test_readers_do_not_wait_for_a_writer(ledger: Ledger) -> None:
     writer = sqlite3.connect(ledger.path, isolation_level=None)
     assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     writer.execute("BEGIN IMMEDIATE")
-    writer.execute("UPDATE purse SET taken = 0")
+    writer.execute("UPDATE totals SET taken = 0")
     assert ledger.find(["k"])["k"].text == "Slowly."
     assert ledger.taken() == 40
     writer.execute("ROLLBACK")
@@ -143,7 +142,7 @@ def test_a_bill_takes_the_place_of_what_was_reserved(ledger: Ledger) -> None:
     assert ledger.taken() == 350
     settle(ledger, first, 40)
     assert ledger.taken() == 290
-    ledger.write([], [Settlement(second)])  # no answer, and nothing billed
+    ledger.settle_and_reserve([Settlement(second)])  # no answer, and nothing billed
     assert ledger.taken() == 40
     assert sum_spent(ledger) == (40, 0)
 
@@ -152,7 +151,7 @@ def test_a_reservation_is_settled_once(ledger: Ledger) -> None:
     spend = reserve_surely(ledger, 100)
     settle(ledger, spend, 40)
     settle(ledger, spend, 70)
-    ledger.write([], [Settlement(spend)])
+    ledger.settle_and_reserve([Settlement(spend)])
     assert ledger.taken() == 40
 
 
@@ -178,7 +177,7 @@ def test_what_is_settled_makes_room_in_the_same_transaction(tmp_path: Path) -> N
     spend = reserve_surely(ledger, 100)
     reservation = Reservation(PURPOSE, MODEL, 60)
     settlement = Settlement(spend, 40, "k", make_answer())
-    (second,) = ledger.write([reservation], [settlement])
+    (second,) = ledger.settle_and_reserve([settlement], [reservation])
     assert second is not None
     assert ledger.taken() == 100
     ledger.close()
@@ -197,12 +196,12 @@ ledger = Ledger(path, budget=1000)
 purpose, most, refused = UsageTag("habit", seed), 0, 0
 for number in range(150):
     pico = draw.randint(1, 400)
-    (spend,) = ledger.write([Reservation(purpose, "loop", pico)], [])
+    (spend,) = ledger.settle_and_reserve([], [Reservation(purpose, "loop", pico)])
     most = max(most, ledger.taken())
     if spend is None:
         refused += 1
     elif draw.random() < 0.9:
-        ledger.write([], [Settlement(spend)])
+        ledger.settle_and_reserve([Settlement(spend)])
 print(most, refused)
 """
 
@@ -258,13 +257,13 @@ def test_what_is_taken_is_what_is_billed_or_reserved(steps: list[Step], budget: 
                     )
                     for n in range(3)
                 ]
-                batch = ledger.intend(f"batch-{batches}", MODEL, entries)
+                batch = BatchBook(ledger).record_intent(f"batch-{batches}", MODEL, entries)
                 for _, spend in batch.items.values() if batch else []:
                     known[spend] = pico
             elif step == "over":
-                for batch in ledger.list_open():
+                for batch in BatchBook(ledger).list_open():
                     spends = [spend for _, spend in batch.items.values()][:output]
-                    ledger.close_batch(batch.name, unbilled=spends)
+                    BatchBook(ledger).close(batch.name, unbilled=spends)
                     known |= dict.fromkeys(spends, 0)
             elif waiting:
                 spend, reserved = waiting.pop(pico % len(waiting))
@@ -272,10 +271,10 @@ def test_what_is_taken_is_what_is_billed_or_reserved(steps: list[Step], budget: 
                     bill = min(pico, reserved)
                     answer = make_answer(str(spend), output=output)
                     for amount in (bill, reserved) if step == "again" else (bill,):
-                        ledger.write([], [Settlement(spend, amount, str(spend), answer)])
+                        ledger.settle_and_reserve([Settlement(spend, amount, str(spend), answer)])
                     known[spend] = bill
                 elif step == "unbilled":
-                    ledger.write([], [Settlement(spend)])
+                    ledger.settle_and_reserve([Settlement(spend)])
                     known[spend] = 0
             assert ledger.taken() == sum(known.values())
             assert budget is None or ledger.taken() <= budget
@@ -291,10 +290,11 @@ import os, signal, sys
 from pathlib import Path
 from bestiary.llm.ledger import Ledger, UsageTag, Reservation, Settlement
 ledger = Ledger(Path(sys.argv[1]))
-ledger.write([Reservation(UsageTag("habit", "replies"), "loop", pico) for pico in (100, 30)], [])
-ledger.write([], [Settlement(2)])
-ledger._db.execute("BEGIN IMMEDIATE")
-ledger._db.execute("UPDATE purse SET taken = 10000")
+tag = UsageTag("habit", "replies")
+ledger.settle_and_reserve([], [Reservation(tag, "loop", pico) for pico in (100, 30)])
+ledger.settle_and_reserve([Settlement(2)])
+ledger.file.execute("BEGIN IMMEDIATE")
+ledger.file.execute("UPDATE totals SET taken = 10000")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -317,12 +317,16 @@ def test_what_was_spent_is_told_by_purpose_and_mode(ledger: Ledger) -> None:
     judging = UsageTag("habit", "judge")
     for pico in (40, 2):
         spend = reserve_surely(ledger, 100)
-        ledger.write([], [Settlement(spend, pico, f"k{pico}", make_answer(output=2, read=7))])
+        ledger.settle_and_reserve(
+            [Settlement(spend, pico, f"k{pico}", make_answer(output=2, read=7))]
+        )
     spend = reserve_surely(ledger, 100, mode="batch")
     settle(ledger, spend, 20, key="b")
     reserve_surely(ledger, 9)
     reserve_surely(ledger, 11, purpose=judging)
-    ledger.write([], [Settlement(reserve_surely(ledger, 100, purpose=UsageTag("other", "judge")))])
+    ledger.settle_and_reserve(
+        [Settlement(reserve_surely(ledger, 100, purpose=UsageTag("other", "judge")))]
+    )
     for requests in (3, 4):
         ledger.count_replays(PURPOSE, MODEL, requests)
     assert ledger.list_spent() == [
@@ -335,7 +339,7 @@ def test_what_was_spent_is_told_by_purpose_and_mode(ledger: Ledger) -> None:
 
 def test_an_answer_without_words_is_accounted_too(ledger: Ledger) -> None:
     spend = reserve_surely(ledger, 100)
-    ledger.write([], [Settlement(spend, 30, "k", make_answer("", output=0))])
+    ledger.settle_and_reserve([Settlement(spend, 30, "k", make_answer("", output=0))])
     assert ledger.taken() == 30
     assert [(row.requests, row.pico) for row in ledger.list_spent()] == [(1, 30)]
 
@@ -388,12 +392,12 @@ def test_a_place_where_no_ledger_can_be_is_named_with_its_remedy(
 def test_one_process_at_a_time_sees_to_batches(ledger: Ledger, tmp_path: Path) -> None:
     again = Ledger(ledger.path)
     with (
-        ledger.hold_batches(),
+        BatchBook(ledger).hold(),
         expect_error(HeldError, "batches-held", path=ledger.path),
-        again.hold_batches(),
+        BatchBook(again).hold(),
     ):
         pass
-    with again.hold_batches():  # once the first is through
+    with BatchBook(again).hold():  # once the first is through
         reserve_surely(ledger, 10)  # single calls go on beside it
     again.close()
 
@@ -406,23 +410,24 @@ from bestiary.llm.request import Answer, Usage
 from bestiary.errors import BackendError
 path = Path(sys.argv[1])
 ledger, kept = Ledger(path), 0
+reservation = Reservation(UsageTag("habit", "replies"), "loop", 10)
 try:
     for number in range(10_000):
-        (spend,) = ledger.write([Reservation(UsageTag("habit", "replies"), "loop", 10)], [])
+        (spend,) = ledger.settle_and_reserve([], [reservation])
         answer = Answer(text="x" * 2000, stop="end", usage=Usage(input=1, output=1), id="a")
-        ledger.write([], [Settlement(spend, 5, str(number), answer)])
+        ledger.settle_and_reserve([Settlement(spend, 5, str(number), answer)])
         kept += 1
 except BackendError as error:
     print(error)
 Path(sys.argv[2]).unlink()
 print(kept, len(ledger.find(map(str, range(10_000)))))
 try:
-    ledger.write([Reservation(UsageTag("habit", "replies"), "loop", 10)], [Settlement(1, 7)])
+    ledger.settle_and_reserve([Settlement(1, 7)], [reservation])
 except BackendError as error:
     print(error)
-ledger.write([], [Settlement(spend, 5, "late", answer)])
+ledger.settle_and_reserve([Settlement(spend, 5, "late", answer)])
 print(*ledger.find(["late"]))
-(spend,) = Ledger(path).write([Reservation(UsageTag("habit", "replies"), "loop", 10)], [])
+(spend,) = Ledger(path).settle_and_reserve([], [reservation])
 print("goes on" if spend else "stuck")
 """
 

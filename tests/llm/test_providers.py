@@ -86,7 +86,7 @@ def run_batch(
         try:
             made = await provider.submit(items, name="ours")
             listed = [state async for state in provider.list_batches()]
-            seen = await provider.look(made.id)
+            seen = await provider.retrieve_batch(made.id)
             return [made, *listed, seen], [r async for r in provider.read_results(made.id)]
         finally:
             await provider.close()
@@ -344,8 +344,8 @@ def test_an_openai_batch_that_was_refused_whole_says_why(server: ModelServer, ur
     server.batch_refusal = f"line 1 is no request, says {KEY}"
     (_, _, seen), results = run_batch("openai", url, [BatchItem("a", make_request("openai"))])
     assert seen.ended and results == []
-    assert seen.said.startswith("line 1 is no request, says ")
-    assert KEY not in seen.said
+    assert seen.refusal.startswith("line 1 is no request, says ")
+    assert KEY not in seen.refusal
 
 
 @EACH_PROVIDER
@@ -353,7 +353,7 @@ def test_a_batch_that_nobody_knows_is_missing(name: ProviderName, url: str) -> N
     async def work() -> None:
         provider = open_model(name, url)
         try:
-            await provider.look("batch_of_another")
+            await provider.retrieve_batch("batch_of_another")
         finally:
             await provider.close()
 

@@ -46,7 +46,7 @@ class AnthropicProvider:
         with faults(anthropic, self._key):
             return _read_batch(await self._client.messages.batches.create(requests=requests))
 
-    async def look(self, batch_id: str) -> BatchState:
+    async def retrieve_batch(self, batch_id: str) -> BatchState:
         """How a batch stands."""
         with faults(anthropic, self._key):
             return _read_batch(await self._client.messages.batches.retrieve(batch_id))

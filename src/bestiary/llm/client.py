@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from bestiary.errors import BestiaryError
-from bestiary.llm.batch import BatchDispatcher, BatchQueue, PollPolicy
-from bestiary.llm.ledger import HeldError, Ledger, UsageTag
+from bestiary.llm.batch import BatchDispatcher, BatchQueue
+from bestiary.llm.batch_book import BatchBook, HeldError
+from bestiary.llm.ledger import Ledger, UsageTag
 from bestiary.llm.limiter import Limiter
 from bestiary.llm.models import LanguageModel
 from bestiary.llm.online import LedgerWriter, ModelQueue, OnlineDispatcher
 from bestiary.llm.price import PICO, read_price, show_dollars
 from bestiary.llm.provider import AuthError, Provider
+from bestiary.llm.remote_batch import PollPolicy
 from bestiary.llm.request import ModelRequest, Outcome
 from bestiary.llm.workflow import (
     Dispatcher,
@@ -147,7 +149,7 @@ class LLMClient:
         """The dispatcher of the mode, once batches that an earlier run left open are finished."""
         if self._config.mode == "batch":
             return await self._open_batches(stack, ledger, providers)
-        if ledger.list_open():
+        if BatchBook(ledger).list_open():
             with suppress(HeldError):  # the process that holds them finishes them
                 await self._open_batches(stack, ledger, providers)
         singles = OnlineDispatcher(
@@ -158,7 +160,7 @@ class LLMClient:
     async def _open_batches(
         self, stack: AsyncExitStack, ledger: Ledger, providers: Mapping[str, Provider]
     ) -> BatchDispatcher:
-        stack.enter_context(ledger.hold_batches())
+        stack.enter_context(BatchBook(ledger).hold())
         batches = BatchDispatcher(
             {name: self._batch_queue(name, providers[name]) for name in providers},
             ledger,

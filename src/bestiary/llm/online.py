@@ -104,7 +104,9 @@ class LedgerWriter:
         if not reserving and not settling:
             return
         try:
-            spends = self._ledger.write([one for one, _ in reserving], [one for one, _ in settling])
+            spends = self._ledger.settle_and_reserve(
+                [one for one, _ in settling], [one for one, _ in reserving]
+            )
         except BaseException as error:
             for told in [told for _, told in reserving]:
                 fail(told, error)

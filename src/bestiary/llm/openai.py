@@ -109,7 +109,7 @@ class OpenAIProvider:
             )
         return self._read_batch(made)
 
-    async def look(self, batch_id: str) -> BatchState:
+    async def retrieve_batch(self, batch_id: str) -> BatchState:
         """How a batch stands."""
         with faults(openai, self._key):
             return self._read_batch(await self._client.batches.retrieve(batch_id))
@@ -197,7 +197,7 @@ class OpenAIProvider:
             done=counts.completed + counts.failed if counts else 0,
             created=float(batch.created_at),
             name=(batch.metadata or {}).get(NAME),
-            said=hide("; ".join(error.message or "" for error in errors), self._key),
+            refusal=hide("; ".join(error.message or "" for error in errors), self._key),
         )
 
 

@@ -68,7 +68,7 @@ class BatchState:
     """Seconds since 1970."""
     name: str | None
     """The name that we gave it, where the provider keeps one."""
-    said: str = ""
+    refusal: str = ""
     """Why the provider refused it whole."""
 
 
@@ -91,7 +91,7 @@ class Provider(Protocol):
         """Start a batch."""
         ...
 
-    async def look(self, batch_id: str) -> BatchState:
+    async def retrieve_batch(self, batch_id: str) -> BatchState:
         """How a batch stands; NotFound where the server does not know it, or not yet."""
         ...
 

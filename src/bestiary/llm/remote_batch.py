@@ -1,0 +1,243 @@
+"""One batch at its provider: submitted, found again, waited for, and its results committed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from bestiary.errors import BackendError
+from bestiary.llm.batch_book import BatchBook, OpenBatch
+from bestiary.llm.ledger import Ledger, Settlement
+from bestiary.llm.online import PATIENCE_SECONDS, choose_pause
+from bestiary.llm.price import Price
+from bestiary.llm.provider import (
+    BatchItem,
+    BatchResult,
+    BatchState,
+    InvalidRequest,
+    NotFound,
+    Provider,
+    ProviderFault,
+    ResponseLost,
+)
+
+T = TypeVar("T")
+READS = 3
+"""Times that results are read while some of them are missing."""
+CHUNK = 500
+"""Results committed together."""
+
+
+@dataclass(frozen=True)
+class PollPolicy:
+    """How often to ask for a batch's state, and how exact a provider is about new batches."""
+
+    poll: float = 2.0
+    """Seconds until the state is asked for again; each further pause is half as long again."""
+    longest_poll: float = 60.0
+    hidden: float = 120.0
+    """Seconds for which a provider may not find a new batch."""
+    skew: float = 300.0
+    """Seconds by which the provider's clock may differ from ours."""
+
+
+class RemoteBatch:
+    """A recorded batch at its provider, until its results are committed."""
+
+    def __init__(
+        self,
+        record: OpenBatch,
+        provider: Provider,
+        price: Price,
+        ledger: Ledger,
+        *,
+        poll: PollPolicy,
+        log: Callable[[str], None],
+    ) -> None:
+        self._record = record
+        self._provider = provider
+        self._price = price
+        self._ledger = ledger
+        self._book = BatchBook(ledger)
+        self._poll = poll
+        self._log = log
+        self._remote_id = record.remote_id
+
+    @property
+    def size(self) -> int:
+        """Its number of requests."""
+        return len(self._record.items)
+
+    async def submit(self, items: Sequence[BatchItem]) -> None:
+        """Submit the batch and record the provider's id; raises BackendError if it is refused."""
+
+        async def submit_or_find() -> str:
+            try:
+                return (await self._provider.submit(items, name=self._record.name)).id
+            except ResponseLost:
+                found = await self._find()
+                if found is None:
+                    raise
+                return found
+
+        try:
+            remote_id = await self._retry(submit_or_find)
+        except (InvalidRequest, NotFound) as fault:
+            self._close(unbilled=True)
+            raise BackendError(
+                f"{self._record.model}: the provider refused the batch: {fault}",
+                "send single requests with --mode single",
+                code="batch-refused",
+                model=self._record.model,
+                reason=str(fault),
+            ) from None
+        self._record_id(remote_id)
+        self._log(f"batch {remote_id}: {len(items)} requests to {self._record.model}")
+
+    async def finish(self) -> dict[str, str]:
+        """Wait for the results and commit them; returns why each unanswered key has no answer."""
+        if self._remote_id is None:
+            found = await self._find()
+            if found is None:  # it was never submitted
+                self._close(unbilled=True)
+                return {}
+            self._record_id(found)
+        assert self._remote_id is not None
+        state = await self._wait(self._remote_id)
+        if state is None:
+            self._close()
+            return self._explain_all(f"the provider no longer knows batch {self._remote_id}")
+        try:
+            reasons = await self._collect_all(self._remote_id)
+        except (NotFound, InvalidRequest) as fault:
+            self._close()
+            return self._explain_all(str(fault))
+        self._close(unbilled=bool(state.refusal))
+        if not state.refusal:
+            return reasons
+        self._log(f"batch {self._remote_id} was refused: {state.refusal}")
+        return self._explain_all(state.refusal)
+
+    def _record_id(self, remote_id: str) -> None:
+        self._book.record_remote_id(self._record.name, remote_id)
+        self._remote_id = remote_id
+
+    def _close(self, *, unbilled: bool = False) -> None:
+        """Close the batch; unless it is known to be unbilled, open reservations stay."""
+        self._book.close(self._record.name, unbilled=self._record.reservations if unbilled else ())
+
+    def _explain_all(self, reason: str) -> dict[str, str]:
+        return {key: reason for key, _ in self._record.items.values()}
+
+    async def _find(self) -> str | None:
+        """The provider's id of a batch that may have been submitted; None if it was not."""
+        for wait in (0.0, self._record.begun + self._poll.hidden - time.time()):
+            await asyncio.sleep(max(0.0, wait))
+            known = self._book.list_remote_ids()
+            for state in await self._retry(self._list_recent):
+                if state.id not in known and await self._is_same(state):
+                    return state.id
+        return None
+
+    async def _list_recent(self) -> list[BatchState]:
+        """The provider's batches since this one was recorded."""
+        recent = []
+        async for state in self._provider.list_batches():
+            if state.created < self._record.begun - self._poll.skew:
+                break
+            recent.append(state)
+        return recent
+
+    async def _is_same(self, state: BatchState) -> bool:
+        """Whether a provider's batch is this one, by its name or else by a custom id in it."""
+        if state.name is not None or state.total != self.size:
+            return state.name == self._record.name
+        if await self._wait(state.id) is None:
+            return False
+
+        async def peek() -> bool:
+            async for result in self._provider.read_results(state.id):
+                return result.custom_id in self._record.items
+            return False
+
+        return await self._retry(peek)
+
+    async def _wait(self, remote_id: str) -> BatchState | None:
+        """The state of a batch once it has ended; None if the provider no longer knows it."""
+        pause = self._poll.poll
+        reported = -1
+        while True:
+            try:
+                state = await self._retry(partial(self._provider.retrieve_batch, remote_id))
+            except NotFound:
+                if time.time() > self._record.begun + self._poll.hidden:
+                    return None
+            else:
+                if state.ended:
+                    return state
+                if state.done != reported:
+                    self._log(f"batch {remote_id}: {state.done}/{state.total}")
+                reported = state.done
+            await asyncio.sleep(pause)
+            pause = min(1.5 * pause, self._poll.longest_poll)
+
+    async def _collect_all(self, remote_id: str) -> dict[str, str]:
+        """Commit every result; returns why keys have no answer.
+
+        Results may be missing because a file was cut short, so they are read again.
+        """
+        faults: dict[str, str] = {}
+        for _ in range(READS):
+            faults = await self._retry(partial(self._collect, remote_id))
+            if len(faults) == self.size:
+                break
+        return {key: fault for key, fault in faults.items() if fault}
+
+    async def _collect(self, remote_id: str) -> dict[str, str]:
+        """Commit the results that arrive; returns each key's fault, empty for an answer."""
+        faults: dict[str, str] = {}
+        found: list[Settlement] = []
+        async for result in self._provider.read_results(remote_id):
+            if result.custom_id not in self._record.items:
+                continue
+            key, spend = self._record.items[result.custom_id]
+            faults[key] = result.fault
+            if result.fault != "unreadable":  # which may be billed, so its reservation stays
+                found.append(settle_result(result, self._price, key, spend))
+            if len(found) == CHUNK:
+                self._ledger.settle_and_reserve(found)
+                found = []
+        self._ledger.settle_and_reserve(found)
+        return faults
+
+    async def _retry(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a call while the provider is unreachable or failing, up to PATIENCE_SECONDS."""
+        started, tries = time.monotonic(), 0
+        while True:
+            try:
+                return await call()
+            except (InvalidRequest, NotFound):
+                raise
+            except ProviderFault as fault:
+                away = time.monotonic() - started
+                if away > PATIENCE_SECONDS:
+                    raise BackendError(
+                        f"{self._record.model}: batches unreachable for {away:.0f} s ({fault})",
+                        "run the same command again; it resumes the open batches",
+                        code="batches-unreachable",
+                        model=self._record.model,
+                        seconds=away,
+                    ) from None
+                tries += 1
+                await asyncio.sleep(choose_pause(min(tries, 6), fault.retry_after))
+
+
+def settle_result(result: BatchResult, price: Price, key: str, spend: int) -> Settlement:
+    """The settlement of a result: only answers are billed."""
+    if result.answer is None:
+        return Settlement(spend)
+    return Settlement(spend, price.bill(result.answer.usage), key, result.answer)
