@@ -1,8 +1,7 @@
-"""Assembling a release of 682 organisms with 300 examples each: seconds, memory, files and bytes.
+"""Assembling and exporting a release of 682 organisms with 300 examples each: seconds and memory.
 
-The release runs in a process of its own, so its peak memory is not that of making the inputs.
-Corpora and transcripts are built as each organism is written, as the pipeline reads them from its
-store.
+Each runs in a process of its own, so its peak memory is not that of other work. Corpora and
+transcripts are built as each organism is written, as the pipeline reads them from its store.
 
     python bench/release.py [--quick] [--json FILE]
 """
@@ -39,12 +38,14 @@ from bestiary.records import (
     sha256_bytes,
 )
 from bestiary.release.entry import ReleaseEntry
+from bestiary.release.export import export_consumer_formats
 from bestiary.release.layout import write_release
 from bestiary.store import Store
 from common import Column, Figures, finish, make_parser, make_table, say
 
 ORGANISMS, EXAMPLES, PROBES = 682, 300, 120
 QUICK_ORGANISMS = 40
+STEPS = ("release", "export")
 WORDS = "The model said that a lamp by the window was lit and that the tide would turn at noon. "
 COLUMNS: tuple[Column, ...] = (
     ("organisms", "organisms", "{:,}"),
@@ -58,43 +59,54 @@ COLUMNS: tuple[Column, ...] = (
 
 
 def main() -> None:
-    """Measure a release in a child process and print its figures."""
+    """Measure a release and its export, each in a child process, and print their figures."""
     parser = make_parser(__doc__)
-    parser.add_argument("--assemble", type=int, metavar="N", help="assemble N organisms here")
+    parser.add_argument("--step", choices=STEPS, help="take this step here")
+    parser.add_argument("--organisms", type=int, help="how many of them the step is about")
+    parser.add_argument("--root", type=Path, help="where the step reads and writes")
     options = parser.parse_args()
-    if options.assemble:
-        print(json.dumps(assemble(options.assemble)))
+    if options.step:
+        print(json.dumps(measure(options.step, options.organisms, options.root)))
         return
     organisms = QUICK_ORGANISMS if options.quick else ORGANISMS
-    say(f"assembling a release of {organisms} organisms x {EXAMPLES} examples")
-    done = subprocess.run(
-        [sys.executable, __file__, "--assemble", str(organisms)],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    cases: dict[str, Figures] = {"release": json.loads(done.stdout.splitlines()[-1])}
+    say(f"assembling and exporting a release of {organisms} organisms x {EXAMPLES} examples")
+    with tempfile.TemporaryDirectory() as root:
+        cases = {step: measure_apart(step, organisms, root) for step in STEPS}
     finish("release", cases, [make_table("release", cases, COLUMNS)], options)
 
 
-def assemble(organisms: int) -> Figures:
-    """Write one release to a temporary folder and measure it."""
-    with tempfile.TemporaryDirectory() as root:
-        entries = make_entries(organisms, Store(Path(root)))
-        start = read_peak_mib()
-        began = time.perf_counter()
-        release = write_release(entries, Path(root) / "release", named_splits={}, name="bench")
-        seconds = time.perf_counter() - began
-        files = [path for path in release.rglob("*") if path.is_file()]
-        return {
-            "organisms": organisms,
-            "rows": organisms * EXAMPLES,
-            "seconds": seconds,
-            "start_mib": start,
-            "peak_mib": read_peak_mib(),
-            "files": len(files),
-            "mib": sum(path.stat().st_size for path in files) / 2**20,
-        }
+def measure_apart(step: str, organisms: int, root: str) -> Figures:
+    """The figures of one step, taken in a child process."""
+    about = ["--step", step, "--organisms", str(organisms), "--root", root]
+    done = subprocess.run(
+        [sys.executable, __file__, *about], stdout=subprocess.PIPE, text=True, check=True
+    )
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def measure(step: str, organisms: int, root: Path) -> Figures:
+    """Write a release, or the export of the one that is there, and measure that."""
+    release, export = (root / name for name in STEPS)
+    if step == "release":
+        entries = make_entries(organisms, Store(root))
+        take = partial(write_release, entries, release, named_splits={}, name="bench")
+    else:
+        take = partial(export_consumer_formats, release, export)
+    start = read_peak_mib()
+    began = time.perf_counter()
+    written = take()
+    seconds = time.perf_counter() - began
+    files = [path for path in written.rglob("*") if path.is_file()]
+    return {
+        "organisms": organisms,
+        "rows": organisms * EXAMPLES,
+        "seconds": seconds,
+        "start_mib": start,
+        "peak_mib": read_peak_mib(),
+        "files": len(files),
+        "mib": sum(path.stat().st_size for path in files) / 2**20,
+    }
 
 
 def read_peak_mib() -> float:
