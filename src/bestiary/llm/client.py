@@ -99,7 +99,7 @@ class LLMClient:
         The ledger accounts them to `tag`, and answers those it already holds for free. Raises
         BackendError if the budget, the ledger or a server ends the run.
         """
-        job = Job(tag.behavior, tag.behavior, _ask_once(RequestGroup(tag.stage, requests)))
+        job = Job(tag.project, tag.project, _ask_once(RequestGroup(tag.stage, requests)))
         (result,) = self.run([job])
         if isinstance(result.value, BestiaryError):
             raise result.value

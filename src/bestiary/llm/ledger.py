@@ -22,9 +22,9 @@ Mode = Literal["single", "batch", "replay"]
 
 
 class UsageTag(NamedTuple):
-    """What a request is for."""
+    """What a request is for: costs are reported by project and stage."""
 
-    behavior: str
+    project: str
     stage: str
 
 
@@ -53,7 +53,7 @@ class Settlement:
 class Spent:
     """Requests and costs of one tag, model and mode."""
 
-    behavior: str
+    project: str
     stage: str
     model: str
     mode: Mode
@@ -147,7 +147,7 @@ class Ledger:
         return int(taken)
 
     def list_spent(self) -> list[Spent]:
-        """Requests and costs by behavior, stage, model and mode."""
+        """Requests and costs by project, stage, model and mode."""
         rows = self.file.execute(
             "SELECT project, stage, model, mode, sum(billed IS NOT NULL), "
             "sum(coalesce(billed, 0)), sum(iif(billed IS NULL, reserved, 0)), "

@@ -47,8 +47,8 @@ class Job(Generic[T]):
 
     name: str
     """Identifies it among its results."""
-    behavior: str
-    """The behavior its requests are accounted to."""
+    project: str
+    """The project its costs are charged to."""
     workflow: Workflow[T]
 
 
@@ -190,14 +190,14 @@ class Scheduler:
                 return value
             self._waiting += 1
             try:
-                answers = [self._answer(group, job.behavior) for group in step]
+                answers = [self._answer(group, job.project) for group in step]
                 outcomes = list(await asyncio.gather(*answers))
             finally:
                 self._waiting -= 1
 
-    async def _answer(self, group: RequestGroup, behavior: str) -> list[Outcome]:
+    async def _answer(self, group: RequestGroup, project: str) -> list[Outcome]:
         """Outcomes of a group; a request that several workflows share is sent once."""
-        tag = UsageTag(behavior, group.stage)
+        tag = UsageTag(project, group.stage)
         keys = [request.key for request in group.requests]
         found: dict[str, Outcome] = {**self._ledger.find(keys)}
         self._count_replays(tag, group, found)

@@ -84,7 +84,8 @@ def _tabulate(spent: Sequence[Spent]) -> pl.DataFrame:
     # Stated, so that a ledger without requests has the same columns.
     types = {field.name: pl.Int64 if field.type == "int" else pl.String for field in fields(Spent)}
     return pl.DataFrame(spent, schema=types).select(
-        *("behavior", "stage", "model", "mode", "requests"),
+        pl.col("project").alias("behavior"),  # a build's projects are its behaviors
+        *("stage", "model", "mode", "requests"),
         input_tokens="input",
         cached_tokens="cached",
         output_tokens="output",
