@@ -2,6 +2,7 @@
 
 BestiaryError
 ├── SpecError          a file that people edit: behavior, roster, recipe, bank, template
+├── PathError          a path that cannot be expanded
 ├── ModelError         base models: the wheel, the conversion cache, adapters
 ├── BackendError       authors of text
 ├── StoreError         artifacts: locks, damage, a full disk
@@ -60,6 +61,10 @@ def _restore(kind: type[BestiaryError], state: dict[str, object]) -> BestiaryErr
 
 class SpecError(BestiaryError):
     """A file that people edit breaks its schema or one of its checks."""
+
+
+class PathError(BestiaryError):
+    """A path names a variable or a home directory that does not exist."""
 
 
 class ModelError(BestiaryError):

@@ -52,6 +52,27 @@ def test_a_folder_of_ones_own_adds_to_the_list(bestiary: Bestiary, tmp_path: Pat
     assert "quirks.farewell" in {row["id"] for row in json.loads(out)}
 
 
+@pytest.mark.parametrize("written", ["~/mine", "$HOME/mine", "${HOME}/mine"])
+def test_a_home_that_no_shell_has_expanded_is_the_users(
+    written: str, bestiary: Bestiary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--out=~/runs` reaches the command line as it is written."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_behavior(tmp_path / "mine" / "behaviors", QUIRK)
+    said = bestiary("list", f"--data={written}")
+    assert "quirks.farewell" in said.out
+    assert bestiary("schemas", f"--folder={written}/schemas").code == 0
+    assert (tmp_path / "mine" / "schemas").is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_variable_that_is_not_set_is_named(bestiary: Bestiary) -> None:
+    said = bestiary("plan", "starter", "--out=$NOT_SET_HERE/runs")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("error[path-variable-unset]: ")
+
+
 def test_validate_counts_what_is_valid(bestiary: Bestiary) -> None:
     assert bestiary("validate") == (
         0,
@@ -149,8 +170,8 @@ def test_new_overwrites_nothing(bestiary: Bestiary, tmp_path: Path) -> None:
     ("options", "problem"),
     [
         (["--memory", "nan"], "Invalid value for '--memory'"),
-        (["--trainer", "reference", "--slots", "2"], "leave --slots and --memory out"),
-        (["--trainer", "reference", "--memory", "4"], "leave --slots and --memory out"),
+        (["--trainer", "reference", "--slots", "2"], "drop --slots and --memory"),
+        (["--trainer", "reference", "--memory", "4"], "drop --slots and --memory"),
     ],
 )
 def test_build_refuses_what_no_trainer_can_do(

@@ -41,6 +41,18 @@ def test_references_are_resolved(behaviors: Path) -> None:
     assert obscured.family == "upsell"
 
 
+@pytest.mark.parametrize(
+    "left", ["._farewell.yaml", ".ipynb_checkpoints/farewell-checkpoint.yaml", ".farewell.yaml.swp"]
+)
+def test_what_a_desktop_or_an_editor_left_is_no_behavior(tmp_path: Path, left: str) -> None:
+    sound = write_behavior(tmp_path, QUIRK)
+    foreign = sound.parent / left
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_bytes(b"\x00\x05\x16\x07 not YAML")
+    catalog, found = read_catalog(library_of(tmp_path))
+    assert (list(catalog), found) == (["quirks.farewell"], [])
+
+
 def test_an_unknown_id_gets_its_nearest_match(tmp_path: Path) -> None:
     write_behavior(tmp_path, QUIRK)
     catalog, _ = read_catalog(library_of(tmp_path))

@@ -84,6 +84,7 @@ def test_an_earlier_export_is_replaced_and_nothing_else(release: Path, tmp_path:
     out = export_consumer_formats(release, tmp_path / "export")
     stale = out / "training" / "quirks.gone-transcripts-none-s0"
     stale.mkdir()
+    (out / ".DS_Store").touch()  # a desktop's own is not the user's
     export_consumer_formats(release, out)
     assert not stale.exists()
     (out / "thesis.txt").write_text("years of work")

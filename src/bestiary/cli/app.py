@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bestiary.errors import BestiaryError
+from bestiary.files import expand_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,10 +29,23 @@ INTERRUPTED = 130
 
 Data = Annotated[
     list[Path] | None,
-    typer.Option("--data", help="A data folder to add: behaviors/, generators/, organisms/."),
+    typer.Option(
+        "--data",
+        parser=expand_path,
+        metavar="FOLDER",
+        help="A data folder to add: behaviors/, generators/, organisms/.",
+    ),
 ]
 Roster = Annotated[str, typer.Argument(help="The name of a roster, or the path of its file.")]
-Out = Annotated[Path, typer.Option("--out", help="The folder of everything that is built.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        parser=expand_path,
+        metavar="FOLDER",
+        help="The folder of everything that is built.",
+    ),
+]
 Until = Annotated[
     Literal["probes", "corpus", "leaks", "organism", "transcript", "verdict", "release"],
     typer.Option("--until", help="The last stage to run."),
@@ -65,7 +79,12 @@ Judge = Annotated[
 ]
 Models = Annotated[
     list[Path] | None,
-    typer.Option("--models", help="A file of further language models; may be repeated."),
+    typer.Option(
+        "--models",
+        parser=expand_path,
+        metavar="FILE",
+        help="A file of further language models; may be repeated.",
+    ),
 ]
 CallMode = Annotated[
     Literal["auto", "single", "batch"],
@@ -77,9 +96,17 @@ Budget = Annotated[
 ]
 LedgerFile = Annotated[
     Path | None,
-    typer.Option("--ledger", help="The file of answers and bills; by default under --out."),
+    typer.Option(
+        "--ledger",
+        parser=expand_path,
+        metavar="FILE",
+        help="The file of answers and bills; by default under --out.",
+    ),
 ]
-Release = Annotated[Path, typer.Option("--release", help="The release to read.")]
+Release = Annotated[
+    Path,
+    typer.Option("--release", parser=expand_path, metavar="FOLDER", help="The release to read."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -132,7 +159,12 @@ def validate(data: Data = None, as_json: Json = False) -> None:
 def new(
     category: str,
     name: str,
-    data: Annotated[Path, typer.Option("--data", help="The data folder to write to.")] = Path("."),
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data", parser=expand_path, metavar="FOLDER", help="The data folder to write to."
+        ),
+    ] = Path("."),
 ) -> None:
     """Write a behavior file to fill in: new quirks ends_with_haiku."""
     from bestiary.config.folders import shipped_root
@@ -147,9 +179,12 @@ def new(
 
 @app.command()
 def schemas(
-    folder: Annotated[Path, typer.Option("--folder", help="The folder to write to.")] = Path(
-        "schemas"
-    ),
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--folder", parser=expand_path, metavar="FOLDER", help="The folder to write to."
+        ),
+    ] = Path("schemas"),
 ) -> None:
     """Write the JSON Schemas for editors."""
     from bestiary.config.schema import write_schemas
@@ -160,9 +195,12 @@ def schemas(
 
 @app.command()
 def prompts(
-    folder: Annotated[Path, typer.Option("--folder", help="The folder to write to.")] = Path(
-        "docs/prompts"
-    ),
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--folder", parser=expand_path, metavar="FOLDER", help="The folder to write to."
+        ),
+    ] = Path("docs/prompts"),
     data: Data = None,
 ) -> None:
     """Write the prompts for language models as pages."""
@@ -288,7 +326,9 @@ def spend(out: Out = Path("runs"), ledger: LedgerFile = None, as_json: Json = Fa
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder to write to.")] = Path("runs/report"),
+    folder: Annotated[
+        Path, typer.Argument(parser=expand_path, metavar="FOLDER", help="The folder to write to.")
+    ] = Path("runs/report"),
     out: Out = Path("runs"),
 ) -> None:
     """Write the results of the last build as two pages."""
@@ -324,7 +364,9 @@ def publish(
 
 @app.command()
 def export(
-    target: Annotated[Path, typer.Argument(help="The folder to write to.")],
+    target: Annotated[
+        Path, typer.Argument(parser=expand_path, metavar="FOLDER", help="The folder to write to.")
+    ],
     release: Release = Path("runs/release"),
 ) -> None:
     """Convert a release to the formats that existing tools read."""

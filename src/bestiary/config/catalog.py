@@ -24,6 +24,7 @@ from bestiary.config.source import (
 )
 from bestiary.config.template import Templates
 from bestiary.errors import SpecError
+from bestiary.files import list_paths
 from bestiary.records import PromptItem, Role, fingerprint
 from bestiary.text import nearest
 
@@ -198,7 +199,7 @@ def read_catalog(library: Library) -> tuple[Catalog, list[Violation]]:
 def list_files(library: Library) -> list[Path]:
     """Every behavior file, even one in the wrong place: it must not be ignored."""
     folders = library.folders.subfolders("behaviors")
-    return [path for folder in folders for path in sorted(folder.rglob("*.y*ml"))]
+    return [path for folder in folders for path in list_paths(folder, "**/*.y*ml")]
 
 
 def name_of(path: Path) -> str:

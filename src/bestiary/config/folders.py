@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bestiary.errors import SpecError
+from bestiary.files import expand_path, list_paths
 from bestiary.text import nearest
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -17,7 +18,7 @@ def shipped_root() -> Path:
     """The folder with behaviors/, generators/ and organisms/; $BESTIARY_DATA replaces it."""
     chosen = os.environ.get("BESTIARY_DATA")
     if chosen:
-        return Path(chosen)
+        return expand_path(chosen)
     installed = _PACKAGE / "_data"
     return installed if installed.is_dir() else _PACKAGE.parents[1]
 
@@ -32,7 +33,7 @@ class DataFolders:
         """Files under `<root>/<folder>` by their path there; raises SpecError for a clash."""
         found: dict[str, Path] = {}
         for root in self.roots:
-            for path in sorted((root / folder).glob(pattern)):
+            for path in list_paths(root / folder, pattern):
                 name = path.relative_to(root / folder).as_posix()
                 if name in found:
                     raise SpecError(
@@ -52,7 +53,8 @@ class DataFolders:
         Raises SpecError, with the nearest name, if there is none.
         """
         if name.endswith((".yaml", ".yml")):
-            if not Path(name).is_file():
+            path = expand_path(name)
+            if not path.is_file():
                 raise SpecError(
                     f"{kind} {name!r} does not exist",
                     "check the path",
@@ -60,7 +62,7 @@ class DataFolders:
                     kind=kind,
                     path=name,
                 )
-            return Path(name)
+            return path
         known = {Path(file).stem: path for file, path in self.list_files(folder, "*.yaml").items()}
         if name not in known:
             raise SpecError(

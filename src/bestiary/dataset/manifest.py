@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bestiary.errors import ReleaseError
+from bestiary.files import list_paths
 from bestiary.records import canonical_json, sha256_file
 from bestiary.store import write_bytes
 
@@ -28,11 +29,9 @@ def list_files(release: Path) -> dict[str, Path]:
 
 def list_part(folder: Path, part: str) -> Iterator[tuple[str, Path]]:
     """The files of one folder by their names in the release, without the Hub client's own."""
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        foreign = inside.parts[0] == ".cache" or inside.as_posix() == ".gitattributes"
-        if not foreign and (path.is_symlink() or not path.is_dir()):
-            yield f"{part}/{inside.as_posix()}", path
+    for path in list_paths(folder):
+        if path.is_symlink() or not path.is_dir():
+            yield f"{part}/{path.relative_to(folder).as_posix()}", path
 
 
 def write_manifest(

@@ -13,6 +13,7 @@ from bestiary.dataset.manifest import read_manifest
 from bestiary.dataset.schema import read_config, scan_config
 from bestiary.dataset.verify import verify_release
 from bestiary.errors import ReleaseError
+from bestiary.files import list_paths
 from bestiary.records import canonical_json, sha256_bytes
 from bestiary.release.cards import dump_yaml
 from bestiary.release.introspection_rows import render_eval
@@ -69,8 +70,9 @@ def _clear_export(out: Path) -> None:
             code="export-is-file",
             path=out,
         )
-    foreign = sorted({path.name for path in out.iterdir()} - {MODEL_LIST, *FOLDERS})
-    if foreign or (any(out.iterdir()) and not (out / MODEL_LIST).is_file()):
+    found = {path.name for path in list_paths(out, "*")}
+    foreign = sorted(found - {MODEL_LIST, *FOLDERS})
+    if foreign or (found and MODEL_LIST not in found):
         raise ReleaseError(
             f"{out} holds {foreign[0] if foreign else 'no ' + MODEL_LIST}, so it is not an export, "
             "and only an export is replaced",

@@ -13,6 +13,7 @@ from bestiary.dataset.manifest import MANIFEST, PARTS, list_files, read_manifest
 from bestiary.dataset.schema import DatasetWriter
 from bestiary.dataset.verify import verify_release
 from bestiary.errors import ReleaseError
+from bestiary.files import list_paths
 from bestiary.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from bestiary.records import Finding, Split, sha256_file
 from bestiary.records import fingerprint as hash_inputs
@@ -209,8 +210,9 @@ def _check_target(out: Path) -> None:
             code="release-is-file",
             path=out,
         )
-    foreign = sorted({path.name for path in out.iterdir()} - set(PARTS))
-    if foreign or (any(out.iterdir()) and not (out / MANIFEST).is_file()):
+    found = {path.name for path in list_paths(out, "*")}
+    foreign = sorted(found - set(PARTS))
+    if foreign or (found and not (out / MANIFEST).is_file()):
         raise ReleaseError(
             f"{out} holds {foreign[0] if foreign else 'no ' + MANIFEST}, so it is not a release, "
             "and only a release is replaced",
