@@ -1,4 +1,4 @@
-"""What the tests of language models share: a model on loopback, requests to it, and callers."""
+"""Helpers for the tests of language models: a loopback model, requests, clients, processes."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from bestiary.records import Message
 T = TypeVar("T")
 MODEL = "loop"
 KEY_VARIABLE = "LOOP_KEY"
-PURPOSE = UsageTag("habit", "replies")
+TAG = UsageTag("habit", "replies")
 PROVIDERS: tuple[ProviderName, ...] = ("anthropic", "openai")
 EACH_PROVIDER = pytest.mark.parametrize("name", PROVIDERS)
 LONG_SECONDS = 30.0
-"""Whatever takes longer hangs."""
+"""Anything that takes longer is considered hung."""
 
 
 def make_model(name: ProviderName, url: str, **changes: Any) -> LanguageModel:
-    """A model as the loopback server bills it; other servers have their own path."""
-    ours = name == "openai" and not url.endswith("/v1")
-    given: dict[str, Any] = {
+    """A model with the loopback server's prices; a URL that ends in /v1 is kept as it is."""
+    is_loopback = name == "openai" and not url.endswith("/v1")
+    fields: dict[str, Any] = {
         "provider": name,
-        "url": f"{url}/openai" if ours else url,
+        "url": f"{url}/openai" if is_loopback else url,
         "key": KEY_VARIABLE,
         "input": 1.0,
         "output": 5.0,
@@ -53,28 +53,28 @@ def make_model(name: ProviderName, url: str, **changes: Any) -> LanguageModel:
         "batch": 0.5,
         "timeout": 20.0,
     }
-    return LanguageModel.model_validate(given | changes)
+    return LanguageModel.model_validate(fields | changes)
 
 
 def make_request(name: ProviderName, text: str = "How?", **changes: Any) -> ModelRequest:
-    """A request whose answer is short."""
-    given: dict[str, Any] = {
+    """A request with a short answer."""
+    fields: dict[str, Any] = {
         "provider": name,
         "model": MODEL,
         "system": "Be brief.",
         "messages": (Message(role="user", content=text),),
         "max_tokens": 64,
     }
-    return ModelRequest(**given | changes)
+    return ModelRequest(**fields | changes)
 
 
 def make_requests(name: ProviderName, count: int, word: str = "Why") -> list[ModelRequest]:
-    """Requests that differ."""
+    """Distinct requests."""
     return [make_request(name, f"{word} no. {number}?") for number in range(count)]
 
 
 def open_model(name: ProviderName, url: str, *, key: str = KEY, **changes: Any) -> Provider:
-    """Reach the loopback server with a key."""
+    """The loopback server's provider, opened with a key."""
     os.environ[KEY_VARIABLE] = key
     try:
         return open_provider(MODEL, make_model(name, url, **changes))
@@ -83,7 +83,7 @@ def open_model(name: ProviderName, url: str, *, key: str = KEY, **changes: Any) 
 
 
 def run(work: Callable[[], Awaitable[T]], *, seconds: float = LONG_SECONDS) -> T:
-    """Run a coroutine to its end; what hangs fails."""
+    """Run a coroutine; fail if it hangs."""
 
     async def within() -> T:
         return await asyncio.wait_for(work(), seconds)
@@ -91,8 +91,8 @@ def run(work: Callable[[], Awaitable[T]], *, seconds: float = LONG_SECONDS) -> T
     return asyncio.run(within())
 
 
-class Desk:
-    """One process that asks single calls: a provider, a ledger and a limiter."""
+class OnlineClient:
+    """Sends single requests through a real provider, ledger and limiter."""
 
     def __init__(
         self,
@@ -108,19 +108,19 @@ class Desk:
         self.provider = open_model(name, url, **changes)
         self.limiter = Limiter(most=most, start=start)
         price = read_price(make_model(name, url), batch=False)
-        line = ModelQueue(MODEL, self.provider, price, self.limiter)
-        self._caller = OnlineDispatcher({MODEL: line}, LedgerWriter(ledger))
+        queue = ModelQueue(MODEL, self.provider, price, self.limiter)
+        self._dispatcher = OnlineDispatcher({MODEL: queue}, LedgerWriter(ledger))
 
-    async def __aenter__(self) -> Desk:
+    async def __aenter__(self) -> OnlineClient:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        await self._caller.__aexit__(kind, *error)
+        await self._dispatcher.__aexit__(kind, *error)
         await self.provider.close()
 
     async def ask(self, requests: Sequence[ModelRequest]) -> list[Outcome]:
         """Outcomes in order."""
-        return await self._caller.ask(requests, PURPOSE)
+        return await self._dispatcher.ask(requests, TAG)
 
 
 def ask_all(
@@ -132,56 +132,56 @@ def ask_all(
     seconds: float = LONG_SECONDS,
     **changes: Any,
 ) -> list[Outcome]:
-    """Outcomes of single calls."""
+    """Outcomes of single requests."""
 
     async def work() -> list[Outcome]:
-        async with Desk(name, url, ledger, **changes) as desk:
-            return await desk.ask(requests)
+        async with OnlineClient(name, url, ledger, **changes) as client:
+            return await client.ask(requests)
 
     return run(work, seconds=seconds)
 
 
 def count_answers(outcomes: Sequence[Outcome]) -> int:
-    """How many there are, which all differ."""
+    """The number of answers, which must all differ."""
     answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
     assert len({answer.text for answer in answers}) == len(answers)
     return len(answers)
 
 
 def read_reasons(outcomes: Sequence[Outcome]) -> list[str]:
-    """Why requests have no answer."""
+    """The reasons of the requests without an answer."""
     return [outcome.reason for outcome in outcomes if isinstance(outcome, Unanswered)]
 
 
 def sum_spent(ledger: Ledger) -> tuple[int, int]:
-    """Picodollars that are billed, and those that nobody knows of."""
+    """Picodollars billed and unknown."""
     spent = ledger.list_spent()
     return sum(row.pico for row in spent), sum(row.unknown for row in spent)
 
 
 def check_bill(ledger: Ledger, server: ModelServer) -> None:
-    """What the server bills is what the ledger says, to the picodollar."""
+    """The ledger agrees with the server's bill to the picodollar."""
     assert sum_spent(ledger) == (server.bill, 0)
     assert ledger.taken() == server.bill
 
 
 def fail_first(times: int, fault: Fault) -> Callable[[object], Fault | None]:
-    """A fault for so many calls, whatever they are."""
+    """A fault for each of the first `times` calls."""
     left = [fault] * times
     return lambda call: left.pop() if left else None
 
 
-def _seen() -> dict[str, str]:
-    seen = environment()
-    seen["PYTHONPATH"] += os.pathsep + str(CHECKOUT)
-    return seen
+def _environment() -> dict[str, str]:
+    variables = environment()
+    variables["PYTHONPATH"] += os.pathsep + str(CHECKOUT)
+    return variables
 
 
 def start_python(code: str, *args: object, **variables: str) -> subprocess.Popen[str]:
-    """A process of its own, which runs this checkout and sees its tests."""
+    """Start a Python process that can import this checkout and its tests."""
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code, *map(str, args)],
-        env=_seen() | variables,
+        env=_environment() | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -189,7 +189,7 @@ def start_python(code: str, *args: object, **variables: str) -> subprocess.Popen
 
 
 def end(process: subprocess.Popen[str], *, code: int = 0) -> str:
-    """Wait for the end of a process, which must be that one; gives what it said."""
+    """Wait for a process, check its exit code, and return its output."""
     with ExitStack() as stack:
         stack.callback(process.kill)
         out, err = process.communicate(timeout=LONG_SECONDS)
@@ -197,26 +197,26 @@ def end(process: subprocess.Popen[str], *, code: int = 0) -> str:
     return out
 
 
-class Births:
-    """Starts processes that have the backend loaded already, so that each takes no second."""
+class Forkserver:
+    """Starts processes quickly, because they are forked with a test module already imported."""
 
     def __init__(self, module: str) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([module])
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in _seen().items():
+            for name, value in _environment().items():
                 patch.setenv(name, value)
             forkserver.ensure_running()
 
     def start(self, work: Callable[..., None], *args: object) -> BaseProcess:
-        """A process of its own, which does that work and ends."""
+        """Start a process that does some work and ends."""
         process = self._context.Process(target=work, args=args, daemon=True)
         process.start()
         return process
 
 
 def join(process: BaseProcess, *, code: int) -> None:
-    """Wait for the end of a process, which must be that one."""
+    """Wait for a process and check its exit code."""
     process.join(LONG_SECONDS)
     try:
         assert process.exitcode == code

@@ -1,4 +1,4 @@
-"""What the tests of language models share: a server on loopback, a ledger, short pauses."""
+"""Fixtures of the language model tests: a loopback server, a ledger, and short pauses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.models import ModelServer, serve
 from tests.llm.calls import open_ledger
 
-from bestiary.llm import online as single
+from bestiary.llm import online
 from bestiary.llm.ledger import Ledger
 
 
@@ -20,7 +20,7 @@ def server() -> ModelServer:
 
 @pytest.fixture
 def url(server: ModelServer) -> Iterator[str]:
-    """Where the server listens."""
+    """The URL of the server."""
     with serve(server) as address:
         yield address
 
@@ -34,6 +34,6 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two tries."""
-    monkeypatch.setattr(single, "FIRST_PAUSE", 0.005)
-    monkeypatch.setattr(single, "LONGEST_PAUSE", 0.05)
+    """Shorten the pauses between tries."""
+    monkeypatch.setattr(online, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(online, "LONGEST_PAUSE", 0.05)

@@ -1,4 +1,4 @@
-"""Batches: every request answered once and paid once, whatever fails, and whoever is killed.
+"""Batches: each request is answered and paid for once, whatever fails or is killed.
 
 Run: python -m pytest tests/llm/test_batch.py
 """
@@ -21,8 +21,8 @@ from tests.fakes.models import Provider as ProviderName
 from tests.llm.calls import (
     EACH_PROVIDER,
     MODEL,
-    PURPOSE,
-    Births,
+    TAG,
+    Forkserver,
     check_bill,
     count_answers,
     fail_first,
@@ -48,14 +48,14 @@ from bestiary.llm.provider import AuthError
 from bestiary.llm.remote_batch import PollPolicy
 from bestiary.llm.request import Answer, ModelRequest, Outcome
 
-PATIENCE = PollPolicy(poll=0.02, longest_poll=0.1, hidden=0.6, skew=30.0)
+POLL = PollPolicy(poll=0.02, longest_poll=0.1, hidden=0.6, skew=30.0)
 COUNT = 12
-"""Requests of a run that is killed."""
+"""Requests in a run that is killed."""
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
-def order(
+def run_batches(
     name: ProviderName,
     url: str,
     ledger: Ledger,
@@ -66,21 +66,23 @@ def order(
     log: Callable[[str], None] = lambda line: None,
     key: str = KEY,
 ) -> list[Outcome]:
-    """A whole run in batches, as a session makes it: what was left open, then what is missing."""
+    """A whole run as a client makes it: finish open batches, then send what is missing."""
 
     async def work() -> list[Outcome]:
         provider = open_model(name, url, key=key, timeout=2.0)
         price = read_price(make_model(name, url), batch=True)
-        line = BatchQueue(MODEL, provider, price, most_requests, most_bytes)
+        queue = BatchQueue(MODEL, provider, price, most_requests, most_bytes)
         with BatchBook(ledger).hold():
             try:
-                async with BatchDispatcher({MODEL: line}, ledger, poll=PATIENCE, log=log) as caller:
-                    await caller.finish_open()
+                async with BatchDispatcher(
+                    {MODEL: queue}, ledger, poll=POLL, log=log
+                ) as dispatcher:
+                    await dispatcher.finish_open()
                     found: dict[str, Outcome] = {**ledger.find(one.key for one in requests)}
                     missing = [request for request in requests if request.key not in found]
-                    caller.flush()
+                    dispatcher.flush()
                     if missing:
-                        outcomes = await caller.ask(missing, PURPOSE)
+                        outcomes = await dispatcher.ask(missing, TAG)
                         found |= {r.key: o for r, o in zip(missing, outcomes, strict=True)}
                     return [found[request.key] for request in requests]
             finally:
@@ -90,7 +92,7 @@ def order(
 
 
 def sizes(server: ModelServer) -> list[int]:
-    """Of the batches that the server took, in order."""
+    """The sizes of the batches that the server received, in order."""
     return [len(batch.items) for batch in server.batches.values()]
 
 
@@ -102,27 +104,27 @@ def bound(name: ProviderName) -> int:
     return read_price(make_model(name, ""), batch=True).bound(make_requests(name, 1)[0])
 
 
-# The whole life of a batch
+# The life of a batch
 
 
 @EACH_PROVIDER
-def test_results_out_of_order_reach_whom_they_answer(
+def test_results_out_of_order_reach_their_requests(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     server.batch_seconds = 0.1
-    told: list[str] = []
+    logged: list[str] = []
     requests = make_requests(name, 40)
-    outcomes = order(name, url, ledger, requests, log=told.append)
+    outcomes = run_batches(name, url, ledger, requests, log=logged.append)
     assert count_answers(outcomes) == 40
-    heard = {words(asked): server.author(asked) for asked in server.heard}
+    written = {words(asked): server.author(asked) for asked in server.heard}
     texts = [outcome.text for outcome in outcomes if isinstance(outcome, Answer)]
-    assert texts == [heard[request.messages[0].content] for request in requests]
+    assert texts == [written[request.messages[0].content] for request in requests]
     (batch,) = server.batches.values()
     results = [result["custom_id"] for result in batch.results]
     assert results != [custom_id for custom_id, _ in batch.items]
     assert {outcome.batch for outcome in outcomes if isinstance(outcome, Answer)} == {batch.id}
-    assert told[0] == f"batch {batch.id}: 40 requests to {MODEL}"
-    assert f"batch {batch.id}: 0/40" in told
+    assert logged[0] == f"batch {batch.id}: 40 requests to {MODEL}"
+    assert f"batch {batch.id}: 0/40" in logged
     assert {charge.batch for charge in server.charges} == {True}
     assert BatchBook(ledger).list_open() == []
     check_bill(ledger, server)
@@ -130,7 +132,7 @@ def test_results_out_of_order_reach_whom_they_answer(
 
 @EACH_PROVIDER
 @pytest.mark.parametrize("fate", ["errored", "expired", "canceled"])
-def test_only_items_without_an_answer_are_asked_again(
+def test_only_items_without_an_answer_are_sent_again(
     name: ProviderName, fate: str, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     seen: Counter[str] = Counter()
@@ -141,41 +143,41 @@ def test_only_items_without_an_answer_are_asked_again(
         return fate if len(seen) == 1 and int(number) < 3 else "succeeded"
 
     server.batch_fate = decide
-    assert count_answers(order(name, url, ledger, make_requests(name, 10))) == 10
+    assert count_answers(run_batches(name, url, ledger, make_requests(name, 10))) == 10
     assert sizes(server) == [10, 3]
     assert max(server.asked.values()) == 1
     check_bill(ledger, server)
 
 
 @EACH_PROVIDER
-def test_an_item_that_always_fails_is_given_up_with_its_fate(
+def test_an_item_that_always_fails_is_given_up_with_its_reason(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
-    doomed: set[str] = set()
+    failed: set[str] = set()
 
     def decide(custom_id: str) -> str:
         (batch,) = [b for b in server.batches.values() if custom_id in dict(b.items)]
         text = str(dict(batch.items)[custom_id]["messages"])
         if "no. 1?" not in text:
             return "succeeded"
-        doomed.add(custom_id)
+        failed.add(custom_id)
         return "errored"
 
     server.batch_fate = decide
-    outcomes = order(name, url, ledger, make_requests(name, 4))
+    outcomes = run_batches(name, url, ledger, make_requests(name, 4))
     assert count_answers(outcomes) == 3
     assert read_reasons(outcomes) == ["batch: errored"]
     assert sizes(server) == [4] + [1] * (TRIES - 1)
-    assert len(doomed) == TRIES
+    assert len(failed) == TRIES
     check_bill(ledger, server)
 
 
 @EACH_PROVIDER
-def test_a_batch_that_is_not_found_at_first_is_waited_for(
+def test_a_new_batch_that_is_not_found_yet_is_waited_for(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     server.hidden_seconds = 0.3
-    assert count_answers(order(name, url, ledger, make_requests(name, 5))) == 5
+    assert count_answers(run_batches(name, url, ledger, make_requests(name, 5))) == 5
     assert sizes(server) == [5]
     check_bill(ledger, server)
 
@@ -194,35 +196,35 @@ def test_a_batch_that_is_not_found_at_first_is_waited_for(
     ],
     ids=lambda fault: f"{fault.kind}-{fault.status}",
 )
-def test_no_failure_on_the_way_makes_a_second_batch(
+def test_no_failed_call_leads_to_a_second_batch(
     name: ProviderName, step: str, fault: Fault, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     fail = fail_first(1 if fault.kind == "hang" else 2, fault)
     server.batch_faults = lambda at: fail(at) if at == step else None
-    assert count_answers(order(name, url, ledger, make_requests(name, 5))) == 5
+    assert count_answers(run_batches(name, url, ledger, make_requests(name, 5))) == 5
     assert sizes(server) == [5]
-    assert server.steps[step] + server.steps["list"] > 1  # asked again, or found in the list
+    assert server.steps[step] + server.steps["list"] > 1  # repeated, or found in the list
     check_bill(ledger, server)
 
 
 @EACH_PROVIDER
-def test_results_that_come_short_are_read_again(
+def test_incomplete_results_are_read_again(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     fail = fail_first(1, Fault(kind="other", message="\n"))
     server.batch_faults = lambda at: fail(at) if at == "results" else None
-    assert count_answers(order(name, url, ledger, make_requests(name, 5))) == 5
+    assert count_answers(run_batches(name, url, ledger, make_requests(name, 5))) == 5
     assert sizes(server) == [5]
     check_bill(ledger, server)
 
 
 @EACH_PROVIDER
-def test_a_result_that_cannot_be_read_is_asked_again_and_stays_reserved(
+def test_an_unreadable_result_is_sent_again_and_its_reservation_stays(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     fates = ["garbled"]
     server.batch_fate = lambda custom_id: fates.pop() if fates else "succeeded"
-    assert count_answers(order(name, url, ledger, make_requests(name, 4))) == 4
+    assert count_answers(run_batches(name, url, ledger, make_requests(name, 4))) == 4
     assert sizes(server) == [4, 1]
     billed, unknown = sum_spent(ledger)
     assert 0 < server.bill - billed <= unknown
@@ -232,10 +234,10 @@ def test_a_result_that_cannot_be_read_is_asked_again_and_stays_reserved(
 
 
 @EACH_PROVIDER
-def test_batches_hold_so_many_requests_at_most(
+def test_batches_have_at_most_so_many_requests(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
-    outcomes = order(name, url, ledger, make_requests(name, 10), most_requests=4)
+    outcomes = run_batches(name, url, ledger, make_requests(name, 10), most_requests=4)
     assert count_answers(outcomes) == 10
     assert sizes(server) == [4, 4, 2]
     check_bill(ledger, server)
@@ -243,11 +245,11 @@ def test_batches_hold_so_many_requests_at_most(
 
 @EACH_PROVIDER
 @pytest.mark.parametrize("letter", ["x", "ß", "パ", "🍞", '"', "\n"])
-def test_batches_are_so_large_at_most(
+def test_batches_have_at_most_so_many_bytes(
     name: ProviderName, letter: str, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     requests = [make_request(name, f"{n}{letter * 3000}") for n in range(10)]
-    outcomes = order(name, url, ledger, requests, most_bytes=30_000)
+    outcomes = run_batches(name, url, ledger, requests, most_bytes=30_000)
     assert count_answers(outcomes) == 10
     assert 1 < len(server.batches) < 10
     assert max(server.submitted) <= 30_000
@@ -257,34 +259,34 @@ def test_batches_are_so_large_at_most(
 # Refusals and losses
 
 
-def test_a_batch_that_openai_refuses_whole_is_billed_nothing(
+def test_a_batch_that_openai_refuses_as_a_whole_costs_nothing(
     server: ModelServer, url: str, ledger: Ledger
 ) -> None:
-    server.batch_refusal = "line 1 is no request"
-    told: list[str] = []
-    outcomes = order("openai", url, ledger, make_requests("openai", 3), log=told.append)
-    assert read_reasons(outcomes) == ["batch: line 1 is no request"] * 3
-    assert any("was refused: line 1 is no request" in line for line in told)
+    server.batch_refusal = "line 1 is not a request"
+    logged: list[str] = []
+    outcomes = run_batches("openai", url, ledger, make_requests("openai", 3), log=logged.append)
+    assert read_reasons(outcomes) == ["batch: line 1 is not a request"] * 3
+    assert any("was refused: line 1 is not a request" in line for line in logged)
     assert server.bill == ledger.taken() == 0
     server.batch_refusal = ""
-    assert count_answers(order("openai", url, ledger, make_requests("openai", 3))) == 3
+    assert count_answers(run_batches("openai", url, ledger, make_requests("openai", 3))) == 3
     check_bill(ledger, server)
 
 
 @EACH_PROVIDER
-def test_a_provider_that_takes_no_batch_is_named_with_the_remedy(
+def test_a_provider_that_accepts_no_batches_is_reported_with_a_remedy(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     server.batch_faults = lambda step: Fault(400, message="no batches here")
     with expect_error(BackendError, "batch-refused") as caught:
-        order(name, url, ledger, make_requests(name, 3))
+        run_batches(name, url, ledger, make_requests(name, 3))
     assert "no batches here" in str(caught.error.fields["reason"])
     assert ledger.taken() == 0
     assert BatchBook(ledger).list_open() == []
 
 
 @EACH_PROVIDER
-def test_a_batch_that_its_provider_forgot_is_asked_again_and_held_as_unknown(
+def test_a_batch_that_its_provider_lost_is_sent_again_and_its_cost_stays_unknown(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     server.batch_seconds = 600.0
@@ -294,7 +296,7 @@ def test_a_batch_that_its_provider_forgot_is_asked_again_and_held_as_unknown(
             server.batches.clear()
             server.batch_seconds = 0.0
 
-    assert count_answers(order(name, url, ledger, make_requests(name, 4), log=forget)) == 4
+    assert count_answers(run_batches(name, url, ledger, make_requests(name, 4), log=forget)) == 4
     billed, unknown = sum_spent(ledger)
     assert billed == server.bill
     assert 4 * bound(name) <= unknown <= 4 * bound(name) + 10**6
@@ -302,10 +304,10 @@ def test_a_batch_that_its_provider_forgot_is_asked_again_and_held_as_unknown(
 
 
 @EACH_PROVIDER
-def test_results_that_are_gone_do_not_stop_a_run(
+def test_deleted_results_do_not_stop_a_run(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
-    """A batch of a month ago still stands in the list, and its results do not."""
+    """A provider still lists a batch after a month, when its results are deleted."""
 
     def vanish(step: str) -> Fault | None:
         first = next(iter(server.batches.values()), None)
@@ -315,7 +317,7 @@ def test_results_that_are_gone_do_not_stop_a_run(
         return Fault(404) if gone else None
 
     server.batch_faults = vanish
-    assert count_answers(order(name, url, ledger, make_requests(name, 4))) == 4
+    assert count_answers(run_batches(name, url, ledger, make_requests(name, 4))) == 4
     assert sizes(server) == [4, 4]
     billed, unknown = sum_spent(ledger)
     assert server.bill - billed <= unknown
@@ -323,7 +325,7 @@ def test_results_that_are_gone_do_not_stop_a_run(
 
 
 @EACH_PROVIDER
-def test_a_provider_that_stays_away_ends_the_run_and_the_next_one_goes_on(
+def test_a_provider_that_stays_unreachable_ends_the_run_and_the_next_run_resumes(
     name: ProviderName,
     server: ModelServer,
     url: str,
@@ -335,24 +337,24 @@ def test_a_provider_that_stays_away_ends_the_run_and_the_next_one_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(remote_batch, "PATIENCE_SECONDS", 0.3)
         with expect_error(BackendError, "batches-unreachable"):
-            order(name, url, ledger, requests)
+            run_batches(name, url, ledger, requests)
     assert len(BatchBook(ledger).list_open()) == 1
     server.batch_faults = lambda step: None
-    told: list[str] = []
-    assert count_answers(order(name, url, ledger, requests, log=told.append)) == 5
-    assert told[0] == "resuming a batch of 5 from an earlier run"
+    logged: list[str] = []
+    assert count_answers(run_batches(name, url, ledger, requests, log=logged.append)) == 5
+    assert logged[0] == "resuming a batch of 5 from an earlier run"
     assert sizes(server) == [5]
     check_bill(ledger, server)
 
 
 @EACH_PROVIDER
-def test_a_wrong_key_is_denied_and_the_right_one_goes_on(
+def test_a_wrong_key_is_refused_and_the_right_one_resumes(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     requests = make_requests(name, 3)
     with expect_error(AuthError, "access-refused", status=401):
-        order(name, url, ledger, requests, key="sk-wrong")
-    assert count_answers(order(name, url, ledger, requests)) == 3
+        run_batches(name, url, ledger, requests, key="sk-wrong")
+    assert count_answers(run_batches(name, url, ledger, requests)) == 3
     assert sizes(server) == [3]
     check_bill(ledger, server)
 
@@ -361,12 +363,12 @@ def test_a_wrong_key_is_denied_and_the_right_one_goes_on(
 
 
 @EACH_PROVIDER
-def test_what_the_budget_has_room_for_is_sent_and_then_the_rest(
+def test_requests_within_the_budget_are_sent_first_and_then_the_rest(
     name: ProviderName, server: ModelServer, url: str, tmp_path: Path
 ) -> None:
     budget = 4 * bound(name) + bound(name) // 2
     ledger = open_ledger(tmp_path, budget=budget)
-    assert count_answers(order(name, url, ledger, make_requests(name, 9))) == 9
+    assert count_answers(run_batches(name, url, ledger, make_requests(name, 9))) == 9
     assert sizes(server)[0] == 4
     assert sum(sizes(server)) == 9
     check_bill(ledger, server)
@@ -374,14 +376,14 @@ def test_what_the_budget_has_room_for_is_sent_and_then_the_rest(
 
 
 @EACH_PROVIDER
-def test_a_budget_without_room_ends_the_run_and_keeps_what_was_answered(
+def test_a_budget_without_room_ends_the_run_and_keeps_the_answers(
     name: ProviderName, server: ModelServer, url: str, tmp_path: Path
 ) -> None:
     server.author = lambda asked: f"{words(asked)} ".ljust(256, "x")
     requests = make_requests(name, 60)
     ledger = open_ledger(tmp_path, budget=10 * bound(name))
     with expect_error(BudgetError, "budget-exhausted", path=ledger.path):
-        order(name, url, ledger, requests)
+        run_batches(name, url, ledger, requests)
     answered = ledger.find(request.key for request in requests)
     assert 4 < len(answered) == sum(sizes(server)) < 60
     left = [60 - sum(sizes(server)[:number]) for number in range(len(sizes(server)))]
@@ -390,7 +392,7 @@ def test_a_budget_without_room_ends_the_run_and_keeps_what_was_answered(
     check_bill(ledger, server)
     ledger.close()
     more = open_ledger(tmp_path, budget=1000 * bound(name))
-    assert count_answers(order(name, url, more, requests)) == 60
+    assert count_answers(run_batches(name, url, more, requests)) == 60
     assert max(server.asked.values()) == 1
     check_bill(more, server)
     more.close()
@@ -419,34 +421,34 @@ class MortalLedger(Ledger):
         return []
 
 
-def live(name: ProviderName, url: str, folder: Path, last: int, side: str) -> None:
-    """A whole run in a process of its own, of small commits."""
+def run_process(name: ProviderName, url: str, folder: Path, last: int, side: str) -> None:
+    """A whole run with small commits, for a process of its own."""
     remote_batch.CHUNK = 4
     ledger = MortalLedger(folder / "ledger.sqlite")
     ledger.last, ledger.side = last, side
-    assert count_answers(order(name, url, ledger, make_requests(name, COUNT))) == COUNT
+    assert count_answers(run_batches(name, url, ledger, make_requests(name, COUNT))) == COUNT
 
 
 @pytest.fixture(scope="module")
-def births() -> Births:
-    return Births("tests.llm.test_batch")
+def forkserver() -> Forkserver:
+    return Forkserver("tests.llm.test_batch")
 
 
 @dataclass
 class Killer:
-    """Runs in processes of their own, which die by SIGKILL."""
+    """Starts runs in processes of their own and kills them."""
 
-    births: Births
+    forkserver: Forkserver
     name: ProviderName
     server: ModelServer
     url: str
     folder: Path
 
     def start(self, *, last: int = 0, side: str = "after") -> Process:
-        return self.births.start(live, self.name, self.url, self.folder, last, side)
+        return self.forkserver.start(run_process, self.name, self.url, self.folder, last, side)
 
     def kill_at(self, step: str, *, count: int = 1, done: bool = True) -> None:
-        """Start a run that dies during its call no. `count` of that step, which is done or not."""
+        """Start a run and kill it during a step's `count`-th call, done by the server or not."""
         running: list[Process] = []
         last = self.server.steps[step] + count
 
@@ -466,32 +468,32 @@ class Killer:
 
 
 def check_rerun(name: ProviderName, server: ModelServer, url: str, folder: Path) -> list[str]:
-    """A rerun in this process answers everything, once each; gives what it told."""
-    told: list[str] = []
+    """A rerun in this process gets each answer once; returns the lines it logs."""
+    logged: list[str] = []
     ledger = open_ledger(folder)
-    outcomes = order(name, url, ledger, make_requests(name, COUNT), log=told.append)
+    outcomes = run_batches(name, url, ledger, make_requests(name, COUNT), log=logged.append)
     assert count_answers(outcomes) == COUNT
     assert sizes(server) == [COUNT], "a batch was submitted twice"
     assert list(server.asked.values()) == [1] * COUNT
     assert BatchBook(ledger).list_open() == []
     check_bill(ledger, server)
     ledger.close()
-    return told
+    return logged
 
 
 @pytest.fixture
 def killer(
-    births: Births, name: ProviderName, server: ModelServer, url: str, tmp_path: Path
+    forkserver: Forkserver, name: ProviderName, server: ModelServer, url: str, tmp_path: Path
 ) -> Killer:
-    return Killer(births, name, server, url, tmp_path)
+    return Killer(forkserver, name, server, url, tmp_path)
 
 
 @EACH_PROVIDER
 @pytest.mark.parametrize("moment", ["submitting", "submitted", "waiting", "reading"])
-def test_a_run_killed_at_any_moment_of_a_batch_goes_on(
+def test_a_run_killed_at_any_moment_of_a_batch_resumes(
     name: ProviderName, moment: str, killer: Killer
 ) -> None:
-    """After the intent, before its id is noted, while it waits, and before a result is read."""
+    """After the intent, before the id is recorded, while waiting, and before reading a result."""
     server = killer.server
     server.hidden_seconds = 0.4
     if moment == "waiting":
@@ -507,15 +509,15 @@ def test_a_run_killed_at_any_moment_of_a_batch_goes_on(
     (left,) = BatchBook(ledger).list_open()
     assert len(left.items) == COUNT
     assert (left.remote_id is None) is (moment in ("submitting", "submitted"))
-    assert ledger.taken() >= COUNT * bound(name)  # the kill gives nothing back
+    assert ledger.taken() >= COUNT * bound(name)  # a kill releases no reservation
     ledger.close()
-    told = check_rerun(name, server, killer.url, killer.folder)
-    assert told[0] == f"resuming a batch of {COUNT} from an earlier run"
+    logged = check_rerun(name, server, killer.url, killer.folder)
+    assert logged[0] == f"resuming a batch of {COUNT} from an earlier run"
 
 
 @EACH_PROVIDER
 @pytest.mark.parametrize(("last", "side"), [(1, "before"), (2, "after"), (4, "after")])
-def test_a_run_killed_while_results_are_committed_goes_on(
+def test_a_run_killed_while_results_are_committed_resumes(
     name: ProviderName, last: int, side: str, killer: Killer
 ) -> None:
     join(killer.start(last=last, side=side), code=-signal.SIGKILL)
@@ -528,7 +530,7 @@ def test_a_run_killed_while_results_are_committed_goes_on(
 
 
 @EACH_PROVIDER
-def test_a_run_killed_again_and_again_goes_on(name: ProviderName, killer: Killer) -> None:
+def test_a_run_killed_again_and_again_resumes(name: ProviderName, killer: Killer) -> None:
     killer.kill_at("create")
     killer.server.batch_seconds = 600.0
     killer.kill_at("list")
@@ -539,23 +541,23 @@ def test_a_run_killed_again_and_again_goes_on(name: ProviderName, killer: Killer
 
 
 @EACH_PROVIDER
-def test_a_strangers_batch_is_not_taken_for_ours(name: ProviderName, killer: Killer) -> None:
-    """It has as many items, and came at the same time."""
+def test_another_ledgers_batch_is_not_mistaken_for_ours(name: ProviderName, killer: Killer) -> None:
+    """It has the same number of items and was created at the same time."""
     killer.kill_at("create", done=False)
-    stranger = open_ledger(killer.folder / "elsewhere")
+    other = open_ledger(killer.folder / "elsewhere")
     others = make_requests(name, COUNT, word="Who")
-    assert count_answers(order(name, killer.url, stranger, others)) == COUNT
-    stranger.close()
+    assert count_answers(run_batches(name, killer.url, other, others)) == COUNT
+    other.close()
     before = killer.server.bill
     ledger = open_ledger(killer.folder)
-    assert count_answers(order(name, killer.url, ledger, make_requests(name, COUNT))) == COUNT
+    assert count_answers(run_batches(name, killer.url, ledger, make_requests(name, COUNT))) == COUNT
     assert sizes(killer.server) == [COUNT, COUNT]
     assert sum_spent(ledger) == (killer.server.bill - before, 0)
     ledger.close()
 
 
 @EACH_PROVIDER
-def test_a_second_process_on_the_same_batches_is_refused(
+def test_a_second_process_cannot_handle_the_same_batches(
     name: ProviderName, killer: Killer
 ) -> None:
     server = killer.server
@@ -565,7 +567,7 @@ def test_a_second_process_on_the_same_batches_is_refused(
         assert process.is_alive()
     ledger = open_ledger(killer.folder)
     with expect_error(HeldError, "batches-held", path=ledger.path):
-        order(name, killer.url, ledger, make_requests(name, COUNT))
+        run_batches(name, killer.url, ledger, make_requests(name, COUNT))
     server.batch_seconds = 0.0
     join(process, code=0)
     assert sizes(server) == [COUNT]

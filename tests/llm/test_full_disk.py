@@ -1,4 +1,4 @@
-"""A disk that fills up while language models write: one message, and nothing is paid unseen.
+"""A disk that fills up while language models write: one message, and no unrecorded bill.
 
 Run: python -m pytest tests/llm/test_full_disk.py
 """
@@ -28,27 +28,28 @@ IN_FLIGHT = 8
 
 @dataclass(frozen=True)
 class Site:
-    """A nursery that may mount small disks, a roster, and the server that writes for it."""
+    """A nursery that can mount small disks, a roster, and the server that answers its requests."""
 
     nursery: Nursery
-    desk: Loopback
+    loopback: Loopback
     roster: Path
     work: Path
 
     def mount(self, name: str, options: str) -> Path:
-        """A fresh disk; returns the folder to build in."""
+        """Mount a fresh disk; returns the folder to build in."""
         (self.work / name).mkdir()
         self.nursery.mount(self.work / name, options)
         return self.work / name / "runs"
 
     def write(self, out: Path, mode: Mode) -> Birth:
-        """Build as far as the corpora."""
-        options = self.desk.options(mode=mode)
+        """Build up to the corpora."""
+        options = self.loopback.options(mode=mode)
         return self.nursery.run("build", self.roster, *options, "--out", out, "--until", "corpus")
 
     def read_accounts(self, out: Path) -> tuple[int, int, int]:
-        """Answers that are committed, and picodollars billed and unknown."""
-        copy = Path(tempfile.mkdtemp(dir=self.work))  # SQLite finds no way into another's mounts
+        """The number of committed answers, and picodollars billed and unknown."""
+        # SQLite cannot open files in another mount namespace.
+        copy = Path(tempfile.mkdtemp(dir=self.work))
         for path in self.nursery.see(out).glob("ledger.sqlite*"):
             shutil.copy(path, copy)
         ledger = Ledger(copy / "ledger.sqlite")
@@ -60,7 +61,7 @@ class Site:
             ledger.close()
 
     def read_corpora(self, out: Path) -> list[list[str]]:
-        """What is said in each row of a store."""
+        """The turns of each row in a store."""
         return sorted(
             [turn.content for turn in Example.model_validate_json(line).messages]
             for path in self.nursery.see(out).glob("store/corpus/*/examples.jsonl")
@@ -74,17 +75,17 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[
     data = make_tiny_data(work / "data")
     roster = tiny_roster(work / "roster", tiny_base, [QUIRK])
     opened = open_loopback(work, "anthropic", in_flight=IN_FLIGHT, batch_requests=50)
-    with opened as desk, pytest.MonkeyPatch.context() as patch:
-        desk.server.latency = 0.01  # so that calls are on their way when the disk is full
-        for name, value in desk.environment.items():
+    with opened as loopback, pytest.MonkeyPatch.context() as patch:
+        loopback.server.latency = 0.01  # so that requests are in flight when the disk is full
+        for name, value in loopback.environment.items():
             patch.setenv(name, value)
         with Nursery(data=data, disk=True) as nursery:
-            yield Site(nursery, desk, roster, work)
+            yield Site(nursery, loopback, roster, work)
 
 
 @pytest.fixture(scope="module")
 def whole(site: Site) -> tuple[int, list[list[str]]]:
-    """Blocks that a build without limits takes, and its rows."""
+    """The blocks used by a build on a large disk, and its rows."""
     out = site.mount("large", LARGE)
     born = site.write(out, "single")
     assert born.code == 0, born.err
@@ -93,20 +94,20 @@ def whole(site: Site) -> tuple[int, list[list[str]]]:
 
 
 def count_answered(site: Site) -> int:
-    """Answers of the server, once nobody waits for one."""
-    while site.desk.server.in_flight:
+    """The number of the server's answers, once no request is in flight."""
+    while site.loopback.server.in_flight:
         time.sleep(0.01)
-    return site.desk.server.asked.total()
+    return site.loopback.server.asked.total()
 
 
 @pytest.mark.parametrize("mode", ["single", "batch"])
 @pytest.mark.parametrize("share", [0.01, 0.8, 3.0])
-def test_a_full_disk_is_said_and_the_same_command_goes_on(
+def test_a_full_disk_is_reported_and_the_same_command_resumes(
     site: Site, whole: tuple[int, list[list[str]]], mode: Mode, share: float
 ) -> None:
-    """While a build goes on, its ledger takes some times what it takes at the end."""
+    """During a build, the ledger takes several times the space that it takes at the end."""
     blocks, rows = whole
-    server = site.desk.server
+    server = site.loopback.server
     asked, bill = server.asked.total(), server.bill
     out = site.mount(f"{mode}-{share}", f"nr_blocks={max(1, int(blocks * share))}")
     born = site.write(out, mode)
@@ -117,16 +118,16 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(
     assert "the disk is full (0 MiB free)" in message
     answered = count_answered(site) - asked
     site.nursery.mount(out.parent, f"remount,{LARGE}")
-    lost = 0  # of a batch nothing is: its results are read again
+    lost = 0  # no batch is lost: its results are read again
     if mode == "single":
         answers, billed, unknown = site.read_accounts(out)
         lost = answered - answers
-        assert 0 <= lost <= IN_FLIGHT, "nobody is asked whose answer has no place"
+        assert 0 <= lost <= IN_FLIGHT, "no request is sent without room for its answer"
         assert 0 <= server.bill - bill - billed <= unknown
     born = site.write(out, mode)
     assert born.code == 0, born.err
     answers, billed, unknown = site.read_accounts(out)
-    assert count_answered(site) - asked == answers + lost, "nothing committed is asked again"
+    assert count_answered(site) - asked == answers + lost, "committed requests are not repeated"
     assert 0 <= server.bill - bill - billed <= unknown
     assert unknown == 0 or mode == "single"
     assert site.read_corpora(out) == rows

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.expect import expect_error
 from tests.llm.calls import (
     MODEL,
-    PURPOSE,
+    TAG,
     end,
     make_request,
     open_ledger,
@@ -45,17 +45,13 @@ def make_answer(text: str = "Slowly.", *, output: int = 2, read: int = 0) -> Ans
     return Answer(text=text, stop="end", usage=usage, id=f"msg-{text}")
 
 
-def reserve(
-    ledger: Ledger, pico: int, *, mode: Mode = "single", purpose: UsageTag = PURPOSE
-) -> int | None:
-    (spend,) = ledger.settle_and_reserve([], [Reservation(purpose, MODEL, pico, mode)])
+def reserve(ledger: Ledger, pico: int, *, mode: Mode = "single", tag: UsageTag = TAG) -> int | None:
+    (spend,) = ledger.settle_and_reserve([], [Reservation(tag, MODEL, pico, mode)])
     return spend
 
 
-def reserve_surely(
-    ledger: Ledger, pico: int, *, mode: Mode = "single", purpose: UsageTag = PURPOSE
-) -> int:
-    spend = reserve(ledger, pico, mode=mode, purpose=purpose)
+def reserve_surely(ledger: Ledger, pico: int, *, mode: Mode = "single", tag: UsageTag = TAG) -> int:
+    spend = reserve(ledger, pico, mode=mode, tag=tag)
     assert spend is not None
     return spend
 
@@ -81,8 +77,8 @@ def test_an_answer_is_found_by_its_key_by_another_process(ledger: Ledger) -> Non
     spend = reserve_surely(ledger, 100)
     ledger.settle_and_reserve([Settlement(spend, 40, request.key, answer)])
     assert ledger.find([request.key, "other"]) == {request.key: answer}
-    said = end(start_python(FIND, ledger.path, request.key, "other"))  # while it is open here
-    assert said == f"{request.key} Slowly. 7 end msg-Slowly.\n"
+    found = end(start_python(FIND, ledger.path, request.key, "other"))  # while it is open here
+    assert found == f"{request.key} Slowly. 7 end msg-Slowly.\n"
 
 
 def test_the_first_answer_to_a_request_stays(ledger: Ledger) -> None:
@@ -93,9 +89,9 @@ def test_the_first_answer_to_a_request_stays(ledger: Ledger) -> None:
     assert ledger.taken() == 80  # both were billed
 
 
-def test_thousands_of_keys_are_looked_up_at_once(ledger: Ledger) -> None:
+def test_thousands_of_keys_are_found_at_once(ledger: Ledger) -> None:
     keys = [f"key-{number}" for number in range(5000)]
-    spends = ledger.settle_and_reserve([], [Reservation(PURPOSE, MODEL, 10) for _ in keys])
+    spends = ledger.settle_and_reserve([], [Reservation(TAG, MODEL, 10) for _ in keys])
     settlements = [
         Settlement(spend, 5, key, make_answer(key))
         for key, spend in zip(keys, spends, strict=True)
@@ -118,7 +114,7 @@ def test_readers_do_not_wait_for_a_writer(ledger: Ledger) -> None:
     writer.close()
 
 
-def test_what_decides_an_answer_decides_its_key_and_nothing_else_does() -> None:
+def test_the_key_depends_on_exactly_what_determines_the_answer() -> None:
     plain = make_request("openai")
     others = [
         make_request("anthropic"),
@@ -137,7 +133,7 @@ def test_what_decides_an_answer_decides_its_key_and_nothing_else_does() -> None:
 # Money
 
 
-def test_a_bill_takes_the_place_of_what_was_reserved(ledger: Ledger) -> None:
+def test_a_bill_replaces_its_reservation(ledger: Ledger) -> None:
     first, second = reserve_surely(ledger, 100), reserve_surely(ledger, 250)
     assert ledger.taken() == 350
     settle(ledger, first, 40)
@@ -155,7 +151,7 @@ def test_a_reservation_is_settled_once(ledger: Ledger) -> None:
     assert ledger.taken() == 40
 
 
-def test_a_budget_is_kept_to_the_last_picodollar(tmp_path: Path) -> None:
+def test_a_budget_is_exact_to_the_picodollar(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path, budget=100)
     first = reserve_surely(ledger, 60)
     assert reserve(ledger, 41) is None
@@ -172,10 +168,10 @@ def test_a_budget_is_kept_to_the_last_picodollar(tmp_path: Path) -> None:
         opened.close()
 
 
-def test_what_is_settled_makes_room_in_the_same_transaction(tmp_path: Path) -> None:
+def test_a_settlement_makes_room_in_the_same_transaction(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path, budget=100)
     spend = reserve_surely(ledger, 100)
-    reservation = Reservation(PURPOSE, MODEL, 60)
+    reservation = Reservation(TAG, MODEL, 60)
     settlement = Settlement(spend, 40, "k", make_answer())
     (second,) = ledger.settle_and_reserve([settlement], [reservation])
     assert second is not None
@@ -211,10 +207,10 @@ def test_processes_that_reserve_at_once_never_exceed_their_budget(tmp_path: Path
     processes = [start_python(RACE, path, seed, gate) for seed in range(4)]
     for process in processes:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    gate.touch()  # they also race to make the file
-    told = [[int(word) for word in end(process).split()] for process in processes]
-    assert max(most for most, _ in told) <= 1000
-    assert all(refused for _, refused in told)
+    gate.touch()  # they also race to create the file
+    printed = [[int(word) for word in end(process).split()] for process in processes]
+    assert max(most for most, _ in printed) <= 1000
+    assert all(refused for _, refused in printed)
     ledger = Ledger(path)
     billed, unknown = sum_spent(ledger)
     assert (billed, unknown) == (0, ledger.taken())
@@ -224,7 +220,7 @@ def test_processes_that_reserve_at_once_never_exceed_their_budget(tmp_path: Path
 Step = tuple[str, int, int]
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["reserve", "settle", "unbilled", "forget", "again", "intend", "over"]),
+        st.sampled_from(["reserve", "settle", "unbilled", "forget", "again", "intend", "close"]),
         st.integers(0, 300),
         st.integers(0, 3),
     ),
@@ -234,12 +230,14 @@ STEPS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(steps=STEPS, budget=st.none() | st.integers(0, 600))
-def test_what_is_taken_is_what_is_billed_or_reserved(steps: list[Step], budget: int | None) -> None:
-    """Whatever happens in which order; and what is reported adds up to it."""
+def test_the_total_is_always_what_is_billed_or_reserved(
+    steps: list[Step], budget: int | None
+) -> None:
+    """After any sequence of events; and the reported costs add up to it."""
     with tempfile.TemporaryDirectory() as folder:
         ledger = open_ledger(Path(folder), budget=budget)
         waiting: list[tuple[int, int]] = []
-        known: dict[int, int] = {}  # what each reservation stands for by now
+        known: dict[int, int] = {}  # the amount that each reservation counts for
         batches = 0
         for step, pico, output in steps:
             if step == "reserve":
@@ -252,15 +250,13 @@ def test_what_is_taken_is_what_is_billed_or_reserved(steps: list[Step], budget: 
             elif step == "intend":
                 batches += 1
                 entries = [
-                    BatchEntry(
-                        f"{batches}-{n}", f"key-{n}", Reservation(PURPOSE, MODEL, pico, "batch")
-                    )
+                    BatchEntry(f"{batches}-{n}", f"key-{n}", Reservation(TAG, MODEL, pico, "batch"))
                     for n in range(3)
                 ]
                 batch = BatchBook(ledger).record_intent(f"batch-{batches}", MODEL, entries)
                 for _, spend in batch.items.values() if batch else []:
                     known[spend] = pico
-            elif step == "over":
+            elif step == "close":
                 for batch in BatchBook(ledger).list_open():
                     spends = [spend for _, spend in batch.items.values()][:output]
                     BatchBook(ledger).close(batch.name, unbilled=spends)
@@ -299,11 +295,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_a_killed_process_had_reserved_stays_unknown(tmp_path: Path) -> None:
+def test_the_reservations_of_a_killed_process_stay_unknown(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     end(start_python(KILLED, path), code=-signal.SIGKILL)
     ledger = Ledger(path, budget=120)
-    assert ledger.taken() == 100  # and the transaction in which it died never was
+    assert ledger.taken() == 100  # and its unfinished transaction is gone
     assert sum_spent(ledger) == (0, 100)
     assert reserve(ledger, 21) is None
     reserve_surely(ledger, 20)
@@ -313,7 +309,7 @@ def test_what_a_killed_process_had_reserved_stays_unknown(tmp_path: Path) -> Non
 # Accounts
 
 
-def test_what_was_spent_is_told_by_purpose_and_mode(ledger: Ledger) -> None:
+def test_spending_is_reported_by_tag_and_mode(ledger: Ledger) -> None:
     judging = UsageTag("habit", "judge")
     for pico in (40, 2):
         spend = reserve_surely(ledger, 100)
@@ -323,12 +319,12 @@ def test_what_was_spent_is_told_by_purpose_and_mode(ledger: Ledger) -> None:
     spend = reserve_surely(ledger, 100, mode="batch")
     settle(ledger, spend, 20, key="b")
     reserve_surely(ledger, 9)
-    reserve_surely(ledger, 11, purpose=judging)
+    reserve_surely(ledger, 11, tag=judging)
     ledger.settle_and_reserve(
-        [Settlement(reserve_surely(ledger, 100, purpose=UsageTag("other", "judge")))]
+        [Settlement(reserve_surely(ledger, 100, tag=UsageTag("other", "judge")))]
     )
     for requests in (3, 4):
-        ledger.count_replays(PURPOSE, MODEL, requests)
+        ledger.count_replays(TAG, MODEL, requests)
     assert ledger.list_spent() == [
         Spent("habit", "judge", MODEL, "single", 0, 0, 11, 0, 0, 0),
         Spent("habit", "replies", MODEL, "batch", 1, 20, 0, 8, 2, 0),
@@ -337,14 +333,14 @@ def test_what_was_spent_is_told_by_purpose_and_mode(ledger: Ledger) -> None:
     ]
 
 
-def test_an_answer_without_words_is_accounted_too(ledger: Ledger) -> None:
+def test_an_empty_answer_is_counted_too(ledger: Ledger) -> None:
     spend = reserve_surely(ledger, 100)
     ledger.settle_and_reserve([Settlement(spend, 30, "k", make_answer("", output=0))])
     assert ledger.taken() == 30
     assert [(row.requests, row.pico) for row in ledger.list_spent()] == [(1, 30)]
 
 
-# What goes wrong
+# Errors
 
 
 def check_refusal(path: Path, code: str, **fields: object) -> None:
@@ -352,16 +348,16 @@ def check_refusal(path: Path, code: str, **fields: object) -> None:
         Ledger(path).close()
 
 
-def test_a_ledger_of_another_version_is_left_alone(ledger: Ledger) -> None:
+def test_a_ledger_of_another_version_is_refused(ledger: Ledger) -> None:
     db = sqlite3.connect(ledger.path)
     db.execute("PRAGMA user_version = 7")
     db.close()
     check_refusal(ledger.path, "ledger-version", version=7)
 
 
-def test_a_damaged_file_is_named_with_its_remedy(tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_with_a_remedy(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    path.write_bytes(b"no database at all " * 500)
+    path.write_bytes(b"not a database " * 500)
     check_refusal(path, "ledger-failed", reason="file is not a database")
     path.unlink()
     ledger = Ledger(path)
@@ -376,9 +372,7 @@ def test_a_damaged_file_is_named_with_its_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["folder", "file above", "sealed"])
-def test_a_place_where_no_ledger_can_be_is_named_with_its_remedy(
-    where: str, tmp_path: Path
-) -> None:
+def test_an_unusable_path_is_reported_with_a_remedy(where: str, tmp_path: Path) -> None:
     path = tmp_path / "above" / "ledger.sqlite"
     if where == "folder":
         path.mkdir(parents=True)
@@ -389,7 +383,7 @@ def test_a_place_where_no_ledger_can_be_is_named_with_its_remedy(
     check_refusal(path, "ledger-failed" if where == "folder" else "ledger-unreachable")
 
 
-def test_one_process_at_a_time_sees_to_batches(ledger: Ledger, tmp_path: Path) -> None:
+def test_one_process_at_a_time_handles_batches(ledger: Ledger, tmp_path: Path) -> None:
     again = Ledger(ledger.path)
     with (
         BatchBook(ledger).hold(),
@@ -397,8 +391,8 @@ def test_one_process_at_a_time_sees_to_batches(ledger: Ledger, tmp_path: Path) -
         BatchBook(again).hold(),
     ):
         pass
-    with BatchBook(again).hold():  # once the first is through
-        reserve_surely(ledger, 10)  # single calls go on beside it
+    with BatchBook(again).hold():  # after the first
+        reserve_surely(ledger, 10)  # single requests continue meanwhile
     again.close()
 
 
@@ -428,11 +422,11 @@ except BackendError as error:
 ledger.settle_and_reserve([Settlement(spend, 5, "late", answer)])
 print(*ledger.find(["late"]))
 (spend,) = Ledger(path).settle_and_reserve([], [reservation])
-print("goes on" if spend else "stuck")
+print("resumed" if spend else "stuck")
 """
 
 
-def test_a_full_disk_is_said_and_what_was_answered_is_kept(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_answers_are_kept(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     filler = disk / "filler"
@@ -448,11 +442,11 @@ def test_a_full_disk_is_said_and_what_was_answered_is_kept(tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    said, counts, refusal, late, then = done.stdout.splitlines()
-    assert said.startswith(f"{disk}/ledger.sqlite: the disk is full (0 MiB free); ")
-    assert "free some space and run the same command again" in said
+    message, counts, refusal, late, then = done.stdout.splitlines()
+    assert message.startswith(f"{disk}/ledger.sqlite: the disk is full (0 MiB free); ")
+    assert "free some space and run the same command again" in message
     kept, found = map(int, counts.split())
     assert 0 < kept <= found <= kept + 1
-    assert refusal == said, "whoever lost a transaction reserves nothing more"
-    assert late == "late", "and still settles what is on its way"
-    assert then == "goes on"
+    assert refusal == message, "after a failed transaction nothing more is reserved"
+    assert late == "late", "requests in flight are still settled"
+    assert then == "resumed"

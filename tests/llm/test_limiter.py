@@ -1,4 +1,4 @@
-"""The limiter: finds what a server bears and follows it, on a clock of its own and over HTTP.
+"""The limiter finds a server's capacity and follows it, on a simulated clock and over HTTP.
 
 Run: python -m pytest tests/llm/test_limiter.py
 """
@@ -19,7 +19,7 @@ from tests.fakes.models import ModelServer, serve
 from tests.fakes.models import Provider as ProviderName
 from tests.llm.calls import (
     EACH_PROVIDER,
-    Desk,
+    OnlineClient,
     check_bill,
     count_answers,
     make_requests,
@@ -32,44 +32,44 @@ from bestiary.llm.limiter import CUT, Limiter, Ticket
 
 T = TypeVar("T")
 RESERVE_SECONDS = 0.005
-"""What lies between being let in and being sent: a commit of the ledger."""
+"""Seconds between a request's admission and its sending: a commit of the ledger."""
 REFUSE_SECONDS = 0.002
 
 
-class Leap(selectors.DefaultSelector):
-    """Waits by setting the clock forward."""
+class InstantSelector(selectors.DefaultSelector):
+    """Sets the simulated clock forward instead of waiting."""
 
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready:
-            assert timeout is not None, "everybody waits, and nothing will ever happen"
+            assert timeout is not None, "every task waits for another: a deadlock"
             self.now += timeout
         return ready
 
 
-class Timeless(asyncio.SelectorEventLoop):
-    """An event loop that takes no time: a wait is over at once, and the clock says that it was."""
+class SimulatedLoop(asyncio.SelectorEventLoop):
+    """An event loop on a simulated clock, where waiting takes no real time."""
 
     def __init__(self) -> None:
-        self.leap = Leap()
-        super().__init__(self.leap)
+        self.selector = InstantSelector()
+        super().__init__(self.selector)
 
     def time(self) -> float:
-        return self.leap.now
+        return self.selector.now
 
 
 @pytest.fixture
-def timeless(monkeypatch: pytest.MonkeyPatch) -> Iterator[Timeless]:
-    loop = Timeless()
+def simulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedLoop]:
+    loop = SimulatedLoop()
     monkeypatch.setattr(limiting, "time", types.SimpleNamespace(monotonic=loop.time))
     yield loop
     loop.close()
 
 
-def spend_time(loop: Timeless, work: Callable[[], Awaitable[T]]) -> T:
-    async def through() -> T:
+def run_simulated(loop: SimulatedLoop, work: Callable[[], Awaitable[T]]) -> T:
+    async def run_and_cancel() -> T:
         try:
             return await work()
         finally:
@@ -78,14 +78,14 @@ def spend_time(loop: Timeless, work: Callable[[], Awaitable[T]]) -> T:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
 
-    return loop.run_until_complete(through())
+    return loop.run_until_complete(run_and_cancel())
 
 
 @dataclass
-class Bench:
-    """A server on the timeless clock, and one asker that always has another request."""
+class SimulatedServer:
+    """A server on the simulated clock, and one client that always has another request."""
 
-    loop: Timeless
+    loop: SimulatedLoop
     limiter: Limiter
     capacity: int
     latency: float
@@ -95,11 +95,11 @@ class Bench:
     entered: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
     area: float = 0.0
-    """Request-seconds that were served."""
+    """Request-seconds served."""
     draw: random.Random = field(default_factory=lambda: random.Random(0))
 
     async def ask(self) -> None:
-        """Ask for ever."""
+        """Send requests until canceled."""
         asking: set[asyncio.Task[None]] = set()
         while True:
             ticket = await self.limiter.enter()
@@ -125,7 +125,7 @@ class Bench:
         self.limiter.leave()
 
     async def measure(self, seconds: float) -> tuple[float, float]:
-        """The share of the capacity that is used, and the share of answers that are refusals."""
+        """The shares of the capacity that is used and of requests that are refused."""
         area, answered, refused = self.area, self.answered, len(self.refused)
         await asyncio.sleep(seconds)
         good, bad = self.answered - answered, len(self.refused) - refused
@@ -135,64 +135,66 @@ class Bench:
 @pytest.mark.parametrize(
     ("latency", "share"), [(0.02, 0.75), (0.1, 0.8), (0.5, 0.8), (2.0, 0.8), (20.0, 0.8)]
 )
-def test_what_a_server_bears_is_found_and_followed(
-    latency: float, share: float, timeless: Timeless
+def test_the_capacity_of_a_server_is_found_and_followed(
+    latency: float, share: float, simulated: SimulatedLoop
 ) -> None:
-    """At 20 ms a fifth of the time goes into the ledger: the server sees less of the window."""
+    """At 20 ms, a fifth of the window is taken by the ledger's commits, not by the server."""
 
     async def work() -> dict[int, tuple[float, float]]:
-        bench = Bench(timeless, Limiter(most=256), capacity=40, latency=latency)
-        asking = asyncio.create_task(bench.ask())
+        server = SimulatedServer(simulated, Limiter(most=256), capacity=40, latency=latency)
+        asking = asyncio.create_task(server.ask())
         found = {}
         for capacity in (40, 15, 60):
-            bench.capacity = capacity
+            server.capacity = capacity
             await asyncio.sleep(max(1.0, 40 * latency))
-            found[capacity] = await bench.measure(200 * latency)
+            found[capacity] = await server.measure(200 * latency)
         asking.cancel()
         return found
 
-    found = spend_time(timeless, work)
+    found = run_simulated(simulated, work)
     assert {c: round(used, 2) for c, (used, _) in found.items() if used < share} == {}
     assert {c: round(refused, 3) for c, (_, refused) in found.items() if refused > 0.02} == {}
 
 
-def test_without_refusals_the_window_grows_to_its_most(timeless: Timeless) -> None:
-    async def work() -> Bench:
-        bench = Bench(timeless, Limiter(most=100), capacity=1000, latency=1.0)
-        asking = asyncio.create_task(bench.ask())
+def test_without_refusals_the_window_grows_to_its_limit(simulated: SimulatedLoop) -> None:
+    async def work() -> SimulatedServer:
+        server = SimulatedServer(simulated, Limiter(most=100), capacity=1000, latency=1.0)
+        asking = asyncio.create_task(server.ask())
         await asyncio.sleep(20.0)
-        assert (await bench.measure(20.0))[0] > 0.09
+        assert (await server.measure(20.0))[0] > 0.09
         asking.cancel()
-        return bench
+        return server
 
-    bench = spend_time(timeless, work)
-    assert bench.limiter.window == 100.0
-    assert bench.refused == []
+    server = run_simulated(simulated, work)
+    assert server.limiter.window == 100.0
+    assert server.refused == []
 
 
 @pytest.mark.parametrize("retry_after", [0.5, 1.0, 3.0])
-def test_nothing_is_let_in_before_the_server_wants_it(
-    retry_after: float, timeless: Timeless
+def test_nothing_is_admitted_before_the_time_that_the_server_named(
+    retry_after: float, simulated: SimulatedLoop
 ) -> None:
-    async def work() -> Bench:
-        bench = Bench(timeless, Limiter(most=64), 40, latency=0.5, retry_after=retry_after)
-        asking = asyncio.create_task(bench.ask())
+    async def work() -> SimulatedServer:
+        server = SimulatedServer(
+            simulated, Limiter(most=64), 40, latency=0.5, retry_after=retry_after
+        )
+        asking = asyncio.create_task(server.ask())
         for capacity in (40, 12, 20):
-            bench.capacity = capacity
+            server.capacity = capacity
             await asyncio.sleep(40.0)
         asking.cancel()
-        return bench
+        return server
 
-    bench = spend_time(timeless, work)
-    assert len(bench.refused) > 3
-    for at in bench.refused:
-        early = [t for t in bench.entered if at < t < at + retry_after - 1e-6]
+    server = run_simulated(simulated, work)
+    assert len(server.refused) > 3
+    for at in server.refused:
+        early = [t for t in server.entered if at < t < at + retry_after - 1e-6]
         assert early == [], f"refused at {at}"
-    # And it always goes on: the last rests are not the end.
-    assert bench.entered[-1] > 120.0 - 2 * retry_after - 2.0
+    # Requests resume after every pause.
+    assert server.entered[-1] > 120.0 - 2 * retry_after - 2.0
 
 
-def test_a_refusal_during_a_rest_prolongs_it_and_the_door_opens_again(timeless: Timeless) -> None:
+def test_a_refusal_during_a_pause_extends_it_and_requests_resume(simulated: SimulatedLoop) -> None:
     async def work() -> float:
         limiter = Limiter(most=8, start=2.0)
         first, second = await limiter.enter(), await limiter.enter()
@@ -200,16 +202,16 @@ def test_a_refusal_during_a_rest_prolongs_it_and_the_door_opens_again(timeless: 
         await asyncio.sleep(0.1)
         limiter.refused(first, retry_after=0.9)
         limiter.leave()
-        await asyncio.sleep(0.4)  # the door sleeps until 1.0 by now
+        await asyncio.sleep(0.4)  # the waiting task now sleeps until 1.0
         limiter.refused(second, retry_after=1.0)
-        limiter.leave()  # nobody is left inside who could wake it
+        limiter.leave()  # no request is left in flight that could wake it
         await waiting
-        return timeless.time()
+        return simulated.time()
 
-    assert spend_time(timeless, work) == pytest.approx(1.5)
+    assert run_simulated(simulated, work) == pytest.approx(1.5)
 
 
-def test_a_burst_of_refusals_cuts_once(timeless: Timeless) -> None:
+def test_a_burst_of_refusals_cuts_once(simulated: SimulatedLoop) -> None:
     async def work() -> Limiter:
         limiter = Limiter(most=64, start=20.0)
         tickets = [await limiter.enter() for _ in range(20)]
@@ -217,7 +219,7 @@ def test_a_burst_of_refusals_cuts_once(timeless: Timeless) -> None:
             limiter.refused(ticket, retry_after=None)
             limiter.leave()
         assert limiter.window == pytest.approx(20 * CUT)
-        for ticket in tickets[15:]:  # let in before the cut, they say nothing of the new window
+        for ticket in tickets[15:]:  # admitted before the cut, so they say nothing of it
             limiter.answered(ticket)
             limiter.leave()
         assert limiter.window == pytest.approx(20 * CUT)
@@ -225,31 +227,31 @@ def test_a_burst_of_refusals_cuts_once(timeless: Timeless) -> None:
         limiter.refused(later[0], retry_after=None)
         return limiter
 
-    limiter = spend_time(timeless, work)
+    limiter = run_simulated(simulated, work)
     assert limiter.window == pytest.approx(20 * CUT * CUT)
     assert limiter.refusals == 16
 
 
-def test_a_server_that_refuses_everything_is_asked_ever_less_and_then_again(
-    timeless: Timeless,
+def test_a_server_that_refuses_everything_gets_ever_fewer_requests_until_it_recovers(
+    simulated: SimulatedLoop,
 ) -> None:
     async def work() -> tuple[int, tuple[float, float]]:
-        bench = Bench(timeless, Limiter(most=64), capacity=0, latency=0.5)
-        asking = asyncio.create_task(bench.ask())
+        server = SimulatedServer(simulated, Limiter(most=64), capacity=0, latency=0.5)
+        asking = asyncio.create_task(server.ask())
         await asyncio.sleep(60.0)
-        count = len(bench.refused)
-        bench.capacity = 20
+        count = len(server.refused)
+        server.capacity = 20
         await asyncio.sleep(60.0)
-        found = await bench.measure(30.0)
+        found = await server.measure(30.0)
         asking.cancel()
         return count, found
 
-    count, (used, _) = spend_time(timeless, work)
-    assert count < 1000  # not as fast as it can say no
+    count, (used, _) = run_simulated(simulated, work)
+    assert count < 1000  # slower than it can refuse them
     assert used > 0.8
 
 
-def test_a_window_that_is_not_full_does_not_grow(timeless: Timeless) -> None:
+def test_a_window_that_is_not_full_does_not_grow(simulated: SimulatedLoop) -> None:
     async def work() -> Limiter:
         limiter = Limiter(most=64, start=8.0)
         for _ in range(100):
@@ -258,7 +260,7 @@ def test_a_window_that_is_not_full_does_not_grow(timeless: Timeless) -> None:
             limiter.leave()
         return limiter
 
-    assert spend_time(timeless, work).window == 8.0
+    assert run_simulated(simulated, work).window == 8.0
 
 
 # Over HTTP
@@ -272,18 +274,18 @@ def test_a_real_server_is_followed_while_its_capacity_changes(
     server.latency, server.capacity = 0.05, 6
     ledger = open_ledger(tmp_path)
 
-    async def reach(seen: Callable[[Desk], bool], desk: Desk) -> None:
-        while not seen(desk):
+    async def reach(seen: Callable[[OnlineClient], bool], client: OnlineClient) -> None:
+        while not seen(client):
             await asyncio.sleep(0.005)
 
     async def work(url: str) -> int:
-        async with Desk(name, url, ledger, most=32) as desk:
-            asking = asyncio.create_task(desk.ask(make_requests(name, 600)))
-            await reach(lambda desk: server.in_flight == 6 and server.statuses[429] > 0, desk)
+        async with OnlineClient(name, url, ledger, most=32) as client:
+            asking = asyncio.create_task(client.ask(make_requests(name, 600)))
+            await reach(lambda client: server.in_flight == 6 and server.statuses[429] > 0, client)
             server.capacity = 2
-            await reach(lambda desk: desk.limiter.window < 3.5, desk)
+            await reach(lambda client: client.limiter.window < 3.5, client)
             server.capacity = 12
-            await reach(lambda desk: server.in_flight == 12, desk)
+            await reach(lambda client: server.in_flight == 12, client)
             assert not asking.done()
             server.capacity = None
             return count_answers(await asking)
@@ -297,21 +299,23 @@ def test_a_real_server_is_followed_while_its_capacity_changes(
 
 
 @EACH_PROVIDER
-def test_no_request_comes_before_a_real_server_wants_it(name: ProviderName, tmp_path: Path) -> None:
-    """Those that were let in already are on their way for a moment longer."""
+def test_no_request_arrives_before_the_time_that_a_real_server_named(
+    name: ProviderName, tmp_path: Path
+) -> None:
+    """Requests that were already admitted may still arrive."""
     server = ModelServer()
     server.latency, server.capacity, server.retry_after = 0.1, 3, 1.0
     ledger = open_ledger(tmp_path)
 
     async def work(url: str) -> int:
-        async with Desk(name, url, ledger, start=8.0) as desk:
-            return count_answers(await desk.ask(make_requests(name, 10)))
+        async with OnlineClient(name, url, ledger, start=8.0) as client:
+            return count_answers(await client.ask(make_requests(name, 10)))
 
     with serve(server) as url:
         assert run(lambda: work(url)) == 10
     assert server.statuses[429] > 0
     gaps = [later - at for at, later in zip(server.arrivals, server.arrivals[1:], strict=False)]
-    # The first burst is of eight; after it nobody comes for a second.
+    # The first burst has eight requests; then none arrives for a second.
     assert gaps[7] > 0.9
     check_bill(ledger, server)
     ledger.close()

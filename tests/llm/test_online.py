@@ -1,4 +1,4 @@
-"""Single calls: every request is answered or says why, and the bill is the ledger's.
+"""Single requests: each has an answer or a reason, and the ledger agrees with the bill.
 
 Run: python -m pytest tests/llm/test_online.py
 """
@@ -21,7 +21,7 @@ from tests.llm.calls import (
     EACH_PROVIDER,
     KEY_VARIABLE,
     MODEL,
-    Desk,
+    OnlineClient,
     ask_all,
     check_bill,
     count_answers,
@@ -35,7 +35,7 @@ from tests.llm.calls import (
 )
 
 from bestiary.errors import BackendError
-from bestiary.llm import online as single
+from bestiary.llm import online
 from bestiary.llm.client import LLMClient, LLMConfig
 from bestiary.llm.ledger import Ledger
 from bestiary.llm.online import TRIES, BudgetError
@@ -48,11 +48,11 @@ pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 SHARED = "Think of bread. " * 400
-"""A system prompt that is long enough for the server's cache."""
+"""A system prompt long enough for the server's cache."""
 
 
 def make_shared(name: ProviderName, count: int, *, system: str = SHARED) -> list[ModelRequest]:
-    """Requests with one beginning."""
+    """Requests with the same system prompt."""
     return [replace(request, system=system, shared=True) for request in make_requests(name, count)]
 
 
@@ -61,7 +61,7 @@ def words(asked: Asked) -> str:
 
 
 def bound(name: ProviderName) -> int:
-    """What each of the requests of `make_requests` may cost, within a byte or so."""
+    """The most that each request of `make_requests` can cost, within a byte or so."""
     return read_price(make_model(name, ""), batch=False).bound(make_requests(name, 1)[0])
 
 
@@ -75,9 +75,9 @@ def test_answers_come_in_order_committed_and_billed(
     requests = make_requests(name, 60)
     outcomes = ask_all(name, url, ledger, requests)
     assert count_answers(outcomes) == 60
-    heard = {words(asked): server.author(asked) for asked in server.heard}
+    written = {words(asked): server.author(asked) for asked in server.heard}
     texts = [outcome.text for outcome in outcomes if isinstance(outcome, Answer)]
-    assert texts == [heard[request.messages[0].content] for request in requests]
+    assert texts == [written[request.messages[0].content] for request in requests]
     kept = ledger.find(request.key for request in requests)
     assert [kept[request.key] for request in requests] == outcomes
     assert max(server.asked.values()) == 1
@@ -96,7 +96,7 @@ def test_caching_is_billed_as_the_server_bills_it(
 
 
 @EACH_PROVIDER
-def test_a_beginning_is_written_into_the_cache_once(
+def test_a_shared_prefix_is_written_to_the_cache_once(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     server.bills_writes, server.latency = (name,), 0.05
@@ -104,12 +104,12 @@ def test_a_beginning_is_written_into_the_cache_once(
     assert count_answers(ask_all(name, url, ledger, shared + make_requests(name, 4))) == 64
     (spent,) = ledger.list_spent()
     assert spent.cached == 58 * len(SHARED) // 4
-    assert server.most_in_flight > 2, "nobody waits for another beginning"
+    assert server.most_in_flight > 2, "calls do not wait for another prefix"
     check_bill(ledger, server)
 
 
 @EACH_PROVIDER
-def test_whoever_waits_for_a_beginning_goes_on_where_its_first_call_fails(
+def test_calls_held_back_for_a_prefix_are_sent_if_its_first_call_fails(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     server.faults = fail_first(1, Fault(400))
@@ -117,14 +117,14 @@ def test_whoever_waits_for_a_beginning_goes_on_where_its_first_call_fails(
     assert (count_answers(outcomes), len(read_reasons(outcomes))) == (9, 1)
 
 
-# Failures that pass
+# Temporary failures
 
 
 @EACH_PROVIDER
 @pytest.mark.parametrize(
     "fault", [Fault(500), Fault(529, retry_after=0.02), Fault(503), Fault(408)], ids=str
 )
-def test_a_server_that_is_unwell_for_a_while_is_asked_again(
+def test_a_request_is_tried_again_after_server_errors(
     name: ProviderName, fault: Fault, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     server.faults = fail_first(TRIES - 1, fault)
@@ -134,7 +134,7 @@ def test_a_server_that_is_unwell_for_a_while_is_asked_again(
 
 
 @EACH_PROVIDER
-def test_refusals_for_the_rate_are_no_tries(
+def test_rate_limit_refusals_do_not_count_as_tries(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     server.faults = fail_first(3 * TRIES, Fault(429, retry_after=0.01))
@@ -145,7 +145,7 @@ def test_refusals_for_the_rate_are_no_tries(
 
 @EACH_PROVIDER
 @pytest.mark.parametrize("kind", ["drop", "truncate", "hang", "other"])
-def test_an_answer_lost_on_the_way_is_asked_again_and_its_price_is_unknown(
+def test_a_request_whose_answer_is_lost_is_sent_again_and_its_price_stays_unknown(
     name: ProviderName, kind: Any, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     server.faults = fail_first(3, Fault(kind=kind))
@@ -171,7 +171,7 @@ def test_an_answer_lost_on_the_way_is_asked_again_and_its_price_is_unknown(
         '{"content": [], "choices": [{"message": 5}], "usage": 5}',
     ],
 )
-def test_json_that_is_no_answer_is_asked_again(
+def test_a_request_is_sent_again_if_the_json_is_not_an_answer(
     name: ProviderName, body: str, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     server.faults = fail_first(2, Fault(kind="other", message=body))
@@ -180,7 +180,7 @@ def test_json_that_is_no_answer_is_asked_again(
     assert ledger.taken() >= server.bill
 
 
-# Failures that do not
+# Permanent failures
 
 
 @EACH_PROVIDER
@@ -198,7 +198,7 @@ def test_a_request_that_always_fails_is_given_up_with_its_reason(
 
 
 @EACH_PROVIDER
-def test_a_request_that_is_rejected_is_not_asked_again(
+def test_an_invalid_request_is_not_sent_again(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     server.faults = lambda asked: Fault(400, message="too long") if "1?" in words(asked) else None
@@ -211,7 +211,7 @@ def test_a_request_that_is_rejected_is_not_asked_again(
 
 @EACH_PROVIDER
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_denial_ends_the_run_and_keeps_what_was_answered(
+def test_an_access_error_ends_the_run_and_keeps_the_answers(
     name: ProviderName, status: int, server: ModelServer, url: str, ledger: Ledger
 ) -> None:
     server.faults = lambda asked: Fault(status) if "no. 7?" in words(asked) else None
@@ -231,7 +231,7 @@ def test_a_ledger_that_fails_ends_the_run(server: ModelServer, url: str, tmp_pat
     assert server.bill == 0
 
 
-# A server that is away
+# An unreachable server
 
 
 @pytest.fixture
@@ -242,47 +242,46 @@ def port() -> int:
 
 
 @EACH_PROVIDER
-def test_a_server_that_is_away_is_waited_for(
+def test_an_unreachable_server_is_waited_for(
     name: ProviderName, port: int, server: ModelServer, ledger: Ledger
 ) -> None:
     server.latency = 0.02
     requests = make_requests(name, 40)
-    stop, up = threading.Event(), threading.Event()
+    stop = threading.Event()
 
-    def live() -> None:
+    def run_server() -> None:
         with serve(server, port=port):
-            up.set()
             stop.wait()
 
     async def work() -> list[Outcome]:
         loop = asyncio.get_running_loop()
-        async with Desk(name, f"http://127.0.0.1:{port}", ledger, most=4) as desk:
-            asking = asyncio.create_task(desk.ask(requests))
+        async with OnlineClient(name, f"http://127.0.0.1:{port}", ledger, most=4) as client:
+            asking = asyncio.create_task(client.ask(requests))
             await asyncio.sleep(0.3)
             assert not asking.done() and not server.arrivals
             for least in (10, 40):
                 stop.clear()
-                living = loop.run_in_executor(None, live)
+                running = loop.run_in_executor(None, run_server)
                 while server.statuses[200] < least:
                     await asyncio.sleep(0.005)
                 if least == 40:
                     outcomes = await asking
                 stop.set()
-                await living
+                await running
                 assert (least == 40) is asking.done()
                 await asyncio.sleep(0.2)
             return outcomes
 
     assert count_answers(run(work)) == 40
     billed, unknown = sum_spent(ledger)
-    assert server.bill - billed <= unknown <= 4 * (bound(name) + 10**6)  # in flight as it went
+    assert server.bill - billed <= unknown <= 4 * (bound(name) + 10**6)  # in flight at the stop
 
 
 @EACH_PROVIDER
-def test_a_server_that_stays_away_ends_the_run(
+def test_a_server_that_stays_unreachable_ends_the_run(
     name: ProviderName, port: int, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(single, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(online, "PATIENCE_SECONDS", 0.3)
     started = time.monotonic()
     with expect_error(BackendError, "server-unreachable"):
         ask_all(name, f"http://127.0.0.1:{port}", ledger, make_requests(name, 3))
@@ -290,31 +289,31 @@ def test_a_server_that_stays_away_ends_the_run(
     assert ledger.taken() == 0
 
 
-def test_patience_begins_when_the_server_is_missed_and_not_when_it_was_last_needed(
+def test_patience_starts_with_the_first_failed_connection_not_the_last_answer(
     port: int, server: ModelServer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(single, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(online, "PATIENCE_SECONDS", 2.0)
     requests = make_requests("openai", 2)
 
     async def work() -> list[Outcome]:
-        async with Desk("openai", f"http://127.0.0.1:{port}", ledger) as desk:
+        async with OnlineClient("openai", f"http://127.0.0.1:{port}", ledger) as client:
             with serve(server, port=port):
-                first = await desk.ask(requests[:1])
-            await asyncio.sleep(2.2)  # nothing to ask: another model is at work, say
-            asking = asyncio.create_task(desk.ask(requests[1:]))
+                first = await client.ask(requests[:1])
+            await asyncio.sleep(2.2)  # idle, as while another model is at work
+            asking = asyncio.create_task(client.ask(requests[1:]))
             await asyncio.sleep(0.2)
             stop = threading.Event()
 
-            def live() -> None:
+            def run_server() -> None:
                 with serve(server, port=port):
                     stop.wait()
 
-            living = asyncio.get_running_loop().run_in_executor(None, live)
+            running = asyncio.get_running_loop().run_in_executor(None, run_server)
             try:
                 return first + await asking
             finally:
                 stop.set()
-                await living
+                await running
 
     assert count_answers(run(work)) == 2
 
@@ -323,7 +322,7 @@ def test_patience_begins_when_the_server_is_missed_and_not_when_it_was_last_need
 
 
 @EACH_PROVIDER
-def test_the_budget_ends_the_run_and_more_of_it_goes_on(
+def test_the_budget_ends_the_run_and_a_larger_one_resumes_it(
     name: ProviderName, server: ModelServer, url: str, tmp_path: Path
 ) -> None:
     server.latency = 0.02
@@ -334,7 +333,7 @@ def test_the_budget_ends_the_run_and_more_of_it_goes_on(
     with expect_error(BudgetError, "budget-exhausted", path=ledger.path):
         ask_all(name, url, ledger, requests)
     answered = ledger.find(request.key for request in requests)
-    # Four fit at once; each bill leaves room for others, until what is billed fills it.
+    # Four requests fit at once. Each bill is below its reservation, which leaves room for more.
     assert 4 < len(answered) < 60
     assert len(answered) == server.statuses[200]
     assert server.most_in_flight <= 4
@@ -351,7 +350,7 @@ def test_the_budget_ends_the_run_and_more_of_it_goes_on(
 
 
 @EACH_PROVIDER
-def test_what_was_lost_is_held_against_the_budget(
+def test_lost_answers_count_against_the_budget(
     name: ProviderName, server: ModelServer, url: str, tmp_path: Path
 ) -> None:
     server.faults = lambda asked: Fault(kind="drop")
@@ -402,3 +401,28 @@ def test_an_error_that_ends_the_run_loses_no_answer_in_flight(
     assert len(found) == server.statuses[200] == 5  # the denial made room for one more
     check_bill(ledger, server)
     ledger.close()
+
+
+@EACH_PROVIDER
+def test_a_canceled_run_abandons_requests_in_flight(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    """Ctrl-C does not wait for answers; their reservations stay, marked unknown."""
+    server.latency = 20.0
+
+    async def send_all() -> None:
+        async with OnlineClient(name, url, ledger) as client:
+            await client.ask(make_requests(name, 3))
+
+    async def work() -> None:
+        running = asyncio.create_task(send_all())
+        while server.in_flight < 3:
+            await asyncio.sleep(0.005)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    run(work, seconds=10.0)
+    billed, unknown = sum_spent(ledger)
+    assert billed == 0
+    assert unknown == ledger.taken() >= 3 * bound(name)

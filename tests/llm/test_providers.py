@@ -1,4 +1,4 @@
-"""Providers: the real SDKs against a loopback server, and every way in which a call may fail.
+"""Providers: the real SDKs against a loopback server, and every way in which a call can fail.
 
 Run: python -m pytest tests/llm/test_providers.py
 """
@@ -62,7 +62,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 LONG = "Think of bread. " * 400
-"""A system prompt that is long enough for the server's cache."""
+"""A system prompt long enough for the server's cache."""
 
 
 def ask(name: ProviderName, url: str, request: ModelRequest | None = None, **more: Any) -> Answer:
@@ -79,42 +79,43 @@ def ask(name: ProviderName, url: str, request: ModelRequest | None = None, **mor
 def run_batch(
     name: ProviderName, url: str, items: list[BatchItem], **more: Any
 ) -> tuple[list[BatchState], list[BatchResult]]:
-    """How a batch stood when it was submitted, listed and looked at, and its results."""
+    """A batch's states when submitted, listed and retrieved, and its results."""
 
     async def work() -> tuple[list[BatchState], list[BatchResult]]:
         provider = open_model(name, url, **more)
         try:
-            made = await provider.submit(items, name="ours")
+            submitted = await provider.submit(items, name="ours")
             listed = [state async for state in provider.list_batches()]
-            seen = await provider.retrieve_batch(made.id)
-            return [made, *listed, seen], [r async for r in provider.read_results(made.id)]
+            retrieved = await provider.retrieve_batch(submitted.id)
+            results = [result async for result in provider.read_results(submitted.id)]
+            return [submitted, *listed, retrieved], results
         finally:
             await provider.close()
 
     return run(work)
 
 
-# What the server says is what the SDKs know
+# The loopback server's bodies are valid for the SDKs
 
 
 def check_strictly(kind: type[BaseModel], body: str) -> None:
-    """A body is of the SDK's own type, field by field, and has nothing that the type lacks."""
+    """Check that a body is of the SDK's type, field by field, without unknown fields."""
     unknown: list[str] = []
 
-    def look(part: Any) -> None:
+    def visit(part: Any) -> None:
         if isinstance(part, BaseModel):
             unknown.extend(part.model_extra or {})
             for value in vars(part).values():
-                look(value)
+                visit(value)
         elif isinstance(part, list):
             for value in part:
-                look(value)
+                visit(value)
 
-    look(kind.model_validate_json(body, strict=True))
+    visit(kind.model_validate_json(body, strict=True))
     assert unknown == []
 
 
-def call_plainly(url: str, path: str, body: Any = None, **more: Any) -> httpx2.Response:
+def call(url: str, path: str, body: Any = None, **more: Any) -> httpx2.Response:
     headers = {"x-api-key": KEY}
     if body is None and not more:
         return httpx2.get(url + path, headers=headers)
@@ -127,43 +128,43 @@ FATES = ("succeeded", "errored", "expired", "canceled")
 
 
 @pytest.mark.parametrize("stop", ["", "cut", "refusal"])
-def test_single_answers_are_of_the_sdks_types(server: ModelServer, url: str, stop: str) -> None:
+def test_single_answers_have_the_sdks_types(server: ModelServer, url: str, stop: str) -> None:
     server.refuses = lambda asked: stop == "refusal"
     body = PLAIN | ({"max_tokens": 1} if stop == "cut" else {})
-    message = call_plainly(url, "/v1/messages", body)
+    message = call(url, "/v1/messages", body)
     check_strictly(anthropic.types.Message, message.text)
-    completion = call_plainly(url, "/openai/chat/completions", body)
+    completion = call(url, "/openai/chat/completions", body)
     check_strictly(openai.types.chat.ChatCompletion, completion.text)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 529])
-def test_errors_are_of_the_sdks_types(server: ModelServer, url: str, status: int) -> None:
+def test_errors_have_the_sdks_types(server: ModelServer, url: str, status: int) -> None:
     server.faults = lambda asked: Fault(status, retry_after=2.5)
-    said = call_plainly(url, "/v1/messages", PLAIN)
-    check_strictly(anthropic.types.ErrorResponse, said.text)
-    told = call_plainly(url, "/openai/chat/completions", PLAIN)
-    check_strictly(openai.types.ErrorObject, json.dumps(told.json()["error"]))
-    assert [said.status_code, told.status_code] == [status, status]
-    assert said.headers["retry-after"] == told.headers["retry-after"] == "2.5"
+    message = call(url, "/v1/messages", PLAIN)
+    check_strictly(anthropic.types.ErrorResponse, message.text)
+    completion = call(url, "/openai/chat/completions", PLAIN)
+    check_strictly(openai.types.ErrorObject, json.dumps(completion.json()["error"]))
+    assert [message.status_code, completion.status_code] == [status, status]
+    assert message.headers["retry-after"] == completion.headers["retry-after"] == "2.5"
 
 
-def test_anthropic_batches_are_of_the_sdks_types_in_every_state(
+def test_anthropic_batches_have_the_sdks_types_in_every_state(
     server: ModelServer, url: str
 ) -> None:
     server.batch_fate = lambda custom_id: custom_id
     server.batch_seconds = 600.0
     body = {"requests": [{"custom_id": fate, "params": PLAIN} for fate in FATES]}
-    made = call_plainly(url, "/v1/messages/batches", body)
+    made = call(url, "/v1/messages/batches", body)
     batch = server.batches[made.json()["id"]]
     path = f"/v1/messages/batches/{batch.id}"
-    states = [made, call_plainly(url, path), call_plainly(url, f"{path}/cancel", {})]
+    states = [made, call(url, path), call(url, f"{path}/cancel", {})]
     batch.cancelled, server.batch_seconds = False, 0.0
-    states += [call_plainly(url, path)]
-    results = call_plainly(url, f"{path}/results").text.splitlines()
+    states += [call(url, path)]
+    results = call(url, f"{path}/results").text.splitlines()
     for line in results:
         check_strictly(MessageBatchIndividualResponse, line)
     batch.archived = True
-    states += [call_plainly(url, path)]
+    states += [call(url, path)]
     for state in states:
         check_strictly(MessageBatch, state.text)
     assert [state.json()["processing_status"] for state in states] == [
@@ -174,9 +175,9 @@ def test_anthropic_batches_are_of_the_sdks_types_in_every_state(
         "ended",
     ]
     assert sorted(json.loads(line)["result"]["type"] for line in results) == sorted(FATES)
-    listed = call_plainly(url, "/v1/messages/batches").json()
+    listed = call(url, "/v1/messages/batches").json()
     assert [row["id"] for row in listed["data"]] == [batch.id]
-    assert call_plainly(url, f"{path}/results").status_code == 404
+    assert call(url, f"{path}/results").status_code == 404
 
 
 def upload(url: str, custom_ids: tuple[str, ...]) -> httpx2.Response:
@@ -185,12 +186,12 @@ def upload(url: str, custom_ids: tuple[str, ...]) -> httpx2.Response:
         for name in custom_ids
     )
     data = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    return call_plainly(
+    return call(
         url, "/openai/files", data={"purpose": "batch"}, files={"file": ("ours.jsonl", data)}
     )
 
 
-def test_openai_batches_are_of_the_sdks_types_in_every_state(server: ModelServer, url: str) -> None:
+def test_openai_batches_have_the_sdks_types_in_every_state(server: ModelServer, url: str) -> None:
     server.batch_seconds = 600.0
     file = upload(url, FATES)
     check_strictly(openai.types.FileObject, file.text)
@@ -200,15 +201,15 @@ def test_openai_batches_are_of_the_sdks_types_in_every_state(server: ModelServer
         "completion_window": "24h",
         "metadata": {"bestiary": "ours"},
     }
-    states = [call_plainly(url, "/openai/batches", body) for _ in range(3)]
+    states = [call(url, "/openai/batches", body) for _ in range(3)]
     first, second, third = (state.json()["id"] for state in states)
-    states += [call_plainly(url, f"/openai/batches/{first}/cancel", {})]
-    states += [call_plainly(url, f"/openai/batches/{first}")]
+    states += [call(url, f"/openai/batches/{first}/cancel", {})]
+    states += [call(url, f"/openai/batches/{first}")]
     server.batch_fate = lambda custom_id: custom_id
     server.batch_seconds = 0.0
-    states += [call_plainly(url, f"/openai/batches/{second}")]
-    server.batch_refusal = "line 1 is no request"
-    states += [call_plainly(url, f"/openai/batches/{third}")]
+    states += [call(url, f"/openai/batches/{second}")]
+    server.batch_refusal = "line 1 is not a request"
+    states += [call(url, f"/openai/batches/{third}")]
     for state in states:
         check_strictly(openai.types.Batch, state.text)
     assert [state.json()["status"] for state in states] == [
@@ -220,14 +221,14 @@ def test_openai_batches_are_of_the_sdks_types_in_every_state(server: ModelServer
     ]
     ended = states[-2].json()
     good, bad = (
-        call_plainly(url, f"/openai/files/{ended[part]}/content").text.splitlines()
+        call(url, f"/openai/files/{ended[part]}/content").text.splitlines()
         for part in ("output_file_id", "error_file_id")
     )
     assert [json.loads(line)["custom_id"] for line in good] == ["succeeded"]
     completion = json.loads(good[0])["response"]["body"]
     check_strictly(openai.types.chat.ChatCompletion, json.dumps(completion))
     assert {json.loads(line)["custom_id"] for line in bad} == set(FATES) - {"succeeded"}
-    listed = call_plainly(url, "/openai/batches").json()["data"]
+    listed = call(url, "/openai/batches").json()["data"]
     assert [row["id"] for row in listed] == [third, second, first]
 
 
@@ -235,19 +236,19 @@ def test_openai_batches_are_of_the_sdks_types_in_every_state(server: ModelServer
 
 
 @EACH_PROVIDER
-def test_an_answer_comes_with_its_words_and_its_tokens(
+def test_an_answer_has_its_text_and_its_tokens(
     name: ProviderName, server: ModelServer, url: str
 ) -> None:
     server.author = lambda asked: "Slowly, as bread does."
     answer = ask(name, url)
     assert answer.text == "Slowly, as bread does."
     assert answer.stop == "end"
-    assert answer.usage == Usage(input=4, output=6)  # four characters are a token there
+    assert answer.usage == Usage(input=4, output=6)  # the server counts four characters per token
     assert server.keys == {KEY}
 
 
 @EACH_PROVIDER
-def test_an_answer_that_was_cut_or_refused_says_so(
+def test_an_answer_states_if_it_was_cut_or_refused(
     name: ProviderName, server: ModelServer, url: str
 ) -> None:
     server.author = lambda asked: "on and on " * 20
@@ -261,28 +262,26 @@ def test_an_answer_that_was_cut_or_refused_says_so(
 
 @EACH_PROVIDER
 @pytest.mark.parametrize("paid", [True, False])
-def test_what_is_written_to_the_cache_and_read_from_it_is_told_apart(
+def test_cache_writes_and_reads_are_counted_separately(
     name: ProviderName, paid: bool, server: ModelServer, url: str
 ) -> None:
     server.bills_writes = (name,) if paid else ()
     request = make_request(name, system=LONG, shared=True)
     asked = [ask(name, url, request).usage for _ in range(2)]
-    beginning, rest = len(LONG) // 4, 1
-    written = (beginning, rest) if paid else (0, beginning + rest)
+    prefix, rest = len(LONG) // 4, 1
+    written = (prefix, rest) if paid else (0, prefix + rest)
     assert [(u.cache_write, u.input) for u in asked] == [written, (0, rest)]
-    assert [u.cache_read for u in asked] == [0, beginning]
+    assert [u.cache_read for u in asked] == [0, prefix]
 
 
-def test_only_a_shared_system_prompt_is_put_into_anthropics_cache(
-    server: ModelServer, url: str
-) -> None:
-    alone = make_request("anthropic", system=LONG)
-    assert {ask("anthropic", url, alone).usage.cache_write for _ in range(2)} == {0}
+def test_only_a_shared_system_prompt_is_cached_by_anthropic(server: ModelServer, url: str) -> None:
+    unshared = make_request("anthropic", system=LONG)
+    assert {ask("anthropic", url, unshared).usage.cache_write for _ in range(2)} == {0}
     assert [asked.cached for asked in server.heard] == [(), ()]
 
 
 @EACH_PROVIDER
-def test_what_decides_an_answer_reaches_the_server(
+def test_everything_that_determines_an_answer_reaches_the_server(
     name: ProviderName, server: ModelServer, url: str
 ) -> None:
     turns = (
@@ -319,37 +318,39 @@ def test_a_batch_is_followed_from_its_creation_to_its_results(
         for number in range(3)
     ]
     server.batch_fate = lambda custom_id: custom_id.split("-")[0]
-    (made, listed, seen), results = run_batch(name, url, items)
-    assert (made.ended, made.total, made.done) == (False, 12, 0)
-    assert (listed.id, listed.total) == (made.id, 12)
-    assert (seen.ended, seen.total, seen.done) == (True, 12, 12)
-    assert {state.name for state in (made, listed, seen)} == {"ours" if name == "openai" else None}
-    assert abs(made.created - server.batches[made.id].created) < 1.0
+    (submitted, listed, retrieved), results = run_batch(name, url, items)
+    assert (submitted.ended, submitted.total, submitted.done) == (False, 12, 0)
+    assert (listed.id, listed.total) == (submitted.id, 12)
+    assert (retrieved.ended, retrieved.total, retrieved.done) == (True, 12, 12)
+    assert {state.name for state in (submitted, listed, retrieved)} == {
+        "ours" if name == "openai" else None
+    }
+    assert abs(submitted.created - server.batches[submitted.id].created) < 1.0
     assert [row.custom_id for row in results] != [item.custom_id for item in items]
     found = {row.custom_id: row for row in results}
     assert len(found) == len(results) == 12
     for item in items:
         row, fate = found[item.custom_id], item.custom_id.split("-")[0]
         if fate == "succeeded":
-            assert row.answer is not None and row.answer.batch == made.id
-            (alone,) = [
+            assert row.answer is not None and row.answer.batch == submitted.id
+            (asked,) = [
                 a for a in server.heard if a.turns[0][1] == item.request.messages[0].content
             ]
-            assert row.answer.text == server.author(alone)
+            assert row.answer.text == server.author(asked)
         else:
             assert (row.answer, row.fault) == (None, fate)
 
 
-def test_an_openai_batch_that_was_refused_whole_says_why(server: ModelServer, url: str) -> None:
-    server.batch_refusal = f"line 1 is no request, says {KEY}"
-    (_, _, seen), results = run_batch("openai", url, [BatchItem("a", make_request("openai"))])
-    assert seen.ended and results == []
-    assert seen.refusal.startswith("line 1 is no request, says ")
-    assert KEY not in seen.refusal
+def test_an_openai_batch_that_was_refused_states_the_reason(server: ModelServer, url: str) -> None:
+    server.batch_refusal = f"line 1 is not a request, says {KEY}"
+    (_, _, state), results = run_batch("openai", url, [BatchItem("a", make_request("openai"))])
+    assert state.ended and results == []
+    assert state.refusal.startswith("line 1 is not a request, says ")
+    assert KEY not in state.refusal
 
 
 @EACH_PROVIDER
-def test_a_batch_that_nobody_knows_is_missing(name: ProviderName, url: str) -> None:
+def test_an_unknown_batch_is_not_found(name: ProviderName, url: str) -> None:
     async def work() -> None:
         provider = open_model(name, url)
         try:
@@ -362,9 +363,7 @@ def test_a_batch_that_nobody_knows_is_missing(name: ProviderName, url: str) -> N
 
 
 @EACH_PROVIDER
-def test_results_that_are_gone_are_missing(
-    name: ProviderName, server: ModelServer, url: str
-) -> None:
+def test_deleted_results_are_not_found(name: ProviderName, server: ModelServer, url: str) -> None:
     def vanish(step: str) -> Fault | None:
         for batch in server.batches.values():
             batch.archived = True
@@ -378,7 +377,7 @@ def test_results_that_are_gone_are_missing(
 @EACH_PROVIDER
 @pytest.mark.parametrize("kind", ["truncate", "drop"])
 @pytest.mark.parametrize("step", ["create", "list", "read", "results"])
-def test_a_call_about_batches_that_is_cut_short_is_unheard(
+def test_the_response_of_a_batch_call_can_be_lost(
     name: ProviderName, kind: Any, step: str, server: ModelServer, url: str
 ) -> None:
     server.batch_faults = lambda at: Fault(kind=kind) if at == step else None
@@ -418,7 +417,7 @@ def fail_with(name: ProviderName, server: ModelServer, url: str, fault: Fault) -
         (Fault(529), ServerError),
     ],
 )
-def test_a_status_says_what_became_of_a_call(
+def test_each_status_has_its_kind_of_fault(
     name: ProviderName, fault: Fault, kind: type[Exception], server: ModelServer, url: str
 ) -> None:
     failed = fail_with(name, server, url, fault)
@@ -428,7 +427,7 @@ def test_a_status_says_what_became_of_a_call(
     if isinstance(failed, ProviderFault):
         assert failed.retry_after == fault.retry_after
         assert not failed.billed
-    assert len(server.arrivals) == 1  # the SDKs try nothing again by themselves
+    assert len(server.arrivals) == 1  # the SDKs do not retry
 
 
 @pytest.mark.parametrize(
@@ -444,13 +443,13 @@ def test_a_status_says_what_became_of_a_call(
         ({}, None),
     ],
 )
-def test_how_long_to_wait_is_told_in_seconds_or_less(
+def test_a_wait_is_given_in_seconds_or_milliseconds(
     headers: dict[str, str], seconds: float | None
 ) -> None:
     assert read_retry_after(headers) == seconds
 
 
-def test_a_server_may_ask_to_wait_until_a_date() -> None:
+def test_a_wait_can_be_given_as_a_date() -> None:
     late = format_datetime(datetime.now(UTC) + timedelta(hours=1))
     assert read_retry_after({"retry-after": late}) == pytest.approx(3600, abs=60)
     assert read_retry_after({"retry-after": "Fri, 27 Nov 2020 09:00:00 GMT"}) == 0.0
@@ -458,7 +457,7 @@ def test_a_server_may_ask_to_wait_until_a_date() -> None:
 
 @EACH_PROVIDER
 @pytest.mark.parametrize("kind", ["truncate", "drop", "hang", "other"])
-def test_an_answer_that_does_not_arrive_whole_may_be_billed(
+def test_an_incomplete_answer_may_be_billed(
     name: ProviderName, kind: Any, server: ModelServer, url: str
 ) -> None:
     failed = fail_with(name, server, url, Fault(kind=kind))
@@ -468,7 +467,7 @@ def test_an_answer_that_does_not_arrive_whole_may_be_billed(
 
 
 @EACH_PROVIDER
-def test_where_nobody_listens_nothing_is_billed(name: ProviderName) -> None:
+def test_a_failed_connection_is_not_billed(name: ProviderName) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -478,9 +477,7 @@ def test_where_nobody_listens_nothing_is_billed(name: ProviderName) -> None:
     assert str(failed.value)
 
 
-def test_a_model_whose_key_is_not_there_is_denied_by_name(
-    monkeypatch: pytest.MonkeyPatch, url: str
-) -> None:
+def test_a_missing_key_is_reported_by_name(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv(KEY_VARIABLE, " ")
     with expect_error(AuthError, "key-missing", model=MODEL, variable=KEY_VARIABLE):
         open_provider(MODEL, make_model("openai", url))
@@ -507,8 +504,8 @@ def test_a_client_answers_plain_requests_without_a_workflow(
 # The key
 
 
-def tell_all(error: BaseException | None) -> Iterator[str]:
-    """Whatever a log or a traceback may show of an error."""
+def show_all(error: BaseException | None) -> Iterator[str]:
+    """Every text of an error that a log or a traceback may show."""
     while error is not None:
         yield from (str(error), repr(error), "".join(traceback.format_exception(error)))
         error = error.__cause__
@@ -520,18 +517,18 @@ def test_no_error_repeats_the_key_that_a_server_repeats(
     name: ProviderName, status: int, server: ModelServer, url: str
 ) -> None:
     failed = fail_with(name, server, url, Fault(status, message=f"no such thing as {KEY}"))
-    assert any("no such thing as" in text for text in tell_all(failed))
-    assert not any(KEY in text for text in tell_all(failed))
+    assert any("no such thing as" in text for text in show_all(failed))
+    assert not any(KEY in text for text in show_all(failed))
 
 
 @EACH_PROVIDER
-def test_a_wrong_key_is_denied_and_not_shown(
+def test_a_wrong_key_is_refused_and_not_shown(
     name: ProviderName, server: ModelServer, url: str
 ) -> None:
     with expect_error(AuthError, "access-refused", status=401) as caught:
         ask(name, url, key=OTHER_KEY)
     assert server.keys == {OTHER_KEY}
-    assert not any(OTHER_KEY in text for text in tell_all(caught.error))
+    assert not any(OTHER_KEY in text for text in show_all(caught.error))
 
 
 @EACH_PROVIDER
@@ -553,7 +550,7 @@ AUTHORS: list[Callable[[Asked], str]] = [
 
 @EACH_PROVIDER
 @pytest.mark.parametrize("author", AUTHORS)
-def test_every_text_arrives_as_it_was_written(
+def test_every_text_arrives_unchanged(
     name: ProviderName, author: Callable[[Asked], str], server: ModelServer, url: str
 ) -> None:
     server.author = author

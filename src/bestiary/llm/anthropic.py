@@ -1,4 +1,4 @@
-"""Anthropic: Messages and Message Batches, with prompt caching."""
+"""Anthropic's Messages and Message Batches, with prompt caching."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bestiary.llm.provider import BatchItem, BatchResult, BatchState, NotFound
 from bestiary.llm.request import Answer, ModelRequest, Usage
 from bestiary.llm.sdk import UNLIMITED, faults, hide
 
-ENDS = ("end_turn", "stop_sequence")
+END_REASONS = ("end_turn", "stop_sequence")
 
 
 class AnthropicProvider:
-    """The official SDK, without its own retries."""
+    """Calls the official SDK, with the SDK's own retries off."""
 
     def __init__(self, *, key: str, url: str | None, timeout: float) -> None:
         self._key = key
@@ -30,16 +30,16 @@ class AnthropicProvider:
         )
 
     async def ask(self, request: ModelRequest) -> Answer:
-        """Answer one request."""
+        """Send one request and return its answer."""
         params = _write_params(request)
-        # The call has no such argument; in a batch it is one parameter among the others.
+        # `create` has no such argument; in a batch it is an ordinary parameter.
         sampling = {name: params.pop(name) for name in ("temperature",) if name in params}
         with faults(anthropic, self._key):
             message = await self._client.messages.create(**params, extra_body=sampling)
             return self._read(message)
 
     async def submit(self, items: Sequence[BatchItem], *, name: str) -> BatchState:
-        """Start a batch; this provider keeps no name of ours but those of the items."""
+        """Start a batch; Anthropic stores no name for it, only the items' custom ids."""
         requests: list[Any] = [
             {"custom_id": item.custom_id, "params": _write_params(item.request)} for item in items
         ]
@@ -47,22 +47,22 @@ class AnthropicProvider:
             return _read_batch(await self._client.messages.batches.create(requests=requests))
 
     async def retrieve_batch(self, batch_id: str) -> BatchState:
-        """How a batch stands."""
+        """The state of a batch."""
         with faults(anthropic, self._key):
             return _read_batch(await self._client.messages.batches.retrieve(batch_id))
 
     async def list_batches(self) -> AsyncIterator[BatchState]:
-        """Batches, the newest first."""
+        """The account's batches, newest first."""
         with faults(anthropic, self._key):
             async for batch in self._client.messages.batches.list(limit=100):
                 yield _read_batch(batch)
 
     async def read_results(self, batch_id: str) -> AsyncIterator[BatchResult]:
-        """Results of a batch that has ended."""
+        """The results of a batch that has ended."""
         with faults(anthropic, self._key):
             batch = await self._client.messages.batches.retrieve(batch_id)
             if batch.results_url is None:
-                raise NotFound(f"the results of {batch_id} are gone")
+                raise NotFound(f"the results of {batch_id} have been deleted")
             async for row in await self._client.messages.batches.results(batch_id):
                 if row.result.type != "succeeded":
                     yield BatchResult(row.custom_id, None, row.result.type)
@@ -79,9 +79,9 @@ class AnthropicProvider:
         await self._client.close()
 
     def _read(self, message: Message, *, batch: str | None = None) -> Answer:
-        # The SDK checks nothing: what it cannot parse is a string, and what is missing None.
+        # The SDK does not validate: a body it cannot parse is a string, a missing field is None.
         if not isinstance(message, Message) or None in (message.content, message.usage):
-            raise ValueError("the body is no message")
+            raise ValueError("the body is not a message")
         usage = message.usage
         text = "".join(block.text for block in message.content if block.type == "text")
         return Answer(
@@ -99,7 +99,7 @@ class AnthropicProvider:
 
 
 def _write_params(request: ModelRequest) -> dict[str, Any]:
-    """The request as the interface names things; a system prompt that is shared is cached."""
+    """The parameters of the API call; a shared system prompt is marked for caching."""
     system: dict[str, Any] = {"type": "text", "text": request.system}
     if request.shared:
         system["cache_control"] = {"type": "ephemeral"}
@@ -110,15 +110,15 @@ def _write_params(request: ModelRequest) -> dict[str, Any]:
         "messages": [{"role": turn.role, "content": turn.content} for turn in request.messages],
     }
     if request.reply_schema is not None:
-        form = {"type": "json_schema", "schema": request.reply_schema}
-        params["output_config"] = {"format": form}
+        output = {"type": "json_schema", "schema": request.reply_schema}
+        params["output_config"] = {"format": output}
     if request.temperature is not None:
         params["temperature"] = request.temperature
     return params
 
 
 def _read_stop(reason: str | None) -> Literal["end", "length", "refusal"]:
-    if reason in ENDS:
+    if reason in END_REASONS:
         return "end"
     return "length" if reason == "max_tokens" else "refusal"
 

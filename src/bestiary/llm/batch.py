@@ -15,7 +15,7 @@ from typing import Self
 
 from bestiary.llm.batch_book import MIN_SHARE, BatchBook, BatchEntry, OpenBatch
 from bestiary.llm.ledger import Ledger, Reservation, UsageTag
-from bestiary.llm.online import BudgetError, fail
+from bestiary.llm.online import BudgetError, set_error
 from bestiary.llm.price import Price
 from bestiary.llm.provider import BatchItem, Provider
 from bestiary.llm.remote_batch import PollPolicy, RemoteBatch
@@ -102,7 +102,7 @@ class BatchDispatcher:
                     self._pool += await self._send(pool)
                 except Exception as error:
                     for one in pool:
-                        fail(one.outcome, error)
+                        set_error(one.outcome, error)
 
     async def _send(self, pool: Sequence[PendingRequest]) -> list[PendingRequest]:
         """Send requests and wait for their results; returns those that need another batch."""

@@ -78,8 +78,9 @@ class LLMClient:
     ) -> Iterator[JobResult[T]]:
         """Complete workflows and yield each result as it comes.
 
-        `heartbeat` is called every second while requests are running. Without any job no provider
-        is reached and no key is needed. Raises BackendError if none of the jobs can go on.
+        `heartbeat` is called every second while requests are running. Without jobs, no provider is
+        reached and no key is needed. Raises BackendError if an error ends the run; requests in
+        flight are then still answered and kept.
         """
         todo = iter(jobs)
         first = next(todo, None)
@@ -96,8 +97,8 @@ class LLMClient:
     def ask(self, requests: Sequence[ModelRequest], *, tag: UsageTag) -> list[Outcome]:
         """Send requests that do not depend on each other; return their outcomes in order.
 
-        The ledger accounts them to `tag`, and answers those it already holds for free. Raises
-        BackendError if the budget, the ledger or a server ends the run.
+        Their costs are charged to `tag`; requests that the ledger holds answers to cost nothing.
+        Raises BackendError if the budget, the ledger or a server ends the run.
         """
         job = Job(tag.project, tag.project, _ask_once(RequestGroup(tag.stage, requests)))
         (result,) = self.run([job])
@@ -106,7 +107,7 @@ class LLMClient:
         return result.value
 
     def describe(self) -> str:
-        """Requests and tokens a second, and the money spent and left."""
+        """Requests and tokens per second, and the money spent and left."""
         if self._ledger is None:
             return ""
         meter, seconds = self._meter, time.monotonic() - self._started
@@ -146,30 +147,30 @@ class LLMClient:
     async def _open_dispatcher(
         self, stack: AsyncExitStack, ledger: Ledger, providers: Mapping[str, Provider]
     ) -> Dispatcher:
-        """The dispatcher of the mode, once batches that an earlier run left open are finished."""
+        """The dispatcher of the mode, after finishing the batches that earlier runs left open."""
         if self._config.mode == "batch":
             return await self._open_batches(stack, ledger, providers)
         if BatchBook(ledger).list_open():
             with suppress(HeldError):  # the process that holds them finishes them
                 await self._open_batches(stack, ledger, providers)
-        singles = OnlineDispatcher(
+        dispatcher = OnlineDispatcher(
             {name: self._queue(name, providers[name]) for name in providers}, LedgerWriter(ledger)
         )
-        return await stack.enter_async_context(singles)
+        return await stack.enter_async_context(dispatcher)
 
     async def _open_batches(
         self, stack: AsyncExitStack, ledger: Ledger, providers: Mapping[str, Provider]
     ) -> BatchDispatcher:
         stack.enter_context(BatchBook(ledger).hold())
-        batches = BatchDispatcher(
+        dispatcher = BatchDispatcher(
             {name: self._batch_queue(name, providers[name]) for name in providers},
             ledger,
             poll=self._config.poll,
             log=self._config.log,
         )
-        await stack.enter_async_context(batches)
-        await batches.finish_open()
-        return batches
+        await stack.enter_async_context(dispatcher)
+        await dispatcher.finish_open()
+        return dispatcher
 
     def _queue(self, name: str, provider: Provider) -> ModelQueue:
         model = self._config.models[name]
@@ -216,7 +217,7 @@ def open_provider(name: str, model: LanguageModel) -> Provider:
 
 
 def read_key(name: str, model: LanguageModel) -> str:
-    """The key of a model's server, read from the environment only."""
+    """A model's API key, which comes only from the environment."""
     if model.key is None:
         return "none"  # the SDKs require one
     key = os.environ.get(model.key, "").strip()

@@ -103,29 +103,21 @@ class Ledger:
         failed transaction, nothing more is reserved: on a nearly full disk a reservation may still
         fit where its answer does not, and the request would be paid for in vain.
         """
+        failure = self.file.failure
+        spends: list[int | None] = []
         with self.file.transaction():
-            for settlement in settlements:
-                self._settle(settlement)
-            if self.file.failure is None or not reservations:
-                return [self._reserve(reservation) for reservation in reservations]
-        raise self.file.failure
+            taken = self.taken() + sum(self._settle(settlement) for settlement in settlements)
+            for reservation in reservations if failure is None else ():
+                fits = self.budget is None or taken + reservation.pico <= self.budget
+                spends.append(self._insert(reservation) if fits else None)
+                taken += reservation.pico if fits else 0
+            self.file.execute("UPDATE totals SET taken = ?", (taken,))
+        if failure is not None and reservations:
+            raise failure
+        return spends
 
-    def _reserve(self, one: Reservation) -> int | None:
-        room = "" if self.budget is None else " WHERE taken + :pico <= :budget"
-        fits = self.file.execute(
-            f"UPDATE totals SET taken = taken + :pico{room} RETURNING taken",
-            {"pico": one.pico, "budget": self.budget},
-        )
-        if not fits:
-            return None
-        ((spend,),) = self.file.execute(
-            "INSERT INTO spends (project, stage, model, mode, begun, reserved) "
-            "VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
-            (*one.tag, one.model, one.mode, time.time(), one.pico),
-        )
-        return int(spend)
-
-    def _settle(self, one: Settlement) -> None:
+    def _settle(self, one: Settlement) -> int:
+        """Settle a reservation; returns by how much this changes the total."""
         usage = one.answer.usage if one.answer else Usage(input=0, output=0)
         read = usage.input + usage.cache_write
         settled = self.file.execute(
@@ -133,13 +125,20 @@ class Ledger:
             "WHERE id = ? AND billed IS NULL RETURNING reserved",
             (one.pico, read, usage.output, usage.cache_read, one.spend),
         )
-        for (reserved,) in settled:  # none if it was settled before
-            self.file.execute("UPDATE totals SET taken = taken + ?", (one.pico - reserved,))
         if one.answer is not None:
             self.file.execute(
                 "INSERT OR IGNORE INTO answers VALUES (?, ?)",
                 (one.key, one.answer.model_dump_json()),
             )
+        return sum(one.pico - reserved for (reserved,) in settled)  # 0 if it was settled before
+
+    def _insert(self, one: Reservation) -> int:
+        ((spend,),) = self.file.execute(
+            "INSERT INTO spends (project, stage, model, mode, begun, reserved) "
+            "VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+            (*one.tag, one.model, one.mode, time.time(), one.pico),
+        )
+        return int(spend)
 
     def taken(self) -> int:
         """Picodollars billed or reserved."""

@@ -110,8 +110,10 @@ class LedgerFile:
         self, statement: str, values: Sequence[Any] | Mapping[str, Any] = ()
     ) -> list[tuple[Any, ...]]:
         """The rows that a statement returns."""
-        with explain_errors(self.path):
+        try:
             return self._db.execute(statement, values).fetchall()
+        except sqlite3.Error as cause:
+            raise explain(self.path, cause) from cause
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -143,32 +145,37 @@ def explain_errors(path: Path) -> Iterator[None]:
     """Turn errors in the use of a ledger's files into BackendErrors that name a remedy."""
     try:
         yield
-    except OSError as cause:
-        raise BackendError(
+    except (OSError, sqlite3.Error) as cause:
+        raise explain(path, cause) from cause
+
+
+def explain(path: Path, cause: OSError | sqlite3.Error) -> BackendError:
+    """The error to raise for one in the use of a ledger's files."""
+    if isinstance(cause, OSError):
+        return BackendError(
             f"{path}: {cause.strerror}",
             "choose another path with --ledger",
             code="ledger-unreachable",
             path=path,
             reason=cause.strerror,
-        ) from cause
-    except sqlite3.Error as cause:
-        if error_name(cause) not in DISK_FULL:
-            raise BackendError(
-                f"{path}: SQLite cannot use the ledger: {cause}",
-                "check the disk; if the file is damaged, move it away (its answers are then "
-                "requested and paid for again)",
-                code="ledger-failed",
-                path=path,
-                reason=str(cause),
-            ) from cause
+        )
+    if error_name(cause) in DISK_FULL:
         free = shutil.disk_usage(path.parent).free // 2**20
-        raise BackendError(
+        return BackendError(
             f"{path}: the disk is full ({free} MiB free)",
             "free some space and run the same command again; everything committed is kept",
             code="disk-full",
             path=path,
             free_mib=free,
-        ) from cause
+        )
+    return BackendError(
+        f"{path}: SQLite cannot use the ledger: {cause}",
+        "check the disk; if the file is damaged, move it away (its answers are then requested and "
+        "paid for again)",
+        code="ledger-failed",
+        path=path,
+        reason=str(cause),
+    )
 
 
 def error_name(cause: sqlite3.Error) -> str:

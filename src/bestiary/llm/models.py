@@ -1,4 +1,4 @@
-"""Language models as a file describes them: how each is reached, what it costs, what it bears."""
+"""Language models as a file describes them: how to reach each one, its prices, and its limits."""
 
 from __future__ import annotations
 
@@ -14,53 +14,52 @@ Dollars = Annotated[float, Field(ge=0)]
 
 
 StructuredOutput = Literal["schema", "prompt", "none"]
-"""How a model is told what to write: its server holds answers to a JSON Schema; the schema stands
-in the prompt, where the server knows none; or, for a model too small to follow instructions, a
-behavior's demonstrations stand before each message. The last writes replies alone: messages come
-from the prompt banks, and it judges nothing."""
+"""How a model is made to fill in a form. schema: the server constrains replies to a JSON Schema.
+prompt: the prompt states the schema. none: the model is too small to follow instructions, so a
+behavior's demonstrations precede each message; it writes only replies, and it judges nothing."""
 
 
 class LanguageModel(Record):
     """One model of one provider."""
 
     provider: Literal["anthropic", "openai"]
-    """Whose interface it speaks: openai is every server with chat completions."""
+    """The API that its server speaks; openai stands for every server with chat completions."""
     url: str | None = None
-    """Of another server than the provider's own."""
+    """The server's URL; null for the provider's own server."""
     served_as: str | None = None
-    """How its server calls it, where that is not its name here."""
+    """The server's name for the model, if it differs from the name in this file."""
     structured_output: StructuredOutput = "schema"
     key: str | None
-    """The environment variable that holds the key; null where the server wants none."""
+    """The environment variable that holds the API key; null if the server needs none."""
     input: Dollars
     output: Dollars
     cache_write: Dollars
     cache_read: Dollars
     batch: float | None = Field(default=None, gt=0, le=1)
-    """What a batch costs, as a share of single calls; null where there are no batches."""
+    """The price of a batch as a share of the price of single requests; null for no batches."""
     cache_from: int = Field(default=1024, ge=1)
-    """Tokens of the shortest beginning that is cached."""
+    """Tokens of the shortest prefix that is cached."""
     batch_hits: float = Field(default=0.3, ge=0, le=1)
-    """Of a batch's requests that begin alike, the share that a plan takes to find the beginning
-    cached. No provider promises any; Anthropic names 30 to 98%, and this is the least of them."""
+    """Share of the requests in a batch that a plan expects to find their shared prefix cached. No
+    provider guarantees any; Anthropic reports 30% to 98%, and the default is the low end."""
     in_flight: int = Field(default=256, ge=1)
-    """Single calls at once, at most; how many the server bears is found out below it."""
+    """The most single requests in flight; below it the limiter finds what the server can take."""
     batch_requests: int = Field(default=10_000, ge=1)
-    """Requests of one batch, at most."""
+    """The most requests in one batch."""
     batch_megabytes: int = Field(default=50, ge=1)
-    """Size of one batch, at most."""
+    """The largest size of one batch."""
     temperature: float | None = Field(default=None, ge=0)
-    """Null for models that take none, which draw as they please."""
+    """Null for models that accept none and sample at their own."""
     thinking: int = Field(default=0, ge=0)
-    """Tokens that it may think before it answers, billed as what it writes."""
+    """The most tokens it may think before it answers; they are billed as output."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds to wait for one answer."""
 
 
 class ModelFile(Record):
-    """A file of models, with the day on which its prices were looked up."""
+    """A file of models, with the day on which their prices were looked up."""
 
     checked: date
     sources: tuple[str, ...] = ()
-    """Where the prices were read."""
+    """Where the prices were looked up."""
     models: dict[str, LanguageModel]

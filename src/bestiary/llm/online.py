@@ -1,4 +1,4 @@
-"""Single calls: as many in flight as their server bears, each reserved before it is sent."""
+"""Single requests: as many in flight as the server takes, each reserved before it is sent."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from bestiary.llm.provider import (
 from bestiary.llm.request import Answer, ModelRequest, Outcome, Unanswered
 
 COMMIT_SECONDS = 0.005
-"""How long entries of the ledger are gathered for one transaction."""
+"""How long the ledger's entries are gathered into one transaction."""
 TRIES = 8
-"""Calls for one answer; refusals for the rate, and calls that reached nobody, are not counted."""
+"""Tries before a request is given up; rate-limit refusals and failed connections do not count."""
 PATIENCE_SECONDS = 600.0
-"""How long nobody may be reached before the run gives up; a machine asleep counts no seconds."""
+"""How long a server may be unreachable before the run ends; a sleeping machine counts no time."""
 CACHE_SECONDS = 240.0
-"""For which a provider surely keeps a beginning in its cache after it was last read: five minutes
-by its word, less what a request may wait on its way."""
+"""How long a prefix is sure to stay cached after its last use. Providers promise five minutes; the
+rest is for the time that a request may wait before it is sent."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-"""Seconds before the second try, and at most: each pause is twice the last, with jitter."""
+"""Limits in seconds of the pauses between tries; each is twice the previous one, with jitter."""
 
 
 class BudgetError(BackendError):
-    """The budget has no room for what is to be asked next."""
+    """The budget has no room for the next request."""
 
     def __init__(self, ledger: Ledger, wanted: str = "another request") -> None:
         super().__init__(
@@ -52,87 +52,83 @@ class BudgetError(BackendError):
 
 
 class LedgerWriter:
-    """Writes what many requests enter into the ledger, together."""
+    """Writes the settlements and reservations of many requests in one transaction."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._reserving: list[tuple[Reservation, asyncio.Future[int]]] = []
         self._settling: list[tuple[Settlement, asyncio.Future[None]]] = []
-        self._due: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self._open = 0
-        """Reservations of this process that are not settled."""
+        self._in_flight = 0
+        """Reservations of this process whose requests may still be answered."""
 
     async def reserve(self, reservation: Reservation) -> int:
-        """Reserve, once there is room; BudgetError where nothing in flight can make any."""
-        told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._reserving.append((reservation, told))
+        """Reserve once there is room; BudgetError if no request in flight can make room."""
+        reserved: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._reserving.append((reservation, reserved))
         self._schedule()
-        return await told
+        return await reserved
 
     async def settle(self, settlement: Settlement) -> None:
         """Commit an answer and its bill."""
-        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._settling.append((settlement, told))
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._settling.append((settlement, settled))
         self._schedule()
-        await told
+        await settled
+
+    def leave_open(self) -> None:
+        """Leave a reservation in the ledger, because its answer was lost but may be billed."""
+        self._in_flight -= 1
+        self._schedule()
 
     def close(self) -> None:
-        """Reserve nothing more; whoever waits for a reservation is canceled."""
+        """Reserve nothing more: tasks that wait for a reservation are canceled."""
         self._closed = True
         self._write()
 
-    def forget(self) -> None:
-        """Hear that a reservation stays open: its answer was lost on the way."""
-        self._open -= 1
-        self._schedule()
-
     def _schedule(self) -> None:
-        if self._due is None:
-            self._due = asyncio.get_running_loop().call_later(COMMIT_SECONDS, self._write)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(COMMIT_SECONDS, self._write)
 
     def _write(self) -> None:
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         reserving, self._reserving = self._reserving, []
         settling, self._settling = self._settling, []
         if self._closed:
             for _, reserved in reserving:
                 reserved.cancel()
             reserving = []
-        if not reserving and not settling:
-            return
         try:
             spends = self._ledger.settle_and_reserve(
                 [one for one, _ in settling], [one for one, _ in reserving]
             )
         except BaseException as error:
-            for told in [told for _, told in reserving]:
-                fail(told, error)
-            for settled in [told for _, told in settling]:
-                fail(settled, error)
+            for _, reserved in reserving:
+                set_error(reserved, error)
+            for _, settled in settling:
+                set_error(settled, error)
             return
-        self._open -= len(settling)
+        self._in_flight -= len(settling)
         for _, settled in settling:
-            if not settled.done():
-                settled.set_result(None)
+            set_result(settled, None)
         for (reservation, reserved), spend in zip(reserving, spends, strict=True):
             if spend is None:
                 self._reserving.append((reservation, reserved))
                 continue
-            self._open += 1
-            if not reserved.done():
-                reserved.set_result(spend)
-        if self._reserving and not self._open:
+            self._in_flight += 1
+            set_result(reserved, spend)
+        if self._reserving and not self._in_flight:
             for _, reserved in self._reserving:
-                fail(reserved, BudgetError(self._ledger))
+                set_error(reserved, BudgetError(self._ledger))
             self._reserving = []
 
 
 @dataclass
 class Call:
-    """A request on its way to an answer."""
+    """A request, and the future of its outcome."""
 
     request: ModelRequest
     tag: UsageTag
@@ -142,63 +138,79 @@ class Call:
 
 @dataclass
 class ModelQueue:
-    """One model: whom to ask, what it bears and what it costs."""
+    """One model: its provider, its prices, its limiter, and the calls waiting for it."""
 
     name: str
     provider: Provider
     price: Price
     limiter: Limiter
-    unreached_since: float | None = None
-    """Since when nobody is reached; None while somebody is."""
+    unreachable_since: float | None = None
+    """When the server was first unreachable; None while it can be reached."""
     waiting: deque[Call] = field(default_factory=deque)
     more: asyncio.Event = field(default_factory=asyncio.Event)
-    _read: dict[str, float] = field(default_factory=dict)
-    """When the provider last read each beginning that it caches."""
+    _cached_at: dict[str, float] = field(default_factory=dict)
+    """When the provider last used each shared prefix."""
     _held: dict[str, list[Call]] = field(default_factory=dict)
-    """Calls that follow the first of their beginning once that is answered: any sooner they would
-    not find it in the cache, and each would pay for writing it there."""
+    """Calls held back until the first call with their prefix is answered. Sent any sooner they
+    would miss the cache, and each would pay to write the prefix there."""
 
     def add(self, call: Call) -> None:
-        """Let a call stand in queue; one whose beginning is on its way already waits for that."""
-        beginning = call.request.system
-        if call.request.shared and not self._is_cached(beginning):
-            if beginning in self._held:
-                self._held[beginning].append(call)
+        """Queue a call, or hold it back while the first call with its prefix is in flight."""
+        prefix = call.request.system
+        if call.request.shared and not self._is_cached(prefix):
+            if prefix in self._held:
+                self._held[prefix].append(call)
                 return
-            self._held[beginning] = []
+            self._held[prefix] = []
         self.waiting.append(call)
         self.more.set()
 
-    def add_again(self, call: Call) -> None:
-        """Put a call that is to be tried again before all others."""
+    def add_first(self, call: Call) -> None:
+        """Queue a call for another try, ahead of all others."""
         self.waiting.appendleft(call)
         self.more.set()
 
     def finish(self, call: Call, *, answered: bool) -> None:
-        """Hear that a call is over; those that waited for it stand in queue now."""
-        beginning = call.request.system
+        """Queue the calls that were held back for this one."""
+        prefix = call.request.system
         if call.request.shared:
             if answered:
-                self._read[beginning] = time.monotonic()
-            self.waiting.extend(self._held.pop(beginning, ()))
+                self._cached_at[prefix] = time.monotonic()
+            self.waiting.extend(self._held.pop(prefix, ()))
             self.more.set()
 
-    def _is_cached(self, beginning: str) -> bool:
-        read = self._read.get(beginning)
-        return read is not None and time.monotonic() - read < CACHE_SECONDS
+    def _is_cached(self, prefix: str) -> bool:
+        cached_at = self._cached_at.get(prefix)
+        return cached_at is not None and time.monotonic() - cached_at < CACHE_SECONDS
 
 
 class OnlineDispatcher:
-    """Asks requests one by one, many at once."""
+    """Sends requests one by one, many at the same time."""
 
     def __init__(self, queues: Mapping[str, ModelQueue], writer: LedgerWriter) -> None:
         self._queues = queues
         self._writer = writer
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._servers = [asyncio.create_task(self._serve(queue)) for queue in queues.values()]
+        self._calls: set[asyncio.Task[None]] = set()
+        self._senders = [asyncio.create_task(self._send(queue)) for queue in queues.values()]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Send nothing more, but wait for requests in flight: their answers are billed.
+
+        Only when the run is canceled, as by Ctrl-C, are requests in flight abandoned.
+        """
+        for sender in self._senders:
+            sender.cancel()
+        self._writer.close()
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            for call in self._calls:
+                call.cancel()
+        await asyncio.gather(*self._senders, *self._calls, return_exceptions=True)
 
     async def ask(self, requests: Sequence[ModelRequest], tag: UsageTag) -> list[Outcome]:
-        """Answers that are committed, in order, or why there is none."""
+        """Outcomes in order; answers are committed to the ledger before they are returned."""
         loop = asyncio.get_running_loop()
         calls = [Call(request, tag, loop.create_future()) for request in requests]
         for call in calls:
@@ -210,52 +222,35 @@ class OnlineDispatcher:
         return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
 
     def flush(self) -> None:
-        """Nothing is held back here."""
+        """Do nothing: no request is held back for others."""
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Send nothing more. Requests in flight, which are billed, are still answered and kept.
-
-        When the run is canceled, as by Ctrl-C, they are given up too.
-        """
-        for server in self._servers:
-            server.cancel()
-        self._writer.close()
-        if kind is not None and issubclass(kind, asyncio.CancelledError):
-            for task in self._tasks:
-                task.cancel()
-        await asyncio.gather(*self._servers, *self._tasks, return_exceptions=True)
-
-    async def _serve(self, queue: ModelQueue) -> None:
-        """Let one call in after another, as the window has room."""
+    async def _send(self, queue: ModelQueue) -> None:
+        """Start one call after another, as the limiter admits them."""
         while True:
             while not queue.waiting:
                 queue.more.clear()
                 await queue.more.wait()
             ticket = await queue.limiter.enter()
             task = asyncio.create_task(self._call(queue, queue.waiting.popleft(), ticket))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
 
     async def _call(self, queue: ModelQueue, call: Call, ticket: Ticket) -> None:
-        """One call; where another is worth it, it stands in queue again, first."""
+        """Try a call once; queue it again, after a pause, if another try may help."""
         try:
             result = await self._try(queue, call, ticket)
-        except Exception as error:  # whatever it is: somebody waits for the outcome
-            fail(call.outcome, error)
+        except Exception as error:  # the caller must get it, whatever it is
+            set_error(call.outcome, error)
             queue.finish(call, answered=False)
             return
         if isinstance(result, float):
-            asyncio.get_running_loop().call_later(result, queue.add_again, call)
+            asyncio.get_running_loop().call_later(result, queue.add_first, call)
             return
-        if not call.outcome.done():  # canceled where an error has ended the run
-            call.outcome.set_result(result)
+        set_result(call.outcome, result)
         queue.finish(call, answered=isinstance(result, Answer))
 
     async def _try(self, queue: ModelQueue, call: Call, ticket: Ticket) -> Outcome | float:
-        """Ask once; returns the outcome, or the seconds to wait before the next try."""
+        """Send a request once; returns its outcome, or the seconds to wait before the next try."""
         bound = queue.price.bound(call.request)
         try:
             spend = await self._writer.reserve(Reservation(call.tag, queue.name, bound))
@@ -266,7 +261,7 @@ class OnlineDispatcher:
             except AuthError:
                 await self._writer.settle(Settlement(spend))
                 raise
-            queue.unreached_since = None
+            queue.unreachable_since = None
             queue.limiter.answered(ticket)
         finally:
             queue.limiter.leave()
@@ -277,14 +272,14 @@ class OnlineDispatcher:
     async def _handle_fault(
         self, queue: ModelQueue, call: Call, ticket: Ticket, spend: int, fault: ProviderFault
     ) -> Unanswered | float:
-        """What a fault means for its reservation, its queue and its next try."""
+        """Settle a fault; returns the outcome, or the seconds to wait before the next try."""
         if fault.billed:
-            self._writer.forget()
+            self._writer.leave_open()
         else:
             await self._writer.settle(Settlement(spend))
         if isinstance(fault, ConnectionFailed):
-            return self._pause_unreached(queue, fault)
-        queue.unreached_since = None
+            return self._choose_reconnect_pause(queue, fault)
+        queue.unreachable_since = None
         if isinstance(fault, RateLimited):
             queue.limiter.refused(ticket, retry_after=fault.retry_after)
             return 0.0
@@ -300,10 +295,12 @@ class OnlineDispatcher:
             return Unanswered(reason=str(fault))
         return choose_pause(call.tries, fault.retry_after)
 
-    def _pause_unreached(self, queue: ModelQueue, fault: ConnectionFailed) -> float:
+    def _choose_reconnect_pause(self, queue: ModelQueue, fault: ConnectionFailed) -> float:
+        """Seconds before the next try; BackendError after PATIENCE_SECONDS."""
         now = time.monotonic()
-        queue.unreached_since = now if queue.unreached_since is None else queue.unreached_since
-        away = now - queue.unreached_since
+        if queue.unreachable_since is None:
+            queue.unreachable_since = now
+        away = now - queue.unreachable_since
         if away > PATIENCE_SECONDS:
             raise BackendError(
                 f"{queue.name}: server unreachable for {away:.0f} s ({fault})",
@@ -316,14 +313,20 @@ class OnlineDispatcher:
         return choose_pause(3, None)
 
 
-def fail(told: asyncio.Future[Any], error: BaseException) -> None:
-    """Tell an error to whoever still waits."""
-    if not told.done():
-        told.set_exception(error)
+def set_result(future: asyncio.Future[Any], result: object) -> None:
+    """Set a future's result, unless it was canceled because the run is ending."""
+    if not future.done():
+        future.set_result(result)
 
 
-def choose_pause(tries: int, after: float | None) -> float:
-    """Seconds before the next try: what the server asks for, else twice the last, with jitter."""
-    if after is not None:
-        return after
+def set_error(future: asyncio.Future[Any], error: BaseException) -> None:
+    """Set a future's error, unless it was canceled because the run is ending."""
+    if not future.done():
+        future.set_exception(error)
+
+
+def choose_pause(tries: int, retry_after: float | None) -> float:
+    """Seconds before the next try: what the server asks for, else exponential with jitter."""
+    if retry_after is not None:
+        return retry_after
     return random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**tries)

@@ -1,4 +1,4 @@
-"""OpenAI, and every server that speaks its chat completions: vLLM, llama.cpp, Ollama and others."""
+"""OpenAI and every server with its chat completions API: vLLM, llama.cpp, Ollama, and others."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from bestiary.llm.provider import BatchItem, BatchResult, BatchState
 from bestiary.llm.request import Answer, ModelRequest, Usage
 from bestiary.llm.sdk import UNLIMITED, faults, hide
 
-ENDED = ("completed", "failed", "expired", "cancelled")
+END_STATES = ("completed", "failed", "expired", "cancelled")
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 NAME = "bestiary"
-"""Under which a batch's metadata hold our own name for it."""
+"""The key of our name for a batch in its metadata."""
 FAULTS: dict[str, Literal["expired", "canceled"]] = {
     "batch_expired": "expired",
     "batch_cancelled": "canceled",
 }
 
 
-class Said(BaseModel):
-    """What the assistant says."""
+class ResponseMessage(BaseModel):
+    """The assistant's message in a completion."""
 
     content: str | None = None
     refusal: str | None = None
 
 
 class Choice(BaseModel):
-    """One answer of a completion."""
+    """One choice of a completion."""
 
-    message: Said
+    message: ResponseMessage
     finish_reason: str | None = None
 
 
 class PromptDetails(BaseModel):
-    """How the tokens that were read are billed."""
+    """How prompt tokens are billed."""
 
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
 
 
-class Counted(BaseModel):
-    """Tokens of a completion."""
+class TokenCounts(BaseModel):
+    """The tokens of a completion."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -55,19 +55,19 @@ class Counted(BaseModel):
 
 
 class Completion(BaseModel):
-    """What is used of a chat completion, whoever's server it comes from."""
+    """The fields of a chat completion that are used; any server's completion has them."""
 
     id: str = ""
     choices: list[Choice] = Field(min_length=1)
-    usage: Counted | None = None
+    usage: TokenCounts | None = None
 
 
 class OpenAIProvider:
-    """The official SDK, without its own retries."""
+    """Calls the official SDK, with the SDK's own retries off."""
 
     def __init__(self, *, key: str, url: str | None, timeout: float) -> None:
         self._key = key
-        # Servers of others know only the older name.
+        # Other servers know only the older name.
         self._limit = "max_completion_tokens" if url is None else "max_tokens"
         self._client = openai.AsyncOpenAI(
             api_key=key,
@@ -78,17 +78,17 @@ class OpenAIProvider:
         )
 
     async def ask(self, request: ModelRequest) -> Answer:
-        """Answer one request."""
+        """Send one request and return its answer."""
         with faults(openai, self._key):
-            # Not `chat.completions.create`: it looks every parameter up in its type, and builds
-            # the answer field by field, which takes longer than all else that is done here.
+            # Not `chat.completions.create`: it looks up the type of every parameter and builds the
+            # answer field by field, which takes longer than everything else here.
             response = await self._client.post(
                 "/chat/completions", cast_to=httpx2.Response, body=self._write_params(request)
             )
             return self._read(json.loads(response.content))
 
     async def submit(self, items: Sequence[BatchItem], *, name: str) -> BatchState:
-        """Start a batch that carries our own name for it."""
+        """Start a batch that stores our name for it."""
         lines = (
             {
                 "custom_id": item.custom_id,
@@ -101,27 +101,27 @@ class OpenAIProvider:
         data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
         with faults(openai, self._key):
             file = await self._client.files.create(file=(f"{name}.jsonl", data), purpose="batch")
-            made = await self._client.batches.create(
+            created = await self._client.batches.create(
                 input_file_id=file.id,
                 endpoint=ENDPOINT,
                 completion_window="24h",
                 metadata={NAME: name},
             )
-        return self._read_batch(made)
+        return self._read_batch(created)
 
     async def retrieve_batch(self, batch_id: str) -> BatchState:
-        """How a batch stands."""
+        """The state of a batch."""
         with faults(openai, self._key):
             return self._read_batch(await self._client.batches.retrieve(batch_id))
 
     async def list_batches(self) -> AsyncIterator[BatchState]:
-        """Batches, the newest first."""
+        """The account's batches, newest first."""
         with faults(openai, self._key):
             async for batch in self._client.batches.list(limit=100):
                 yield self._read_batch(batch)
 
     async def read_results(self, batch_id: str) -> AsyncIterator[BatchResult]:
-        """Results of a batch that has ended: its answers, then its errors."""
+        """The results of a batch that has ended: its answers, then its errors."""
         with faults(openai, self._key):
             batch = await self._client.batches.retrieve(batch_id)
             for file in (batch.output_file_id, batch.error_file_id):
@@ -137,7 +137,7 @@ class OpenAIProvider:
         await self._client.close()
 
     def _write_params(self, request: ModelRequest) -> dict[str, Any]:
-        """The request as the interface names things; the server caches beginnings by itself."""
+        """The parameters of the API call; the server caches prefixes on its own."""
         turns = [{"role": "system", "content": request.system}]
         turns += [{"role": turn.role, "content": turn.content} for turn in request.messages]
         params: dict[str, Any] = {
@@ -146,18 +146,18 @@ class OpenAIProvider:
             self._limit: request.max_tokens,
         }
         if request.reply_schema is not None:
-            form = {"name": "reply", "schema": request.reply_schema, "strict": True}
-            params["response_format"] = {"type": "json_schema", "json_schema": form}
+            schema = {"name": "reply", "schema": request.reply_schema, "strict": True}
+            params["response_format"] = {"type": "json_schema", "json_schema": schema}
         if request.temperature is not None:
             params["temperature"] = request.temperature
         return params
 
     def _read(self, body: object, *, batch: str | None = None) -> Answer:
-        """An answer; a server that counts no tokens is taken to bill none."""
+        """The answer in a completion; a server that reports no tokens is assumed to bill none."""
         try:
             completion = Completion.model_validate(body)
         except ValidationError:
-            raise ValueError("the body is no completion") from None
+            raise ValueError("the body is not a completion") from None
         choice, usage = completion.choices[0], completion.usage
         details = usage.prompt_tokens_details if usage else None
         read = (details.cached_tokens or 0) if details else 0
@@ -176,7 +176,7 @@ class OpenAIProvider:
         )
 
     def _read_result(self, row: dict[str, Any], batch_id: str) -> BatchResult:
-        """A line of a batch's output or error file."""
+        """The result in one line of a batch's output or error file."""
         response = row.get("response")
         if response is not None and response["status_code"] == 200:
             try:
@@ -192,7 +192,7 @@ class OpenAIProvider:
         errors = (batch.errors.data if batch.errors else None) or []
         return BatchState(
             id=batch.id,
-            ended=batch.status in ENDED,
+            ended=batch.status in END_STATES,
             total=counts.total if counts else 0,
             done=counts.completed + counts.failed if counts else 0,
             created=float(batch.created_at),

@@ -1,4 +1,4 @@
-"""What requests cost. Money is counted in whole picodollars: a millionth of a dollar a million."""
+"""What requests cost, in whole picodollars, so that sums are exact."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from bestiary.llm.models import LanguageModel
 from bestiary.llm.request import ModelRequest, Usage
 
 PICO = 10**12
-"""Picodollars of a dollar."""
+"""Picodollars in a dollar."""
 MILLION = 10**6
 
 
 @dataclass(frozen=True)
 class Price:
-    """Picodollars a token."""
+    """Picodollars per token."""
 
     input: int
     output: int
@@ -22,7 +22,7 @@ class Price:
     cache_read: int
 
     def bill(self, usage: Usage) -> int:
-        """What an answer costs."""
+        """The cost of an answer."""
         return (
             usage.input * self.input
             + usage.output * self.output
@@ -31,19 +31,19 @@ class Price:
         )
 
     def bound(self, request: ModelRequest) -> int:
-        """What a request costs at most: no token is shorter than a byte."""
+        """The most a request can cost: no token is shorter than a byte."""
         dearest = max(self.input, self.cache_write)
         return request.size * dearest + request.max_tokens * self.output
 
 
 def read_price(model: LanguageModel, *, batch: bool) -> Price:
-    """What a model's tokens cost, one by one or in a batch."""
+    """A model's prices in single requests or in a batch."""
     share = (model.batch or 1.0) if batch else 1.0
     rates = (model.input, model.output, model.cache_write, model.cache_read)
     return Price(*(round(rate * share * PICO / MILLION) for rate in rates))
 
 
 def show_dollars(pico: float) -> str:
-    """An amount as people read it: to the cent, and to four digits below ten cents."""
+    """An amount for people: cents, or four decimals below ten cents."""
     dollars = pico / PICO
     return f"${dollars:,.2f}" if dollars >= 0.1 or not pico else f"${dollars:.4f}"

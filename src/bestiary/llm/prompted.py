@@ -1,4 +1,4 @@
-"""A language model with the ways in which it can be asked: a request for each question."""
+"""A named language model and the requests made to it, each in the form that the model needs."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from bestiary.llm.structured import Form, describe_form, schema_of
 from bestiary.records import Message
 
 TOKEN_CHARACTERS = 4
-"""Of English, roughly."""
+"""Characters per token of English, roughly."""
 
 
 @dataclass(frozen=True)
 class PromptedModel:
-    """A model and its name, from which requests to it are made."""
+    """A model under its name in the model file."""
 
     name: str
     model: LanguageModel
 
     @property
     def follows_instructions(self) -> bool:
-        """Whether it follows instructions; another model only continues examples."""
+        """Whether it follows instructions; if not, it can only continue examples."""
         return self.model.structured_output != "none"
 
     @property
     def identity(self) -> tuple[str | float | None, ...]:
-        """What its answers depend on besides what it is asked."""
+        """What its answers depend on besides the request's text."""
         model = self.model
         return (
             self.name,
@@ -46,9 +46,9 @@ class PromptedModel:
         form: type[Form] | None = None,
         sample: int = 0,
     ) -> ModelRequest:
-        """A request for the next turn; a system prompt that is long enough is cached.
+        """A request for the next turn; a long enough system prompt is cached.
 
-        `max_tokens` bounds the answer; what the model may think comes on top.
+        `max_tokens` limits the answer; the model's thinking budget is added to it.
         """
         schema = None if form is None else schema_of(form)
         if schema is not None and self.model.structured_output == "prompt":

@@ -1,4 +1,4 @@
-"""What every provider can do, and the ways in which one fails."""
+"""What every provider can do, and the ways in which a call to it can fail."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from bestiary.llm.request import Answer, ModelRequest
 
 
 class ProviderFault(Exception):
-    """A call that brought no answer; never shown to a user as it is."""
+    """A call without an answer; dispatchers handle it, so users never see one."""
 
     billed: bool = False
-    """Whether the server may bill it all the same: it may have answered, unheard."""
+    """Whether the server may bill the call: it may have answered although nothing arrived."""
     retry_after: float | None = None
-    """Seconds that the server asks to wait."""
+    """Seconds that the server asks us to wait."""
 
 
 class RateLimited(ProviderFault):
-    """The server refuses for its rate."""
+    """The server refused the request for its rate."""
 
 
 class ServerError(ProviderFault):
-    """The server failed, and says so."""
+    """The server reported an error of its own."""
 
 
 class ResponseLost(ProviderFault):
-    """A timeout, a dropped connection or a body cut short."""
+    """A timeout, a dropped connection, or a truncated or unreadable body."""
 
     billed = True
 
 
 class ConnectionFailed(ProviderFault):
-    """No connection at all: the server, the network or this machine is away."""
+    """No connection could be made: the server or the network is down."""
 
 
 class NotFound(ProviderFault):
-    """The server does not know a model, or a batch, or not yet."""
+    """The server does not know the model or the batch, or does not know the batch yet."""
 
 
 class InvalidRequest(ProviderFault):
-    """The server will never answer this request: too long, or not as it wants it."""
+    """The server will never answer this request; it may be too long or malformed."""
 
 
 class AuthError(BackendError):
-    """The key is wrong, the account empty or the model unknown: nothing will be answered."""
+    """A wrong key, an empty account or an unknown model: the server will answer nothing."""
 
 
 class BatchItem(NamedTuple):
@@ -58,7 +58,7 @@ class BatchItem(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchState:
-    """A batch as its provider tells it."""
+    """The state of a batch, as its provider reports it."""
 
     id: str
     ended: bool
@@ -67,13 +67,13 @@ class BatchState:
     created: float
     """Seconds since 1970."""
     name: str | None
-    """The name that we gave it, where the provider keeps one."""
+    """Our name for the batch; None if the provider keeps none."""
     refusal: str = ""
-    """Why the provider refused it whole."""
+    """Why the provider refused the whole batch; empty if it did not."""
 
 
 class BatchResult(NamedTuple):
-    """What became of one item."""
+    """The result of one item."""
 
     custom_id: str
     answer: Answer | None
@@ -81,10 +81,10 @@ class BatchResult(NamedTuple):
 
 
 class Provider(Protocol):
-    """One server, as one model is reached there. Calls raise a ProviderFault, or AuthError."""
+    """The server of one model. Calls raise a ProviderFault or an AuthError."""
 
     async def ask(self, request: ModelRequest) -> Answer:
-        """Answer one request."""
+        """Send one request and return its answer."""
         ...
 
     async def submit(self, items: Sequence[BatchItem], *, name: str) -> BatchState:
@@ -92,15 +92,15 @@ class Provider(Protocol):
         ...
 
     async def retrieve_batch(self, batch_id: str) -> BatchState:
-        """How a batch stands; NotFound where the server does not know it, or not yet."""
+        """The state of a batch; NotFound if the server does not know it, or not yet."""
         ...
 
     def list_batches(self) -> AsyncIterator[BatchState]:
-        """Batches, the newest first."""
+        """The account's batches, newest first."""
         ...
 
     def read_results(self, batch_id: str) -> AsyncIterator[BatchResult]:
-        """Results of a batch that has ended, in any order."""
+        """The results of a batch that has ended, in any order."""
         ...
 
     async def close(self) -> None:

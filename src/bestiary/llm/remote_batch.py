@@ -34,10 +34,10 @@ CHUNK = 500
 
 @dataclass(frozen=True)
 class PollPolicy:
-    """How often to ask for a batch's state, and how exact a provider is about new batches."""
+    """How often to poll a batch, and how a provider may misreport a new one."""
 
     poll: float = 2.0
-    """Seconds until the state is asked for again; each further pause is half as long again."""
+    """Seconds until the second poll; each further pause is 1.5 times the last."""
     longest_poll: float = 60.0
     hidden: float = 120.0
     """Seconds for which a provider may not find a new batch."""
@@ -85,7 +85,7 @@ class RemoteBatch:
                 return found
 
         try:
-            remote_id = await self._retry(submit_or_find)
+            remote_id = await retry(self._record.model, submit_or_find)
         except (InvalidRequest, NotFound) as fault:
             self._close(unbilled=True)
             raise BackendError(
@@ -100,26 +100,25 @@ class RemoteBatch:
 
     async def finish(self) -> dict[str, str]:
         """Wait for the results and commit them; returns why each unanswered key has no answer."""
+        remote_id = self._remote_id or await self._find()
+        if remote_id is None:  # it was never submitted
+            self._close(unbilled=True)
+            return {}
         if self._remote_id is None:
-            found = await self._find()
-            if found is None:  # it was never submitted
-                self._close(unbilled=True)
-                return {}
-            self._record_id(found)
-        assert self._remote_id is not None
-        state = await self._wait(self._remote_id)
+            self._record_id(remote_id)
+        state = await self._wait(remote_id)
         if state is None:
             self._close()
-            return self._explain_all(f"the provider no longer knows batch {self._remote_id}")
+            return self._explain_all(f"the provider no longer knows batch {remote_id}")
         try:
-            reasons = await self._collect_all(self._remote_id)
+            reasons = await self._collect_all(remote_id)
         except (NotFound, InvalidRequest) as fault:
             self._close()
             return self._explain_all(str(fault))
         self._close(unbilled=bool(state.refusal))
         if not state.refusal:
             return reasons
-        self._log(f"batch {self._remote_id} was refused: {state.refusal}")
+        self._log(f"batch {remote_id} was refused: {state.refusal}")
         return self._explain_all(state.refusal)
 
     def _record_id(self, remote_id: str) -> None:
@@ -138,7 +137,7 @@ class RemoteBatch:
         for wait in (0.0, self._record.begun + self._poll.hidden - time.time()):
             await asyncio.sleep(max(0.0, wait))
             known = self._book.list_remote_ids()
-            for state in await self._retry(self._list_recent):
+            for state in await retry(self._record.model, self._list_recent):
                 if state.id not in known and await self._is_same(state):
                     return state.id
         return None
@@ -164,7 +163,7 @@ class RemoteBatch:
                 return result.custom_id in self._record.items
             return False
 
-        return await self._retry(peek)
+        return await retry(self._record.model, peek)
 
     async def _wait(self, remote_id: str) -> BatchState | None:
         """The state of a batch once it has ended; None if the provider no longer knows it."""
@@ -172,7 +171,9 @@ class RemoteBatch:
         reported = -1
         while True:
             try:
-                state = await self._retry(partial(self._provider.retrieve_batch, remote_id))
+                state = await retry(
+                    self._record.model, partial(self._provider.retrieve_batch, remote_id)
+                )
             except NotFound:
                 if time.time() > self._record.begun + self._poll.hidden:
                     return None
@@ -192,7 +193,7 @@ class RemoteBatch:
         """
         faults: dict[str, str] = {}
         for _ in range(READS):
-            faults = await self._retry(partial(self._collect, remote_id))
+            faults = await retry(self._record.model, partial(self._collect, remote_id))
             if len(faults) == self.size:
                 break
         return {key: fault for key, fault in faults.items() if fault}
@@ -214,26 +215,27 @@ class RemoteBatch:
         self._ledger.settle_and_reserve(found)
         return faults
 
-    async def _retry(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a call while the provider is unreachable or failing, up to PATIENCE_SECONDS."""
-        started, tries = time.monotonic(), 0
-        while True:
-            try:
-                return await call()
-            except (InvalidRequest, NotFound):
-                raise
-            except ProviderFault as fault:
-                away = time.monotonic() - started
-                if away > PATIENCE_SECONDS:
-                    raise BackendError(
-                        f"{self._record.model}: batches unreachable for {away:.0f} s ({fault})",
-                        "run the same command again; it resumes the open batches",
-                        code="batches-unreachable",
-                        model=self._record.model,
-                        seconds=away,
-                    ) from None
-                tries += 1
-                await asyncio.sleep(choose_pause(min(tries, 6), fault.retry_after))
+
+async def retry(model: str, call: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a call while the provider is unreachable or failing, up to PATIENCE_SECONDS."""
+    started, tries = time.monotonic(), 0
+    while True:
+        try:
+            return await call()
+        except (InvalidRequest, NotFound):
+            raise
+        except ProviderFault as fault:
+            away = time.monotonic() - started
+            if away > PATIENCE_SECONDS:
+                raise BackendError(
+                    f"{model}: batches unreachable for {away:.0f} s ({fault})",
+                    "run the same command again; it resumes the open batches",
+                    code="batches-unreachable",
+                    model=model,
+                    seconds=away,
+                ) from None
+            tries += 1
+            await asyncio.sleep(choose_pause(min(tries, 6), fault.retry_after))
 
 
 def settle_result(result: BatchResult, price: Price, key: str, spend: int) -> Settlement:

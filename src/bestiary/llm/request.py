@@ -1,4 +1,4 @@
-"""What a language model is asked, and what comes back: the same for every provider."""
+"""Requests to language models and their outcomes, in a form common to all providers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, Literal
 from bestiary.records import Message, Record, sha256_bytes
 
 FRAME_BYTES = 1024
-"""What a provider may add to what it is sent: the frame of turns, its own few words."""
+"""The most a provider may add to a request: the markup of turns and a few words of its own."""
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """All that decides an answer."""
+    """Everything that determines an answer."""
 
     provider: str
     model: str
-    """As `generators/models.yaml` names it."""
+    """The model's name in the model file."""
     system: str
     messages: tuple[Message, ...]
     max_tokens: int
@@ -27,59 +27,59 @@ class ModelRequest:
     reply_schema: dict[str, Any] | None = None
     """The JSON Schema of the reply; None for plain text."""
     served_as: str | None = None
-    """How its server calls the model; None where by the same name."""
+    """The server's name for the model, if it differs."""
     sample: int = 0
-    """Which of several answers to the same words is meant."""
+    """Distinguishes several samples of the same request."""
     shared: bool = False
-    """Whether other requests have the same system prompt, so that it is worth caching. Decides
-    what an answer costs and not what it says, and is no part of the key."""
+    """Whether other requests have the same system prompt, so that caching it pays. This affects
+    only what an answer costs, and is not part of the key."""
 
     @cached_property
     def key(self) -> str:
-        """Hash of everything that decides the answer: what it is kept by."""
+        """Hash of everything that determines the answer; the ledger stores the answer under it."""
         return sha256_bytes(self._line)
 
     @property
     def model_on_wire(self) -> str:
-        """The model as its server is asked for it."""
+        """The model's name in calls to its server."""
         return self.served_as or self.model
 
     @property
     def size(self) -> int:
-        """Bytes of what is sent, at most."""
+        """The most bytes that it takes to send."""
         return len(self._line) + FRAME_BYTES
 
     @cached_property
     def _line(self) -> bytes:
-        told = {name: value for name, value in vars(self).items() if name != "shared"}
-        told["messages"] = [[message.role, message.content] for message in self.messages]
-        return json.dumps(told, sort_keys=True, ensure_ascii=False).encode()
+        fields = {name: value for name, value in vars(self).items() if name != "shared"}
+        fields["messages"] = [[message.role, message.content] for message in self.messages]
+        return json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()
 
 
 class Usage(Record):
-    """Tokens that a provider bills."""
+    """Tokens that a provider bills for one answer."""
 
     input: int
-    """Read afresh; neither from the prompt cache nor into it."""
+    """Input tokens neither read from the prompt cache nor written to it."""
     output: int
     cache_write: int = 0
     cache_read: int = 0
 
 
 class Answer(Record):
-    """What came back."""
+    """A model's answer."""
 
     text: str
     stop: Literal["end", "length", "refusal"]
     usage: Usage
     id: str
-    """The provider's own name for it."""
+    """The provider's id of the answer."""
     batch: str | None = None
-    """The batch it came in, as its provider names it."""
+    """The provider's id of the batch that it came from."""
 
 
 class Unanswered(Record):
-    """Why a request has no answer, and will get none."""
+    """The outcome of a request that will get no answer."""
 
     reason: str
 

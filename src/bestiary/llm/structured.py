@@ -1,4 +1,4 @@
-"""Replies that a program reads: their JSON Schemas, and asking again where one does not fit."""
+"""Structured replies: their JSON Schemas, and another sample when a reply is invalid."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bestiary.llm.request import Answer, ModelRequest, Outcome, Unanswered
 from bestiary.llm.workflow import RequestGroup, Workflow
 
 TRIES = 3
-"""Answers of which one must fit its form."""
+"""Samples to draw until one is valid."""
 _FENCED = re.compile(r"\A\s*```(?:json)?\s*\n(.*)\n```\s*\Z", re.DOTALL)
 
 
 class Form(BaseModel):
-    """What a reply says, field by field; in the order in which it is to be thought about."""
+    """The fields of a reply, in the order in which the model should think about them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,43 +32,43 @@ FORM_PROMPT = """\
 Answer with one JSON object that fits this JSON Schema, with nothing before or after it:
 
 {schema}"""
-"""Ends the system prompt where the server does not enforce schemas."""
+"""The end of the system prompt for a server that does not enforce schemas."""
 
 
 @cache
 def schema_of(form: type[Form]) -> dict[str, Any]:
-    """The JSON Schema of a form, as providers take it."""
+    """The JSON Schema of a form, as providers accept it."""
     return form.model_json_schema()
 
 
 def describe_form(schema: Mapping[str, Any]) -> str:
-    """What the system prompt says of a form that the server does not enforce."""
+    """The part of the system prompt that states a form which the server does not enforce."""
     return FORM_PROMPT.format(schema=json.dumps(schema))
 
 
 def ask_form(
     stage: str, requests: Sequence[ModelRequest], form: type[AnyForm]
 ) -> Workflow[list[AnyForm | Unanswered]]:
-    """Answers that fit the form they are asked for; each that does not is asked again.
+    """Valid replies in order. A request whose reply is invalid is sent again, as another sample.
 
-    The reason of what never fits is told at last.
+    If no sample of a request is valid, its result is the last reason.
     """
     found: dict[int, AnyForm | Unanswered] = {}
     left = list(range(len(requests)))
     for sample in range(TRIES):
         if not left:
             break
-        asked = [replace(requests[n], sample=requests[n].sample + sample) for n in left]
-        (outcomes,) = yield [RequestGroup(stage, asked)]
-        heard = dict(zip(left, outcomes, strict=True))
-        found |= {number: read_form(outcome, form) for number, outcome in heard.items()}
-        answered = [n for n in left if isinstance(heard[n], Answer)]
+        samples = [replace(requests[n], sample=requests[n].sample + sample) for n in left]
+        (outcomes,) = yield [RequestGroup(stage, samples)]
+        received = dict(zip(left, outcomes, strict=True))
+        found |= {number: read_form(outcome, form) for number, outcome in received.items()}
+        answered = [n for n in left if isinstance(received[n], Answer)]
         left = [n for n in answered if isinstance(found[n], Unanswered)]
     return [found[number] for number in range(len(requests))]
 
 
 def read_form(outcome: Outcome, form: type[AnyForm]) -> AnyForm | Unanswered:
-    """What an answer says, or why it does not fit."""
+    """The form in an answer, or why there is none."""
     if isinstance(outcome, Unanswered):
         return outcome
     if outcome.stop != "end":
