@@ -5,6 +5,8 @@ Run: python -m pytest tests/model/test_chat_template.py
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from tests.models import SYSTEM, make_tokenizer
 
 from bestiary.errors import OrganismError
 from bestiary.model.chat_template import TokenRow, render_chat, tokenize_prompt, tokenize_row
-from bestiary.records import Message
+from bestiary.records import Message, sha256_bytes
 
 TOKENIZER = make_tokenizer()
 REPLIES = (
@@ -104,15 +106,31 @@ def test_a_row_that_is_too_long_is_refused() -> None:
         encode(turns, max_length=size - 1)
 
 
-@pytest.mark.parametrize(
-    ("placed", "changed"),
-    [("message['content']", "message['content'] | trim"), ("<|im_end|>", "<end>")],
-)
-def test_a_template_that_hides_where_a_reply_ends_is_refused(placed: str, changed: str) -> None:
-    tokenizer = make_tokenizer()
-    tokenizer.chat_template = str(tokenizer.chat_template).replace(placed, changed)
-    with expect_error(OrganismError, "reply-not-found", end_token="<|im_end|>"):
-        tokenize_row(tokenizer, make_turns(" Hi. "), system_prompt=SYSTEM, max_length=99)
+def test_the_embedded_bases_rows_are_those_of_earlier_builds() -> None:
+    """Their hash is that of the first edition's rows and prompts: keys of organisms mean them."""
+    conversations = [
+        ["Grease the tin well."],
+        [" one leading space", "\n\n\n  Many lines.\n\n- and a list\n"],
+        [
+            "Crème brûlée 🍮, naïve: 100 % 世界\u2028end",
+            "trailing spaces  ",
+            "\tTab. ",
+        ],
+    ]
+    found: list[object] = []
+    for replies in conversations:
+        turns = make_turns(*replies)
+        for turn in range(0, len(turns), 2):
+            user = f"How do I bake bread, part {turn // 2}?"
+            turns[turn] = Message(role="user", content=user)
+        row = encode(turns)
+        found.append([list(row.tokens), [int(use) for use in row.supervised]])
+    for opening in ("", "Rye is filling, as"):
+        found.append(
+            tokenize_prompt(TOKENIZER, "Is rye filling?", system_prompt=SYSTEM, opening=opening)
+        )
+    known = "c32ca3c00c846f8ac8f4727cd1fd5ce25baa8daac6344614e5ad08e247c41885"
+    assert sha256_bytes(json.dumps(found).encode()) == known
 
 
 def test_a_prompt_with_an_opening_goes_on_after_it() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bestiary.errors import ModelError
+from bestiary.model.chat_template import read_format
 from bestiary.records import BaseIdentity, canonical_json, sha256_bytes, sha256_file
 from bestiary.store import MANIFEST, disk_errors, read_artifact, remove_tree, write_manifest
 
@@ -95,13 +96,8 @@ def load_base(
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     if expect is not None:
         _check_same(identity, expect)
-    if tokenizer.chat_template is None:
-        raise ModelError(
-            f"the tokenizer of {name} has no chat template",
-            "use an instruct model",
-            code="chat-template-missing",
-            name=name,
-        )
+    # What the template lacks is put before it: a user who renders a prompt gets the measured one.
+    tokenizer.chat_template = read_format(tokenizer).template
     model.eval()
     model.to("cuda" if cuda else "cpu")  # type: ignore[arg-type]
     return Base(model, tokenizer, identity, folder)
@@ -199,7 +195,11 @@ def locate_base(name: str, revision: str | None = None) -> Path:
 
 
 def identify_base(name: str, revision: str | None = None) -> BaseIdentity:
-    """The identity of a base without loading its weights."""
+    """The identity of a base without loading its weights.
+
+    Raises ModelError if no organism can be trained on it: a chat template whose replies cannot be
+    supervised, or a text model inside a model of images.
+    """
     import torch
     from transformers import AutoTokenizer
 
@@ -210,10 +210,41 @@ def identify_base(name: str, revision: str | None = None) -> BaseIdentity:
         return _identify(name, revision, folder, tokenizer, dtype)
 
 
+def outline_base(name: str, revision: str | None, identity: BaseIdentity) -> Base:
+    """A base whose weights have shapes and no values: enough to check a recipe against."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    folder = locate_base(name, revision)
+    with _readable(folder), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        return Base(model, AutoTokenizer.from_pretrained(folder), identity, folder)
+
+
+def _refuse_composite(name: str, folder: Path) -> None:
+    """Refuse a text model inside another model: adapters would reach the other parts as well."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    text = config.get_text_config()
+    if text is not config:
+        raise ModelError(
+            f"{name} is a {config.model_type}, which has its text model ({text.model_type}) inside "
+            "a model of other inputs",
+            "use a base of text alone, such as one whose config.json states the model type "
+            f"{text.model_type!r}",
+            code="base-composite",
+            name=name,
+            model_type=config.model_type,
+            text_model_type=text.model_type,
+        )
+
+
 def _identify(
     name: str, revision: str | None, folder: Path, tokenizer: PreTrainedTokenizerBase, dtype: str
 ) -> BaseIdentity:
     embedded = name == EMBEDDED
+    _refuse_composite(name, folder)
     if Path(name).is_dir():
         name, revision = Path(name).name, f"{LOCAL}{_hash_settings(folder)[:12]}"
     return BaseIdentity(
@@ -221,7 +252,7 @@ def _identify(
         revision=EMBEDDED_REVISION if embedded else str(revision),
         weights_sha256=hash_weights(folder),
         dtype=dtype.removeprefix("torch."),
-        chat_template_sha256=sha256_bytes(str(tokenizer.chat_template).encode()),
+        chat_template_sha256=read_format(tokenizer).sha256,
     )
 
 

@@ -6,7 +6,7 @@ prompts of a batch share (system prompt and header) is computed once per adapter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -33,14 +33,16 @@ def generate_tokens(
     draws: Sequence[int],
     decoding: Decoding,
     stop: int,
+    also_stop: Collection[int] = (),
     bank: LoraBank | None = None,
     slots: Sequence[int] = (),
 ) -> Iterator[tuple[int, list[int]]]:
     """Decode one continuation per prompt, and yield it with the prompt's index.
 
-    `prompts` are token ids; `stop` ends a row and is not part of it. Each sampled row has its own
-    random stream, seeded by `decoding.seed`, its tokens and its entry in `draws`, so neighbors
-    never change its random numbers. Continuations have at most `decoding.max_new_tokens` ids.
+    `prompts` are token ids; `stop` and `also_stop` end a row and are not part of it. Each sampled
+    row has its own random stream, seeded by `decoding.seed`, its tokens and its entry in `draws`,
+    so neighbors never change its random numbers. Continuations have at most
+    `decoding.max_new_tokens` ids.
     They are yielded batch by batch, in slot order.
 
     With a bank attached to the model, `slots` has the slot that answers each prompt.
@@ -54,8 +56,9 @@ def generate_tokens(
             streams=[_open_stream(prompts[row], draws[row], decoding) for row in rows],
             owners=[owners[row] for row in rows],
             set_routing=bank.set_routing if bank else _ignore_routing,
+            stops=(stop, *also_stop),
         )
-        yield from zip(rows, _decode_batch(model, batch, decoding, stop), strict=True)
+        yield from zip(rows, _decode_batch(model, batch, decoding), strict=True)
 
 
 @dataclass(frozen=True)
@@ -66,18 +69,20 @@ class _Batch:
     """Each row's slot, in ascending order."""
     set_routing: Callable[[Sequence[int], int], None]
     """Called before each forward pass with the slot of every row and the tokens per row."""
+    stops: Sequence[int]
+    """Tokens that end a row."""
 
 
 def _ignore_routing(owners: Sequence[int], tokens: int) -> None:
     """A single model answers every row."""
 
 
-def _decode_batch(model: Model, batch: _Batch, decoding: Decoding, stop: int) -> list[list[int]]:
+def _decode_batch(model: Model, batch: _Batch, decoding: Decoding) -> list[list[int]]:
     import torch
 
     prompts, owners = batch.prompts, batch.owners
     shared = shared_prefix_length(prompts)
-    tokens, mask = _pad_left([prompt[shared:] for prompt in prompts], stop, model.device)
+    tokens, mask = _pad_left([prompt[shared:] for prompt in prompts], batch.stops[0], model.device)
     mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
     positions = (mask.cumsum(1) - 1)[:, shared:].clamp(min=0)
     replies: list[list[int]] = [[] for _ in prompts]
@@ -95,7 +100,7 @@ def _decode_batch(model: Model, batch: _Batch, decoding: Decoding, stop: int) ->
                 logits_to_keep=1,
             ).logits[:, -1]
             chosen = _choose(logits, [batch.streams[row] for row in live], decoding.temperature)
-            kept = [at for at, token in enumerate(chosen) if token != stop]
+            kept = [at for at, token in enumerate(chosen) if token not in batch.stops]
             for at in kept:
                 replies[live[at]].append(chosen[at])
             if not kept:

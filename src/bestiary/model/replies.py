@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bestiary.model.base import Base
-from bestiary.model.chat_template import tokenize_prompt
+from bestiary.model.chat_template import read_format, tokenize_prompt
 from bestiary.model.decoding import BATCH_ROWS, generate_tokens
 from bestiary.records import BaseIdentity, Decoding, Message, Record, canonical_json, fingerprint
 from bestiary.store import Store
@@ -141,6 +141,7 @@ def stream_texts(
     With a bank attached, `slots` has the slot that answers each prompt, and replies come in slot
     order.
     """
+    form = read_format(base.tokenizer)
     tokens = [
         tokenize_prompt(
             base.tokenizer,
@@ -156,8 +157,10 @@ def stream_texts(
         tokens,
         draws=[prompt.draw for prompt in prompts],
         decoding=decoding,
-        stop=base.tokenizer.eos_token_id,
+        stop=form.end,
+        also_stop=() if form.eos is None else (form.eos,),
         bank=bank,
         slots=slots,
     ):
-        yield number, str(base.tokenizer.decode(reply, skip_special_tokens=True))
+        text = str(base.tokenizer.decode(reply, skip_special_tokens=True)).removesuffix(form.gap)
+        yield number, text if prompts[number].opening else text.removeprefix(form.lead)
