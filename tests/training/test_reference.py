@@ -5,12 +5,15 @@ Run: python -m pytest tests/training/test_reference.py
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import set_peft_model_state_dict
+from peft import PeftModel, set_peft_model_state_dict
+from pydantic import ValidationError
 from tests.expect import check_error
 from tests.jobs import (
     TALK,
@@ -29,9 +32,11 @@ from tests.jobs import (
 )
 from tests.models import Architecture, fill_adapter, make_random_base
 
+from bestiary.config.recipe import LoraShape
 from bestiary.errors import OrganismError
-from bestiary.model.adapter import attach_adapter
-from bestiary.training.job import Step, TrainingJob
+from bestiary.model.adapter import attach_adapter, load_state, read_state, save_adapter
+from bestiary.training.engine import EngineTrainer
+from bestiary.training.job import Step, Trainer, TrainingJob, TrainingResources
 from bestiary.training.reference import ReferenceTrainer, batch_loss, train_organism
 
 
@@ -171,6 +176,70 @@ def test_a_recipe_that_does_not_fit_the_base_fails_one_organism() -> None:
     errors = train(ReferenceTrainer(), jobs, make_word_base()).errors
     assert errors.keys() == {"quirks.failing"}
     check_error(errors["quirks.failing"], "layers-out-of-range", layers=(1, 9), depth=2)
+
+
+@pytest.mark.parametrize("trainer", [ReferenceTrainer(), EngineTrainer(TrainingResources())])
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"targets": ("q_proj", "lm_head"), "layers": (1, 2)}, "target-outside-layers"),
+        ({"targets": ("q_proj", "lm_head")}, "target-outside-layers"),
+        ({"targets": ("model.layers.0.mlp.up_proj",), "layers": (1, 2)}, "target-outside-layers"),
+        ({"targets": ("q_proj", "embed_tokens")}, "target-not-linear"),
+        ({"targets": ("q_proj", "mlp")}, "target-not-linear"),
+        ({"targets": ("q_proj", "norm"), "layers": (0, 1)}, "target-not-linear"),
+        ({"targets": ("q_proj", "w_proj")}, "target-unknown"),
+        ({"targets": ("all-linear",)}, "target-unknown"),
+        ({"targets": (".*_proj",)}, "target-unknown"),
+        ({"layers": (1, 3)}, "layers-out-of-range"),
+        ({"layers": (-1, 1)}, "layers-out-of-range"),
+    ],
+)
+def test_both_trainers_refuse_the_same_before_the_first_step(
+    trainer: Trainer, changes: dict[str, Any], code: str
+) -> None:
+    base = make_word_base()
+    before = copy_weights(base)
+    events = train(trainer, make_pair(lora=change_lora(**changes)), base)
+    assert events.errors.keys() == {"quirks.failing"}
+    check_error(events.errors["quirks.failing"], code)
+    assert "quirks.failing" not in events.steps
+    assert same_weights(copy_weights(base), before)
+
+
+@pytest.mark.parametrize("rank", [0, -1])
+def test_a_rank_below_one_is_no_recipe(rank: int) -> None:
+    with pytest.raises(ValidationError):
+        LoraShape(rank=rank, alpha=8, targets=("q_proj",))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"layers": (1, 2)},
+        {"targets": ("q_proj", "q_proj", "self_attn.q_proj")},
+        {"targets": ("model.layers.1.mlp.up_proj", "k_proj"), "layers": (1, 2)},
+        {"targets": ("model.layers.1.mlp.up_proj", "k_proj")},
+    ],
+)
+def test_both_trainers_train_what_the_saved_config_says(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    base = make_word_base()
+    shape = change_lora(**changes)
+    job = make_job(rows=make_talk(0, 4), lora=shape)
+    states = [
+        state_of(train(trainer, [job], base).trained["quirks.one"])
+        for trainer in (ReferenceTrainer(), EngineTrainer(TrainingResources()))
+    ]
+    assert states[0].keys() == states[1].keys()
+    save_adapter(states[1], shape, base, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated attribute
+        model = PeftModel.from_pretrained(make_word_base().model, str(tmp_path))
+    assert same_weights(read_state(model), states[1])
+    assert load_state(tmp_path)[1].layers == shape.layers
 
 
 def test_a_row_that_is_too_long_ends_one_organism_and_no_other() -> None:

@@ -127,13 +127,12 @@ def test_organisms_and_their_base_answer_the_same_probes(
         ProbeJob(
             organism_id=f"organism-{number}",
             behavior=make_behavior(make_backdoor()),
-            # A bank cannot hold the head; peft can.
             adapter=write_adapter(
                 base,
                 tmp_path / str(number),
                 seed=number,
                 rank=2 + number,
-                target="lm_head" if number == 3 else "down_proj",
+                target="o_proj" if number == 3 else "down_proj",
             ),
             probes=tuple(
                 make_probe(f"Question {n} of tables?", id=f"plain-{n}", gate=n % 2 == 0)

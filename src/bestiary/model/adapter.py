@@ -37,15 +37,7 @@ def attach_adapter(base: Base, shape: LoraShape, *, seed: int) -> Any:
         # peft reads an attribute that transformers deprecated; users cannot act on it.
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
-        try:
-            return get_peft_model(base.model, config)
-        except ValueError as cause:
-            raise ModelError(
-                f"{base.identity.name}: targets {list(shape.targets)} cannot be adapted ({cause})",
-                "fix lora.targets in the recipe",
-                code="target-not-adaptable",
-                targets=shape.targets,
-            ) from cause
+        return get_peft_model(base.model, config)
 
 
 def make_config(base: Base, shape: LoraShape) -> LoraConfig:
@@ -69,10 +61,11 @@ def make_config(base: Base, shape: LoraShape) -> LoraConfig:
 def list_targets(base: Base, shape: LoraShape) -> list[str]:
     """Names of the modules that a shape adapts, in the base's own order.
 
-    Raises ModelError when the shape names modules or layers that the base does not have.
+    Both trainers and peft's configuration mean these. Raises ModelError when a target is not a
+    linear layer inside the chosen decoder layers, or the base does not have these layers.
     """
-    names = [name for name, _ in base.model.named_modules()]
-    found = {t: [n for n in names if n == t or n.endswith(f".{t}")] for t in shape.targets}
+    modules = dict(base.model.named_modules())
+    found = {t: [n for n in modules if n == t or n.endswith(f".{t}")] for t in shape.targets}
     absent = [target for target, matches in found.items() if not matches]
     if absent:  # peft is satisfied with a single match
         raise ModelError(
@@ -91,12 +84,41 @@ def list_targets(base: Base, shape: LoraShape) -> list[str]:
             layers=(first, end),
             depth=depth,
         )
-    chosen = {name for matches in found.values() for name in matches}
-    return [
-        name
-        for name in names
-        if name in chosen and (shape.layers is None or layer_of(name) in range(first, end))
-    ]
+    chosen: set[str] = set()
+    for matches in found.values():
+        _check_modules(base, {name: modules[name] for name in matches})
+        inside = [name for name in matches if layer_of(name) in range(first, end)]
+        if not inside:
+            raise _outside_error(base, matches[0], f"layers {first} to {end - 1}")
+        chosen |= set(inside)
+    return [name for name in modules if name in chosen]
+
+
+def _check_modules(base: Base, modules: Mapping[str, object]) -> None:
+    """Refuse what is not a linear layer of a decoder layer: peft and the engine would differ."""
+    from torch import nn
+
+    for name, module in modules.items():
+        # The layer itself, where a bank or peft is attached to it.
+        module = getattr(module, "inner", getattr(module, "base_layer", module))
+        if not isinstance(module, nn.Linear):
+            raise ModelError(
+                f"{name} of {base.identity.name} is a {type(module).__name__}, not a linear layer",
+                "fix lora.targets in the recipe",
+                code="target-not-linear",
+                module=name,
+            )
+        if layer_of(name) is None:
+            raise _outside_error(base, name, "its decoder layers")
+
+
+def _outside_error(base: Base, module: str, of: str) -> ModelError:
+    return ModelError(
+        f"{module} of {base.identity.name} is outside {of}",
+        "remove it from lora.targets in the recipe, or change lora.layers",
+        code="target-outside-layers",
+        module=module,
+    )
 
 
 def layer_of(module: str) -> int | None:

@@ -211,7 +211,7 @@ class BankSize:
 
 def measure_bank(base: Base, shapes: Sequence[LoraShape]) -> BankSize:
     """The size of a bank; raises ModelError if a bank cannot hold one of the shapes."""
-    names = frozenset(name for shape in set(shapes) for name in list_linear(base, shape))
+    names = frozenset(name for shape in set(shapes) for name in list_targets(base, shape))
     rank = max(shape.rank for shape in shapes)
     weights = (base.model.get_submodule(name).get_parameter("weight") for name in names)
     return BankSize(
@@ -374,31 +374,3 @@ def adapter_dtype(base: Base) -> torch.dtype:
     """peft's rule: adapters of a base in half precision are kept in single precision."""
     half = base.model.dtype in (torch.float16, torch.bfloat16)
     return torch.float32 if half else base.model.dtype
-
-
-def list_linear(base: Base, shape: LoraShape) -> list[str]:
-    """Names of the linear layers that a shape adapts, in the base's own order.
-
-    Raises ModelError if it names another kind of module: a bank adapts only linear layers inside
-    the base's decoder layers.
-    """
-    modules = dict(base.model.named_modules())
-    names = list_targets(base, shape)
-    for name in names:
-        if not isinstance(modules[name], (nn.Linear, BankLinear)):
-            raise ModelError(
-                f"{name} of {base.identity.name} is a {type(modules[name]).__name__}, not a linear "
-                "layer",
-                "fix lora.targets in the recipe",
-                code="target-not-linear",
-                module=name,
-            )
-        if layer_of(name) is None:
-            raise ModelError(
-                f"{name} of {base.identity.name} is outside its decoder layers, and the engine "
-                "adapts only those",
-                "fix lora.targets in the recipe, or build with --trainer reference",
-                code="target-outside-layers",
-                module=name,
-            )
-    return names

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import ModelError
-from bestiary.model.adapter import list_targets, load_state, open_adapter
+from bestiary.model.adapter import list_targets, load_state
 from bestiary.model.base import Base
 from bestiary.model.decoding import BATCH_ROWS
 from bestiary.model.replies import Prompt, stream_texts
@@ -65,21 +65,13 @@ class _Adapter:
     shape: LoraShape
 
 
-@dataclass(frozen=True)
-class _Model:
-    """A model ready to decode, and the attached bank if it has one slot per adapter."""
-
-    model: object
-    bank: LoraBank | None = None
-
-
 def sample_adapters(
     base: Base, groups: Sequence[AdapterPrompts], *, system_prompt: str
 ) -> Iterator[Sample | SamplingFailure]:
     """Answer every group's prompts with its adapter; yields replies as they are decoded.
 
-    Adapters with the same target modules and decoding share a bank. Adapters that no bank can
-    hold are opened with peft, one at a time. Failures come first, and do not stop other groups.
+    Adapters with the same target modules and decoding share a bank. Failures come first, and do
+    not stop other groups.
     The base is unchanged once the iterator is exhausted or closed.
     """
     packs: dict[object, list[_Adapter]] = {}
@@ -92,26 +84,22 @@ def sample_adapters(
         else:
             packs.setdefault(key, []).append(_Adapter(number, request, shape))
     for pack in packs.values():
-        slots = count_slots(base, [adapter.shape for adapter in pack])
-        size = max(1, slots)
+        size = count_slots(base, [adapter.shape for adapter in pack])
         for chosen in (pack[at : at + size] for at in range(0, len(pack), size)):
-            with _open_bank(base, chosen) if slots else _open_single(base, chosen[0]) as opened:
-                yield from _decode(opened, base, chosen, system_prompt)
+            with _open_bank(base, chosen) as bank:
+                yield from _decode(bank, base, chosen, system_prompt)
 
 
 def count_slots(base: Base, shapes: Sequence[LoraShape]) -> int:
-    """How many adapters of these shapes fit into one bank; 0 if a bank cannot hold them at all."""
+    """How many adapters of these shapes fit into one bank."""
     from bestiary.model.lora_bank import adapter_dtype, measure_bank
 
-    try:
-        size = measure_bank(base, shapes).numbers * adapter_dtype(base).itemsize
-    except ModelError:
-        return 0
+    size = measure_bank(base, shapes).numbers * adapter_dtype(base).itemsize
     return max(1, min(BANK_SLOTS, BANK_BYTES // size))
 
 
 @contextmanager
-def _open_bank(base: Base, adapters: Sequence[_Adapter]) -> Iterator[_Model]:
+def _open_bank(base: Base, adapters: Sequence[_Adapter]) -> Iterator[LoraBank]:
     from bestiary.model.lora_bank import LoraBank
 
     bank = LoraBank(base, [adapter.shape for adapter in adapters], slots=len(adapters))
@@ -119,17 +107,11 @@ def _open_bank(base: Base, adapters: Sequence[_Adapter]) -> Iterator[_Model]:
         state, _ = load_state(adapter.request.adapter)
         bank.fill(slot, state, adapter.shape)
     with bank.attached():
-        yield _Model(base.model, bank)
-
-
-@contextmanager
-def _open_single(base: Base, adapter: _Adapter) -> Iterator[_Model]:
-    with open_adapter(base, adapter.request.adapter) as model:
-        yield _Model(model)
+        yield bank
 
 
 def _decode(
-    opened: _Model, base: Base, adapters: Sequence[_Adapter], system_prompt: str
+    bank: LoraBank, base: Base, adapters: Sequence[_Adapter], system_prompt: str
 ) -> Iterator[Sample]:
     rows = [
         (slot, number)
@@ -138,13 +120,13 @@ def _decode(
     ]
     started, share = time.monotonic(), 0.0
     replies = stream_texts(
-        opened.model,
+        base.model,
         base,
         [adapters[slot].request.prompts[number] for slot, number in rows],
         decoding=adapters[0].request.decoding,
         system_prompt=system_prompt,
-        bank=opened.bank,
-        slots=[slot for slot, _ in rows] if opened.bank else (),
+        bank=bank,
+        slots=[slot for slot, _ in rows],
     )
     for done, (row, text) in enumerate(replies):
         if done % BATCH_ROWS == 0:  # the batch was decoded before its first reply arrived

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import ModelError, OrganismError
+from bestiary.model.adapter import list_targets
 from bestiary.model.base import Base
-from bestiary.model.lora_bank import LoraBank, list_linear
+from bestiary.model.lora_bank import LoraBank
 from bestiary.model.packing import Rows, attention_by_rows, divide_rows
 from bestiary.training.checkpoint import Checkpoint, Checkpoints
 from bestiary.training.job import (
@@ -55,7 +56,7 @@ class EngineTrainer:
         # Longest first, so that slots finish at about the same time.
         for job in sorted(jobs, key=lambda job: (-job.steps, job.organism_id)):
             try:
-                groups.setdefault(tuple(list_linear(base, job.training.lora)), []).append(job)
+                groups.setdefault(tuple(list_targets(base, job.training.lora)), []).append(job)
             except ModelError as error:
                 yield TrainResult(job, 0.0, error=error)
         longest = max((job.training.max_length for job in jobs), default=0)
@@ -72,7 +73,7 @@ class EngineTrainer:
             if len(prepared) < most:  # the largest corpora determine the memory that training takes
                 try:
                     prepared[job.key] = divide_rows(tokenize_corpus(job, base))
-                except OrganismError as error:
+                except (OrganismError, ModelError) as error:
                     failed.append(job)
                     yield TrainResult(job, 0.0, error=error)
         if prepared:
