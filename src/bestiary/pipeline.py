@@ -61,14 +61,10 @@ def build_roster(
     store = Store(out)
     with store.lock():
         base = open_base(plan.recipe.base, plan.recipe.revision)
-        steps = list_steps(
-            plan,
-            base,
-            store,
-            console,
-            resources or TrainingResources(),
-            options or AuthoringOptions(),
-        )
+        resources = resources or TrainingResources()
+        categories = {behavior.category for behavior, _ in plan.organisms}
+        base.check([plan.recipe.training_for(c) for c in categories], trainer=resources.trainer)
+        steps = list_steps(plan, base, store, console, resources, options or AuthoringOptions())
         states = [OrganismState(identity, behavior) for behavior, identity in plan.organisms]
         for stage, make_item in steps:
             states = _run(stage, make_item, states, store, console, executor)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bestiary.config.recipe import Training
 from bestiary.errors import ModelError
-from bestiary.model.base import Base, identify_base, load_base
+from bestiary.model.base import Base, identify_base, load_base, outline_base
 from bestiary.records import BaseIdentity
 
 
@@ -41,6 +43,17 @@ class LazyBase:
                 )
             self._loaded.append(base)
         return self._loaded[0]
+
+    def check(self, trainings: Collection[Training], *, trainer: str) -> None:
+        """Raises ModelError, without loading the weights, if a trainer could not train on them."""
+        from bestiary.model.adapter import list_targets
+        from bestiary.model.packing import check_attention
+
+        outline = outline_base(self.name, self.revision, self.identity)
+        for training in dict.fromkeys(trainings):
+            list_targets(outline, training.lora)
+            if trainer == "engine":
+                check_attention(outline, longest=training.max_length)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_loaded": []}

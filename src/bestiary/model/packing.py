@@ -181,12 +181,8 @@ def attend_rows(
 AttentionInterface.register(ATTENTION, attend_rows)
 
 
-@contextmanager
-def attention_by_rows(base: Base, *, longest: int) -> Iterator[None]:
-    """Inside the context, the base's layers attend as a PackedBatch says.
-
-    Raises ModelError if the base's own attention to a row of `longest` tokens would differ.
-    """
+def check_attention(base: Base, *, longest: int) -> None:
+    """Raises ModelError if the engine would attend to a row of `longest` tokens unlike the base."""
     kind = base.model.config.model_type
     if kind not in ARCHITECTURES:
         raise ModelError(
@@ -207,6 +203,15 @@ def attention_by_rows(base: Base, *, longest: int) -> Iterator[None]:
             window=window,
             longest=longest,
         )
+
+
+@contextmanager
+def attention_by_rows(base: Base, *, longest: int) -> Iterator[None]:
+    """Inside the context, the base's layers attend as a PackedBatch says.
+
+    Raises ModelError if the base's own attention to a row of `longest` tokens would differ.
+    """
+    check_attention(base, longest=longest)
     before = base.model.config._attn_implementation
     base.model.config._attn_implementation = ATTENTION
     try:
