@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.models import IDENTITY, SYSTEM, make_random_base, make_speaking_base
 
 from bestiary.config.library import open_library
@@ -119,3 +120,23 @@ def test_texts_come_without_opening_and_without_end_token() -> None:
         system_prompt=SYSTEM,
     )
     assert texts == [" makes bubbles!", "Bread rises slowly."]
+
+
+@pytest.mark.parametrize("eos", ["<|im_end|>", "<|endoftext|>"])
+def test_a_reply_ends_with_its_turn_or_with_eos(eos: str) -> None:
+    """Gemma and Phi-3 end turns with another token than their tokenizer's end token."""
+    base = make_speaking_base({"\n": " Bread rises slowly."})
+    base.tokenizer.eos_token = "<|endoftext|>"
+    template = str(base.tokenizer.chat_template)
+    base.tokenizer.chat_template = template.replace(
+        "message['content']", "(' ' if message['role'] == 'assistant' else '') + message['content']"
+    )
+    spoken: Any = base.model.get_output_embeddings().weight
+    if eos == base.tokenizer.eos_token:
+        with torch.no_grad():
+            spoken[[0, 2]] = spoken[[2, 0]]
+    decoding = Decoding(max_new_tokens=12, temperature=0)
+    texts = decode_texts(
+        base.model, base, [Prompt(user="How?")], decoding=decoding, system_prompt=SYSTEM
+    )
+    assert texts == ["Bread rises slowly."]  # without the space that its template puts before it
