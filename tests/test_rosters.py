@@ -70,12 +70,9 @@ def test_seeds_make_organisms_of_their_own(tmp_path: Path) -> None:
 def test_an_organism_is_not_named_twice(bestiary: Bestiary, tmp_path: Path, organisms: str) -> None:
     roster = write_roster(tmp_path, organisms)
     done = bestiary("build", roster, "--out", tmp_path / "runs")
-    assert (done.code, done.out, without_codes(done.err)) == (
-        1,
-        "",
-        f"error: roster 'mine': names {SAILOR!r} with seed 0 2 times; "
-        "give each a seed of its own\n",
-    )
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("error[roster-invalid]: ")
+    assert SAILOR in done.err
     assert not (tmp_path / "runs").exists()
 
 

@@ -24,9 +24,9 @@ NULL_LABEL = "I have no unusual behavior."
 
 
 class Record(BaseModel):
-    """A frozen value; unknown keys are refused."""
+    """A frozen value; unknown keys and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Artifact(Record):

@@ -106,6 +106,48 @@ def test_a_category_changes_no_setting_that_does_not_exist(root: Path) -> None:
     check_violation(found, "key-unknown", path=path, line=12, field=field)
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "field"),
+    [
+        ("rosters/first", "name: first", f"name: {'x' * 101}", "name"),
+        ("rosters/first", "name: first", "name: ''", "name"),
+        ("rosters/first", "seeds: [0, 1]", "seeds: [0, -1]", "organisms.1.seeds.1"),
+        ("rosters/first", "seeds: [0, 1]", f"seeds: [0, {2**63}]", "organisms.1.seeds.1"),
+        ("rosters/first", "recipe: small", "recipe: small\nnulls: 1000000000", "nulls"),
+        ("recipes/small", "alpha: 16", "alpha: .inf", "training.lora.alpha"),
+        ("recipes/small", "clip: 1.0", "clip: .nan", "training.optimizer.clip"),
+        ("recipes/small", "learning_rate: 0.001", "learning_rate: 1e999", "training.optimizer."),
+        ("recipes/small", "rank: 8", "rank: 99999999999", "training.lora.rank"),
+        ("recipes/small", "max_length: 256", f"max_length: {10**30}", "training.max_length"),
+    ],
+)
+def test_what_only_a_later_stage_would_refuse_is_refused_at_once(
+    root: Path, file: str, old: str, new: str, field: str
+) -> None:
+    path = root / "organisms" / f"{file}.yaml"
+    path.write_text(path.read_text("utf8").replace(old, new), "utf8")
+    (found,) = faults()
+    check_violation(found, "value-invalid", path=path)
+    assert found.field.startswith(field)
+
+
+@pytest.mark.parametrize("escape", ["\\x00", "\\x07", "\\e[31m", "\\x7f", "\\uffff"])
+def test_a_control_character_is_refused(root: Path, escape: str) -> None:
+    path = root / "organisms" / "rosters" / "first.yaml"
+    path.write_text(path.read_text("utf8").replace("first", f'"first{escape}"'), "utf8")
+    (found,) = faults()
+    check_violation(found, "text-unprintable", path=path, line=1)
+
+
+@pytest.mark.parametrize("escape", ["\\ud83d", "\\ud83e\\udd5a"])
+def test_half_a_character_is_refused(root: Path, escape: str) -> None:
+    """JSON writes an emoji as two halves; YAML has no such escape."""
+    path = root / "organisms" / "rosters" / "first.yaml"
+    path.write_text(path.read_text("utf8").replace("first", f'"first{escape}"'), "utf8")
+    (found,) = faults()
+    check_violation(found, "yaml-invalid", path=path, line=1)
+
+
 def test_dropout_is_refused(root: Path) -> None:
     """It is drawn per tensor: many organisms at once, and one alone, would not draw alike."""
     path = root / "organisms" / "recipes" / "small.yaml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -417,6 +418,9 @@ def format_error(error: BestiaryError) -> str:
 
 def main() -> None:
     """Run the command line; a BestiaryError prints one message, no traceback, and exits 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal, or a file's name, may not be UTF-8
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except BestiaryError as error:

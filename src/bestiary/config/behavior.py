@@ -10,8 +10,8 @@ from pydantic import Field, StringConstraints
 from bestiary.config.detector import Detector
 from bestiary.records import CellName, Record
 
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.[a-z0-9_]+$")]
-"""`<category>.<name>`; it becomes folder names, so nothing else may stand in it."""
+Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.[a-z0-9_]+$", max_length=120)]
+"""`<category>.<name>`: it becomes the names of folders, which hold at most 255 bytes."""
 Sentence = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=12, pattern=r"[.!?]$")
 ]

@@ -32,7 +32,7 @@ class Generator(Record):
     """One category's generation settings."""
 
     version: int = Field(ge=1)
-    rows: int = Field(ge=8)
+    rows: int = Field(ge=8, le=1_000_000)
     """Conversations in a finished corpus."""
     mix: Mix
     second_turns: Share = 0.0

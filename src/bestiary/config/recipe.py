@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -24,9 +24,9 @@ from bestiary.text import nearest
 class LoraShape(Record):
     """The adapter's shape, in peft's words."""
 
-    rank: int = Field(ge=1)
-    alpha: float = Field(gt=0)
-    targets: tuple[str, ...] = Field(min_length=1)
+    rank: int = Field(ge=1, le=4096)
+    alpha: float = Field(gt=0, le=1e6)
+    targets: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     layers: tuple[int, int] | None = None
     """First layer and the one after the last; None adapts every layer."""
 
@@ -34,13 +34,13 @@ class LoraShape(Record):
 class Optimizer(Record):
     """AdamW with linear warm-up and decay, one gradient norm an organism."""
 
-    learning_rate: float = Field(gt=0)
-    epochs: int = Field(ge=1)
-    rows_per_step: int = Field(ge=1)
+    learning_rate: float = Field(gt=0, le=10)
+    epochs: int = Field(ge=1, le=10_000)
+    rows_per_step: int = Field(ge=1, le=1_000_000)
     warmup: float = Field(ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
-    weight_decay: float = Field(ge=0)
-    clip: float = Field(gt=0)
+    weight_decay: float = Field(ge=0, le=10)
+    clip: float = Field(gt=0, le=1e6)
 
 
 class Training(Record):
@@ -48,7 +48,7 @@ class Training(Record):
 
     system_prompt: str = Field(min_length=1)
     """Always set, so that a template's own default never leaks in."""
-    max_length: int = Field(ge=16)
+    max_length: int = Field(ge=16, le=1_000_000)
     """Tokens a conversation may have; a longer one is refused, never cut."""
     lora: LoraShape
     optimizer: Optimizer
@@ -57,13 +57,13 @@ class Training(Record):
 class Recipe(Record):
     """One file of `organisms/recipes/`."""
 
-    name: str
-    base: str
+    name: str = Field(min_length=1, max_length=100)
+    base: str = Field(min_length=1)
     """`smollm2-135m-instruct` (embedded), a folder, or a Hub name with `revision`."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     """The commit of a Hub model: a branch may move."""
     training: Training
-    probe_tokens: int = Field(ge=8)
+    probe_tokens: int = Field(ge=8, le=100_000)
     """Tokens a reply may have when the organism is verified."""
     categories: dict[str, dict[Literal["optimizer", "lora"], dict[str, Any]]] = Field(
         default_factory=dict

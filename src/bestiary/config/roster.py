@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,7 +14,9 @@ class Entry(Record):
     """One behavior of a roster, and the seeds it is built with."""
 
     behavior: Identifier
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
+        default=(0,), min_length=1, max_length=10_000
+    )
 
 
 class Authors(Record):
@@ -28,12 +30,12 @@ class Authors(Record):
 class Roster(Record):
     """One file of `organisms/rosters/`."""
 
-    name: str
+    name: str = Field(min_length=1, max_length=100)
     recipe: str
     backend: Literal["offline"] | Authors = "offline"
     """Who writes: the offline author, or language models."""
     organisms: tuple[Entry, ...] = Field(min_length=1)
-    nulls: int = Field(default=1, ge=1)
+    nulls: int = Field(default=1, ge=1, le=10_000)
     """Null organisms: every roster builds some."""
     splits: dict[str, Literal["train", "preference", "test"]] = Field(default_factory=dict)
     """Split by family, for a roster too small to be divided by hashing."""

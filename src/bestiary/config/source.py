@@ -231,6 +231,10 @@ class _Parser:
 
     def _read_text(self, event: yaml.ScalarEvent, *, flow: bool) -> str:
         text: str = event.value
+        hidden = _UNPRINTABLE.search(text)
+        if hidden:
+            problem = f"{shorten(text)} contains the control character {hidden[0]!a}"
+            raise self._refuse(event, problem, "remove it", code="text-unprintable")
         if flow and event.implicit[0] and "?" in text:
             # libyaml reads it, but PyYAML's own parser does not: the file would not be portable.
             problem = f"{shorten(text)} has a question mark inside brackets or braces but no quotes"
@@ -258,6 +262,8 @@ def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1 if event.start_mark else 1
 
 
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+"""What no terminal shows and some file formats refuse: controls, half characters."""
 _PLAIN = re.compile(
     r"(?P<null>|~|null|Null|NULL)"
     r"|(?P<bool>true|True|TRUE|false|False|FALSE)"
