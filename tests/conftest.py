@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pytest
-from tests.nursery import COMMAND, environment
+from tests.forkserver import COMMAND, environment
 
 if TYPE_CHECKING:
     from tests.fakes.hub import Hub

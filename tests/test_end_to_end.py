@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.conftest import Finished, Site, run_command
-from tests.nursery import environment
+from tests.forkserver import environment
 from tests.tiny import hash_tree
 
 import bestiary

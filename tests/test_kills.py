@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
-from tests.nursery import Death, Nursery
+from tests.forkserver import ForkServer, KillPoint
 from tests.tiny import ALONE, QUIRK, hash_tree, make_tiny_data, shorten_bank, tiny_roster
 
 STAGES = ("probes", "corpus", "leaks", "organism", "transcript", "verdict", "release")
@@ -31,7 +31,7 @@ HIT = 0.75
 class Line:
     """A tiny line from roster to release: warm processes, and what an unbroken build gives."""
 
-    nurseries: SimpleQueue[Nursery]
+    servers: SimpleQueue[ForkServer]
     roster: Path
     work: Path
     whole: dict[str, str]
@@ -50,24 +50,24 @@ def line(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[
     data = make_tiny_data(work / "data")
     shorten_bank(data, train=64, probe=128)
     roster = tiny_roster(work / "roster", tiny_base, [QUIRK])
-    with Nursery(data=data) as first, Nursery(data=data) as second:
-        nurseries: SimpleQueue[Nursery] = SimpleQueue()
-        for nursery in (first, second):
-            nurseries.put(nursery)
+    with ForkServer(data=data) as first, ForkServer(data=data) as second:
+        servers: SimpleQueue[ForkServer] = SimpleQueue()
+        for server in (first, second):
+            servers.put(server)
         renames: dict[str, int] = {}
         before = None
         for stage in STAGES:
             out = work / f"until-{stage}"
             if before is not None:
                 shutil.copytree(before, out)
-            born = first.run("build", roster, *ALONE, "--out", out, "--until", stage)
-            assert born.code == 0, born.err
-            renames[stage], before = born.renames, out
-        born = second.run("build", roster, *ALONE, "--out", work / "whole")
-        assert born.code == 0, born.err
+            done = first.run("build", roster, *ALONE, "--out", out, "--until", stage)
+            assert done.code == 0, done.err
+            renames[stage], before = done.renames, out
+        done = second.run("build", roster, *ALONE, "--out", work / "whole")
+        assert done.code == 0, done.err
         whole = hash_tree(work / "whole")
         assert whole == hash_tree(work / "until-release")
-        yield Line(nurseries, roster, work, whole, born.seconds, renames)
+        yield Line(servers, roster, work, whole, done.seconds, renames)
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,17 @@ class Outcome:
     faults: list[str]
 
 
-def kill_and_rerun(line: Line, name: str, death: Death, *, start: Path | None) -> Outcome:
+def kill_and_rerun(line: Line, name: str, kill: KillPoint, *, start: Path | None) -> Outcome:
     """Kill a build, run it again, and say what then differs from an unbroken one."""
     out = line.work / name
     if start is not None:
         shutil.copytree(start, out)
-    nursery = line.nurseries.get()
+    server = line.servers.get()
     try:
-        killed = nursery.run("build", line.roster, *ALONE, "--out", out, death=death)
-        again = nursery.run("build", line.roster, *ALONE, "--out", out)
+        killed = server.run("build", line.roster, *ALONE, "--out", out, kill=kill)
+        again = server.run("build", line.roster, *ALONE, "--out", out)
     finally:
-        line.nurseries.put(nursery)
+        line.servers.put(server)
     faults = []
     if killed.code not in (-signal.SIGKILL, 0):
         faults.append(f"{name}: ended with {killed.code} instead of being killed: {killed.err}")
@@ -104,30 +104,30 @@ def kill_and_rerun(line: Line, name: str, death: Death, *, start: Path | None) -
     return Outcome(killed.code == -signal.SIGKILL, faults)
 
 
-def check_deaths(line: Line, deaths: Sequence[tuple[str, Death, Path | None]]) -> list[str]:
-    """Kill and rerun a build for each of these deaths; returns the names of those that it died."""
+def check_kills(line: Line, kills: Sequence[tuple[str, KillPoint, Path | None]]) -> list[str]:
+    """Kill and rerun a build for each of these kills; returns the names of those that it died."""
     with ThreadPoolExecutor(WORKERS) as pool:
         runs = [
-            pool.submit(kill_and_rerun, line, name, death, start=start)
-            for name, death, start in deaths
+            pool.submit(kill_and_rerun, line, name, kill, start=start)
+            for name, kill, start in kills
         ]
         outcomes = [run.result() for run in runs]
     assert [fault for outcome in outcomes for fault in outcome.faults] == []
-    return [name for (name, _, _), outcome in zip(deaths, outcomes, strict=True) if outcome.died]
+    return [name for (name, _, _), outcome in zip(kills, outcomes, strict=True) if outcome.died]
 
 
-def random_deaths(line: Line, count: int, *, seed: int) -> list[tuple[str, Death, Path | None]]:
+def random_kills(line: Line, count: int, *, seed: int) -> list[tuple[str, KillPoint, Path | None]]:
     """Instants of an unbroken build, one in each of `count` equal parts of its `KILLED` share."""
     draw = random.Random(seed)
     shares = [KILLED * (part + draw.random()) / count for part in range(count)]
     return [
-        (f"at-{share:.3f}-of-a-build", Death(seconds=share * line.seconds), None)
+        (f"at-{share:.3f}-of-a-build", KillPoint(seconds=share * line.seconds), None)
         for share in shares
     ]
 
 
 def test_killed_at_random_instants(line: Line) -> None:
-    assert len(check_deaths(line, random_deaths(line, 20, seed=1))) >= HIT * 20
+    assert len(check_kills(line, random_kills(line, 20, seed=1))) >= HIT * 20
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -137,14 +137,14 @@ def test_killed_before_and_after_every_rename(line: Line, stage: str) -> None:
     count = line.renames[stage]
     # An artifact takes two renames, its manifest's and its own; the release one besides.
     assert count >= 3
-    deaths = [
-        (f"{side}-rename-{number}-of-{stage}", Death(rename=number, side=side), start)
+    kills = [
+        (f"{side}-rename-{number}-of-{stage}", KillPoint(rename=number, side=side), start)
         for number in range(1, count + 1)
         for side in ("before", "after")
     ]
-    assert check_deaths(line, deaths) == [name for name, _, _ in deaths]
+    assert check_kills(line, kills) == [name for name, _, _ in kills]
 
 
 @pytest.mark.soak
 def test_killed_at_a_hundred_random_instants(line: Line) -> None:
-    assert len(check_deaths(line, random_deaths(line, 100, seed=2))) >= HIT * 100
+    assert len(check_kills(line, random_kills(line, 100, seed=2))) >= HIT * 100

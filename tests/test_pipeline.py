@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import Bestiary, Site
 from tests.expect import without_codes
 from tests.fakes.loopback import open_loopback
-from tests.nursery import COMMAND, environment
+from tests.forkserver import COMMAND, environment
 from tests.tiny import ALONE, BACKDOOR, DISTRACTOR, QUIRK, change_file, hash_tree, tiny_roster
 
 from bestiary import progress

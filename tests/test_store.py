@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from tests.expect import expect_error
-from tests.nursery import COMMAND, Nursery, environment
+from tests.forkserver import COMMAND, ForkServer, environment
 from tests.tiny import QUIRK, hash_tree, make_tiny_data, tiny_roster
 
 from bestiary.errors import StoreError
@@ -235,9 +235,9 @@ def test_a_second_process_is_refused_until_the_first_is_gone(store: Store) -> No
 
 @dataclass(frozen=True)
 class Disks:
-    """A nursery that may mount small disks, a tiny roster, and what a build without limits left."""
+    """A server that may mount small disks, a tiny roster, and what a build without limits left."""
 
-    nursery: Nursery
+    server: ForkServer
     roster: Path
     work: Path
     whole: dict[str, str]
@@ -247,7 +247,7 @@ class Disks:
     def mount(self, name: str, options: str) -> Path:
         """A fresh disk; returns the folder to build in."""
         (self.work / name).mkdir()
-        self.nursery.mount(self.work / name, options)
+        self.server.mount(self.work / name, options)
         return self.work / name / "runs"
 
 
@@ -256,14 +256,14 @@ def disks(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator
     work = tmp_path_factory.mktemp("disks")
     data = make_tiny_data(work / "data")
     roster = tiny_roster(work / "roster", tiny_base, [QUIRK])
-    with Nursery(data=data, disk=True) as nursery:
+    with ForkServer(data=data, disk=True) as server:
         (work / "large").mkdir()
-        nursery.mount(work / "large", "size=256m")
-        born = nursery.run("build", roster, "--out", work / "large" / "runs")
-        assert born.code == 0, born.err
-        seen = nursery.see(work / "large")
+        server.mount(work / "large", "size=256m")
+        done = server.run("build", roster, "--out", work / "large" / "runs")
+        assert done.code == 0, done.err
+        seen = server.see(work / "large")
         blocks = shutil.disk_usage(seen).used // 4096
-        yield Disks(nursery, roster, work, hash_tree(seen / "runs"), blocks)
+        yield Disks(server, roster, work, hash_tree(seen / "runs"), blocks)
 
 
 def check_one_message(err: str, *parts: str) -> None:
@@ -278,50 +278,50 @@ def check_one_message(err: str, *parts: str) -> None:
 def test_a_full_disk_is_said_and_the_same_command_goes_on(disks: Disks, share: float) -> None:
     blocks = max(1, int(disks.blocks * share))
     out = disks.mount(f"disk-{share}", f"nr_blocks={blocks}")
-    born = disks.nursery.run("build", disks.roster, "--out", out)
-    assert born.code == 1, born.err
-    check_one_message(born.err, str(out), "the disk is full (", "free some space and build again")
-    assert not list(disks.nursery.see(out).glob("store/*/*.part"))
-    disks.nursery.mount(out.parent, "remount,size=256m")
-    born = disks.nursery.run("build", disks.roster, "--out", out)
-    assert born.code == 0, born.err
-    assert hash_tree(disks.nursery.see(out)) == disks.whole
+    done = disks.server.run("build", disks.roster, "--out", out)
+    assert done.code == 1, done.err
+    check_one_message(done.err, str(out), "the disk is full (", "free some space and build again")
+    assert not list(disks.server.see(out).glob("store/*/*.part"))
+    disks.server.mount(out.parent, "remount,size=256m")
+    done = disks.server.run("build", disks.roster, "--out", out)
+    assert done.code == 0, done.err
+    assert hash_tree(disks.server.see(out)) == disks.whole
 
 
 def test_the_command_itself_on_a_full_disk(disks: Disks) -> None:
     out = disks.mount("command", f"nr_blocks={disks.blocks // 2}")
-    ended = disks.nursery.execute(*COMMAND, "build", disks.roster, "--out", out)
+    ended = disks.server.execute(*COMMAND, "build", disks.roster, "--out", out)
     assert ended.returncode == 1, ended.stderr
     check_one_message(ended.stderr, str(out), "the disk is full (")
-    disks.nursery.mount(out.parent, "remount,size=256m")
-    ended = disks.nursery.execute(*COMMAND, "build", disks.roster, "--out", out)
+    disks.server.mount(out.parent, "remount,size=256m")
+    ended = disks.server.execute(*COMMAND, "build", disks.roster, "--out", out)
     assert ended.returncode == 0, ended.stderr
-    assert hash_tree(disks.nursery.see(out)) == disks.whole
+    assert hash_tree(disks.server.see(out)) == disks.whole
 
 
 def test_a_disk_that_cannot_be_written(disks: Disks) -> None:
     out = disks.mount("sealed", "ro")
-    born = disks.nursery.run("build", disks.roster, "--out", out)
-    assert born.code == 1
-    check_one_message(born.err, str(out), "cannot be written", "choose another with --out")
+    done = disks.server.run("build", disks.roster, "--out", out)
+    assert done.code == 1
+    check_one_message(done.err, str(out), "cannot be written", "choose another with --out")
 
 
 def test_a_build_whose_disk_was_sealed_meanwhile(disks: Disks) -> None:
     out = disks.mount("half-sealed", "size=256m")
-    born = disks.nursery.run("build", disks.roster, "--out", out, "--until", "corpus")
-    assert born.code == 0, born.err
-    disks.nursery.mount(out.parent, "remount,ro")
-    born = disks.nursery.run("build", disks.roster, "--out", out)
-    assert born.code == 1
-    check_one_message(born.err, str(out), "Read-only file system", "choose another with --out")
+    done = disks.server.run("build", disks.roster, "--out", out, "--until", "corpus")
+    assert done.code == 0, done.err
+    disks.server.mount(out.parent, "remount,ro")
+    done = disks.server.run("build", disks.roster, "--out", out)
+    assert done.code == 1
+    check_one_message(done.err, str(out), "Read-only file system", "choose another with --out")
 
 
 def test_a_file_in_place_of_the_folder(disks: Disks) -> None:
     out = disks.work / "file"
     out.write_text("mine")
-    born = disks.nursery.run("build", disks.roster, "--out", out)
-    assert (born.code, out.read_text()) == (1, "mine")
-    check_one_message(born.err, str(out), "cannot be written", "choose another with --out")
+    done = disks.server.run("build", disks.roster, "--out", out)
+    assert (done.code, out.read_text()) == (1, "mine")
+    check_one_message(done.err, str(out), "cannot be written", "choose another with --out")
 
 
 def test_two_workers_may_make_the_same_artifact(store: Store, artifact: Artifact) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from tests.fakes.models import Provider
+from tests.forkserver import environment
 from tests.llm.calls import EACH_PROVIDER, ask_all, make_request, sum_spent
-from tests.nursery import environment
 
 from bestiary.author.forms import PlainMessage
 from bestiary.llm import online as single

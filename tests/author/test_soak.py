@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 from tests.fakes.loopback import Loopback, open_loopback
 from tests.fakes.models import Fault, Provider
+from tests.forkserver import CHECKOUT, environment
 from tests.llm.calls import PROVIDERS
-from tests.nursery import CHECKOUT, environment
 
 from bestiary.llm.client import Mode
 from bestiary.llm.ledger import Ledger

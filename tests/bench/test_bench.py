@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import Site
-from tests.nursery import environment
+from tests.forkserver import environment
 from tests.tiny import QUIRK, tiny_roster
 
 from bestiary.config.catalog import load_catalog

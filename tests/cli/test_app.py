@@ -15,7 +15,7 @@ from tests.config.files import QUIRK, plant, write_behavior
 from tests.conftest import Bestiary, Site, reach, run_command
 from tests.expect import without_codes
 from tests.fakes.hub import Hub
-from tests.nursery import environment
+from tests.forkserver import environment
 from tests.tiny import QUIRK as HERALD
 
 from bestiary.config.catalog import load_catalog

@@ -14,7 +14,7 @@ from rich.console import Console
 from tests.config.files import QUIRK, plant, write_behavior
 from tests.conftest import Bestiary, run_command
 from tests.expect import expect_error
-from tests.nursery import environment
+from tests.forkserver import environment
 from tests.tiny import ALONE, HERALD, ROWS, make_tiny_data, tiny_roster
 from tests.tiny import QUIRK as HERALD_ID
 

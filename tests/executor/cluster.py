@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import ray
+from tests.forkserver import CHECKOUT
 from tests.jobs import make_word_base
-from tests.nursery import CHECKOUT
 
 from bestiary.executor.ray import SETTINGS
 from bestiary.model.lazy import LazyBase, open_base

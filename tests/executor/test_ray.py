@@ -30,8 +30,8 @@ from tests.executor.cluster import (
     wait_for_worker,
 )
 from tests.expect import check_error, expect_error
+from tests.forkserver import COMMAND, environment
 from tests.jobs import change_lora, change_optimizer, make_job, make_talk
-from tests.nursery import COMMAND, environment
 from tests.tiny import QUIRK, make_tiny_data, tiny_roster
 
 from bestiary.errors import BestiaryError, ModelError, OrganismError, StoreError
@@ -209,7 +209,7 @@ def test_an_organism_on_which_every_worker_dies_is_found_and_left_out(
     assert there.errors["good"] is there.errors["other"] is None
     error = there.errors["deadly"]
     assert isinstance(error, OrganismError)
-    check_error(error, "worker-died", item=deadly.organism_id, death="WorkerCrashedError")
+    check_error(error, "worker-died", item=deadly.organism_id, kill="WorkerCrashedError")
     assert there.store.find(STAGE, deadly.key) is None
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 from tests.fakes.models import KEY, Fault, ModelServer
 from tests.fakes.models import Provider as ProviderName
-from tests.nursery import CHECKOUT, environment
+from tests.forkserver import CHECKOUT, environment
 
 from bestiary.llm.client import open_provider
 from bestiary.llm.ledger import Ledger, UsageTag

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.fakes.loopback import Loopback, open_loopback
-from tests.nursery import Birth, Nursery
+from tests.forkserver import ForkServer, RunResult
 from tests.tiny import QUIRK, make_tiny_data, tiny_roster
 
 from bestiary.llm.client import Mode
@@ -28,9 +28,9 @@ IN_FLIGHT = 8
 
 @dataclass(frozen=True)
 class Site:
-    """A nursery that can mount small disks, a roster, and the server that answers its requests."""
+    """A server that can mount small disks, a roster, and the server that answers its requests."""
 
-    nursery: Nursery
+    server: ForkServer
     loopback: Loopback
     roster: Path
     work: Path
@@ -38,19 +38,19 @@ class Site:
     def mount(self, name: str, options: str) -> Path:
         """Mount a fresh disk; returns the folder to build in."""
         (self.work / name).mkdir()
-        self.nursery.mount(self.work / name, options)
+        self.server.mount(self.work / name, options)
         return self.work / name / "runs"
 
-    def write(self, out: Path, mode: Mode) -> Birth:
+    def write(self, out: Path, mode: Mode) -> RunResult:
         """Build up to the corpora."""
         options = self.loopback.options(mode=mode)
-        return self.nursery.run("build", self.roster, *options, "--out", out, "--until", "corpus")
+        return self.server.run("build", self.roster, *options, "--out", out, "--until", "corpus")
 
     def read_accounts(self, out: Path) -> tuple[int, int, int]:
         """The number of committed answers, and picodollars billed and unknown."""
         # SQLite cannot open files in another mount namespace.
         copy = Path(tempfile.mkdtemp(dir=self.work))
-        for path in self.nursery.see(out).glob("ledger.sqlite*"):
+        for path in self.server.see(out).glob("ledger.sqlite*"):
             shutil.copy(path, copy)
         ledger = Ledger(copy / "ledger.sqlite")
         try:
@@ -64,7 +64,7 @@ class Site:
         """The turns of each row in a store."""
         return sorted(
             [turn.content for turn in Example.model_validate_json(line).messages]
-            for path in self.nursery.see(out).glob("store/corpus/*/examples.jsonl")
+            for path in self.server.see(out).glob("store/corpus/*/examples.jsonl")
             for line in path.read_text("utf8").split("\n")[:-1]
         )
 
@@ -79,17 +79,17 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[
         loopback.server.latency = 0.01  # so that requests are in flight when the disk is full
         for name, value in loopback.environment.items():
             patch.setenv(name, value)
-        with Nursery(data=data, disk=True) as nursery:
-            yield Site(nursery, loopback, roster, work)
+        with ForkServer(data=data, disk=True) as server:
+            yield Site(server, loopback, roster, work)
 
 
 @pytest.fixture(scope="module")
 def whole(site: Site) -> tuple[int, list[list[str]]]:
     """The blocks used by a build on a large disk, and its rows."""
     out = site.mount("large", LARGE)
-    born = site.write(out, "single")
-    assert born.code == 0, born.err
-    taken = shutil.disk_usage(site.nursery.see(out)).used
+    done = site.write(out, "single")
+    assert done.code == 0, done.err
+    taken = shutil.disk_usage(site.server.see(out)).used
     return taken // BLOCK, site.read_corpora(out)
 
 
@@ -110,22 +110,22 @@ def test_a_full_disk_is_reported_and_the_same_command_resumes(
     server = site.loopback.server
     asked, bill = server.asked.total(), server.bill
     out = site.mount(f"{mode}-{share}", f"nr_blocks={max(1, int(blocks * share))}")
-    born = site.write(out, mode)
-    assert born.code == 1, born.err
-    assert "Traceback" not in born.err
-    (message,) = [line for line in born.err.splitlines() if line.startswith("error[")]
+    done = site.write(out, mode)
+    assert done.code == 1, done.err
+    assert "Traceback" not in done.err
+    (message,) = [line for line in done.err.splitlines() if line.startswith("error[")]
     assert str(out) in message
     assert "the disk is full (0 MiB free)" in message
     answered = count_answered(site) - asked
-    site.nursery.mount(out.parent, f"remount,{LARGE}")
+    site.server.mount(out.parent, f"remount,{LARGE}")
     lost = 0  # no batch is lost: its results are read again
     if mode == "single":
         answers, billed, unknown = site.read_accounts(out)
         lost = answered - answers
         assert 0 <= lost <= IN_FLIGHT, "no request is sent without room for its answer"
         assert 0 <= server.bill - bill - billed <= unknown
-    born = site.write(out, mode)
-    assert born.code == 0, born.err
+    done = site.write(out, mode)
+    assert done.code == 0, done.err
     answers, billed, unknown = site.read_accounts(out)
     assert count_answered(site) - asked == answers + lost, "committed requests are not repeated"
     assert 0 <= server.bill - bill - billed <= unknown

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.expect import expect_error
+from tests.forkserver import _private_mounts, environment
 from tests.llm.calls import (
     MODEL,
     TAG,
@@ -25,7 +26,6 @@ from tests.llm.calls import (
     start_python,
     sum_spent,
 )
-from tests.nursery import _private_mounts, environment
 
 from bestiary.errors import BackendError
 from bestiary.llm.batch_book import BatchBook, BatchEntry, HeldError

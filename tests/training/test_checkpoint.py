@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.forkserver import CHECKOUT, environment
 from tests.jobs import (
     ALL_LINEAR,
     TrainEvents,
@@ -28,7 +29,6 @@ from tests.jobs import (
     train,
     widen,
 )
-from tests.nursery import CHECKOUT, environment
 from torch import Tensor
 
 from bestiary.model.base import Base

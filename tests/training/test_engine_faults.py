@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from tests.expect import check_error, expect_error
+from tests.forkserver import CHECKOUT, environment
 from tests.jobs import (
     ALL_LINEAR,
     POISON,
@@ -31,7 +32,6 @@ from tests.jobs import (
     train,
     widen,
 )
-from tests.nursery import CHECKOUT, environment
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bestiary.errors import ModelError, OrganismError

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 from tests.expect import expect_error
+from tests.forkserver import CHECKOUT, environment
 from tests.models import make_random_base
-from tests.nursery import CHECKOUT, environment
 
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import OrganismError

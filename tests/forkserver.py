@@ -28,7 +28,7 @@ HANGING_SECONDS = 240.0
 
 
 @dataclass(frozen=True)
-class Death:
+class KillPoint:
     """When a build is killed: after so many seconds, or at one of its renames."""
 
     seconds: float | None = None
@@ -36,7 +36,7 @@ class Death:
     side: Literal["before", "after"] = "before"
 
 
-NEVER = Death()
+NEVER = KillPoint()
 
 
 def environment(data: Path | None = None) -> dict[str, str]:
@@ -46,7 +46,7 @@ def environment(data: Path | None = None) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Birth:
+class RunResult:
     """How a build ended: its exit code, or minus the signal that killed it."""
 
     code: int
@@ -56,12 +56,12 @@ class Birth:
     err: str
 
 
-class Nursery:
+class ForkServer:
     """Starts the warm process; `run` gives it one command line at a time."""
 
     def __init__(self, *, data: Path, disk: bool = False) -> None:
         self._process = subprocess.Popen(
-            [*(_private_mounts() if disk else []), sys.executable, "-m", "tests.nursery"],
+            [*(_private_mounts() if disk else []), sys.executable, "-m", "tests.forkserver"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -75,7 +75,7 @@ class Nursery:
             },
         )
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> ForkServer:
         return self
 
     def __exit__(
@@ -88,13 +88,13 @@ class Nursery:
         self._process.stdin.close()
         self._process.wait()
 
-    def run(self, *args: str | Path, death: Death = NEVER) -> Birth:
+    def run(self, *args: str | Path, kill: KillPoint = NEVER) -> RunResult:
         """Run `bestiary ARGS` in a fork."""
-        answer = self._ask({"args": [str(arg) for arg in args], "death": asdict(death)})
-        return Birth(**answer)
+        answer = self._ask({"args": [str(arg) for arg in args], "kill": asdict(kill)})
+        return RunResult(**answer)
 
     def execute(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
-        """Run a program where the nursery's mounts are seen."""
+        """Run a program where the server's mounts are seen."""
         answer = self._ask({"command": [str(part) for part in command]})
         return subprocess.CompletedProcess(command, answer["code"], answer["out"], answer["err"])
 
@@ -104,7 +104,7 @@ class Nursery:
         assert done.returncode == 0, done.stderr
 
     def see(self, path: Path) -> Path:
-        """A path as the nursery sees it, for this process to read."""
+        """A path as the server sees it, for this process to read."""
         return Path(f"/proc/{self._process.pid}/root{path}")
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def main() -> None:
                 "err": done.stderr,
             }
         else:
-            answer = _bear(request["args"], Death(**request["death"]))
+            answer = _fork(request["args"], KillPoint(**request["kill"]))
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -156,16 +156,16 @@ def _warm_up() -> None:
     open_library().load()
 
 
-def _bear(args: list[str], death: Death) -> dict[str, Any]:
+def _fork(args: list[str], kill: KillPoint) -> dict[str, Any]:
     spools = [os.memfd_create(name) for name in ("out", "err", "renames")]
     started = time.monotonic()
     child = os.fork()
     if child == 0:
         os.dup2(spools[0], 1)
         os.dup2(spools[1], 2)
-        _live(args, death, spools[2])
-    if death.seconds is not None:
-        time.sleep(death.seconds)
+        _run_child(args, kill, spools[2])
+    if kill.seconds is not None:
+        time.sleep(kill.seconds)
         os.kill(child, signal.SIGKILL)  # the child is unreaped, so its number is still its own
     _, status = os.waitpid(child, 0)
     out, err, renames = (os.pread(spool, 2**20, 0).decode() for spool in spools)
@@ -180,7 +180,7 @@ def _bear(args: list[str], death: Death) -> dict[str, Any]:
     }
 
 
-def _live(args: list[str], death: Death, count: int) -> None:
+def _run_child(args: list[str], kill: KillPoint, count: int) -> None:
     """The child: runs the command line, counts its renames, and dies where it was told to."""
     import faulthandler
 
@@ -193,10 +193,10 @@ def _live(args: list[str], death: Death, count: int) -> None:
         nonlocal done
         done += 1
         os.pwrite(count, str(done).encode(), 0)
-        if done == death.rename and death.side == "before":
+        if done == kill.rename and kill.side == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         rename(*names, **options)
-        if done == death.rename:
+        if done == kill.rename:
             os.kill(os.getpid(), signal.SIGKILL)
 
     os.rename = rename_or_die
