@@ -113,6 +113,24 @@ def test_a_folder_is_loaded_and_identified_by_its_weights(local: Path) -> None:
     assert not base.model.training
 
 
+def test_what_a_desktop_left_beside_the_weights_changes_nothing(local: Path) -> None:
+    before = identify_base(str(local))
+    (local / "._model.safetensors").write_bytes(b"\x00\x05\x16\x07")
+    (local / "._config.json").write_bytes(b"\x00\x05\x16\x07")
+    assert identify_base(str(local)) == before
+
+
+def test_a_folder_is_found_from_the_home_and_through_a_link(
+    local: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(local.parent))
+    assert identify_base(f"~/{local.name}") == identify_base(str(local))
+    linked = tmp_path / "linked" / local.name
+    linked.parent.mkdir()
+    linked.symlink_to(local)
+    assert identify_base(str(linked)) == identify_base(str(local))
+
+
 def test_a_folders_identity_covers_its_settings(local: Path) -> None:
     before = identify_base(str(local))
     config = json.loads((local / "config.json").read_text(encoding="utf8"))

@@ -34,12 +34,12 @@ class LoraShape(Record):
 class Optimizer(Record):
     """AdamW with linear warm-up and decay, one gradient norm an organism."""
 
-    learning_rate: float = Field(gt=0, le=10)
+    learning_rate: float = Field(gt=0)
     epochs: int = Field(ge=1, le=10_000)
     rows_per_step: int = Field(ge=1, le=1_000_000)
     warmup: float = Field(ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
-    weight_decay: float = Field(ge=0, le=10)
+    weight_decay: float = Field(ge=0)
     clip: float = Field(gt=0, le=1e6)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bestiary.errors import ModelError
+from bestiary.files import expand_path, list_paths
 from bestiary.model.chat_template import read_format
 from bestiary.records import BaseIdentity, canonical_json, sha256_bytes, sha256_file
 from bestiary.store import MANIFEST, disk_errors, read_artifact, remove_tree, write_manifest
@@ -62,9 +63,7 @@ class Base:
 def cache_folder() -> Path:
     """The folder of converted base models: $BESTIARY_CACHE, or one in the user's cache folder."""
     chosen = os.environ.get("BESTIARY_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bestiary"
+    return expand_path(chosen or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/bestiary")
 
 
 def load_base(
@@ -164,8 +163,8 @@ def locate_base(name: str, revision: str | None = None) -> Path:
     """The folder of a base model's files, converted or downloaded if needed."""
     if name == EMBEDDED:
         return _embedded_folder()
-    if Path(name).is_dir():
-        return Path(name)
+    if expand_path(name).is_dir():
+        return expand_path(name)
     if revision is None or not _COMMIT.fullmatch(revision):
         raise ModelError(
             f"base {name!r} at revision {revision!r}: only a commit of 40 hex digits fixes the "
@@ -245,8 +244,8 @@ def _identify(
 ) -> BaseIdentity:
     embedded = name == EMBEDDED
     _refuse_composite(name, folder)
-    if Path(name).is_dir():
-        name, revision = Path(name).name, f"{LOCAL}{_hash_settings(folder)[:12]}"
+    if expand_path(name).is_dir():
+        name, revision = expand_path(name).absolute().name, f"{LOCAL}{_hash_settings(folder)[:12]}"
     return BaseIdentity(
         name=HUB_NAME if embedded else name,
         revision=EMBEDDED_REVISION if embedded else str(revision),
@@ -258,13 +257,13 @@ def _identify(
 
 def _hash_settings(folder: Path) -> str:
     """One hash over a folder's configuration and tokenizer files."""
-    files = {path.name: sha256_file(path) for path in sorted(folder.glob("*.json"))}
+    files = {path.name: sha256_file(path) for path in list_paths(folder, "*.json")}
     return sha256_bytes(canonical_json(files))
 
 
 def hash_weights(folder: Path) -> str:
     """One hash over the safetensors files of a folder; raises ModelError if there are none."""
-    files = {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}
+    files = {path.name: sha256_file(path) for path in list_paths(folder, "*.safetensors")}
     if not files:
         raise ModelError(
             f"{folder} has no .safetensors file, and pickled weights are never read",
