@@ -246,6 +246,6 @@ def test_help_loads_the_command_line_only() -> None:
         "sys.argv = ['bestiary', '--help']; from bestiary.cli.app import main; main()"
     )
     ours = {name for name in loaded if name.split(".")[0] == "bestiary"}
-    parts = ("", ".cli", ".cli.app", ".errors", ".files")
+    parts = ("", ".cli", ".cli.app", ".errors", ".files", ".text")
     assert ours == {f"bestiary{part}" for part in parts}
     assert loaded.isdisjoint({"rich", "pydantic", "jinja2", "yaml", "regex"})

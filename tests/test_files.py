@@ -64,6 +64,13 @@ def test_a_variable_that_is_not_set_is_named(text: str) -> None:
         expand_path(text)
 
 
+@pytest.mark.parametrize("name", ["x" * 256, "\u00e9" * 128])
+def test_a_name_that_no_file_system_takes_is_refused(name: str) -> None:
+    assert expand_path(f"runs/{name[:-1]}/x").name == "x"
+    with expect_error(PathError, "path-too-long"):
+        expand_path(f"runs/{name}/x")
+
+
 def test_a_user_without_a_home_is_named() -> None:
     with expect_error(PathError, "path-home-unknown", path="~no_such_user/runs"):
         expand_path("~no_such_user/runs")

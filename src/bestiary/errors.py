@@ -64,7 +64,7 @@ class SpecError(BestiaryError):
 
 
 class PathError(BestiaryError):
-    """A path names a variable or a home directory that does not exist."""
+    """A path names a variable or a home that does not exist, or is too long."""
 
 
 class ModelError(BestiaryError):

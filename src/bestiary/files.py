@@ -7,7 +7,10 @@ import re
 from pathlib import Path
 
 from bestiary.errors import PathError
+from bestiary.text import shorten
 
+NAME_BYTES = 255
+"""The longest name of a file that common file systems take."""
 LEFTOVERS = ("__MACOSX", "__pycache__", "Thumbs.db", "desktop.ini", "Icon\r")
 
 
@@ -32,6 +35,13 @@ def expand_path(text: str) -> Path:
             f"{text!r}: {expanded.split(os.sep)[0]} has no home directory",
             "write the path in full; for a folder whose name begins with ~, write ./~name",
             code="path-home-unknown",
+            path=text,
+        )
+    if any(len(os.fsencode(part)) > NAME_BYTES for part in Path(expanded).parts):
+        raise PathError(
+            f"{shorten(text)}: a name in it is longer than {NAME_BYTES} bytes",
+            "use shorter names",
+            code="path-too-long",
             path=text,
         )
     return Path(expanded)

@@ -426,6 +426,14 @@ def main() -> None:
     except BestiaryError as error:
         print(format_error(error), file=sys.stderr)
         sys.exit(1)
+    except OSError as cause:  # of what no stage foresaw: a vanished disk, a lost permission
+        place = f"{cause.filename}: " if cause.filename else ""
+        problem = f"{place}{cause.strerror or cause}"
+        print(
+            f"error[system]: {problem}; check the path, its permissions, and the free space",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:
             print("stopped; run the same command again to resume", file=sys.stderr)
