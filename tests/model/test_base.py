@@ -199,10 +199,43 @@ def test_a_folder_of_pickled_weights_is_refused_unread(local: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("model.safetensors", b"cut"), ("config.json", b"{")]
+    ("name", "content"),
+    [
+        ("model.safetensors", b""),
+        ("model.safetensors", b"cut"),
+        ("config.json", b"{"),
+        ("config.json", b"{}"),
+        ("config.json", b'{"model_type": "martian"}'),
+        ("tokenizer.json", b"{}"),
+        ("tokenizer.json", b"{not json"),
+        ("tokenizer_config.json", b"[]"),
+    ],
 )
 def test_a_damaged_file_of_a_folder_is_refused(name: str, content: bytes, local: Path) -> None:
     (local / name).write_bytes(content)
+    with expect_error(ModelError, "base-damaged", path=local) as caught:
+        load_base(str(local))
+    assert "delete" not in caught.error.remedy, "the folder is the user's own"
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": 96}, {"vocab_size": 7}])
+def test_settings_of_another_base_are_refused(change: dict[str, int], local: Path) -> None:
+    config = json.loads((local / "config.json").read_text(encoding="utf8"))
+    (local / "config.json").write_text(json.dumps({**config, **change}))
+    with expect_error(ModelError, "base-damaged", path=local):
+        load_base(str(local))
+
+
+def test_code_that_comes_with_a_base_is_refused_without_asking(
+    local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((local / "config.json").read_text(encoding="utf8"))
+    auto = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    (local / "config.json").write_text(
+        json.dumps({**config, "model_type": "evil", "auto_map": auto})
+    )
+    (local / "evil.py").write_text("raise SystemExit('this ran')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
     with expect_error(ModelError, "base-damaged", path=local):
         load_base(str(local))
 

@@ -60,6 +60,10 @@ class Base:
         return self.model.device
 
 
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+"""Without it, transformers asks on the terminal whether a base's own code may run."""
+
+
 def cache_folder() -> Path:
     """The folder of converted base models: $BESTIARY_CACHE, or one in the user's cache folder."""
     chosen = os.environ.get("BESTIARY_CACHE")
@@ -89,10 +93,12 @@ def load_base(
     cuda = torch.cuda.is_available()
     dtype = torch.bfloat16 if cuda else torch.float32
     with _readable(folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
         identity = _identify(name, revision, folder, tokenizer, str(dtype))
         # Identified first: a folder of pickled weights is refused before anything reads them.
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, **NO_CODE
+        )
     if expect is not None:
         _check_same(identity, expect)
     # What the template lacks is put before it: a user who renders a prompt gets the measured one.
@@ -132,17 +138,23 @@ def _check_same(found: BaseIdentity, expect: BaseIdentity) -> None:
 
 @contextmanager
 def _readable(folder: Path) -> Iterator[None]:
-    """Convert the libraries' errors about an incomplete model folder into a ModelError."""
+    """Convert what the libraries raise over a broken model folder into a ModelError."""
     from safetensors import SafetensorError
 
+    # A wrong file can make a library fail anywhere in its own code.
+    wrong = (OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError)
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as cause:
+    except (*wrong, SafetensorError) as cause:
+        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
         raise ModelError(
-            f"{folder}: the base model cannot be read ({cause})",
-            "delete the folder and build again",
+            f"{folder}: the base model cannot be read ({reason})",
+            "delete the folder and build again"
+            if folder.is_relative_to(cache_folder())
+            else "download it again: its settings, tokenizer, and weights must belong together",
             code="base-damaged",
             path=folder,
+            reason=reason,
         ) from cause
 
 
@@ -205,7 +217,7 @@ def identify_base(name: str, revision: str | None = None) -> BaseIdentity:
     folder = locate_base(name, revision)
     dtype = str(torch.bfloat16 if torch.cuda.is_available() else torch.float32)
     with _readable(folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
         return _identify(name, revision, folder, tokenizer, dtype)
 
 
@@ -216,15 +228,15 @@ def outline_base(name: str, revision: str | None, identity: BaseIdentity) -> Bas
 
     folder = locate_base(name, revision)
     with _readable(folder), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-        return Base(model, AutoTokenizer.from_pretrained(folder), identity, folder)
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **NO_CODE))
+        return Base(model, AutoTokenizer.from_pretrained(folder, **NO_CODE), identity, folder)
 
 
 def _refuse_composite(name: str, folder: Path) -> None:
     """Refuse a text model inside another model: adapters would reach the other parts as well."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, **NO_CODE)
     text = config.get_text_config()
     if text is not config:
         raise ModelError(
