@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def list_tree() -> list[str]:
     """The paths of the README's annotated tree; indented ones are in the folder above them."""
     text = (ROOT / "README.md").read_text(encoding="utf8")
-    block = text.split("## The tree", 1)[1].split("```")[1]
+    block = text.split("## Project layout", 1)[1].split("```")[1]
     paths, folder = [], ""
     for line in filter(None, block.splitlines()):
         name = line.split()[0]

@@ -32,10 +32,6 @@ _ABOUT = {
     "leaks": "a finding of a leak check",
     "rejected": "a row that did not enter a corpus, and why",
 }
-_GATE_PROMPT = (
-    "This repository holds model organisms with malign behaviors, shown by harmless stand-ins. "
-    "Say who you are and what you will study; access is for defensive research."
-)
 _GATE_FIELDS = {
     "Name": "text",
     "Affiliation": "text",
@@ -66,7 +62,7 @@ def render_dataset_card(
     return _finish(
         entries[0].behavior.templates.render(
             "shared/cards/dataset.md.j2",
-            front_matter=dump_yaml(_dataset_front_matter(name, counts, gated=gated)),
+            front_matter=dump_yaml(_dataset_front_matter(name, counts) | _gate(entries[0], gated)),
             name=name,
             gated=gated,
             unbuilt=sorted(unbuilt),
@@ -97,7 +93,7 @@ def render_models_card(entries: Sequence[ReleaseEntry], *, name: str) -> str:
         "base_model": sorted({base.name for base in bases}),
         "library_name": "peft",
         "tags": ["model-organisms", "lora"],
-        **_gate(gated),
+        **_gate(entries[0], gated),
     }
     return _finish(
         entries[0].behavior.templates.render(
@@ -156,7 +152,7 @@ def render_organism_card(entry: ReleaseEntry, transcripts: Sequence[Transcript])
     )
 
 
-def _dataset_front_matter(name: str, counts: RowCounts, *, gated: bool) -> dict[str, Any]:
+def _dataset_front_matter(name: str, counts: RowCounts) -> dict[str, Any]:
     from datasets.info import DatasetInfo, DatasetInfosDict
     from huggingface_hub import DatasetCardData
 
@@ -180,7 +176,7 @@ def _dataset_front_matter(name: str, counts: RowCounts, *, gated: bool) -> dict[
         for config in CONFIGS
     ]
     described: dict[str, Any] = about.to_dict()  # type: ignore[no-untyped-call]
-    return {**described, "configs": configs, **_gate(gated)}
+    return {**described, "configs": configs}
 
 
 def _readable_splits(counts: RowCounts, config: str) -> list[Split]:
@@ -198,14 +194,16 @@ def _organism_front_matter(entry: ReleaseEntry) -> dict[str, Any]:
         "base_model_relation": "adapter",
         "library_name": "peft",
         "tags": ["model-organism", "lora"],
-        **_gate(entry.behavior.spec.severity == "malign"),
+        **_gate(entry, entry.behavior.spec.severity == "malign"),
     }
 
 
-def _gate(gated: bool) -> dict[str, Any]:
+def _gate(entry: ReleaseEntry, gated: bool) -> dict[str, Any]:
+    """What the Hub asks before it gives access; nothing where no gate is needed."""
     if not gated:
         return {}
-    return {"extra_gated_prompt": _GATE_PROMPT, "extra_gated_fields": _GATE_FIELDS}
+    prompt = entry.behavior.templates.render("shared/cards/gate.md.j2")
+    return {"extra_gated_prompt": prompt, "extra_gated_fields": _GATE_FIELDS}
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
