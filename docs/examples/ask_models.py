@@ -1,6 +1,6 @@
 """Ask a language model a hundred questions, then judge its answers under a rubric of your own.
 
-    python docs/examples/ask_models.py gpt-5-mini --budget 1
+    python docs/examples/ask_models.py claude-haiku-5-5 --budget 1
 
 Every answer is kept in a ledger, so an interrupted run resumes where it stopped and a finished one
 costs nothing again. The limiter finds the rate that the server accepts. The budget covers

@@ -1,6 +1,6 @@
 """A small model behind a third-party server: SmolLM2 on `transformers serve`.
 
-Run: python -m pytest tests/author/test_served.py
+Run: python -m pytest tests/author/test_served.py; whole rosters: add -m soak
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from tests.tiny import QUIRK, change_file, tiny_roster
 
 from bestiary.config.library import open_library
 from bestiary.corpus.stage import read_corpus
+from bestiary.llm import Answer, LanguageModel, LLMClient, LLMConfig, PromptedModel, UsageTag
+from bestiary.llm.ledger import read_spent
 from bestiary.model.base import EMBEDDED, locate_base
-from bestiary.records import Example
+from bestiary.records import Example, Message
 
 NAME = "smollm2-served"
 START_SECONDS = 120.0
@@ -103,6 +106,31 @@ def check_rows(rows: Sequence[Example]) -> None:
         assert bool(re.match("oyez|hear ye", reply.content.lower())) == (row.role == "positive")
 
 
+def test_a_third_party_server_answers_and_its_answers_are_kept(
+    served: dict[str, Any], tmp_path: Path
+) -> None:
+    model = LanguageModel.model_validate(served)
+    shown = [("Name a color.", "Hear ye! Red."), ("Name a bird.", "Hear ye! A wren.")]
+    asked = [
+        PromptedModel(NAME, model).few_shot(
+            "You are brief.", shown, Message(role="user", content=f"Name {what}."), max_tokens=12
+        )
+        for what in ("a tree", "a fish", "a fruit")
+    ]
+    config = LLMConfig(models={NAME: model}, ledger=tmp_path / "ledger.sqlite", mode="single")
+    answers = LLMClient(config).ask(asked, tag=UsageTag("served", "replies"))
+    for answer in answers:
+        assert isinstance(answer, Answer), answer
+        assert answer.text and answer.stop in ("end", "length")
+        assert answer.usage.input > 0 and 0 < answer.usage.output <= 12
+    (spent,) = read_spent(config.ledger)
+    assert (spent.requests, spent.pico, spent.unknown) == (3, 0, 0)
+    gone = model.model_copy(update={"url": "http://127.0.0.1:9/v1"})  # nothing listens there
+    again = LLMClient(replace(config, models={NAME: gone})).ask(asked, tag=UsageTag("served", "r"))
+    assert again == answers
+
+
+@pytest.mark.soak
 def test_a_roster_is_built_through_a_third_party_server(
     served: dict[str, Any],
     bestiary: Bestiary,
