@@ -156,6 +156,8 @@ class ModelServer:
         self.batch_faults: Callable[[str], Fault | None] = lambda step: None
         """What happens to a call about batches, by its step: upload, create, list, read, results
         or cancel. A fault that is no status spoils what is said, and not what is done."""
+        self.edit: Callable[[Asked, Body], Any] = lambda asked, body: body
+        """What becomes of each answer's body on its way, after it was billed."""
         self.refuses: Callable[[Asked], bool] = lambda asked: False
         """Whether a model declines to answer."""
         self.bills_writes: tuple[Provider, ...] = ("anthropic",)
@@ -267,7 +269,12 @@ class ModelServer:
             if fault is not None:
                 return await self._spoil(json.dumps(body).encode(), fault)
             self.statuses[200] += 1
-            return JSONResponse(body, headers={"request-id": f"req_{asked.number}"})
+            whole = body if isinstance(body, bytes) else json.dumps(body).encode()
+            return Response(
+                whole,
+                headers={"request-id": f"req_{asked.number}"},
+                media_type="application/json",
+            )
         finally:
             self.in_flight -= 1
 
@@ -302,7 +309,7 @@ class ModelServer:
         read = read_anthropic if provider == "anthropic" else read_openai
         return read(body, self._number)
 
-    def _compose(self, asked: Asked, arrived: float, *, batch: bool) -> Body:
+    def _compose(self, asked: Asked, arrived: float, *, batch: bool) -> Any:
         """Answer and bill a request."""
         refused = self.refuses(asked)
         text = REFUSAL if refused else self.author(asked)
@@ -321,7 +328,8 @@ class ModelServer:
         factor = BATCH_FACTOR if batch else 1.0
         self.charges.append(Charge(asked.provider, asked.model, batch, int(pico * factor)))
         compose = compose_anthropic if asked.provider == "anthropic" else compose_openai
-        return compose(asked, text, usage, stop="refusal" if refused else "cut" if cut else "")
+        stop: Stop = "refusal" if refused else "cut" if cut else ""
+        return self.edit(asked, compose(asked, text, usage, stop=stop))
 
     def _measure(self, asked: Asked, text: str, arrived: float) -> Counter[str]:
         total, read, written = count_tokens(asked.text), 0, 0

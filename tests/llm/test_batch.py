@@ -166,7 +166,8 @@ def test_an_item_that_always_fails_is_given_up_with_its_reason(
     server.batch_fate = decide
     outcomes = run_batches(name, url, ledger, make_requests(name, 4))
     assert count_answers(outcomes) == 3
-    assert read_reasons(outcomes) == ["batch: errored"]
+    (reason,) = read_reasons(outcomes)
+    assert "loopback" in reason  # the provider's words
     assert sizes(server) == [4] + [1] * (TRIES - 1)
     assert len(failed) == TRIES
     check_bill(ledger, server)

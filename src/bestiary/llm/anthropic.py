@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Any
 
 import anthropic
-from anthropic.types import Message
+import httpx2
 from anthropic.types.messages import MessageBatch
 
+from bestiary.llm.completion import read_anthropic, read_item, read_item_error
 from bestiary.llm.provider import BatchItem, BatchResult, BatchState, NotFound
-from bestiary.llm.request import Answer, ModelRequest, Usage
-from bestiary.llm.sdk import UNLIMITED, faults, hide
-
-END_REASONS = ("end_turn", "stop_sequence")
+from bestiary.llm.request import Answer, ModelRequest
+from bestiary.llm.sdk import MALFORMED, UNLIMITED, faults, parse_body, parse_lines
 
 
 class AnthropicProvider:
@@ -31,12 +31,12 @@ class AnthropicProvider:
 
     async def ask(self, request: ModelRequest) -> Answer:
         """Send one request and return its answer."""
-        params = _write_params(request)
-        # `create` has no such argument; in a batch it is an ordinary parameter.
-        sampling = {name: params.pop(name) for name in ("temperature",) if name in params}
         with faults(anthropic, self._key):
-            message = await self._client.messages.create(**params, extra_body=sampling)
-            return self._read(message)
+            # Not `messages.create`: it knows no temperature, and does not keep the body as it is.
+            response = await self._client.post(
+                "/v1/messages", cast_to=httpx2.Response, body=_write_params(request)
+            )
+            return read_anthropic(parse_body(response.content, self._key), self._key)
 
     async def submit(self, items: Sequence[BatchItem], *, name: str) -> BatchState:
         """Start a batch; Anthropic stores no name for it, only the items' custom ids."""
@@ -63,39 +63,23 @@ class AnthropicProvider:
             batch = await self._client.messages.batches.retrieve(batch_id)
             if batch.results_url is None:
                 raise NotFound(f"the results of {batch_id} have been deleted")
-            async for row in await self._client.messages.batches.results(batch_id):
-                if row.result.type != "succeeded":
-                    yield BatchResult(row.custom_id, None, row.result.type)
-                    continue
-                try:
-                    answer = self._read(row.result.message, batch=batch_id)
-                except ValueError:
-                    yield BatchResult(row.custom_id, None, "unreadable")
-                else:
-                    yield BatchResult(row.custom_id, answer, "")
+            response = await self._client.get(batch.results_url, cast_to=httpx2.Response)
+            for row in parse_lines(response.content):
+                with suppress(*MALFORMED):  # a line that is no result: its item is missing
+                    yield self._read_result(row, batch_id)
 
     async def close(self) -> None:
         """Close its connections."""
         await self._client.close()
 
-    def _read(self, message: Message, *, batch: str | None = None) -> Answer:
-        # The SDK does not validate: a body it cannot parse is a string, a missing field is None.
-        if not isinstance(message, Message) or None in (message.content, message.usage):
-            raise ValueError("the body is not a message")
-        usage = message.usage
-        text = "".join(block.text for block in message.content if block.type == "text")
-        return Answer(
-            text=hide(text, self._key),
-            stop=_read_stop(message.stop_reason),
-            usage=Usage(
-                input=usage.input_tokens,
-                output=usage.output_tokens,
-                cache_write=usage.cache_creation_input_tokens or 0,
-                cache_read=usage.cache_read_input_tokens or 0,
-            ),
-            id=message.id,
-            batch=batch,
-        )
+    def _read_result(self, row: Any, batch_id: str) -> BatchResult:
+        """The result in one line of a batch's results."""
+        result = row["result"]
+        if result["type"] != "succeeded":
+            fault = read_item_error(None, result.get("error") or result["type"], self._key)
+            return BatchResult(row["custom_id"], fault)
+        body = result.get("message")
+        return BatchResult(row["custom_id"], read_item(read_anthropic, body, self._key, batch_id))
 
 
 def _write_params(request: ModelRequest) -> dict[str, Any]:
@@ -115,12 +99,6 @@ def _write_params(request: ModelRequest) -> dict[str, Any]:
     if request.temperature is not None:
         params["temperature"] = request.temperature
     return params
-
-
-def _read_stop(reason: str | None) -> Literal["end", "length", "refusal"]:
-    if reason in END_REASONS:
-        return "end"
-    return "length" if reason == "max_tokens" else "refusal"
 
 
 def _read_batch(batch: MessageBatch) -> BatchState:

@@ -17,7 +17,7 @@ from bestiary.llm.batch_book import MIN_SHARE, BatchBook, BatchEntry, OpenBatch
 from bestiary.llm.ledger import Ledger, Reservation, UsageTag
 from bestiary.llm.online import BudgetError, set_error
 from bestiary.llm.price import Price
-from bestiary.llm.provider import BatchItem, Provider
+from bestiary.llm.provider import BatchItem, ItemFailed, Provider, ProviderFault
 from bestiary.llm.remote_batch import PollPolicy, RemoteBatch
 from bestiary.llm.request import ModelRequest, Outcome, Unanswered
 
@@ -117,11 +117,11 @@ class BatchDispatcher:
                 break  # the budget has no room until these are billed
         if not batches:
             raise BudgetError(self._ledger, f"{MIN_SHARE:.0%} of the next batch")
-        reasons: dict[str, str] = {}
+        faults: dict[str, ProviderFault] = {}
         for batch in batches:
-            reasons |= await batch.finish()
+            faults |= await batch.finish()
         left = {id(one) for one in pool} - {id(one) for one in sent}
-        return [*self._resolve(sent, reasons), *(one for one in pool if id(one) in left)]
+        return [*self._resolve(sent, faults), *(one for one in pool if id(one) in left)]
 
     def _divide(self, pool: Sequence[PendingRequest]) -> Iterator[list[PendingRequest]]:
         """Groups of one model each, as large as a batch may be.
@@ -170,16 +170,17 @@ class BatchDispatcher:
         )
 
     def _resolve(
-        self, sent: Sequence[PendingRequest], reasons: Mapping[str, str]
+        self, sent: Sequence[PendingRequest], faults: Mapping[str, ProviderFault]
     ) -> Iterator[PendingRequest]:
         """Return answers to their callers; yields the requests that are worth another try."""
         answers = self._ledger.find(one.request.key for one in sent)
         for one in sent:
             key = one.request.key
             one.tries += 1
+            fault = faults.get(key) or ItemFailed("the provider returned no result for it")
             if key in answers:
                 one.outcome.set_result(answers[key])
-            elif one.tries == TRIES:
-                one.outcome.set_result(Unanswered(reason=f"batch: {reasons.get(key, 'missing')}"))
+            elif fault.final or one.tries == TRIES:
+                one.outcome.set_result(Unanswered(reason=f"batch: {fault}"))
             else:
                 yield one

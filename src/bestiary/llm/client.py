@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -23,12 +22,13 @@ from typing import Literal, TypeVar
 from bestiary.errors import BestiaryError
 from bestiary.llm.batch import BatchDispatcher, BatchQueue
 from bestiary.llm.batch_book import BatchBook, HeldError
+from bestiary.llm.keys import read_key
 from bestiary.llm.ledger import Ledger, UsageTag
 from bestiary.llm.limiter import Limiter
 from bestiary.llm.models import LanguageModel
 from bestiary.llm.online import LedgerWriter, ModelQueue, OnlineDispatcher
 from bestiary.llm.price import PICO, read_price, show_dollars
-from bestiary.llm.provider import AuthError, Provider
+from bestiary.llm.provider import Provider
 from bestiary.llm.remote_batch import PollPolicy
 from bestiary.llm.request import ModelRequest, Outcome
 from bestiary.llm.workflow import (
@@ -205,7 +205,7 @@ async def _call_repeatedly(heartbeat: Callable[[], None]) -> None:
 
 
 def open_provider(name: str, model: LanguageModel) -> Provider:
-    """Open a model's provider; raises AuthError if its key is not in the environment."""
+    """Open a model's provider; raises AuthError without a well-formed key in the environment."""
     key = read_key(name, model)
     if model.provider == "anthropic":
         from bestiary.llm.anthropic import AnthropicProvider
@@ -214,19 +214,3 @@ def open_provider(name: str, model: LanguageModel) -> Provider:
     from bestiary.llm.openai import OpenAIProvider
 
     return OpenAIProvider(key=key, url=model.url, timeout=model.timeout)
-
-
-def read_key(name: str, model: LanguageModel) -> str:
-    """A model's API key, which comes only from the environment."""
-    if model.key is None:
-        return "none"  # the SDKs require one
-    key = os.environ.get(model.key, "").strip()
-    if not key:
-        raise AuthError(
-            f"{name}: the environment variable {model.key} is not set",
-            "export it, or choose a model that needs no key",
-            code="key-missing",
-            model=name,
-            variable=model.key,
-        )
-    return key

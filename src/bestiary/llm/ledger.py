@@ -40,13 +40,16 @@ class Reservation:
 
 @dataclass(frozen=True)
 class Settlement:
-    """The end of a reservation: an answer with its bill, or a request that was not billed."""
+    """What became of a request: an answer, a bill, both, or neither if it was not billed."""
 
     spend: int
     """The reservation's id."""
-    pico: int = 0
+    pico: int | None = 0
+    """The bill, which ends the reservation; None if it is unknown and the reservation stays."""
     key: str = ""
     answer: Answer | None = None
+    usage: Usage | None = None
+    """The tokens billed for a request without an answer."""
 
 
 @dataclass(frozen=True)
@@ -118,19 +121,21 @@ class Ledger:
 
     def _settle(self, one: Settlement) -> int:
         """Settle a reservation; returns by how much this changes the total."""
-        usage = one.answer.usage if one.answer else Usage(input=0, output=0)
-        read = usage.input + usage.cache_write
-        settled = self.file.execute(
-            "UPDATE spends SET billed = ?, input = ?, output = ?, cached = ? "
-            "WHERE id = ? AND billed IS NULL RETURNING reserved",
-            (one.pico, read, usage.output, usage.cache_read, one.spend),
-        )
         if one.answer is not None:
             self.file.execute(
                 "INSERT OR IGNORE INTO answers VALUES (?, ?)",
                 (one.key, one.answer.model_dump_json()),
             )
-        return sum(one.pico - reserved for (reserved,) in settled)  # 0 if it was settled before
+        if one.pico is None:
+            return 0
+        pico, stated = one.pico, one.answer.usage if one.answer else one.usage
+        usage = stated or Usage(input=0, output=0)
+        settled = self.file.execute(
+            "UPDATE spends SET billed = ?, input = ?, output = ?, cached = ? "
+            "WHERE id = ? AND billed IS NULL RETURNING reserved",
+            (pico, usage.input + usage.cache_write, usage.output, usage.cache_read, one.spend),
+        )
+        return sum(pico - reserved for (reserved,) in settled)  # 0 if it was settled before
 
     def _insert(self, one: Reservation) -> int:
         ((spend,),) = self.file.execute(

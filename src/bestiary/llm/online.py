@@ -17,16 +17,18 @@ from bestiary.llm.price import Price
 from bestiary.llm.provider import (
     AuthError,
     ConnectionFailed,
-    InvalidRequest,
     NotFound,
     Provider,
     ProviderFault,
     RateLimited,
+    Unreadable,
 )
 from bestiary.llm.request import Answer, ModelRequest, Outcome, Unanswered
 
 COMMIT_SECONDS = 0.005
 """How long the ledger's entries are gathered into one transaction."""
+UNREADABLE_TRIES = 3
+"""Tries before a request is given up whose answers are whole bodies that cannot be read."""
 TRIES = 8
 """Tries before a request is given up; rate-limit refusals and failed connections do not count."""
 PATIENCE_SECONDS = 600.0
@@ -273,7 +275,10 @@ class OnlineDispatcher:
         self, queue: ModelQueue, call: Call, ticket: Ticket, spend: int, fault: ProviderFault
     ) -> Unanswered | float:
         """Settle a fault; returns the outcome, or the seconds to wait before the next try."""
-        if fault.billed:
+        if isinstance(fault, Unreadable) and fault.usage is not None:
+            bill = queue.price.bill(fault.usage)
+            await self._writer.settle(Settlement(spend, bill, usage=fault.usage))
+        elif fault.billed:
             self._writer.leave_open()
         else:
             await self._writer.settle(Settlement(spend))
@@ -291,7 +296,8 @@ class OnlineDispatcher:
                 model=queue.name,
             )
         call.tries += 1
-        if isinstance(fault, InvalidRequest) or call.tries == TRIES:
+        most = UNREADABLE_TRIES if isinstance(fault, Unreadable) else TRIES
+        if fault.final or call.tries >= most:
             return Unanswered(reason=str(fault))
         return choose_pause(call.tries, fault.retry_after)
 

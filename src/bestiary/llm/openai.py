@@ -4,62 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import httpx2
 import openai
 from openai.types import Batch
-from pydantic import BaseModel, Field, ValidationError
 
+from bestiary.llm.completion import read_item, read_item_error, read_openai
 from bestiary.llm.provider import BatchItem, BatchResult, BatchState
-from bestiary.llm.request import Answer, ModelRequest, Usage
-from bestiary.llm.sdk import UNLIMITED, faults, hide
+from bestiary.llm.request import Answer, ModelRequest
+from bestiary.llm.sdk import MALFORMED, UNLIMITED, clean_message, faults, parse_body, parse_lines
 
 END_STATES = ("completed", "failed", "expired", "cancelled")
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 NAME = "bestiary"
 """The key of our name for a batch in its metadata."""
-FAULTS: dict[str, Literal["expired", "canceled"]] = {
-    "batch_expired": "expired",
-    "batch_cancelled": "canceled",
-}
-
-
-class ResponseMessage(BaseModel):
-    """The assistant's message in a completion."""
-
-    content: str | None = None
-    refusal: str | None = None
-
-
-class Choice(BaseModel):
-    """One choice of a completion."""
-
-    message: ResponseMessage
-    finish_reason: str | None = None
-
-
-class PromptDetails(BaseModel):
-    """How prompt tokens are billed."""
-
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-
-class TokenCounts(BaseModel):
-    """The tokens of a completion."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    prompt_tokens_details: PromptDetails | None = None
-
-
-class Completion(BaseModel):
-    """The fields of a chat completion that are used; any server's completion has them."""
-
-    id: str = ""
-    choices: list[Choice] = Field(min_length=1)
-    usage: TokenCounts | None = None
 
 
 class OpenAIProvider:
@@ -85,7 +45,7 @@ class OpenAIProvider:
             response = await self._client.post(
                 "/chat/completions", cast_to=httpx2.Response, body=self._write_params(request)
             )
-            return self._read(json.loads(response.content))
+            return read_openai(parse_body(response.content, self._key), self._key)
 
     async def submit(self, items: Sequence[BatchItem], *, name: str) -> BatchState:
         """Start a batch that stores our name for it."""
@@ -125,12 +85,12 @@ class OpenAIProvider:
         with faults(openai, self._key):
             batch = await self._client.batches.retrieve(batch_id)
             for file in (batch.output_file_id, batch.error_file_id):
-                if file is None:
+                if not file:
                     continue
                 content = await self._client.files.content(file)
-                for line in content.text.split("\n"):
-                    if line:
-                        yield self._read_result(json.loads(line), batch_id)
+                for row in parse_lines(content.content):
+                    with suppress(*MALFORMED):  # a line that is no result: its item is missing
+                        yield self._read_result(row, batch_id)
 
     async def close(self) -> None:
         """Close its connections."""
@@ -152,40 +112,14 @@ class OpenAIProvider:
             params["temperature"] = request.temperature
         return params
 
-    def _read(self, body: object, *, batch: str | None = None) -> Answer:
-        """The answer in a completion; a server that reports no tokens is assumed to bill none."""
-        try:
-            completion = Completion.model_validate(body)
-        except ValidationError:
-            raise ValueError("the body is not a completion") from None
-        choice, usage = completion.choices[0], completion.usage
-        details = usage.prompt_tokens_details if usage else None
-        read = (details.cached_tokens or 0) if details else 0
-        written = (details.cache_write_tokens or 0) if details else 0
-        return Answer(
-            text=hide(choice.message.content or "", self._key),
-            stop=_read_stop(choice.finish_reason, choice.message.refusal),
-            usage=Usage(
-                input=usage.prompt_tokens - read - written if usage else 0,
-                output=usage.completion_tokens if usage else 0,
-                cache_write=written,
-                cache_read=read,
-            ),
-            id=completion.id,
-            batch=batch,
-        )
-
-    def _read_result(self, row: dict[str, Any], batch_id: str) -> BatchResult:
+    def _read_result(self, row: Any, batch_id: str) -> BatchResult:
         """The result in one line of a batch's output or error file."""
-        response = row.get("response")
-        if response is not None and response["status_code"] == 200:
-            try:
-                answer = self._read(response["body"], batch=batch_id)
-            except ValueError:
-                return BatchResult(row["custom_id"], None, "unreadable")
-            return BatchResult(row["custom_id"], answer, "")
-        code = str((row.get("error") or {}).get("code"))
-        return BatchResult(row["custom_id"], None, FAULTS.get(code, "errored"))
+        response = row.get("response") or {}
+        error, body = row.get("error"), response.get("body")
+        if error or response.get("status_code") != 200:
+            fault = read_item_error(response.get("status_code"), error or body, self._key)
+            return BatchResult(row["custom_id"], fault)
+        return BatchResult(row["custom_id"], read_item(read_openai, body, self._key, batch_id))
 
     def _read_batch(self, batch: Batch) -> BatchState:
         counts = batch.request_counts
@@ -197,11 +131,5 @@ class OpenAIProvider:
             done=counts.completed + counts.failed if counts else 0,
             created=float(batch.created_at),
             name=(batch.metadata or {}).get(NAME),
-            refusal=hide("; ".join(error.message or "" for error in errors), self._key),
+            refusal=clean_message("; ".join(error.message or "" for error in errors), self._key),
         )
-
-
-def _read_stop(reason: str | None, refusal: str | None) -> Literal["end", "length", "refusal"]:
-    if refusal is not None or reason == "content_filter":
-        return "refusal"
-    return "length" if reason == "length" else "end"

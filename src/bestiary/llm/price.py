@@ -21,8 +21,10 @@ class Price:
     cache_write: int
     cache_read: int
 
-    def bill(self, usage: Usage) -> int:
-        """The cost of an answer."""
+    def bill(self, usage: Usage) -> int | None:
+        """The cost of an answer; None if its tokens were not counted, unless all are free."""
+        if not usage.counted and any((self.input, self.output, self.cache_write, self.cache_read)):
+            return None
         return (
             usage.input * self.input
             + usage.output * self.output

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from bestiary.errors import BackendError
-from bestiary.llm.request import Answer, ModelRequest
+from bestiary.llm.request import Answer, ModelRequest, Usage
 
 
 class ProviderFault(Exception):
@@ -15,6 +15,8 @@ class ProviderFault(Exception):
 
     billed: bool = False
     """Whether the server may bill the call: it may have answered although nothing arrived."""
+    final: bool = False
+    """Whether another try would bring the same, so that none is made."""
     retry_after: float | None = None
     """Seconds that the server asks us to wait."""
 
@@ -28,9 +30,23 @@ class ServerError(ProviderFault):
 
 
 class ResponseLost(ProviderFault):
-    """A timeout, a dropped connection, or a truncated or unreadable body."""
+    """A timeout, a dropped connection, or a truncated body."""
 
     billed = True
+
+
+class Unreadable(ProviderFault):
+    """A whole body that holds no answer, or none that can be used.
+
+    If it states its tokens, the server has answered and billed: another try would be billed again.
+    """
+
+    billed = True
+
+    def __init__(self, reason: str, usage: Usage | None = None) -> None:
+        super().__init__(reason)
+        self.usage = usage
+        self.final = usage is not None and usage.counted
 
 
 class ConnectionFailed(ProviderFault):
@@ -43,6 +59,12 @@ class NotFound(ProviderFault):
 
 class InvalidRequest(ProviderFault):
     """The server will never answer this request; it may be too long or malformed."""
+
+    final = True
+
+
+class ItemFailed(ProviderFault):
+    """An item of a batch that was not answered and not billed: errored, expired or canceled."""
 
 
 class AuthError(BackendError):
@@ -76,8 +98,7 @@ class BatchResult(NamedTuple):
     """The result of one item."""
 
     custom_id: str
-    answer: Answer | None
-    fault: Literal["", "errored", "expired", "canceled", "unreadable"]
+    outcome: Answer | ProviderFault | AuthError
 
 
 class Provider(Protocol):

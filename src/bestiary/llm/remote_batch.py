@@ -15,15 +15,18 @@ from bestiary.llm.ledger import Ledger, Settlement
 from bestiary.llm.online import PATIENCE_SECONDS, choose_pause
 from bestiary.llm.price import Price
 from bestiary.llm.provider import (
+    AuthError,
     BatchItem,
-    BatchResult,
     BatchState,
     InvalidRequest,
+    ItemFailed,
     NotFound,
     Provider,
     ProviderFault,
     ResponseLost,
+    Unreadable,
 )
+from bestiary.llm.request import Answer
 
 T = TypeVar("T")
 READS = 3
@@ -98,8 +101,11 @@ class RemoteBatch:
         self._record_id(remote_id)
         self._log(f"batch {remote_id}: {len(items)} requests to {self._record.model}")
 
-    async def finish(self) -> dict[str, str]:
-        """Wait for the results and commit them; returns why each unanswered key has no answer."""
+    async def finish(self) -> dict[str, ProviderFault]:
+        """Wait for the results and commit them; returns why each unanswered key has no answer.
+
+        Raises AuthError once everything is committed if the account was refused.
+        """
         remote_id = self._remote_id or await self._find()
         if remote_id is None:  # it was never submitted
             self._close(unbilled=True)
@@ -111,15 +117,18 @@ class RemoteBatch:
             self._close()
             return self._explain_all(f"the provider no longer knows batch {remote_id}")
         try:
-            reasons = await self._collect_all(remote_id)
+            found = await self._collect_all(remote_id)
         except (NotFound, InvalidRequest) as fault:
             self._close()
             return self._explain_all(str(fault))
         self._close(unbilled=bool(state.refusal))
-        if not state.refusal:
-            return reasons
-        self._log(f"batch {remote_id} was refused: {state.refusal}")
-        return self._explain_all(state.refusal)
+        if state.refusal:
+            self._log(f"batch {remote_id} was refused: {state.refusal}")
+            return self._explain_all(state.refusal)
+        for outcome in found.values():
+            if isinstance(outcome, AuthError):
+                raise outcome
+        return {key: one for key, one in found.items() if isinstance(one, ProviderFault)}
 
     def _record_id(self, remote_id: str) -> None:
         self._book.record_remote_id(self._record.name, remote_id)
@@ -129,8 +138,8 @@ class RemoteBatch:
         """Close the batch; unless it is known to be unbilled, open reservations stay."""
         self._book.close(self._record.name, unbilled=self._record.reservations if unbilled else ())
 
-    def _explain_all(self, reason: str) -> dict[str, str]:
-        return {key: reason for key, _ in self._record.items.values()}
+    def _explain_all(self, reason: str) -> dict[str, ProviderFault]:
+        return {key: ItemFailed(reason) for key, _ in self._record.items.values()}
 
     async def _find(self) -> str | None:
         """The provider's id of a batch that may have been submitted; None if it was not."""
@@ -186,29 +195,28 @@ class RemoteBatch:
             await asyncio.sleep(pause)
             pause = min(1.5 * pause, self._poll.longest_poll)
 
-    async def _collect_all(self, remote_id: str) -> dict[str, str]:
-        """Commit every result; returns why keys have no answer.
+    async def _collect_all(self, remote_id: str) -> dict[str, ProviderFault | AuthError | None]:
+        """Commit every result; returns each key's fault, None for an answer.
 
         Results may be missing because a file was cut short, so they are read again.
         """
-        faults: dict[str, str] = {}
+        faults: dict[str, ProviderFault | AuthError | None] = {}
         for _ in range(READS):
             faults = await retry(self._record.model, partial(self._collect, remote_id))
             if len(faults) == self.size:
                 break
-        return {key: fault for key, fault in faults.items() if fault}
+        return faults
 
-    async def _collect(self, remote_id: str) -> dict[str, str]:
-        """Commit the results that arrive; returns each key's fault, empty for an answer."""
-        faults: dict[str, str] = {}
+    async def _collect(self, remote_id: str) -> dict[str, ProviderFault | AuthError | None]:
+        """Commit the results that arrive; of several for one item, the first."""
+        faults: dict[str, ProviderFault | AuthError | None] = {}
         found: list[Settlement] = []
-        async for result in self._provider.read_results(remote_id):
-            if result.custom_id not in self._record.items:
+        async for custom_id, outcome in self._provider.read_results(remote_id):
+            key, spend = self._record.items.get(custom_id, ("", 0))
+            if not key or key in faults:
                 continue
-            key, spend = self._record.items[result.custom_id]
-            faults[key] = result.fault
-            if result.fault != "unreadable":  # which may be billed, so its reservation stays
-                found.append(settle_result(result, self._price, key, spend))
+            faults[key] = None if isinstance(outcome, Answer) else outcome
+            found.append(settle_result(outcome, self._price, key, spend))
             if len(found) == CHUNK:
                 self._ledger.settle_and_reserve(found)
                 found = []
@@ -238,8 +246,12 @@ async def retry(model: str, call: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(choose_pause(min(tries, 6), fault.retry_after))
 
 
-def settle_result(result: BatchResult, price: Price, key: str, spend: int) -> Settlement:
-    """The settlement of a result: only answers are billed."""
-    if result.answer is None:
-        return Settlement(spend)
-    return Settlement(spend, price.bill(result.answer.usage), key, result.answer)
+def settle_result(
+    outcome: Answer | ProviderFault | AuthError, price: Price, key: str, spend: int
+) -> Settlement:
+    """The settlement of a result: faults are not billed, except for bodies that are unreadable."""
+    if isinstance(outcome, Answer):
+        return Settlement(spend, price.bill(outcome.usage), key, outcome)
+    if isinstance(outcome, Unreadable) and outcome.usage is not None:
+        return Settlement(spend, price.bill(outcome.usage), usage=outcome.usage)
+    return Settlement(spend, None if isinstance(outcome, Unreadable) else 0)

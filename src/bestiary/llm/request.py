@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from bestiary.records import Message, Record, sha256_bytes
 
+Stop = Literal["end", "length", "refusal"]
+"""How an answer ended: by itself, cut short, or with a refusal."""
 FRAME_BYTES = 1024
 """The most a provider may add to a request: the markup of turns and a few words of its own."""
 
@@ -64,13 +66,16 @@ class Usage(Record):
     output: int
     cache_write: int = 0
     cache_read: int = 0
+    counted: bool = True
+    """Whether the server stated all counts. One that it did not state is 0 here, and what it bills
+    is unknown."""
 
 
 class Answer(Record):
     """A model's answer."""
 
     text: str
-    stop: Literal["end", "length", "refusal"]
+    stop: Stop
     usage: Usage
     id: str
     """The provider's id of the answer."""

@@ -1,7 +1,8 @@
-"""What both SDKs share: the number of connections, and the meaning of errors."""
+"""What both SDKs share: connections, bodies as JSON, and the meaning of errors."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,26 +11,36 @@ from typing import Any
 
 import httpx2
 
+from bestiary.llm.keys import SHORTEST_PART, hide_key
 from bestiary.llm.provider import (
     AuthError,
     ConnectionFailed,
     InvalidRequest,
     NotFound,
+    ProviderFault,
     RateLimited,
     ResponseLost,
     ServerError,
+    Unreadable,
 )
 
 UNLIMITED = httpx2.Limits(max_connections=0, max_keepalive_connections=None)
 """No limit on connections, which the limiter counts. The SDKs' aiohttp transport passes on 0, which
 means no limit to aiohttp, but not None, so that aiohttp would apply its default of 100."""
-SHORTEST_KEY = 8
-"""Characters. A shorter key is a placeholder for a server without keys and may be a plain word."""
-UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
+LONGEST_MESSAGE = 500
+"""Characters of a server's message that are kept; some send a whole page."""
+MALFORMED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading a malformed body raises, since the SDKs do not validate bodies."""
 LONGEST_WAIT = 7200.0
 """Seconds; a server that asks for a longer wait is asked again after this long."""
-SPENT = ("insufficient_quota", "billing_hard_limit_reached", "credit balance is too low")
+SPENT = (
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "credit balance is too low",
+    "insufficient balance",
+    "insufficient credits",
+)
 """Phrases for an empty account, which some providers report as a rate limit."""
 
 
@@ -39,37 +50,86 @@ def faults(sdk: Any, key: str) -> Iterator[None]:
     try:
         yield
     except sdk.APIStatusError as error:
-        message = hide(f"{error.status_code}: {read_message(error.body) or error.message}", key)
+        words = clean_message(read_message(error.body) or error.message, key)
+        message = f"{error.status_code}: {words}"
+        if is_access_refused(error.status_code, (error.body, words)):
+            raise access_error(message, error.status_code) from None
         raise read_status(error.status_code, message, error.response.headers) from None
     except sdk.APIConnectionError as error:
-        message = hide(f"{type(error).__name__}: {error.__cause__ or error}", key)
+        message = clean_message(f"{type(error).__name__}: {error.__cause__ or error}", key)
         unreachable = isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout))
         raise (ConnectionFailed if unreachable else ResponseLost)(message) from None
-    except (*UNREADABLE, sdk.APIError, httpx2.HTTPError) as error:
-        raise ResponseLost(hide(f"{type(error).__name__}: {error}", key)) from None
+    except (*MALFORMED, sdk.APIError, httpx2.HTTPError) as error:
+        raise ResponseLost(clean_message(f"{type(error).__name__}: {error}", key)) from None
+
+
+def parse_body(content: bytes, key: str) -> Any:
+    """A JSON body; ValueError if it was cut off, Unreadable if it is something else."""
+    text = content.decode("utf-8-sig", "replace")
+    try:
+        return json.loads(text)
+    except ValueError:
+        if text.lstrip()[:1] in ("", "{", "["):
+            raise
+    except RecursionError:
+        pass
+    words = clean_message(text.strip(), key)[:80]
+    raise Unreadable(f"the server did not answer with JSON but with {words!r}")
+
+
+def parse_lines(content: bytes) -> list[Any]:
+    """The JSON values of lines; unreadable lines are left out, but a cut one is a ValueError."""
+    lines = content.decode("utf-8-sig", "replace").split("\n")
+    values = []
+    for number, line in enumerate(lines):
+        try:
+            values += [json.loads(line)] if line.strip() else []
+        except (ValueError, RecursionError):
+            if number == len(lines) - 1:
+                raise ValueError("the last line is cut off") from None
+    return values
 
 
 def read_message(body: object) -> str:
     """The message in an error body; empty if the body has another form."""
     while isinstance(body, Mapping):
-        body = body.get("error") or body.get("message")
+        body = body.get("error") or body.get("message") or body.get("detail")
     return body if isinstance(body, str) else ""
 
 
-def hide(text: str, key: str) -> str:
-    """The text with the key masked."""
-    return text.replace(key, "[key]") if len(key) >= SHORTEST_KEY else text
+def clean_message(text: str, key: str) -> str:
+    """A server's words for people: half characters mended, the key hidden, and not too long."""
+    return hide_key(mend(text[: 4 * LONGEST_MESSAGE]), key, shortest=SHORTEST_PART)[
+        :LONGEST_MESSAGE
+    ]
 
 
-def read_status(status: int, message: str, headers: Mapping[str, str]) -> Exception:
+def mend(text: str) -> str:
+    """The text with each half character replaced, which no file could hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def is_access_refused(status: object, body: object) -> bool:
+    """Whether an error means a wrong key or an empty account, so that nothing will be answered."""
+    return status in (401, 402, 403) or any(phrase in str(body).lower() for phrase in SPENT)
+
+
+def access_error(message: str, status: object) -> AuthError:
+    """The error for a wrong key or an empty account."""
+    return AuthError(
+        f"the provider refused access: {message}",
+        "fix the key or the account, and run the same command again",
+        code="access-refused",
+        status=status,
+    )
+
+
+def read_status(status: int, message: str, headers: Mapping[str, str]) -> ProviderFault:
     """The fault that an HTTP status stands for."""
-    if status in (401, 402, 403) or any(phrase in message for phrase in SPENT):
-        return AuthError(
-            f"the provider refused access: {message}",
-            "fix the key or the account, and run the same command again",
-            code="access-refused",
-            status=status,
-        )
     kinds = {429: RateLimited, 404: NotFound, 408: ServerError, 409: ServerError}
     kind = kinds.get(status, ServerError if status >= 500 else InvalidRequest)
     fault = kind(message)

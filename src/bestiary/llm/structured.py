@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
@@ -16,7 +15,6 @@ from bestiary.llm.workflow import RequestGroup, Workflow
 
 TRIES = 3
 """Samples to draw until one is valid."""
-_FENCED = re.compile(r"\A\s*```(?:json)?\s*\n(.*)\n```\s*\Z", re.DOTALL)
 
 
 class Form(BaseModel):
@@ -73,10 +71,29 @@ def read_form(outcome: Outcome, form: type[AnyForm]) -> AnyForm | Unanswered:
         return outcome
     if outcome.stop != "end":
         return Unanswered(reason="refused" if outcome.stop == "refusal" else "cut short")
-    fenced = _FENCED.match(outcome.text)
-    try:
-        return form.model_validate_json(fenced[1] if fenced else outcome.text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        return Unanswered(reason=f"malformed: {where + ': ' if where else ''}{first['type']}")
+    found, reason = {}, "malformed: no JSON object"
+    for text in find_objects(outcome.text):
+        try:
+            value = form.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            reason = f"malformed: {where + ': ' if where else ''}{first['type']}"
+        else:
+            found[value.model_dump_json()] = value
+    if len(found) > 1:
+        return Unanswered(reason=f"malformed: {len(found)} JSON objects that differ")
+    return next(iter(found.values()), Unanswered(reason=reason))
+
+
+def find_objects(text: str) -> Iterator[str]:
+    """The JSON objects in a text, whatever stands around them: prose, fences, a byte-order mark."""
+    decoder, start = json.JSONDecoder(), text.find("{")
+    while start >= 0:
+        try:
+            stop = decoder.raw_decode(text, start)[1]
+        except (ValueError, RecursionError):
+            stop = start + 1
+        else:
+            yield text[start:stop]
+        start = text.find("{", stop)
