@@ -71,7 +71,7 @@ def read_form(outcome: Outcome, form: type[AnyForm]) -> AnyForm | Unanswered:
         return outcome
     if outcome.stop != "end":
         return Unanswered(reason="refused" if outcome.stop == "refusal" else "cut short")
-    found, reason = {}, "malformed: no JSON object"
+    found, reason = {}, "malformed: json_invalid"
     for text in find_objects(outcome.text):
         try:
             value = form.model_validate_json(text)
