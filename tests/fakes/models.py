@@ -36,6 +36,18 @@ CACHED_FROM = 1024
 """Tokens of the shortest beginning that is cached."""
 BATCH_FACTOR = 0.5
 REFUSAL = "I cannot help with that."
+OPENAI_QUEUE_FULL = (
+    "Enqueued token limit reached for loop in organization org-loop. Limit: 2,000 enqueued tokens. "
+    "Please try again once some in_progress batches have been completed."
+)
+ANTHROPIC_QUEUE_FULL = "Too many batch requests in the processing queue; try again later."
+ITEM_ERRORS = {
+    "invalid": (400, "max_tokens: 64 is more than this model allows"),
+    "forbidden": (403, "this key may not use the model"),
+    "broke": (400, "Your credit balance is too low to access the API."),
+    "busy": (429, "the model is overloaded"),
+}
+"""Status and message of items that fail in a batch, by their fate."""
 
 Provider = Literal["anthropic", "openai"]
 Stop = Literal["", "cut", "refusal"]
@@ -124,6 +136,8 @@ class Batch:
     errors: str | None = None
     refusal: str = ""
     """Why an OpenAI batch was refused whole."""
+    refused_line: int | None = None
+    """The line of it that is to blame."""
     archived: bool = False
     """Whether its results are gone."""
 
@@ -150,9 +164,17 @@ class ModelServer:
         """How long a new batch is not found."""
         self.batch_fate: Callable[[str], str] = lambda custom_id: "succeeded"
         """What becomes of an item: succeeded, errored, expired or canceled; or garbled, which is
-        told and billed as a success and holds no answer."""
+        told and billed as a success and holds no answer; or the name of one of ITEM_ERRORS."""
         self.batch_refusal = ""
         """Why batches are refused whole after their creation, as OpenAI does."""
+        self.refused_line: int | None = None
+        """The line that it names."""
+        self.no_file: str | None = None
+        """What an ended OpenAI batch says in place of a file without lines."""
+        self.queue_limit: int | None = None
+        """Requests in open batches; a batch beyond them is refused, as each provider does it."""
+        self.edit_results: Callable[[list[str]], list[str]] = lambda lines: lines
+        """What becomes of the lines of results on their way."""
         self.batch_faults: Callable[[str], Fault | None] = lambda step: None
         """What happens to a call about batches, by its step: upload, create, list, read, results
         or cancel. A fault that is no status spoils what is said, and not what is done."""
@@ -379,7 +401,7 @@ class ModelServer:
             return
         batch.ended = time.time()
         if batch.provider == "openai" and self.batch_refusal:
-            batch.refusal = self.batch_refusal
+            batch.refusal, batch.refused_line = self.batch_refusal, self.refused_line
             return
         for custom_id, body in batch.items:
             fate = "canceled" if batch.cancelled else self.batch_fate(custom_id)
@@ -393,6 +415,14 @@ class ModelServer:
             batch.results.append({"custom_id": custom_id, "fate": fate, "answer": answer})
         random.Random(batch.id).shuffle(batch.results)
 
+    def _has_room(self, provider: Provider, size: int) -> bool:
+        """Whether the queue takes a batch of so many requests."""
+        ours = [batch for batch in self.batches.values() if batch.provider == provider]
+        for batch in ours:
+            self._settle(batch)
+        queued = sum(len(batch.items) for batch in ours if batch.ended is None)
+        return self.queue_limit is None or queued + size <= self.queue_limit
+
     async def _anthropic_create(self, request: Request) -> Response:
         sent = await request.body()
         self.submitted.append(len(sent))
@@ -400,6 +430,8 @@ class ModelServer:
         items = [(item["custom_id"], item["params"]) for item in body["requests"]]
         if len({name for name, _ in items}) < len(items):
             return JSONResponse(error_body("anthropic", 400, "custom_id is not unique"), 400)
+        if not self._has_room("anthropic", len(items)):
+            return JSONResponse(error_body("anthropic", 429, ANTHROPIC_QUEUE_FULL), 429)
         return JSONResponse(show_anthropic(self._start_batch("anthropic", items), request))
 
     async def _anthropic_list(self, request: Request) -> Response:
@@ -423,8 +455,8 @@ class ModelServer:
         batch = self._find_batch(request, "anthropic")
         if batch is None or batch.ended is None or batch.archived:
             return JSONResponse(error_body("anthropic", 404), 404)
-        lines = (json.dumps(show_anthropic_result(result)) + "\n" for result in batch.results)
-        return Response("".join(lines), media_type="application/x-jsonl")
+        lines = [json.dumps(show_anthropic_result(result)) + "\n" for result in batch.results]
+        return Response("".join(self.edit_results(lines)), media_type="application/x-jsonl")
 
     async def _upload(self, request: Request) -> Response:
         form = await request.form()
@@ -456,7 +488,10 @@ class ModelServer:
         body = json.loads(await request.body())
         lines = self.files[body["input_file_id"]].decode().splitlines()
         items = [(row["custom_id"], row["body"]) for row in map(json.loads, lines)]
+        has_room = self._has_room("openai", len(items))
         batch = self._start_batch("openai", items)
+        if not has_room:
+            batch.refusal, batch.ended = OPENAI_QUEUE_FULL, batch.created
         batch.metadata, batch.input_file = body.get("metadata"), body["input_file_id"]
         return JSONResponse(show_openai(batch))
 
@@ -483,10 +518,13 @@ class ModelServer:
         if batch.ended is None or batch.outputs or batch.errors:
             return
         shown = [show_openai_result(result) for result in batch.results]
-        good = [row for row in shown if row["error"] is None]
-        for place, rows in (("outputs", good), ("errors", [r for r in shown if r["error"]])):
-            data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-            setattr(batch, place, self._keep_file(data, "batch_output")["id"] if rows else None)
+        good = [row for row in shown if (row["response"] or {}).get("status_code") == 200]
+        bad = [row for row in shown if row not in good]
+        for place, rows in (("outputs", good), ("errors", bad)):
+            data = "".join(self.edit_results([json.dumps(row) + "\n" for row in rows])).encode()
+            setattr(
+                batch, place, self._keep_file(data, "batch_output")["id"] if rows else self.no_file
+            )
 
 
 class CutResponse(Response):
@@ -620,7 +658,9 @@ def error_body(
 
 def show_anthropic(batch: Batch, request: Request) -> Body:
     """A MessageBatch."""
-    fates = Counter(result["fate"] for result in batch.results)
+    fates = Counter(
+        "errored" if result["fate"] in ITEM_ERRORS else result["fate"] for result in batch.results
+    )
     over = batch.ended is not None
     status = "ended" if over else "canceling" if batch.cancelled else "in_progress"
     url = str(request.base_url).rstrip("/") + f"/v1/messages/batches/{batch.id}/results"
@@ -646,8 +686,9 @@ def show_anthropic_result(result: Body) -> Body:
     told: Body = {"type": result["fate"]}
     if result["fate"] == "succeeded":
         told["message"] = result["answer"]
-    if result["fate"] == "errored":
-        told["error"] = error_body("anthropic", 500)
+    if result["fate"] == "errored" or result["fate"] in ITEM_ERRORS:
+        told["type"] = "errored"
+        told["error"] = error_body("anthropic", *ITEM_ERRORS.get(result["fate"], (500, "")))
     return {"custom_id": result["custom_id"], "result": told}
 
 
@@ -667,7 +708,10 @@ def show_openai(batch: Batch) -> Body:
         status = "expired"
     if batch.refusal:
         status = "failed"
-    errors = {"object": "list", "data": [{"code": "refused", "message": batch.refusal}]}
+    errors = {
+        "object": "list",
+        "data": [{"code": "refused", "message": batch.refusal, "line": batch.refused_line}],
+    }
     return {
         "id": batch.id,
         "object": "batch",
@@ -694,6 +738,11 @@ def show_openai_result(result: Body) -> Body:
     good = result["fate"] == "succeeded"
     response = {"status_code": 200, "request_id": "req", "body": result["answer"]}
     error = {"code": codes.get(result["fate"]), "message": f"loopback: {result['fate']}"}
+    if result["fate"] in ITEM_ERRORS:
+        status, message = ITEM_ERRORS[result["fate"]]
+        said = error_body("openai", status, message)
+        response = {"status_code": status, "request_id": "req", "body": said}
+        return {"custom_id": result["custom_id"], "response": response, "error": None}
     return {
         "id": f"batch_req_{result['custom_id']}",
         "custom_id": result["custom_id"],

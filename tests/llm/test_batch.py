@@ -5,6 +5,7 @@ Run: python -m pytest tests/llm/test_batch.py
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from tests.expect import expect_error
-from tests.fakes.models import KEY, Asked, Fault, ModelServer
+from tests.fakes.models import ITEM_ERRORS, KEY, Asked, Fault, ModelServer
 from tests.fakes.models import Provider as ProviderName
 from tests.llm.calls import (
     EACH_PROVIDER,
@@ -38,7 +39,7 @@ from tests.llm.calls import (
 )
 
 from bestiary.errors import BackendError
-from bestiary.llm import remote_batch
+from bestiary.llm import batch, remote_batch
 from bestiary.llm.batch import TRIES, BatchDispatcher, BatchQueue
 from bestiary.llm.batch_book import BatchBook, HeldError
 from bestiary.llm.ledger import Ledger, Reservation, Settlement
@@ -267,11 +268,180 @@ def test_a_batch_that_openai_refuses_as_a_whole_costs_nothing(
     logged: list[str] = []
     outcomes = run_batches("openai", url, ledger, make_requests("openai", 3), log=logged.append)
     assert read_reasons(outcomes) == ["batch: line 1 is not a request"] * 3
-    assert any("was refused: line 1 is not a request" in line for line in logged)
+    assert any("3 of 3 requests failed: line 1 is not a request" in line for line in logged)
+    assert len(server.batches) == 1  # what cannot succeed is not sent again
     assert server.bill == ledger.taken() == 0
     server.batch_refusal = ""
     assert count_answers(run_batches("openai", url, ledger, make_requests("openai", 3))) == 3
     check_bill(ledger, server)
+
+
+def test_a_refused_batch_is_sent_again_without_the_line_to_blame(
+    server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.batch_refusal, server.refused_line = "model is missing", 2
+
+    def accept(line: str) -> None:
+        server.batch_refusal = "" if "failed" in line else server.batch_refusal
+
+    outcomes = run_batches("openai", url, ledger, make_requests("openai", 4), log=accept)
+    assert count_answers(outcomes) == 3
+    assert read_reasons(outcomes) == ["batch: model is missing"]
+    assert sizes(server) == [4, 3]
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("limit", [5, 7, 40])
+def test_batches_are_made_to_fit_the_providers_queue(
+    name: ProviderName, limit: int, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.queue_limit, server.batch_seconds = limit, 0.1
+    outcomes = run_batches(name, url, ledger, make_requests(name, 30), most_requests=10)
+    assert count_answers(outcomes) == 30
+    assert max(server.asked.values()) == 1
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_a_queue_that_others_fill_is_waited_for(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.queue_limit = 0
+    logged: list[str] = []
+
+    def log(line: str) -> None:
+        logged.append(line)
+        server.queue_limit = 100 if len(logged) > 12 else 0
+
+    assert count_answers(run_batches(name, url, ledger, make_requests(name, 3), log=log)) == 3
+    assert any("queue" in line.lower() for line in logged)  # the provider's words
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_a_queue_that_stays_full_ends_the_run_and_costs_nothing(
+    name: ProviderName,
+    server: ModelServer,
+    url: str,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batch, "QUEUE_SECONDS", 0.2)
+    server.queue_limit = 0
+    with expect_error(BackendError, "batch-queue-full", model=MODEL):
+        run_batches(name, url, ledger, make_requests(name, 3))
+    assert server.bill == ledger.taken() == 0
+    assert BatchBook(ledger).list_open() == []
+
+
+@EACH_PROVIDER
+def test_a_batch_that_is_too_large_is_split(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    step = "create" if name == "anthropic" else "upload"
+    fail = fail_first(2, Fault(413, message="File is too large."))
+    server.batch_faults = lambda at: fail(at) if at == step else None
+    assert count_answers(run_batches(name, url, ledger, make_requests(name, 8))) == 8
+    assert sizes(server)[0] == 2
+    check_bill(ledger, server)
+
+
+def choose_fates(server: ModelServer, fates: dict[str, str]) -> None:
+    """The fate of each item whose text has a word."""
+
+    def decide(custom_id: str) -> str:
+        (items,) = [dict(b.items) for b in server.batches.values() if custom_id in dict(b.items)]
+        text = str(items[custom_id]["messages"])
+        return next((fate for word, fate in fates.items() if word in text), "succeeded")
+
+    server.batch_fate = decide
+
+
+@EACH_PROVIDER
+def test_an_item_that_cannot_succeed_is_not_sent_again_and_its_words_are_kept(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    choose_fates(server, {"no. 1?": "invalid", "no. 2?": "busy"})
+    logged: list[str] = []
+    outcomes = run_batches(name, url, ledger, make_requests(name, 4), log=logged.append)
+    assert [reason.split(": ", 1) for reason in read_reasons(outcomes)] == [
+        ["batch", ITEM_ERRORS["invalid"][1]],
+        ["batch", ITEM_ERRORS["busy"][1]],
+    ]
+    assert sizes(server) == [4] + [1] * (TRIES - 1)  # only the busy one is sent again
+    assert any(ITEM_ERRORS["invalid"][1] in line for line in logged)
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("fate", ["broke", "forbidden"])
+def test_an_account_without_access_is_reported_at_once_and_answers_are_kept(
+    name: ProviderName, fate: str, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    choose_fates(server, {"no. 1?": fate})
+    requests = make_requests(name, 4)
+    with expect_error(AuthError, "access-refused") as caught:
+        run_batches(name, url, ledger, requests)
+    assert ITEM_ERRORS[fate][1] in str(caught.error)
+    assert sizes(server) == [4]
+    assert len(ledger.find(request.key for request in requests)) == 3
+    assert BatchBook(ledger).list_open() == []
+    check_bill(ledger, server)
+
+
+FOREIGN = {
+    "custom_id": "of-another",
+    "result": {"type": "expired"},
+    "response": {"status_code": 200, "body": {}},
+    "error": None,
+}
+LINES: dict[str, Callable[[list[str]], list[str]]] = {
+    "doubled": lambda lines: [line for line in lines for _ in range(2)],
+    "foreign": lambda lines: [json.dumps(FOREIGN) + "\n", *lines],
+    "without an id": lambda lines: [json.dumps(FOREIGN | {"custom_id": None}) + "\n", *lines],
+    "no JSON": lambda lines: ["<html>\n", *lines],
+    "other JSON": lambda lines: ["null\n", "[]\n", "5\n", "{}\n", *lines],
+    "blank lines": lambda lines: ["\n", *lines, "\n", "\r\n"],
+    "no last line end": lambda lines: [*lines[:-1], lines[-1].rstrip()],
+    "carriage returns": lambda lines: [line.replace("\n", "\r\n") for line in lines],
+    "failed first": lambda lines: [
+        json.dumps(
+            FOREIGN | {"custom_id": json.loads(lines[0])["custom_id"], "error": {"code": "x"}}
+        )
+        + "\n",
+        *lines,
+    ],
+}
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("case", LINES)
+def test_results_may_hold_other_lines(
+    name: ProviderName, case: str, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.edit_results = LINES[case]
+    assert count_answers(run_batches(name, url, ledger, make_requests(name, 6))) == 6
+    assert sizes(server) == [6]
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+def test_an_item_without_a_result_is_sent_again_and_its_reservation_stays(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.edit_results = lambda lines: lines[1:] if len(server.batches) == 1 else lines
+    assert count_answers(run_batches(name, url, ledger, make_requests(name, 6))) == 6
+    assert sizes(server) == [6, 1]
+    billed, unknown = sum_spent(ledger)
+    assert 0 < server.bill - billed <= unknown
+
+
+def test_the_id_of_a_file_without_lines_may_be_empty(
+    server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    server.no_file = ""
+    assert count_answers(run_batches("openai", url, ledger, make_requests("openai", 3))) == 3
 
 
 @EACH_PROVIDER

@@ -347,8 +347,9 @@ def test_an_openai_batch_that_was_refused_states_the_reason(server: ModelServer,
     server.batch_refusal = f"line 1 is not a request, says {KEY}"
     (_, _, state), results = run_batch("openai", url, [BatchItem("a", make_request("openai"))])
     assert state.ended and results == []
-    assert state.refusal.startswith("line 1 is not a request, says ")
-    assert KEY not in state.refusal
+    (refusal,) = state.refusals
+    assert str(refusal.fault).startswith("line 1 is not a request, says ")
+    assert KEY not in str(refusal.fault)
 
 
 @EACH_PROVIDER

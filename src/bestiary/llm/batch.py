@@ -9,23 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from bestiary.errors import BackendError
 from bestiary.llm.batch_book import MIN_SHARE, BatchBook, BatchEntry, OpenBatch
 from bestiary.llm.ledger import Ledger, Reservation, UsageTag
 from bestiary.llm.online import BudgetError, set_error
 from bestiary.llm.price import Price
-from bestiary.llm.provider import BatchItem, ItemFailed, Provider, ProviderFault
+from bestiary.llm.provider import BatchItem, ItemFailed, Provider, ProviderFault, QueueFull
 from bestiary.llm.remote_batch import PollPolicy, RemoteBatch
 from bestiary.llm.request import ModelRequest, Outcome, Unanswered
 
+QUEUE_SECONDS = 100_000.0
+"""How long a queue may be full: somewhat more than the day that a batch may take."""
 TRIES = 3
 """Batches that a request may be part of before it is given up."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class BatchQueue:
     """One model: its provider, its prices, and the largest batch it takes."""
 
@@ -34,6 +39,10 @@ class BatchQueue:
     price: Price
     most_requests: int
     most_bytes: int
+    room: int = sys.maxsize
+    """Requests that the provider's queue is expected to take at once."""
+    full_since: float | None = None
+    """When the queue was first full; None while it takes all."""
 
 
 @dataclass
@@ -108,20 +117,65 @@ class BatchDispatcher:
         """Send requests and wait for their results; returns those that need another batch."""
         batches: list[RemoteBatch] = []
         sent: list[PendingRequest] = []
+        refused: dict[str, int] = {}
         for group in self._divide(pool):
-            batch = await self._submit(group)
+            model = group[0].request.model
+            if model in refused:
+                continue
+            try:
+                batch = await self._submit(group)
+            except QueueFull as fault:
+                refused[model] = len(group)
+                self._log(f"{model}: no room for a batch of {len(group)} requests yet: {fault}")
+                continue
             if batch is not None:
                 batches.append(batch)
                 sent += group[: batch.size]
             if batch is None or batch.size < len(group):
                 break  # the budget has no room until these are billed
-        if not batches:
+        if not batches and not refused:
             raise BudgetError(self._ledger, f"{MIN_SHARE:.0%} of the next batch")
         faults: dict[str, ProviderFault] = {}
         for batch in batches:
             faults |= await batch.finish()
         left = {id(one) for one in pool} - {id(one) for one in sent}
-        return [*self._resolve(sent, faults), *(one for one in pool if id(one) in left)]
+        again = [*self._resolve(sent, faults), *(one for one in pool if id(one) in left)]
+        await self._make_room(sent, faults, refused)
+        return again
+
+    async def _make_room(
+        self,
+        sent: Sequence[PendingRequest],
+        faults: Mapping[str, ProviderFault],
+        refused: Mapping[str, int],
+    ) -> None:
+        """Fit the next batches to what each queue took; pause if one took nothing."""
+        for name, queue in self._queues.items():
+            keys = [one.request.key for one in sent if one.request.model == name]
+            full = sum(isinstance(faults.get(key), QueueFull) for key in keys)
+            taken, tried = len(keys) - full, full + refused.get(name, 0)
+            if not tried:
+                queue.room = min(sys.maxsize, 2 * queue.room)
+                queue.full_since = None
+            else:
+                queue.room = taken or max(1, min(tried, queue.room) // 2)
+                await self._wait_for_room(queue, moved=taken > 0)
+
+    async def _wait_for_room(self, queue: BatchQueue, *, moved: bool) -> None:
+        """Wait for the batches of others; BackendError if they take longer than any batch may."""
+        now = time.monotonic()
+        queue.full_since = now if moved or queue.full_since is None else queue.full_since
+        waited = now - queue.full_since
+        if waited > QUEUE_SECONDS:
+            raise BackendError(
+                f"{queue.name}: the provider's queue of batches was full for {waited:.0f} s",
+                "cancel other batches of this account, or send single requests with --mode single",
+                code="batch-queue-full",
+                model=queue.name,
+                seconds=waited,
+            )
+        if not moved:
+            await asyncio.sleep(min(self._poll.longest_poll, self._poll.poll + waited / 2))
 
     def _divide(self, pool: Sequence[PendingRequest]) -> Iterator[list[PendingRequest]]:
         """Groups of one model each, as large as a batch may be.
@@ -132,7 +186,8 @@ class BatchDispatcher:
         for name, queue in self._queues.items():
             group: list[PendingRequest] = []
             size = 0
-            for one in (one for one in ordered if one.request.model == name):
+            ours = [one for one in ordered if one.request.model == name]
+            for one in ours[: queue.room]:
                 if group and (
                     len(group) == queue.most_requests or size + one.request.size > queue.most_bytes
                 ):
@@ -180,6 +235,9 @@ class BatchDispatcher:
             fault = faults.get(key) or ItemFailed("the provider returned no result for it")
             if key in answers:
                 one.outcome.set_result(answers[key])
+            elif isinstance(fault, QueueFull):
+                one.tries -= 1
+                yield one
             elif fault.final or one.tries == TRIES:
                 one.outcome.set_result(Unanswered(reason=f"batch: {fault}"))
             else:

@@ -11,9 +11,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bestiary.llm.keys import hide_key
-from bestiary.llm.provider import AuthError, InvalidRequest, ItemFailed, ProviderFault, Unreadable
+from bestiary.llm.provider import (
+    AuthError,
+    InvalidRequest,
+    ItemFailed,
+    ProviderFault,
+    QueueFull,
+    Unreadable,
+)
 from bestiary.llm.request import Answer, Stop, Usage
-from bestiary.llm.sdk import access_error, clean_message, is_access_refused, mend, read_message
+from bestiary.llm.sdk import (
+    access_error,
+    clean_message,
+    is_access_refused,
+    is_queue_full,
+    mend,
+    read_message,
+)
 
 ENDINGS: Mapping[str, Stop] = {
     **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos", "eos_token"), "end"),
@@ -141,7 +155,7 @@ def read_item(
 
 
 def read_item_error(status: object, body: object, key: str) -> ProviderFault | AuthError:
-    """Why an item in a batch was not answered, in its provider's words."""
+    """Why a batch or an item in it was not answered, in its provider's words."""
     error = _as_mapping(body)
     while isinstance(error.get("error"), dict):
         error = error["error"]
@@ -149,6 +163,8 @@ def read_item_error(status: object, body: object, key: str) -> ProviderFault | A
     words = clean_message(read_message(body) or str(kinds[1] or kinds[0] or "errored"), key)
     if is_access_refused(status, body) or any(kind in NO_ACCESS for kind in kinds):
         return access_error(words, status)
+    if is_queue_full(f"{words} {kinds[1]}"):
+        return QueueFull(words)
     refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 429)
     final = refused or any(kind in INVALID for kind in kinds)
     return InvalidRequest(words) if final else ItemFailed(words)

@@ -12,11 +12,11 @@ import openai
 from openai.types import Batch
 
 from bestiary.llm.completion import read_item, read_item_error, read_openai
-from bestiary.llm.provider import BatchItem, BatchResult, BatchState
+from bestiary.llm.provider import BatchItem, BatchRefusal, BatchResult, BatchState, ItemFailed
 from bestiary.llm.request import Answer, ModelRequest
-from bestiary.llm.sdk import MALFORMED, UNLIMITED, clean_message, faults, parse_body, parse_lines
+from bestiary.llm.sdk import MALFORMED, UNLIMITED, faults, parse_body, parse_lines
 
-END_STATES = ("completed", "failed", "expired", "cancelled")
+END_STATES = ("completed", "failed", "expired", "cancelled", "canceled")
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 NAME = "bestiary"
 """The key of our name for a batch in its metadata."""
@@ -124,6 +124,12 @@ class OpenAIProvider:
     def _read_batch(self, batch: Batch) -> BatchState:
         counts = batch.request_counts
         errors = (batch.errors.data if batch.errors else None) or []
+        refusals = [
+            BatchRefusal(error.line, read_item_error(400, error.to_dict(), self._key))
+            for error in errors
+        ]
+        if batch.status == "failed" and not refusals:
+            refusals = [BatchRefusal(None, ItemFailed("the provider does not say why it failed"))]
         return BatchState(
             id=batch.id,
             ended=batch.status in END_STATES,
@@ -131,5 +137,5 @@ class OpenAIProvider:
             done=counts.completed + counts.failed if counts else 0,
             created=float(batch.created_at),
             name=(batch.metadata or {}).get(NAME),
-            refusal=clean_message("; ".join(error.message or "" for error in errors), self._key),
+            refusals=tuple(refusals),
         )

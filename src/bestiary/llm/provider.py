@@ -71,11 +71,23 @@ class AuthError(BackendError):
     """A wrong key, an empty account or an unknown model: the server will answer nothing."""
 
 
+class QueueFull(ProviderFault):
+    """The provider's queue has no room for a batch of this size until others are done."""
+
+
 class BatchItem(NamedTuple):
     """A request in a batch."""
 
     custom_id: str
     request: ModelRequest
+
+
+class BatchRefusal(NamedTuple):
+    """Why a whole batch was refused."""
+
+    line: int | None
+    """The item that is to blame, counted from 1; None for the batch itself."""
+    fault: ProviderFault | AuthError
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ class BatchState:
     """Seconds since 1970."""
     name: str | None
     """Our name for the batch; None if the provider keeps none."""
-    refusal: str = ""
+    refusals: tuple[BatchRefusal, ...] = ()
     """Why the provider refused the whole batch; empty if it did not."""
 
 

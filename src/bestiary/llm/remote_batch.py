@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,12 +18,14 @@ from bestiary.llm.price import Price
 from bestiary.llm.provider import (
     AuthError,
     BatchItem,
+    BatchRefusal,
     BatchState,
     InvalidRequest,
     ItemFailed,
     NotFound,
     Provider,
     ProviderFault,
+    QueueFull,
     ResponseLost,
     Unreadable,
 )
@@ -33,6 +36,12 @@ READS = 3
 """Times that results are read while some of them are missing."""
 CHUNK = 500
 """Results committed together."""
+LOGGED_REASONS = 3
+"""Of each batch, the most frequent ones."""
+TOO_LARGE = ("too large", "too_large", "exceeds the maximum", "maximum number of requests")
+"""Phrases for a batch that would be accepted in parts."""
+Faults = dict[str, ProviderFault | AuthError | None]
+"""Why each key has no answer; None for one that has."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,10 @@ class RemoteBatch:
         return len(self._record.items)
 
     async def submit(self, items: Sequence[BatchItem]) -> None:
-        """Submit the batch and record the provider's id; raises BackendError if it is refused."""
+        """Submit the batch and record the provider's id.
+
+        Raises QueueFull if it must wait or be smaller, and BackendError if it is refused.
+        """
 
         async def submit_or_find() -> str:
             try:
@@ -89,8 +101,13 @@ class RemoteBatch:
 
         try:
             remote_id = await retry(self._record.model, submit_or_find)
+        except QueueFull:
+            self._close(unbilled=True)
+            raise
         except (InvalidRequest, NotFound) as fault:
             self._close(unbilled=True)
+            if self.size > 1 and any(phrase in str(fault).lower() for phrase in TOO_LARGE):
+                raise QueueFull(str(fault)) from None
             raise BackendError(
                 f"{self._record.model}: the provider refused the batch: {fault}",
                 "send single requests with --mode single",
@@ -121,14 +138,30 @@ class RemoteBatch:
         except (NotFound, InvalidRequest) as fault:
             self._close()
             return self._explain_all(str(fault))
-        self._close(unbilled=bool(state.refusal))
-        if state.refusal:
-            self._log(f"batch {remote_id} was refused: {state.refusal}")
-            return self._explain_all(state.refusal)
-        for outcome in found.values():
-            if isinstance(outcome, AuthError):
-                raise outcome
-        return {key: one for key, one in found.items() if isinstance(one, ProviderFault)}
+        self._close(unbilled=bool(state.refusals))
+        if state.refusals:
+            found = self._explain_refusal(state.refusals)
+        return self._report(remote_id, found)
+
+    def _explain_refusal(self, refusals: Sequence[BatchRefusal]) -> Faults:
+        """Each key's fault in a batch that was refused: only the lines to blame are at fault."""
+        keys = [key for key, _ in self._record.items.values()]
+        lines = {refusal.line: refusal.fault for refusal in refusals}
+        blamed = {key: lines[line] for line, key in enumerate(keys, start=1) if line in lines}
+        if None in lines or not blamed:
+            return dict.fromkeys(keys, refusals[0].fault)
+        others = ItemFailed(f"another request in its batch was refused: {refusals[0].fault}")
+        return {key: blamed.get(key, others) for key in keys}
+
+    def _report(self, remote_id: str, found: Faults) -> dict[str, ProviderFault]:
+        """Log what the provider says of requests without an answer; raises its AuthError."""
+        failed = [fault for fault in found.values() if fault is not None]
+        for words, count in Counter(map(str, failed)).most_common(LOGGED_REASONS):
+            self._log(f"batch {remote_id}: {count} of {self.size} requests failed: {words}")
+        for fault in failed:
+            if isinstance(fault, AuthError):
+                raise fault
+        return {key: fault for key, fault in found.items() if isinstance(fault, ProviderFault)}
 
     def _record_id(self, remote_id: str) -> None:
         self._book.record_remote_id(self._record.name, remote_id)
@@ -195,31 +228,39 @@ class RemoteBatch:
             await asyncio.sleep(pause)
             pause = min(1.5 * pause, self._poll.longest_poll)
 
-    async def _collect_all(self, remote_id: str) -> dict[str, ProviderFault | AuthError | None]:
-        """Commit every result; returns each key's fault, None for an answer.
+    async def _collect_all(self, remote_id: str) -> Faults:
+        """Commit every result; returns each key's fault.
 
-        Results may be missing because a file was cut short, so they are read again.
+        Results may be missing because a file was cut short or is late, so they are read again.
         """
-        faults: dict[str, ProviderFault | AuthError | None] = {}
-        for _ in range(READS):
+        faults: Faults = {}
+        for read in range(READS):
+            await asyncio.sleep(read * self._poll.poll)
             faults = await retry(self._record.model, partial(self._collect, remote_id))
             if len(faults) == self.size:
                 break
         return faults
 
-    async def _collect(self, remote_id: str) -> dict[str, ProviderFault | AuthError | None]:
-        """Commit the results that arrive; of several for one item, the first."""
-        faults: dict[str, ProviderFault | AuthError | None] = {}
+    async def _collect(self, remote_id: str) -> Faults:
+        """Commit the results that arrive; of several for one request, an answer counts."""
+        faults: Faults = {}
         found: list[Settlement] = []
+        failed: dict[str, Settlement] = {}
         async for custom_id, outcome in self._provider.read_results(remote_id):
             key, spend = self._record.items.get(custom_id, ("", 0))
-            if not key or key in faults:
+            if not key or faults.get(key, outcome) is None:
                 continue
-            faults[key] = None if isinstance(outcome, Answer) else outcome
-            found.append(settle_result(outcome, self._price, key, spend))
+            settlement = settle_result(outcome, self._price, key, spend)
+            if isinstance(outcome, Answer):
+                faults[key] = None
+                found.append(settlement)
+            else:
+                faults[key] = outcome
+                failed[key] = settlement
             if len(found) == CHUNK:
                 self._ledger.settle_and_reserve(found)
                 found = []
+        found += [one for key, one in failed.items() if faults[key] is not None]
         self._ledger.settle_and_reserve(found)
         return faults
 
@@ -230,7 +271,7 @@ async def retry(model: str, call: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await call()
-        except (InvalidRequest, NotFound):
+        except (InvalidRequest, NotFound, QueueFull):
             raise
         except ProviderFault as fault:
             away = time.monotonic() - started

@@ -18,6 +18,7 @@ from bestiary.llm.provider import (
     InvalidRequest,
     NotFound,
     ProviderFault,
+    QueueFull,
     RateLimited,
     ResponseLost,
     ServerError,
@@ -31,6 +32,8 @@ LONGEST_MESSAGE = 500
 """Characters of a server's message that are kept; some send a whole page."""
 MALFORMED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading a malformed body raises, since the SDKs do not validate bodies."""
+QUEUE_FULL = ("enqueued token", "token_limit_exceeded", "in_progress batches", "processing queue")
+"""Phrases for a queue of batches that has no room for another one."""
 LONGEST_WAIT = 7200.0
 """Seconds; a server that asks for a longer wait is asked again after this long."""
 SPENT = (
@@ -118,6 +121,11 @@ def is_access_refused(status: object, body: object) -> bool:
     return status in (401, 402, 403) or any(phrase in str(body).lower() for phrase in SPENT)
 
 
+def is_queue_full(message: str) -> bool:
+    """Whether an error means that a batch must wait for others, or be smaller."""
+    return any(phrase in message.lower() for phrase in QUEUE_FULL)
+
+
 def access_error(message: str, status: object) -> AuthError:
     """The error for a wrong key or an empty account."""
     return AuthError(
@@ -130,6 +138,8 @@ def access_error(message: str, status: object) -> AuthError:
 
 def read_status(status: int, message: str, headers: Mapping[str, str]) -> ProviderFault:
     """The fault that an HTTP status stands for."""
+    if is_queue_full(message):
+        return QueueFull(message)
     kinds = {429: RateLimited, 404: NotFound, 408: ServerError, 409: ServerError}
     kind = kinds.get(status, ServerError if status >= 500 else InvalidRequest)
     fault = kind(message)
