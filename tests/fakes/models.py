@@ -171,6 +171,10 @@ class ModelServer:
         """The line that it names."""
         self.no_file: str | None = None
         """What an ended OpenAI batch says in place of a file without lines."""
+        self.dialect: Callable[[Body], str] = lambda body: ""
+        """Why a single request is refused as invalid, by its body; empty if it is not."""
+        self.bodies: list[Body] = []
+        """Single requests as they came."""
         self.queue_limit: int | None = None
         """Requests in open batches; a batch beyond them is refused, as each provider does it."""
         self.edit_results: Callable[[list[str]], list[str]] = lambda lines: lines
@@ -276,7 +280,12 @@ class ModelServer:
             return refusal
         arrived = time.monotonic()
         self.arrivals.append(arrived)
-        asked = self._read(provider, json.loads(await request.body()))
+        body = json.loads(await request.body())
+        self.bodies.append(body)
+        words = self.dialect(body)
+        if words:
+            return self._refuse(provider, Fault(400, message=words))
+        asked = self._read(provider, body)
         self._number += 1
         if self.capacity is not None and self.in_flight >= self.capacity:
             return self._refuse(provider, Fault(429, self.retry_after))

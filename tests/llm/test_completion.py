@@ -33,8 +33,8 @@ from bestiary.llm.keys import hide_key
 from bestiary.llm.ledger import Ledger
 from bestiary.llm.online import UNREADABLE_TRIES
 from bestiary.llm.provider import AuthError, BatchItem, ResponseLost, Unreadable
+from bestiary.llm.refusal import clean_message
 from bestiary.llm.request import Answer, Unanswered, Usage
-from bestiary.llm.sdk import clean_message
 from bestiary.llm.structured import Form, read_form
 
 pytestmark = pytest.mark.usefixtures("short_pauses")

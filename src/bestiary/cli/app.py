@@ -25,6 +25,9 @@ app = typer.Typer(
     help="A factory of model organisms: language models that carry one known behavior each.",
 )
 
+models_app = typer.Typer(no_args_is_help=True, help="Language models and their servers.")
+app.add_typer(models_app, name="models")
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
@@ -323,6 +326,21 @@ def spend(out: Out = Path("runs"), ledger: LedgerFile = None, as_json: Json = Fa
         _print_json(spend_rows(spent))
     else:
         _print_table(spend_table(spent))
+
+
+@models_app.command("check")
+def check_model(
+    name: Annotated[str, typer.Argument(help="The model's name in its file.")],
+    data: Data = None,
+    models: Models = None,
+) -> None:
+    """Find what a model's server accepts, by a few requests, and print the entry to write."""
+    from bestiary.config.library import find_model, open_library
+    from bestiary.llm import probe
+
+    known = open_library(*(data or [])).models(*(models or []))
+    found = probe.check_model(name, find_model(name, known))
+    print(probe.show_entry(name, found))
 
 
 @app.command()

@@ -92,6 +92,7 @@ def _write_params(request: ModelRequest) -> dict[str, Any]:
         "max_tokens": request.max_tokens,
         "system": [system],
         "messages": [{"role": turn.role, "content": turn.content} for turn in request.messages],
+        **request.extra_body,
     }
     if request.reply_schema is not None:
         output = {"type": "json_schema", "schema": request.reply_schema}

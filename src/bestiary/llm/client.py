@@ -213,4 +213,6 @@ def open_provider(name: str, model: LanguageModel) -> Provider:
         return AnthropicProvider(key=key, url=model.url, timeout=model.timeout)
     from bestiary.llm.openai import OpenAIProvider
 
-    return OpenAIProvider(key=key, url=model.url, timeout=model.timeout)
+    default = "max_completion_tokens" if model.url is None else "max_tokens"
+    limit = model.token_limit or default
+    return OpenAIProvider(key=key, url=model.url, timeout=model.timeout, token_limit=limit)

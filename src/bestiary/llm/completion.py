@@ -19,15 +19,16 @@ from bestiary.llm.provider import (
     QueueFull,
     Unreadable,
 )
-from bestiary.llm.request import Answer, Stop, Usage
-from bestiary.llm.sdk import (
+from bestiary.llm.refusal import (
     access_error,
     clean_message,
     is_access_refused,
     is_queue_full,
     mend,
+    name_fields,
     read_message,
 )
+from bestiary.llm.request import Answer, Stop, Usage
 
 ENDINGS: Mapping[str, Stop] = {
     **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos", "eos_token"), "end"),
@@ -167,7 +168,7 @@ def read_item_error(status: object, body: object, key: str) -> ProviderFault | A
         return QueueFull(words)
     refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 409, 429)
     final = refused or any(kind in INVALID for kind in kinds)
-    return InvalidRequest(words) if final else ItemFailed(words)
+    return InvalidRequest(name_fields(words)) if final else ItemFailed(words)
 
 
 def _as_mapping(value: object) -> Mapping[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, JsonValue, model_validator
 
 from bestiary.records import Record
 
-Dollars = Annotated[float, Field(ge=0)]
+Dollars = Annotated[float, Field(ge=0, le=1e6)]
 """US dollars per million tokens."""
 
 
@@ -17,6 +17,13 @@ StructuredOutput = Literal["schema", "prompt", "none"]
 """How a model is made to fill in a form. schema: the server constrains replies to a JSON Schema.
 prompt: the prompt states the schema. none: the model is too small to follow instructions, so a
 behavior's demonstrations precede each message; it writes only replies, and it judges nothing."""
+
+
+SystemRole = Literal["system", "developer", "none"]
+OWNED_PARAMETERS = frozenset(
+    ("model", "messages", "system", "stream", "n", "best_of", "max_tokens", "temperature")
+) | {"max_completion_tokens", "response_format", "output_config"}
+"""Parameters that every request states by itself; several of them bear on its price."""
 
 
 class LanguageModel(Record):
@@ -29,6 +36,13 @@ class LanguageModel(Record):
     served_as: str | None = None
     """The server's name for the model, if it differs from the name in this file."""
     structured_output: StructuredOutput = "schema"
+    token_limit: Literal["max_tokens", "max_completion_tokens"] | None = None
+    """The parameter that limits an answer's tokens; null: max_tokens behind a URL, and
+    max_completion_tokens at OpenAI itself."""
+    system_role: SystemRole = "system"
+    """The role of the system prompt; none: it precedes the first user message."""
+    extra_body: dict[str, JsonValue] = Field(default_factory=dict)
+    """Further parameters of every request, as the server names them."""
     key: str | None
     """The environment variable that holds the API key; null if the server needs none."""
     input: Dollars
@@ -37,23 +51,33 @@ class LanguageModel(Record):
     cache_read: Dollars
     batch: float | None = Field(default=None, gt=0, le=1)
     """The price of a batch as a share of the price of single requests; null for no batches."""
-    cache_from: int = Field(default=1024, ge=1)
+    cache_from: int = Field(default=1024, ge=1, le=10_000_000)
     """Tokens of the shortest prefix that is cached."""
     batch_hits: float = Field(default=0.3, ge=0, le=1)
     """Share of the requests in a batch that a plan expects to find their shared prefix cached. No
     provider guarantees any; Anthropic reports 30% to 98%, and the default is the low end."""
-    in_flight: int = Field(default=256, ge=1)
+    in_flight: int = Field(default=256, ge=1, le=10_000)
     """The most single requests in flight; below it the limiter finds what the server can take."""
-    batch_requests: int = Field(default=10_000, ge=1)
+    batch_requests: int = Field(default=10_000, ge=1, le=1_000_000)
     """The most requests in one batch."""
-    batch_megabytes: int = Field(default=50, ge=1)
+    batch_megabytes: int = Field(default=50, ge=1, le=10_000)
     """The largest size of one batch."""
-    temperature: float | None = Field(default=None, ge=0)
+    temperature: float | None = Field(default=None, ge=0, le=100)
     """Null for models that accept none and sample at their own."""
-    thinking: int = Field(default=0, ge=0)
+    thinking: int = Field(default=0, ge=0, le=1_000_000)
     """The most tokens it may think before it answers; they are billed as output."""
-    timeout: float = Field(default=300.0, gt=0)
+    timeout: float = Field(default=300.0, gt=0, le=86_400)
     """Seconds to wait for one answer."""
+
+    @model_validator(mode="after")
+    def _check_dialect(self) -> Self:
+        """Refuse parameters that others set, and chat completions' fields of another API."""
+        owned = sorted(OWNED_PARAMETERS & set(self.extra_body))
+        if owned:
+            raise ValueError(f"extra_body must not set {', '.join(owned)}; Bestiary sets it itself")
+        if self.provider == "anthropic" and (self.token_limit or self.system_role != "system"):
+            raise ValueError("token_limit and system_role are fields of provider openai only")
+        return self
 
 
 class ModelFile(Record):

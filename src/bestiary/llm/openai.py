@@ -25,10 +25,9 @@ NAME = "bestiary"
 class OpenAIProvider:
     """Calls the official SDK, with the SDK's own retries off."""
 
-    def __init__(self, *, key: str, url: str | None, timeout: float) -> None:
+    def __init__(self, *, key: str, url: str | None, timeout: float, token_limit: str) -> None:
         self._key = key
-        # Other servers know only the older name.
-        self._limit = "max_completion_tokens" if url is None else "max_tokens"
+        self._limit = token_limit
         self._client = openai.AsyncOpenAI(
             api_key=key,
             base_url=url,
@@ -98,12 +97,16 @@ class OpenAIProvider:
 
     def _write_params(self, request: ModelRequest) -> dict[str, Any]:
         """The parameters of the API call; the server caches prefixes on its own."""
-        turns = [{"role": "system", "content": request.system}]
-        turns += [{"role": turn.role, "content": turn.content} for turn in request.messages]
+        turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
+        if request.system_role != "none":
+            turns.insert(0, {"role": request.system_role, "content": request.system})
+        elif request.system:
+            turns[0]["content"] = f"{request.system}\n\n{turns[0]['content']}"
         params: dict[str, Any] = {
             "model": request.model_on_wire,
             "messages": turns,
             self._limit: request.max_tokens,
+            **request.extra_body,
         }
         if request.reply_schema is not None:
             schema = {"name": "reply", "schema": request.reply_schema, "strict": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,17 @@ class PromptedModel:
             model.served_as,
             model.structured_output,
             model.temperature,
+            *self._dialect,
+        )
+
+    @property
+    def _dialect(self) -> tuple[str, ...]:
+        """What its server is sent beyond the usual."""
+        model = self.model
+        role = () if model.system_role == "system" else (model.system_role,)
+        return (
+            *role,
+            *([json.dumps(model.extra_body, sort_keys=True)] if model.extra_body else []),
         )
 
     def ask(
@@ -62,6 +74,8 @@ class PromptedModel:
             max_tokens=max_tokens + self.model.thinking,
             temperature=self.model.temperature,
             reply_schema=schema,
+            system_role=self.model.system_role,
+            extra_body=self.model.extra_body,
             sample=sample,
             shared=len(system) >= TOKEN_CHARACTERS * self.model.cache_from,
         )

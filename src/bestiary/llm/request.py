@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from bestiary.llm.models import SystemRole
 from bestiary.records import Message, Record, sha256_bytes
 
 Stop = Literal["end", "length", "refusal"]
 """How an answer ended: by itself, cut short, or with a refusal."""
+DIALECT: Mapping[str, object] = {"system_role": "system", "extra_body": {}}
+"""Fields that are not part of a request's key at these values."""
 FRAME_BYTES = 1024
 """The most a provider may add to a request: the markup of turns and a few words of its own."""
 
@@ -30,6 +34,9 @@ class ModelRequest:
     """The JSON Schema of the reply; None for plain text."""
     served_as: str | None = None
     """The server's name for the model, if it differs."""
+    system_role: SystemRole = "system"
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    """Further parameters, as the server names them."""
     sample: int = 0
     """Distinguishes several samples of the same request."""
     shared: bool = False
@@ -53,7 +60,8 @@ class ModelRequest:
 
     @cached_property
     def _line(self) -> bytes:
-        fields = {name: value for name, value in vars(self).items() if name != "shared"}
+        left_out = {"shared"} | {name for name in DIALECT if getattr(self, name) == DIALECT[name]}
+        fields = {name: value for name, value in vars(self).items() if name not in left_out}
         fields["messages"] = [[message.role, message.content] for message in self.messages]
         return json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()
 

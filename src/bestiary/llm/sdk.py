@@ -11,9 +11,7 @@ from typing import Any
 
 import httpx2
 
-from bestiary.llm.keys import SHORTEST_PART, hide_key
 from bestiary.llm.provider import (
-    AuthError,
     ConnectionFailed,
     InvalidRequest,
     NotFound,
@@ -24,27 +22,22 @@ from bestiary.llm.provider import (
     ServerError,
     Unreadable,
 )
+from bestiary.llm.refusal import (
+    access_error,
+    clean_message,
+    is_access_refused,
+    is_queue_full,
+    name_fields,
+    read_message,
+)
 
 UNLIMITED = httpx2.Limits(max_connections=0, max_keepalive_connections=None)
 """No limit on connections, which the limiter counts. The SDKs' aiohttp transport passes on 0, which
 means no limit to aiohttp, but not None, so that aiohttp would apply its default of 100."""
-LONGEST_MESSAGE = 500
-"""Characters of a server's message that are kept; some send a whole page."""
 MALFORMED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading a malformed body raises, since the SDKs do not validate bodies."""
-QUEUE_FULL = ("enqueued token", "token_limit_exceeded", "in_progress batches", "processing queue")
-"""Phrases for a queue of batches that has no room for another one."""
 LONGEST_WAIT = 7200.0
 """Seconds; a server that asks for a longer wait is asked again after this long."""
-SPENT = (
-    "insufficient_quota",
-    "billing_hard_limit_reached",
-    "billing_not_active",
-    "credit balance is too low",
-    "insufficient balance",
-    "insufficient credits",
-)
-"""Phrases for an empty account, which some providers report as a rate limit."""
 
 
 @contextmanager
@@ -93,56 +86,13 @@ def parse_lines(content: bytes) -> list[Any]:
     return values
 
 
-def read_message(body: object) -> str:
-    """The message in an error body; empty if the body has another form."""
-    while isinstance(body, Mapping):
-        body = body.get("error") or body.get("message") or body.get("detail")
-    return body if isinstance(body, str) else ""
-
-
-def clean_message(text: str, key: str) -> str:
-    """A server's words for people: half characters mended, the key hidden, and not too long."""
-    return hide_key(mend(text[: 4 * LONGEST_MESSAGE]), key, shortest=SHORTEST_PART)[
-        :LONGEST_MESSAGE
-    ]
-
-
-def mend(text: str) -> str:
-    """The text with each half character replaced, which no file could hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def is_access_refused(status: object, body: object) -> bool:
-    """Whether an error means a wrong key or an empty account, so that nothing will be answered."""
-    return status in (401, 402, 403) or any(phrase in str(body).lower() for phrase in SPENT)
-
-
-def is_queue_full(message: str) -> bool:
-    """Whether an error means that a batch must wait for others, or be smaller."""
-    return any(phrase in message.lower() for phrase in QUEUE_FULL)
-
-
-def access_error(message: str, status: object) -> AuthError:
-    """The error for a wrong key or an empty account."""
-    return AuthError(
-        f"the provider refused access: {message}",
-        "fix the key or the account, and run the same command again",
-        code="access-refused",
-        status=status,
-    )
-
-
 def read_status(status: int, message: str, headers: Mapping[str, str]) -> ProviderFault:
     """The fault that an HTTP status stands for."""
     if is_queue_full(message):
         return QueueFull(message)
     kinds = {429: RateLimited, 404: NotFound, 408: ServerError, 409: ServerError}
     kind = kinds.get(status, ServerError if status >= 500 else InvalidRequest)
-    fault = kind(message)
+    fault = kind(name_fields(message) if kind is InvalidRequest else message)
     fault.retry_after = read_retry_after(headers)
     return fault
 
