@@ -169,8 +169,7 @@ class ModelServer:
         """Why batches are refused whole after their creation, as OpenAI does."""
         self.refused_line: int | None = None
         """The line that it names."""
-        self.no_file: str | None = None
-        """What an ended OpenAI batch says in place of a file without lines."""
+        self.no_file: str | None = None  # in place of the id of a file without lines
         self.dialect: Callable[[Body], str] = lambda body: ""
         """Why a single request is refused as invalid, by its body; empty if it is not."""
         self.bodies: list[Body] = []

@@ -140,18 +140,8 @@ class RemoteBatch:
             return self._explain_all(str(fault))
         self._close(unbilled=bool(state.refusals))
         if state.refusals:
-            found = self._explain_refusal(state.refusals)
+            found = explain_refusal(self._record, state.refusals)
         return self._report(remote_id, found)
-
-    def _explain_refusal(self, refusals: Sequence[BatchRefusal]) -> Faults:
-        """Each key's fault in a batch that was refused: only the lines to blame are at fault."""
-        keys = [key for key, _ in self._record.items.values()]
-        lines = {refusal.line: refusal.fault for refusal in refusals}
-        blamed = {key: lines[line] for line, key in enumerate(keys, start=1) if line in lines}
-        if None in lines or not blamed:
-            return dict.fromkeys(keys, refusals[0].fault)
-        others = ItemFailed(f"another request in its batch was refused: {refusals[0].fault}")
-        return {key: blamed.get(key, others) for key in keys}
 
     def _report(self, remote_id: str, found: Faults) -> dict[str, ProviderFault]:
         """Log what the provider says of requests without an answer; raises its AuthError."""
@@ -285,6 +275,17 @@ async def retry(model: str, call: Callable[[], Awaitable[T]]) -> T:
                 ) from None
             tries += 1
             await asyncio.sleep(choose_pause(min(tries, 6), fault.retry_after))
+
+
+def explain_refusal(record: OpenBatch, refusals: Sequence[BatchRefusal]) -> Faults:
+    """Each key's fault in a batch that was refused: only the lines to blame are at fault."""
+    keys = [key for key, _ in record.items.values()]
+    lines = {refusal.line: refusal.fault for refusal in refusals}
+    blamed = {key: lines[line] for line, key in enumerate(keys, start=1) if line in lines}
+    if None in lines or not blamed:
+        return dict.fromkeys(keys, refusals[0].fault)
+    others = ItemFailed(f"another request in its batch was refused: {refusals[0].fault}")
+    return {key: blamed.get(key, others) for key in keys}
 
 
 def settle_result(
