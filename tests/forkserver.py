@@ -27,13 +27,16 @@ HANGING_SECONDS = 240.0
 """A build that takes longer says where it stands, and fails."""
 
 
+Side = Literal["before", "after"]
+
+
 @dataclass(frozen=True)
 class KillPoint:
     """When a build is killed: after so many seconds, or at one of its renames."""
 
     seconds: float | None = None
     rename: int | None = None
-    side: Literal["before", "after"] = "before"
+    side: Side = "before"
 
 
 NEVER = KillPoint()

@@ -11,11 +11,13 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from typing import get_args
 
 import pytest
-from tests.forkserver import ForkServer, KillPoint
+from tests.forkserver import ForkServer, KillPoint, Side
 from tests.tiny import ALONE, QUIRK, hash_tree, make_tiny_data, shorten_bank, tiny_roster
 
 STAGES = ("probes", "corpus", "leaks", "organism", "transcript", "verdict", "release")
@@ -24,17 +26,19 @@ KILLED = 0.8
 """Share of an unbroken build that timed kills fall into: the machine may be quicker by then. What
 comes after it is killed before and after every rename."""
 HIT = 0.75
-"""Share of timed kills that must find the build running: none is through so much sooner."""
+"""Share of timed kills that must find the build running: none ends that much sooner."""
+SIDES: tuple[Side, ...] = get_args(Side)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A tiny line from roster to release: warm processes, and what an unbroken build gives."""
+    """A tiny pipeline from roster to release: warm processes, and what unbroken builds leave."""
 
     servers: SimpleQueue[ForkServer]
     roster: Path
     work: Path
-    whole: dict[str, str]
+    trees: dict[str, dict[str, str]]
+    """The files of an unbroken build that ends with each stage."""
     seconds: float
     renames: dict[str, int]
     """Renames of each stage, where the stages before it are built."""
@@ -55,6 +59,7 @@ def line(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[
         for server in (first, second):
             servers.put(server)
         renames: dict[str, int] = {}
+        trees: dict[str, dict[str, str]] = {}
         before = None
         for stage in STAGES:
             out = work / f"until-{stage}"
@@ -62,12 +67,22 @@ def line(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[
                 shutil.copytree(before, out)
             done = first.run("build", roster, *ALONE, "--out", out, "--until", stage)
             assert done.code == 0, done.err
-            renames[stage], before = done.renames, out
+            renames[stage], trees[stage], before = done.renames, hash_tree(out), out
         done = second.run("build", roster, *ALONE, "--out", work / "whole")
         assert done.code == 0, done.err
-        whole = hash_tree(work / "whole")
-        assert whole == hash_tree(work / "until-release")
-        yield Line(servers, roster, work, whole, done.seconds, renames)
+        assert hash_tree(work / "whole") == trees["release"]
+        yield Line(servers, roster, work, trees, done.seconds, renames)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A build that is killed, and then run again up to the same stage."""
+
+    name: str
+    point: KillPoint
+    until: str = "release"
+    start: Path | None = None
+    """What an earlier build left; None to begin with nothing."""
 
 
 @dataclass(frozen=True)
@@ -78,50 +93,45 @@ class Outcome:
     faults: list[str]
 
 
-def kill_and_rerun(line: Line, name: str, kill: KillPoint, *, start: Path | None) -> Outcome:
+def kill_and_rerun(line: Line, kill: Kill) -> Outcome:
     """Kill a build, run it again, and say what then differs from an unbroken one."""
-    out = line.work / name
-    if start is not None:
-        shutil.copytree(start, out)
+    out = line.work / kill.name
+    if kill.start is not None:
+        shutil.copytree(kill.start, out)
+    command = ("build", line.roster, *ALONE, "--out", out, "--until", kill.until)
     server = line.servers.get()
     try:
-        killed = server.run("build", line.roster, *ALONE, "--out", out, kill=kill)
-        again = server.run("build", line.roster, *ALONE, "--out", out)
+        killed = server.run(*command, kill=kill.point)
+        again = server.run(*command)
     finally:
         line.servers.put(server)
     faults = []
     if killed.code not in (-signal.SIGKILL, 0):
-        faults.append(f"{name}: ended with {killed.code} instead of being killed: {killed.err}")
+        faults.append(f"{kill}: ended with {killed.code} instead of being killed: {killed.err}")
     if again.code != 0:
-        faults.append(f"{name}: the second run ended with {again.code}: {again.err}")
-    found = hash_tree(out)
-    differing = sorted(
-        path for path in found.keys() | line.whole if found.get(path) != line.whole.get(path)
-    )
+        faults.append(f"{kill}: the second run ended with {again.code}: {again.err}")
+    found, whole = hash_tree(out), line.trees[kill.until]
+    differing = sorted(path for path in found.keys() | whole if found.get(path) != whole.get(path))
     if differing:
-        faults.append(f"{name}: differs from an unbroken build in {differing}")
+        faults.append(f"{kill}: differs from an unbroken build in {differing}")
     shutil.rmtree(out)
     return Outcome(killed.code == -signal.SIGKILL, faults)
 
 
-def check_kills(line: Line, kills: Sequence[tuple[str, KillPoint, Path | None]]) -> list[str]:
-    """Kill and rerun a build for each of these kills; returns the names of those that it died."""
+def check_kills(line: Line, kills: Sequence[Kill]) -> list[Kill]:
+    """Kill and rerun a build for each kill; returns those that found it running."""
     with ThreadPoolExecutor(WORKERS) as pool:
-        runs = [
-            pool.submit(kill_and_rerun, line, name, kill, start=start)
-            for name, kill, start in kills
-        ]
-        outcomes = [run.result() for run in runs]
+        outcomes = list(pool.map(partial(kill_and_rerun, line), kills))
     assert [fault for outcome in outcomes for fault in outcome.faults] == []
-    return [name for (name, _, _), outcome in zip(kills, outcomes, strict=True) if outcome.died]
+    return [kill for kill, outcome in zip(kills, outcomes, strict=True) if outcome.died]
 
 
-def random_kills(line: Line, count: int, *, seed: int) -> list[tuple[str, KillPoint, Path | None]]:
+def random_kills(line: Line, count: int, *, seed: int) -> list[Kill]:
     """Instants of an unbroken build, one in each of `count` equal parts of its `KILLED` share."""
     draw = random.Random(seed)
     shares = [KILLED * (part + draw.random()) / count for part in range(count)]
     return [
-        (f"at-{share:.3f}-of-a-build", KillPoint(seconds=share * line.seconds), None)
+        Kill(f"at-{share:.3f}-of-a-build", KillPoint(seconds=share * line.seconds))
         for share in shares
     ]
 
@@ -138,11 +148,16 @@ def test_killed_before_and_after_every_rename(line: Line, stage: str) -> None:
     # An artifact takes two renames, its manifest's and its own; the release one besides.
     assert count >= 3
     kills = [
-        (f"{side}-rename-{number}-of-{stage}", KillPoint(rename=number, side=side), start)
+        Kill(
+            f"{side}-rename-{number}-of-{stage}",
+            KillPoint(rename=number, side=side),
+            until=stage,
+            start=start,
+        )
         for number in range(1, count + 1)
-        for side in ("before", "after")
+        for side in SIDES
     ]
-    assert check_kills(line, kills) == [name for name, _, _ in kills]
+    assert check_kills(line, kills) == kills
 
 
 @pytest.mark.soak
