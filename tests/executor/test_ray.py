@@ -209,7 +209,7 @@ def test_an_organism_on_which_every_worker_dies_is_found_and_left_out(
     assert there.errors["good"] is there.errors["other"] is None
     error = there.errors["deadly"]
     assert isinstance(error, OrganismError)
-    check_error(error, "worker-died", item=deadly.organism_id, kill="WorkerCrashedError")
+    check_error(error, "worker-died", item=deadly.organism_id, death="WorkerCrashedError")
     assert there.store.find(STAGE, deadly.key) is None
 
 

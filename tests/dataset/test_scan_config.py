@@ -1,6 +1,6 @@
 """Rows are read as they were written.
 
-Run: python -m pytest tests/dataset/test_schema.py
+Run: python -m pytest tests/dataset/test_scan_config.py
 """
 
 from __future__ import annotations
