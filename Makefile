@@ -6,7 +6,7 @@ ROSTER ?= starter
 BENCH  ?= engine generation
 OUT    ?= runs
 
-.PHONY: help setup organisms report publish bench schemas test soak check
+.PHONY: help setup organisms report publish bench schemas test-fast test soak check
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
 
@@ -35,7 +35,10 @@ schemas: $(READY) ## write the JSON Schemas for editors and the prompt pages
 	$(VENV)/bin/bestiary schemas
 	$(VENV)/bin/bestiary prompts
 
-test: $(READY) ## run the test suite, about 13 minutes on 2 cores
+test-fast: $(READY) ## run the tests that take little time, while developing
+	$(PYTHON) -m pytest -m 'not soak and not slow' -n 2 --dist loadfile
+
+test: $(READY) ## run the test suite
 	$(PYTHON) -m pytest -m 'not soak' -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: $(READY) ## run the tests that take longer

@@ -32,9 +32,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 LONGEST = ("test_end_to_end.py", "test_kills.py", "test_served.py", "test_bench.py", "test_ray.py")
 
 
+SLOW = {
+    *LONGEST,
+    *("test_backend_bench.py", "test_base.py", "test_batch.py", "test_chat_families.py"),
+    *("test_checkpoint.py", "test_completion.py", "test_decoding.py", "test_engine.py"),
+    *("test_engine_faults.py", "test_full_disk.py", "test_language.py", "test_lazy.py"),
+    *("test_library.py", "test_limiter.py", "test_memory.py", "test_pipeline.py"),
+    *("test_providers.py", "test_adapter.py", "test_store.py"),
+}
+"""Files that take more than ten seconds of CPU: `make test-fast` leaves them out."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that two workers end together."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    for item in items:
+        if item.path.name in SLOW:
+            item.add_marker("slow")
 
 
 class Finished(NamedTuple):
