@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
-from ruamel.yaml import YAML
 from tests.conftest import Bestiary
 from tests.expect import expect_error
 from tests.fakes.models import KEY, Asked, Body, Fault, ModelServer
@@ -179,7 +179,7 @@ def test_a_probe_finds_what_a_server_accepts(case: str, server: ModelServer, url
     found = check_model(MODEL, model)
     assert {name: getattr(found, name) for name in expected} == expected
     assert server.most_in_flight == 1
-    entry = YAML(typ="safe").load(show_entry(MODEL, found))["models"][MODEL]
+    entry = yaml.safe_load(show_entry(MODEL, found))["models"][MODEL]
     assert LanguageModel.model_validate(entry) == found
     ask(found)
 
@@ -213,4 +213,4 @@ def test_the_command_prints_the_entry_to_write(
     file.write_text(json.dumps({"checked": "2026-11-28", "models": {"mine": entry}}))
     code, out, err = bestiary("models", "check", "mine", "--models", file)
     assert (code, err) == (0, "")
-    assert YAML(typ="safe").load(out)["models"]["mine"]["token_limit"] == "max_completion_tokens"
+    assert yaml.safe_load(out)["models"]["mine"]["token_limit"] == "max_completion_tokens"
