@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from tests.config.files import SampleFolders
 from tests.conftest import Bestiary
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from bestiary.cli.app import app, format_error
@@ -250,9 +251,11 @@ def draw_line(draw: random.Random, options: Mapping[str, Sequence[str]]) -> list
 
 def run_lines(bestiary: Bestiary, count: int, *, seed: int) -> None:
     draw = random.Random(seed)
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
     options = {
         name: [flag for option in command.params for flag in option.opts if flag.startswith("-")]
-        for name, command in get_command(app).commands.items()  # type: ignore[attr-defined]
+        for name, command in group.commands.items()
     }
     for _ in range(count):
         words = draw_line(draw, options)

@@ -170,6 +170,8 @@ def test_new_overwrites_nothing(bestiary: Bestiary, tmp_path: Path) -> None:
     ("options", "problem"),
     [
         (["--memory", "nan"], "Invalid value for '--memory'"),
+        (["--budget", "nan"], "Invalid value for '--budget'"),
+        (["--budget", "inf"], "Invalid value for '--budget'"),
         (["--trainer", "reference", "--slots", "2"], "drop --slots and --memory"),
         (["--trainer", "reference", "--memory", "4"], "drop --slots and --memory"),
     ],
@@ -207,6 +209,12 @@ def test_an_unknown_command_is_a_usage_error(bestiary: Bestiary) -> None:
     code, _, err = bestiary("biuld")
     assert code == 2
     assert "No such command 'biuld'" in err
+
+
+def test_a_folder_that_no_stage_foresaw_is_one_message(bestiary: Bestiary) -> None:
+    said = bestiary("schemas", "--folder", "/proc/schemas")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("error[system]: /proc/schemas: ")
 
 
 def test_schemas_are_written_where_asked(bestiary: Bestiary, tmp_path: Path) -> None:

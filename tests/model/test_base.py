@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.expect import expect_error
-from tests.models import SYSTEM, embedded_folder, make_random_base, make_tokenizer
+from tests.models import SYSTEM, embedded_folder, make_tokenizer
 
 from bestiary.errors import ModelError, StoreError
 from bestiary.model.base import (
@@ -44,16 +44,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BESTIARY_CACHE", str(folder))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_DISABLE_PIP_VERSION_CHECK", "1")
-    return folder
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Path:
-    """A tiny model saved as transformers saves one."""
-    base = make_random_base()
-    folder = tmp_path / "my-model"
-    base.model.save_pretrained(folder)
-    base.tokenizer.save_pretrained(folder)
     return folder
 
 

@@ -36,16 +36,6 @@ from bestiary.records import sha256_bytes
 from bestiary.validate import open_plan
 
 
-@pytest.fixture
-def local(tmp_path: Path) -> Path:
-    """A tiny model saved as transformers saves one."""
-    base = make_random_base()
-    folder = tmp_path / "my-model"
-    base.model.save_pretrained(folder)
-    base.tokenizer.save_pretrained(folder)
-    return folder
-
-
 def save_family(name: str, folder: Path) -> Path:
     """A tiny Llama with the tokenizer and template of a family."""
     tokenizer = make_family(name)

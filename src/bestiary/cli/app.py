@@ -96,7 +96,7 @@ CallMode = Annotated[
 ]
 Budget = Annotated[
     float | None,
-    typer.Option("--budget", min=0, help="Spending cap of the ledger in US dollars."),
+    typer.Option("--budget", min=0, max=1e6, help="Spending cap of the ledger in US dollars."),
 ]
 LedgerFile = Annotated[
     Path | None,

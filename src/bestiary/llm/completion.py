@@ -275,17 +275,17 @@ def count_openai(stated: object) -> Usage:
 def _count_beside(fields: Mapping[str, Any]) -> tuple[int, int]:
     """The tokens of thoughts and in total, which are part of other counts."""
     details = _as_mapping(fields.get("completion_tokens_details"))
-    return _count(details.get("reasoning_tokens"), 0) or 0, _count(
-        fields.get("total_tokens"), 0
-    ) or 0
+    thoughts, total = details.get("reasoning_tokens"), fields.get("total_tokens")
+    return _count(thoughts, 0) or 0, _count(total, 0) or 0
 
 
 def _count(value: object, missing: int | None) -> int | None:
     """A count of tokens; None for anything else. `missing` stands for one that is not stated."""
     if value is None:
         return missing
-    whole = isinstance(value, int | float) and not isinstance(value, bool)
-    return int(value) if whole and 0 <= value <= MOST_TOKENS and value == int(value) else None  # type: ignore[operator,call-overload]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value <= MOST_TOKENS and value == int(value) else None
 
 
 def _make_usage(counts: Mapping[str, int | None]) -> Usage:

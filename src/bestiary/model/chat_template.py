@@ -71,8 +71,8 @@ class ChatFormat:
     @property
     def sha256(self) -> str:
         """Identifies it: the template's own hash where nothing is added and turns end with eos."""
-        told = "" if self.end == self.eos else self.end_text
-        return sha256_bytes((self.template + told).encode())
+        end = "" if self.end == self.eos else self.end_text
+        return sha256_bytes((self.template + end).encode())
 
 
 def read_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
