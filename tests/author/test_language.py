@@ -425,8 +425,8 @@ def test_spending_is_shown_by_behavior_stage_and_model(
     assert re.search(rf"^\s*all\s+{len(loopback.server.charges)}\b", shown, flags=re.M), (
         "replays apart"
     )
-    assert "what was asked and paid" in shown and QUIRK in shown
-    assert re.search(r"and [1-9][\d,]* requests served by answers of before", shown)
+    assert "requests and bills" in shown and QUIRK in shown
+    assert re.search(r"and [1-9][\d,]* requests answered from the ledger", shown)
 
 
 def test_a_budget_stops_the_build_and_keeps_the_answers(

@@ -24,9 +24,9 @@ from bestiary.llm.refusal import (
     clean_message,
     is_access_refused,
     is_queue_full,
-    mend,
     name_fields,
     read_message,
+    replace_surrogates,
 )
 from bestiary.llm.request import Answer, Stop, Usage
 
@@ -121,7 +121,7 @@ def _read(
         raise Unreadable(words or f"the answer has no text and ended with {ending!r:.40}", usage)
     if found and not usage.output:
         usage = usage.model_copy(update={"counted": False})
-    text, whole = drop_thoughts(_extract_final(mend(found or "")))
+    text, whole = drop_thoughts(_extract_final(replace_surrogates(found or "")))
     stop = "length" if stop == "end" and not whole else stop
     text = strip_control(text)
     token = CONTROL.search(text)
@@ -131,7 +131,7 @@ def _read(
         text=hide_key(text[: token.start()] if token else text, key),
         stop=stop,
         usage=usage,
-        id=mend(str(fields.get("id") or "")),
+        id=replace_surrogates(str(fields.get("id") or "")),
         batch=batch,
     )
 

@@ -48,13 +48,13 @@ def read_message(body: object) -> str:
 
 
 def clean_message(text: str, key: str) -> str:
-    """A server's words for people: half characters mended, the key hidden, and not too long."""
-    return hide_key(mend(text[: 4 * LONGEST_MESSAGE]), key, shortest=SHORTEST_PART)[
+    """A server's words for people: half characters replaced, the key hidden, and not too long."""
+    return hide_key(replace_surrogates(text[: 4 * LONGEST_MESSAGE]), key, shortest=SHORTEST_PART)[
         :LONGEST_MESSAGE
     ]
 
 
-def mend(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """The text with each half character replaced, which no file could hold."""
     try:
         text.encode()

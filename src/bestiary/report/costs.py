@@ -99,8 +99,10 @@ def spend_table(spent: Sequence[Spent]) -> Table:
     rows = _tabulate(spent)
     replayed = rows.filter(mode="replay")["requests"].sum()
     table = Table(
-        title="what was asked and paid",
-        caption=f"and {replayed:,} requests served by answers of before" if replayed else None,
+        title="requests and bills",
+        caption=f"and {replayed:,} requests served by answers already in the ledger"
+        if replayed
+        else None,
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
