@@ -100,9 +100,7 @@ def spend_table(spent: Sequence[Spent]) -> Table:
     replayed = rows.filter(mode="replay")["requests"].sum()
     table = Table(
         title="requests and bills",
-        caption=f"and {replayed:,} requests served by answers already in the ledger"
-        if replayed
-        else None,
+        caption=f"and {replayed:,} requests answered from the ledger" if replayed else None,
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
