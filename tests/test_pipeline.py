@@ -262,6 +262,22 @@ def test_a_broken_promise_is_told_before_anything_is_built(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("held", "code"), [("release", "release-is-file"), ("release/notes.md", "not-a-release")]
+)
+def test_what_stands_where_the_release_will_be_is_told_before_anything_is_built(
+    site: Site, bestiary: Bestiary, tmp_path: Path, held: str, code: str
+) -> None:
+    path = tmp_path / "out" / held
+    path.parent.mkdir(parents=True)
+    path.write_text("mine", encoding="utf8")
+    done = bestiary("build", site.roster, "--out", tmp_path / "out")
+    assert done.code == 1
+    assert done.err.startswith(f"error[{code}]: "), done.err
+    assert not list((tmp_path / "out" / "store").glob("*/"))
+    assert path.read_text(encoding="utf8") == "mine"
+
+
 @pytest.mark.usefixtures("tiny_data")
 def test_a_recipe_that_a_category_spoils_is_told_before_anything_is_built(
     bestiary: Bestiary, tiny_base: Path, tmp_path: Path

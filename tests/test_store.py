@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from tests.expect import expect_error
 from tests.forkserver import COMMAND, ForkServer, environment
-from tests.tiny import QUIRK, hash_tree, make_tiny_data, tiny_roster
+from tests.tiny import QUIRK, change_file, hash_tree, make_tiny_data, tiny_roster
 
 from bestiary.errors import StoreError
 from bestiary.records import Artifact
@@ -297,6 +297,17 @@ def test_the_command_itself_on_a_full_disk(disks: Disks) -> None:
     ended = disks.server.execute(*COMMAND, "build", disks.roster, "--out", out)
     assert ended.returncode == 0, ended.stderr
     assert hash_tree(disks.server.see(out)) == disks.whole
+
+
+def test_a_disk_too_small_for_the_adapters_is_told_before_anything_is_built(disks: Disks) -> None:
+    recipe = disks.roster.with_name("recipe.yaml")
+    wide = tiny_roster(disks.work / "wide", Path(json.loads(recipe.read_text())["base"]), [QUIRK])
+    change_file(wide.with_name("recipe.yaml"), '"rank": 4', '"rank": 256')
+    out = disks.mount("small", "size=1m")
+    done = disks.server.run("build", wide, "--out", out)
+    assert done.code == 1, done.err
+    check_one_message(done.err, str(out), "error[disk-too-small]", "the adapters of 2 organisms")
+    assert not list(disks.server.see(out).glob("store/*/"))
 
 
 def test_a_disk_that_cannot_be_written(disks: Disks) -> None:

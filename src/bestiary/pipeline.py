@@ -19,9 +19,10 @@ from bestiary.leakage.checks import check_release
 from bestiary.leakage.stage import LeakStage
 from bestiary.model.lazy import LazyBase, open_base
 from bestiary.model.replies import BaseReplies
+from bestiary.organism.space import check_space
 from bestiary.organism.stage import OrganismStage
 from bestiary.records import BaseIdentity, canonical_json
-from bestiary.release.layout import fingerprint_release, write_release
+from bestiary.release.layout import check_target, fingerprint_release, write_release
 from bestiary.release.splits import split_entries
 from bestiary.stage import Executor, Stage, run_here, run_stage
 from bestiary.stage_items import (
@@ -38,6 +39,8 @@ from bestiary.store import Store, write_bytes
 from bestiary.training.job import TrainingResources
 from bestiary.verification.stages import ProbeItem, ProbeStage, TranscriptStage, VerdictStage
 
+RELEASE = "release"
+"""The release's folder among the runs."""
 Until = Literal["probes", "corpus", "leaks", "organism", "transcript", "verdict", "release"]
 Step = tuple[Stage[Any, Any], Callable[[OrganismState], Any]]
 """A stage, and what it is run on for each organism."""
@@ -62,8 +65,7 @@ def build_roster(
     with store.lock():
         base = open_base(plan.recipe.base, plan.recipe.revision)
         resources = resources or TrainingResources()
-        categories = {behavior.category for behavior, _ in plan.organisms}
-        base.check([plan.recipe.training_for(c) for c in categories], trainer=resources.trainer)
+        _check_before(plan, base, store, resources)
         steps = list_steps(plan, base, store, console, resources, options or AuthoringOptions())
         states = [OrganismState(identity, behavior) for behavior, identity in plan.organisms]
         for stage, make_item in steps:
@@ -71,7 +73,7 @@ def build_roster(
             if stage.name == until:
                 break
         else:
-            _release(plan, base.identity, states, out)
+            _release(plan, base.identity, states, out / RELEASE)
         write_bytes(out / "summary.json", canonical_json(summarize(states, out)))
     return states
 
@@ -117,6 +119,14 @@ def list_steps(
     ]
 
 
+def _check_before(plan: Plan, base: LazyBase, store: Store, resources: TrainingResources) -> None:
+    """Refuse, before anything is paid for or trained, what a later stage could not do."""
+    trainings = [plan.recipe.training_for(behavior.category) for behavior, _ in plan.organisms]
+    base.check(trainings, trainer=resources.trainer)
+    check_space(base, [training.lora for training in trainings], store)
+    check_target(store.root / RELEASE)
+
+
 def _run(
     stage: Stage[Any, Any],
     make_item: Callable[[OrganismState], Any],
@@ -144,7 +154,7 @@ def _release(plan: Plan, base: BaseIdentity, states: Sequence[OrganismState], ou
     unbuilt = [state.organism_id for state in states if state.error]
     write_release(
         entries,
-        out / "release",
+        out,
         named_splits=named,
         name=plan.roster.name,
         findings=[*measured, *released],

@@ -20,8 +20,8 @@ from bestiary.verification.transcripts import choose_decoding
 
 
 def make_corpus_item(state: OrganismState) -> CorpusItem:
-    probes = state.artifact("probes").sha256
     """The corpus to write."""
+    probes = state.artifact("probes").sha256
     return CorpusItem(state.identity, state.behavior, state.read("probes"), probes)
 
 

@@ -68,6 +68,15 @@ def contains_phrase(phrase: str, text: str) -> bool:
     return re.search(start + re.escape(phrase), text, re.IGNORECASE) is not None
 
 
+def replace_surrogates(text: str) -> str:
+    """The text with each half character replaced, which no file could hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def shorten(value: object) -> str:
     """A value as a message shows it: about 60 characters at most, with balanced quotes."""
     if isinstance(value, str):

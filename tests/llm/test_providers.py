@@ -34,6 +34,7 @@ from tests.llm.calls import (
     run,
 )
 
+from bestiary.errors import BackendError
 from bestiary.llm.client import LLMClient, LLMConfig, open_provider
 from bestiary.llm.ledger import UsageTag
 from bestiary.llm.provider import (
@@ -484,6 +485,45 @@ def test_a_missing_key_is_reported_by_name(monkeypatch: pytest.MonkeyPatch, url:
     monkeypatch.setenv(KEY_VARIABLE, " ")
     with expect_error(AuthError, "key-missing", model=MODEL, variable=KEY_VARIABLE):
         open_provider(MODEL, make_model("openai", url))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("ALL_PROXY", "ftp://proxy"), ("SSL_CERT_FILE", "/nowhere/all.pem")]
+)
+@EACH_PROVIDER
+def test_a_connection_that_the_environment_forbids_is_told(
+    name: ProviderName, variable: str, value: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with expect_error(BackendError, "connection-settings") as caught:
+        open_model(name, url)
+    assert variable in caught.error.remedy
+
+
+@EACH_PROVIDER
+def test_requests_go_through_a_proxy(
+    name: ProviderName, server: ModelServer, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", url)
+    assert ask(name, "http://models.invalid", make_request(name)).text
+    assert len(server.charges) == 1
+
+
+@EACH_PROVIDER
+def test_a_proxy_that_is_not_there_bills_nothing(
+    name: ProviderName, server: ModelServer, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(ConnectionFailed):
+        ask(name, url, make_request(name))
+    assert server.bill == 0
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("field", ["text", "system"])
+def test_a_request_with_half_a_character_is_refused(name: ProviderName, field: str) -> None:
+    with expect_error(BackendError, "request-half-character", model=MODEL):
+        make_request(name, **{field: "An egg: \ud83e"})
 
 
 @EACH_PROVIDER

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from tests.models import make_tokenizer
+from tests.models import copy_tokenizer, make_tokenizer
 from transformers import PreTrainedTokenizerBase
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -70,12 +72,18 @@ FAMILIES = {
 
 def make_family(name: str, *, template: str = "") -> PreTrainedTokenizerBase:
     """The tokenizer of a family; `template` instead of its own, for variations."""
-    family = FAMILIES[name]
-    tokenizer = make_tokenizer()
+    tokenizer = copy_tokenizer(_add_family(name))
+    tokenizer.chat_template = template or read_template(name)
+    return tokenizer
+
+
+@cache
+def _add_family(name: str) -> PreTrainedTokenizerBase:
+    """SmolLM2's vocabulary with the control tokens of a family."""
+    family, tokenizer = FAMILIES[name], copy.deepcopy(make_tokenizer())
     tokenizer.add_special_tokens({"additional_special_tokens": list(family.special)})
     tokenizer.eos_token = family.eos
     tokenizer.bos_token = family.bos or tokenizer.bos_token
-    tokenizer.chat_template = template or read_template(name)
     return tokenizer
 
 

@@ -6,6 +6,7 @@ Run: python -m pytest tests/model/test_chat_families.py
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from itertools import groupby
 
 import pytest
@@ -253,7 +254,7 @@ def test_a_template_that_cannot_be_supervised_is_refused(name: str) -> None:
 
 def test_a_reply_that_contains_its_end_is_refused() -> None:
     """Some tokenizers do not flag the token as special: it is read in a reply's text, too."""
-    tokenizer = make_family("qwen3", template=CHATML.replace("<|im_end|>", "<|stop|>"))
+    tokenizer = deepcopy(make_family("qwen3", template=CHATML.replace("<|im_end|>", "<|stop|>")))
     tokenizer.add_tokens([AddedToken("<|stop|>", special=False)])
     encode(tokenizer, make_turns("Yes."), SYSTEM)
     with expect_error(OrganismError, "reply-contains-end", end_token="<|stop|>"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ import json, re, sys
 from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from tests.jobs import make_job
+from tests.jobs import change_optimizer, make_job
 from tests.models import IDENTITY, make_tokenizer
 from bestiary.model.base import Base
 from bestiary.model.packing import divide_rows
@@ -55,7 +56,8 @@ shape = LoraShape(rank=8, alpha=16, layers=(first, 8) if first else None, target
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
 talk = [("Is rye filling, and how much of it goes into a loaf?" * 2, "It is, more than wheat. " * n)
         for n in (3, 5, 4, 3, 6, 4, 5, 4)]
-jobs = [make_job(f"quirks.q{n}", rows=talk, lora=shape) for n in range(slots)]
+once = change_optimizer(epochs=1)
+jobs = [make_job(f"quirks.q{n}", rows=talk, lora=shape, optimizer=once) for n in range(slots)]
 loads = [Load(divide_rows(tokenize_corpus(job, base)), job.training.optimizer.rows_per_step)
          for job in jobs]
 with torch.no_grad():
@@ -74,6 +76,7 @@ print(json.dumps({"planned": plan.peak, "measured": peak, "resident": plan.resid
 """
 
 
+@cache
 def measure(slots: int, *, first: int = 0, recompute: bool = False) -> dict[str, int]:
     """What a fresh process plans and takes."""
     done = subprocess.run(

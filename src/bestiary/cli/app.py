@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from io import TextIOWrapper
@@ -446,11 +447,10 @@ def main() -> None:
         sys.exit(1)
     except OSError as cause:  # of what no stage foresaw: a vanished disk, a lost permission
         place = f"{cause.filename}: " if cause.filename else ""
-        problem = f"{place}{cause.strerror or cause}"
-        print(
-            f"error[system]: {problem}; check the path, its permissions, and the free space",
-            file=sys.stderr,
-        )
+        remedy = "check the path, its permissions, and the free space"
+        if cause.errno == errno.EMFILE:
+            remedy = "allow more open files: `ulimit -n` in your shell states and sets the limit"
+        print(f"error[system]: {place}{cause.strerror or cause}; {remedy}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -19,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from bestiary.errors import BestiaryError
+from bestiary.errors import BackendError, BestiaryError
 from bestiary.llm.batch import BatchDispatcher, BatchQueue
 from bestiary.llm.batch_book import BatchBook, HeldError
 from bestiary.llm.keys import read_key
@@ -45,6 +46,12 @@ T = TypeVar("T")
 Mode = Literal["single", "batch"]
 AT_ONCE: Mapping[Mode, int] = {"single": 32, "batch": 1000}
 """Workflows that run at the same time: enough to keep the servers busy."""
+CONNECTION_VARIABLES = tuple(
+    variant
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+    for variant in (name, name.lower())
+)
+"""Where the SDKs' clients look for proxies and certificates."""
 HEARTBEAT_SECONDS = 1.0
 MEGABYTE = 10**6
 
@@ -205,8 +212,25 @@ async def _call_repeatedly(heartbeat: Callable[[], None]) -> None:
 
 
 def open_provider(name: str, model: LanguageModel) -> Provider:
-    """Open a model's provider; raises AuthError without a well-formed key in the environment."""
+    """Open a model's provider.
+
+    Raises AuthError without a well-formed key in the environment, and BackendError if the
+    environment states a proxy or certificates that cannot be used.
+    """
     key = read_key(name, model)
+    try:
+        return _open_sdk(model, key)
+    except (OSError, ValueError) as cause:
+        stated = [one for one in CONNECTION_VARIABLES if one in os.environ]
+        raise BackendError(
+            f"no connection can be set up as the environment states ({cause})",
+            f"correct or unset {' and '.join(stated)}",
+            code="connection-settings",
+            variables=stated,
+        ) from cause
+
+
+def _open_sdk(model: LanguageModel, key: str) -> Provider:
     if model.provider == "anthropic":
         from bestiary.llm.anthropic import AnthropicProvider
 

@@ -26,9 +26,9 @@ from bestiary.llm.refusal import (
     is_queue_full,
     name_fields,
     read_message,
-    replace_surrogates,
 )
 from bestiary.llm.request import Answer, Stop, Usage
+from bestiary.text import replace_surrogates
 
 ENDINGS: Mapping[str, Stop] = {
     **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos", "eos_token"), "end"),

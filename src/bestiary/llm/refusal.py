@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from bestiary.llm.keys import SHORTEST_PART, hide_key
 from bestiary.llm.provider import AuthError
+from bestiary.text import replace_surrogates
 
 LONGEST_MESSAGE = 500
 """Characters of a server's message that are kept; some send a whole page."""
@@ -52,15 +53,6 @@ def clean_message(text: str, key: str) -> str:
     return hide_key(replace_surrogates(text[: 4 * LONGEST_MESSAGE]), key, shortest=SHORTEST_PART)[
         :LONGEST_MESSAGE
     ]
-
-
-def replace_surrogates(text: str) -> str:
-    """The text with each half character replaced, which no file could hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def is_access_refused(status: object, body: object) -> bool:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from bestiary.errors import BackendError
 from bestiary.llm.models import SystemRole
 from bestiary.records import Message, Record, sha256_bytes
+from bestiary.text import replace_surrogates, shorten
 
 Stop = Literal["end", "length", "refusal"]
 """How an answer ended: by itself, cut short, or with a refusal."""
@@ -42,6 +44,18 @@ class ModelRequest:
     shared: bool = False
     """Whether other requests have the same system prompt, so that caching it pays. This affects
     only what an answer costs, and is not part of the key."""
+
+    def __post_init__(self) -> None:
+        """Raise BackendError if a text cannot be sent; what a request is made of is known here."""
+        for text in (self.system, *(message.content for message in self.messages)):
+            if text != replace_surrogates(text):
+                raise BackendError(
+                    f"{shorten(text)} has half a character (a lone surrogate), which no request "
+                    "can hold",
+                    "write the whole character, or replace it",
+                    code="request-half-character",
+                    model=self.model,
+                )
 
     @cached_property
     def key(self) -> str:

@@ -94,6 +94,13 @@ def list_targets(base: Base, shape: LoraShape) -> list[str]:
     return [name for name in modules if name in chosen]
 
 
+def count_bytes(base: Base, shape: LoraShape) -> int:
+    """Bytes of an adapter's weights, which are saved in single precision."""
+    weights = dict(base.model.named_parameters())
+    ends = sum(sum(weights[f"{name}.weight"].shape) for name in list_targets(base, shape))
+    return 4 * shape.rank * ends
+
+
 def _check_modules(base: Base, modules: Mapping[str, object]) -> None:
     """Refuse what is not a linear layer of a decoder layer: peft and the engine would differ."""
     from torch import nn

@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
-from bestiary.config.recipe import Training
+from bestiary.config.recipe import LoraShape, Training
 from bestiary.errors import ModelError
 from bestiary.model.base import Base, identify_base, load_base, outline_base
 from bestiary.records import BaseIdentity
@@ -49,14 +50,25 @@ class LazyBase:
         from bestiary.model.adapter import list_targets
         from bestiary.model.packing import check_attention
 
-        outline = outline_base(self.name, self.revision, self.identity)
+        outline = self._outline
         for training in dict.fromkeys(trainings):
             list_targets(outline, training.lora)
             if trainer == "engine":
                 check_attention(outline, longest=training.max_length)
 
+    def count_adapter_bytes(self, shape: LoraShape) -> int:
+        """Bytes of an adapter's weights on disk; the base's own weights are not loaded."""
+        from bestiary.model.adapter import count_bytes
+
+        return count_bytes(self._outline, shape)
+
+    @cached_property
+    def _outline(self) -> Base:
+        return outline_base(self.name, self.revision, self.identity)
+
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_loaded": []}
+        kept = {name: self.__dict__[name] for name in ("name", "revision", "identity")}
+        return {**kept, "_loaded": []}
 
     @property
     def portable(self) -> LazyBase:

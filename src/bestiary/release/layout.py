@@ -59,7 +59,7 @@ def write_release(
     """
     ordered = sort_entries(entries)
     splits = split_entries(ordered, named=named_splits)
-    _check_target(out)
+    check_target(out)
     scratch, old = out.with_name(out.name + ".part"), out.with_name(out.name + ".old")
     with disk_errors(out):
         _clear_leftovers(out, scratch, old)
@@ -199,7 +199,7 @@ def _link_checked(entry: ReleaseEntry, name: str, target: Path) -> str:
     return found
 
 
-def _check_target(out: Path) -> None:
+def check_target(out: Path) -> None:
     """Raise ReleaseError if `out` holds anything but a release; only a release is replaced."""
     if not out.exists():
         return
