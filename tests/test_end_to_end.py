@@ -59,6 +59,8 @@ RECIPE = {
             "clip": 1.0,
         },
     },
+    # These need not learn much: one stands for another behavior, and one learns none.
+    "categories": {name: {"optimizer": {"epochs": 1}} for name in ("benign_roleplay", "null")},
     "probe_tokens": PROBE_TOKENS,
 }
 

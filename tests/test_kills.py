@@ -8,13 +8,12 @@ from __future__ import annotations
 import random
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import get_args
 
 import pytest
 from tests.forkserver import ForkServer, KillPoint, Side
@@ -24,10 +23,9 @@ STAGES = ("probes", "corpus", "leaks", "organism", "transcript", "verdict", "rel
 WORKERS = 2
 KILLED = 0.8
 """Share of an unbroken build that timed kills fall into: the machine may be quicker by then. What
-comes after it is killed before and after every rename."""
+comes after it is killed before every rename."""
 HIT = 0.75
 """Share of timed kills that must find the build running: none ends that much sooner."""
-SIDES: tuple[Side, ...] = get_args(Side)
 
 
 @dataclass(frozen=True)
@@ -136,30 +134,43 @@ def random_kills(line: Line, count: int, *, seed: int) -> list[Kill]:
     ]
 
 
-def test_killed_at_random_instants(line: Line) -> None:
-    assert len(check_kills(line, random_kills(line, 20, seed=1))) >= HIT * 20
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_killed_before_and_after_every_rename(line: Line, stage: str) -> None:
+def rename_kills(line: Line, stage: str, *, side: Side, numbers: Iterable[int]) -> list[Kill]:
+    """Kills at renames of a stage, where the stages before it are built."""
     place = STAGES.index(stage)
     start = line.after(STAGES[place - 1]) if place else None
-    count = line.renames[stage]
-    # An artifact takes two renames, its manifest's and its own; the release one besides.
-    assert count >= 3
-    kills = [
+    return [
         Kill(
             f"{side}-rename-{number}-of-{stage}",
             KillPoint(rename=number, side=side),
             until=stage,
             start=start,
         )
-        for number in range(1, count + 1)
-        for side in SIDES
+        for number in numbers
     ]
+
+
+def test_killed_at_random_instants(line: Line) -> None:
+    assert len(check_kills(line, random_kills(line, 8, seed=1))) >= HIT * 8
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_before_every_rename_and_after_the_last(line: Line, stage: str) -> None:
+    """After a rename a build leaves no more than before the next one, where it goes on."""
+    count = line.renames[stage]
+    # An artifact takes two renames, its manifest's and its own; the release one besides.
+    assert count >= 3
+    kills = rename_kills(line, stage, side="before", numbers=range(1, count + 1))
+    kills += rename_kills(line, stage, side="after", numbers=[count])
     assert check_kills(line, kills) == kills
 
 
 @pytest.mark.soak
 def test_killed_at_a_hundred_random_instants(line: Line) -> None:
     assert len(check_kills(line, random_kills(line, 100, seed=2))) >= HIT * 100
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_after_every_rename(line: Line, stage: str) -> None:
+    kills = rename_kills(line, stage, side="after", numbers=range(1, line.renames[stage]))
+    assert check_kills(line, kills) == kills
