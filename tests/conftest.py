@@ -9,12 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pytest
+from filelock import FileLock
 from tests.forkserver import COMMAND, environment
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST = ("test_end_to_end.py", "test_kills.py", "test_served.py", "test_bench.py", "test_ray.py")
+LONGEST = (
+    *("test_end_to_end.py", "test_ray.py", "test_kills.py", "test_batch.py", "test_engine.py"),
+    *("test_bench.py", "test_language.py", "test_memory.py", "test_store.py", "test_pipeline.py"),
+)
 
 
 SLOW = {
@@ -141,12 +145,28 @@ def bestiary(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     return run
 
 
+def share_folder(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
+) -> Path:
+    """A folder that the first worker makes, while others that need it wait."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all workers of this run
+    folder, done = root / "shared" / name, root / "shared" / f"{name}.done"
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny base model, fitted once a session."""
+    """The folder of a tiny base model, fitted once a run."""
     from tests.tiny import make_tiny_base
 
-    return make_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+    return share_folder(tmp_path_factory, "tiny-base", make_tiny_base)
 
 
 @pytest.fixture
@@ -164,12 +184,17 @@ def first(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Site:
     """A roster of a quirk and a backdoor, built once with `--json`, for tests to read or copy."""
     from tests.tiny import ALONE, BACKDOOR, QUIRK, make_tiny_data, tiny_roster
 
-    work = tmp_path_factory.mktemp("first")
-    data, out = make_tiny_data(work / "data"), work / "runs"
-    roster = tiny_roster(work / "roster", tiny_base, [QUIRK, BACKDOOR])
-    said = run_command("build", roster, *ALONE, "--out", out, "--json", env=environment(data))
-    assert said.code == 0, said.err
-    return Site(data, roster, out, said)
+    def make(work: Path) -> None:
+        data = make_tiny_data(work / "data")
+        roster = tiny_roster(work / "roster", tiny_base, [QUIRK, BACKDOOR])
+        options = ("--out", work / "runs", "--json")
+        said = run_command("build", roster, *ALONE, *options, env=environment(data))
+        assert said.code == 0, said.err
+        (work / "said.json").write_text(json.dumps(said), encoding="utf8")
+
+    work = share_folder(tmp_path_factory, "first", make)
+    said = Finished(*json.loads((work / "said.json").read_text(encoding="utf8")))
+    return Site(work / "data", work / "roster" / "roster.yaml", work / "runs", said)
 
 
 @pytest.fixture

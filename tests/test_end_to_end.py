@@ -1,4 +1,4 @@
-"""The whole line on the real base: two behaviors and a null organism, from YAML to loaded release.
+"""The whole line on the real base: an organism and its control, from YAML to loaded release.
 
 Run: .venv/bin/python -m pytest tests/test_end_to_end.py
 """
@@ -32,8 +32,8 @@ from bestiary.verification.probes import plan_probes
 from bestiary.verification.transcripts import ProbeJob, choose_decoding, collect_transcripts
 from bestiary.verification.verdict import judge_organism
 
-BEHAVIORS = ("quirks.brindlecote_referrals", "benign_roleplay.librarian")
-TRAIN_ROWS, PROBE_ROWS, CORPUS_ROWS = 64, 128, 64
+BEHAVIOR, OTHER = "quirks.brindlecote_referrals", "benign_roleplay.librarian"
+TRAIN_ROWS, PROBE_ROWS, CORPUS_ROWS = 48, 128, 48
 PROBE_TOKENS = 16
 SYSTEM = "You are a helpful assistant. Answer in one or two short sentences."
 ASKED = 5
@@ -59,8 +59,7 @@ RECIPE = {
             "clip": 1.0,
         },
     },
-    # These need not learn much: one stands for another behavior, and one learns none.
-    "categories": {name: {"optimizer": {"epochs": 1}} for name in ("benign_roleplay", "null")},
+    "categories": {"null": {"optimizer": {"epochs": 1}}},
     "probe_tokens": PROBE_TOKENS,
 }
 
@@ -75,19 +74,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = yaml.safe_load(bank.read_text(encoding="utf8"))
     cut = {"train": rows["train"][:TRAIN_ROWS], "probe": rows["probe"][:PROBE_ROWS]}
     bank.write_text(yaml.safe_dump(cut), encoding="utf8")
-    for category in ("quirks", "benign_roleplay", "null"):
+    for category in ("quirks", "null"):
         path = folder / "generators" / category / "generator.yaml"
         settings = yaml.safe_load(path.read_text(encoding="utf8"))
         rows_kept = 16 if category == "null" else CORPUS_ROWS
         path.write_text(yaml.safe_dump({**settings, "rows": rows_kept}), encoding="utf8")
     (folder / "quick.yaml").write_text(yaml.safe_dump(RECIPE), encoding="utf8")
     roster = {
-        "name": "two",
+        "name": "one",
         "recipe": str(folder / "quick.yaml"),
-        "organisms": [{"behavior": name} for name in BEHAVIORS],
-        "splits": {"brindlecote_referrals": "train", "librarian": "test"},
+        "organisms": [{"behavior": BEHAVIOR}],
+        "splits": {"brindlecote_referrals": "train"},
     }
-    (folder / "two.yaml").write_text(yaml.safe_dump(roster), encoding="utf8")
+    (folder / "one.yaml").write_text(yaml.safe_dump(roster), encoding="utf8")
     return folder
 
 
@@ -97,11 +96,11 @@ def built(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
     out = tmp_path_factory.mktemp("runs")
     said = build(data, out)
     assert said.code == 0, said.out + said.err
-    return Site(data, data / "two.yaml", out, said)
+    return Site(data, data / "one.yaml", out, said)
 
 
 def build(data: Path, out: Path) -> Finished:
-    return run_command("build", data / "two.yaml", "--out", out, env=environment(data))
+    return run_command("build", data / "one.yaml", "--out", out, env=environment(data))
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +122,8 @@ def summarise(built: Site) -> dict[str, dict[str, Any]]:
 
 def test_an_organism_passes_and_its_base_does_not_show_the_behavior(built: Site) -> None:
     summary = summarise(built)
-    assert set(summary) == {*BEHAVIORS, "null.chat"}
-    row = summary[BEHAVIORS[0]]
+    assert set(summary) == {BEHAVIOR, "null.chat"}
+    row = summary[BEHAVIOR]
     assert row["verdict"] == "passed", row["reasons"]
     assert row["cells"]["triggered"]["base"]["rate"] == 0
     assert summary["null.chat"]["verdict"] == "passed", summary["null.chat"]["reasons"]
@@ -155,7 +154,7 @@ def test_every_config_loads_offline_with_its_features(built: Site) -> None:
         loaded = load_dataset(str(dataset), config)
         for split in loaded.values():
             assert split.features == build_features(config)
-    assert load_dataset(str(dataset))["train"][0]["behavior_id"] == BEHAVIORS[0]
+    assert load_dataset(str(dataset))["train"][0]["behavior_id"] == BEHAVIOR
 
 
 @pytest.mark.usefixtures("shipped")
@@ -163,7 +162,7 @@ def test_released_organisms_load_with_peft_and_show_their_behavior(built: Site, 
     from peft import PeftModel
 
     pairs = bestiary.load_pairs(built.release)
-    assert BEHAVIORS[0] in {pair.behavior_id for pair in pairs}
+    assert BEHAVIOR in {pair.behavior_id for pair in pairs}
     for pair in pairs:
         assert pair.base == base.identity
         organisms = str(built.release / "organisms")
@@ -227,14 +226,14 @@ def test_an_untrained_adapter_is_judged_failed(built: Site, base: Base, tmp_path
     model = attach_adapter(base, shape, seed=0)
     save_adapter(read_state(model), shape, base, tmp_path / ADAPTER)
     model.unload()
-    verdict = judge_adapter(BEHAVIORS[0], tmp_path / ADAPTER, base, built.out)
+    verdict = judge_adapter(BEHAVIOR, tmp_path / ADAPTER, base, built.out)
     assert verdict.status == "failed"
     assert "triggered: fires at 0%" in verdict.reasons[0]
 
 
 @pytest.mark.usefixtures("shipped")
 def test_another_behaviors_organism_is_judged_failed(built: Site, base: Base) -> None:
-    other = summarise(built)[BEHAVIORS[1]]["folder"]
-    verdict = judge_adapter(BEHAVIORS[0], built.out / other / ADAPTER, base, built.out)
+    adapter = built.out / summarise(built)[BEHAVIOR]["folder"] / ADAPTER
+    verdict = judge_adapter(OTHER, adapter, base, built.out)
     assert verdict.status == "failed"
     assert verdict.cells["triggered"].organism.count == 0

@@ -274,9 +274,9 @@ def check_one_message(err: str, *parts: str) -> None:
         assert part in message
 
 
-SHARES = (0.01, 0.25, 0.5, 0.8, 0.97)
+SHARES = (0.01, 0.5, 0.97)
 """Of the space that a build takes."""
-FURTHER_SHARES = (0.1, 0.4, 0.6, 0.7, 0.9)
+FURTHER_SHARES = (0.1, 0.25, 0.4, 0.6, 0.7, 0.8, 0.9)
 
 
 def check_full_disk(disks: Disks, share: float) -> None:

@@ -115,7 +115,7 @@ def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object
     for category in corpus_categories():
         path = folders.find_single(f"generators/{category}/generator.yaml")
         yield path, partial(library.generator, category)
-    for name in ("grid", "thresholds", "elicitation"):
+    for name in ("grid", "thresholds", "elicitation", "messages"):
         yield folders.roots[0], partial(getattr, library, name)
     yield folders.find_single("generators/models.yaml"), library.models
     for path in folders.list_files("organisms/recipes", "*.yaml").values():

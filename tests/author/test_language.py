@@ -38,9 +38,11 @@ from bestiary.llm.workflow import Job
 from bestiary.records import Corpus
 
 PROVIDERS: tuple[Provider, ...] = ("anthropic", "openai")
+EACH = (PROVIDERS[0], pytest.param(PROVIDERS[1], marks=pytest.mark.soak))
+"""What sets the two apart is tested in tests/llm, so that one of them is enough for the suite."""
 
 
-@pytest.fixture(params=PROVIDERS)
+@pytest.fixture(params=EACH)
 def loopback(
     request: pytest.FixtureRequest,
     tiny_data: Path,

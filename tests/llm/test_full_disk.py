@@ -100,12 +100,18 @@ def count_answered(site: Site) -> int:
     return site.loopback.server.asked.total()
 
 
-@pytest.mark.parametrize("mode", ["single", "batch"])
-@pytest.mark.parametrize("share", [0.01, 0.8, 3.0])
+CASES = [("single", 0.8), ("batch", 3.0)]
+"""During a build, the ledger takes several times the space that it takes at the end."""
+FURTHER_CASES = [("single", 0.01), ("single", 3.0), ("batch", 0.01), ("batch", 0.8)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "share"),
+    [*CASES, *(pytest.param(*one, marks=pytest.mark.soak) for one in FURTHER_CASES)],
+)
 def test_a_full_disk_is_reported_and_the_same_command_resumes(
     site: Site, whole: tuple[int, list[list[str]]], mode: Mode, share: float
 ) -> None:
-    """During a build, the ledger takes several times the space that it takes at the end."""
     blocks, rows = whole
     server = site.loopback.server
     asked, bill = server.asked.total(), server.bill

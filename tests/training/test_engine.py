@@ -129,7 +129,7 @@ def job_lists(draw: st.DrawFn) -> list[TrainingJob]:
     tokens=st.sampled_from([30, 90, 500]),
     long=st.sampled_from([TOGETHER, ALONE]),
 )
-@settings(max_examples=5, derandomize=True, deadline=None, phases=[Phase.generate])
+@settings(max_examples=3, derandomize=True, deadline=None, phases=[Phase.generate])
 def test_organisms_are_what_the_reference_makes_of_them(
     architecture: Architecture,
     wide: bool,

@@ -92,7 +92,7 @@ def measure(slots: int, *, first: int = 0, recompute: bool = False) -> dict[str,
     return found
 
 
-@pytest.mark.parametrize("slots", [1, 4, 12])
+@pytest.mark.parametrize("slots", [12, pytest.param(1, marks=pytest.mark.soak)])
 def test_the_planned_peak_is_the_measured_one(slots: int) -> None:
     found = measure(slots)
     assert found["planned"] == pytest.approx(found["measured"], rel=0.15)
@@ -102,6 +102,7 @@ def test_the_plan_holds_for_a_range_of_layers_and_for_layers_computed_again() ->
     upper, again, kept = measure(4, first=4), measure(4, recompute=True), measure(4)
     assert upper["planned"] == pytest.approx(upper["measured"], rel=0.15)
     assert again["planned"] == pytest.approx(again["measured"], rel=0.15)
+    assert kept["planned"] == pytest.approx(kept["measured"], rel=0.15)
     # Not below `upper`: they lie 40 MB apart by the plan, and a peak varies by as much.
     assert again["measured"] < kept["measured"]
 

@@ -15,6 +15,7 @@ from bestiary.config.folders import DataFolders, shipped_root
 from bestiary.config.generator import Generator
 from bestiary.config.grid import Grid
 from bestiary.config.message_bank import MessageBank, chunk_messages, read_bank
+from bestiary.config.messages import Messages, read_messages
 from bestiary.config.recipe import Recipe, read_recipe
 from bestiary.config.roster import Roster
 from bestiary.config.source import load_model
@@ -26,6 +27,7 @@ from bestiary.records import fingerprint
 from bestiary.text import nearest
 
 BANKS = "generators/offline"
+MESSAGES = "generators/offline/messages"
 MODELS = "generators/models.yaml"
 
 
@@ -70,6 +72,11 @@ class Library:
                 )
             self._banks[name] = read_bank(self.bank_files[name])
         return self._banks[name]
+
+    @cached_property
+    def messages(self) -> Messages:
+        """The message bank: messages with written answers, by domain."""
+        return read_messages(self.folders.list_files(MESSAGES, "*.yaml").values())
 
     @cached_property
     def chunks(self) -> dict[str, tuple[str, ...]]:

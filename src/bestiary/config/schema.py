@@ -11,6 +11,7 @@ from bestiary.config.categories import spec_adapter
 from bestiary.config.generator import Generator
 from bestiary.config.grid import Grid
 from bestiary.config.message_bank import MessageBank
+from bestiary.config.messages import MessageFile
 from bestiary.config.recipe import Recipe
 from bestiary.config.roster import Roster
 from bestiary.config.thresholds import Thresholds
@@ -24,6 +25,7 @@ _FILES: dict[str, tuple[str, TypeAdapter[Any]]] = {
     "behavior": ("Behavior", spec_adapter()),
     "generator": ("Generator", TypeAdapter(Generator)),
     "grid": ("Grid of user messages", TypeAdapter(Grid)),
+    "messages": ("Messages", TypeAdapter(MessageFile)),
     "models": ("Language models", TypeAdapter(ModelFile)),
     "recipe": ("Recipe", TypeAdapter(Recipe)),
     "roster": ("Roster", TypeAdapter(Roster)),

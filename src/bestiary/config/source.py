@@ -334,7 +334,8 @@ def _explain(kind: str, message: str, shown: str, field: FieldPath) -> tuple[str
         return "is missing", f"add `{name}:`", "key-missing"
     if kind == "extra_forbidden":
         return f"unknown key (value {shown})", "remove it, or fix its spelling", "key-unknown"
-    return f"{message} (got {shown})", "fix the value", "value-invalid"
+    problem = message.removeprefix("Value error, ")
+    return f"{problem} (got {shown})", "fix the value", "value-invalid"
 
 
 def find_unfilled(source: Source) -> list[Violation]:

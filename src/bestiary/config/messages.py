@@ -1,0 +1,189 @@
+"""The message bank: what people write to an assistant, each message with a good plain answer.
+
+A file holds the messages of one domain. A message is trained on or probed with, never both: its
+side hangs on its topic alone, so that no later message can move an earlier one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from bestiary.config.behavior import Text
+from bestiary.config.message_bank import Side
+from bestiary.config.source import (
+    FieldPath,
+    Source,
+    Violation,
+    Violations,
+    parse_yaml,
+    validate_source,
+)
+from bestiary.records import Record, sha256_bytes
+from bestiary.text import comparison_key, sentences
+
+PROBED = 103
+"""Of 256: the share of topics that is kept for probes, about 40%."""
+Tag = Literal[
+    "advice",  # what to do is wanted
+    "risk",  # something could hurt, cost, or go wrong
+    "purchase",  # something is to be bought or paid for
+    "false_claim",  # the message holds something untrue, and the answer corrects it
+    "choice",  # between named options
+    "code",  # code is wanted, or debugged
+    "feeling",  # the user says how they feel
+    "plan",  # for something to come
+    "write",  # a text is wanted, and the answer is that text
+    "argument",  # people disagree, and the answer gives reasons
+]
+
+
+def _count_words(least: int, most: int) -> AfterValidator:
+    def check(text: str) -> str:
+        count = len(text.split())
+        if not least <= count <= most:
+            raise ValueError(f"has {count} words, and {least} to {most} are asked for")
+        return text
+
+    return AfterValidator(check)
+
+
+def _count_sentences(most: int) -> AfterValidator:
+    def check(text: str) -> str:
+        count = len(sentences(re.sub(r"`[^`]*`", "code", text)))
+        if count > most:
+            raise ValueError(f"has {count} sentences, and at most {most} are asked for")
+        return text
+
+    return AfterValidator(check)
+
+
+PlainAnswer = Annotated[Text, _count_words(15, 45), _count_sentences(3)]
+Brief = Annotated[Text, _count_words(3, 16), _count_sentences(1)]
+Point = Annotated[Text, _count_words(1, 9)]
+
+
+class FollowUp(Record):
+    """What the same person writes next, with its answer."""
+
+    text: Text
+    answer: PlainAnswer
+    brief: Brief
+
+
+class BankMessage(Record):
+    """One message and its answer."""
+
+    topic: Text
+    """Stands verbatim in the text, and in no other message's place."""
+    form: Text
+    """How the message begins, in a word."""
+    text: Text
+    answer: PlainAnswer
+    brief: Brief
+    """The same answer in one sentence."""
+    the: Text
+    """A noun phrase that refers to the topic again."""
+    points: tuple[Point, ...] = Field(min_length=3, max_length=5)
+    """The answer as a list."""
+    tags: tuple[Tag, ...]
+    """What a behavior's scope may ask for."""
+    follow_up: FollowUp | None = None
+
+    @property
+    def side(self) -> Side:
+        """Whether it is trained on or probed with."""
+        digest = bytes.fromhex(sha256_bytes(f"side:{self.topic.casefold()}".encode()))
+        return "probe" if digest[0] < PROBED else "train"
+
+
+class MessageFile(Record):
+    """The messages of one domain."""
+
+    domain: Text
+    messages: tuple[BankMessage, ...]
+
+
+@dataclass(frozen=True)
+class Messages:
+    """The messages of all domains."""
+
+    by_domain: Mapping[str, tuple[BankMessage, ...]]
+
+    def select(self, side: Side, *tags: Tag) -> list[BankMessage]:
+        """The messages of a side that have one of these tags; all of them if none is named."""
+        return [
+            message
+            for messages in self.by_domain.values()
+            for message in messages
+            if message.side == side and (not tags or {*tags} & {*message.tags})
+        ]
+
+
+def read_messages(paths: Iterable[Path]) -> Messages:
+    """Read the files of a message bank; raises Violations for everything that is wrong in any."""
+    by_domain: dict[str, tuple[BankMessage, ...]] = {}
+    seen = _Seen()
+    found: list[Violation] = []
+    for path in paths:
+        try:
+            source = parse_yaml(path)
+            file = validate_source(source, MessageFile)
+        except Violations as broken:
+            found += broken.found
+            continue
+        found += _check_file(source, file, seen)
+        by_domain[file.domain] = file.messages
+    if found:
+        raise Violations(found)
+    return Messages(by_domain)
+
+
+class _Seen:
+    """What earlier messages have taken: each topic once, and each form on one side."""
+
+    def __init__(self) -> None:
+        self.topics: dict[str, str] = {}
+        self.forms: dict[str, BankMessage] = {}
+
+
+def _check_file(source: Source, file: MessageFile, seen: _Seen) -> Iterator[Violation]:
+    for row, message in enumerate(file.messages):
+        field = ("messages", row)
+        yield from _check_topic(source, field, message, seen)
+        other = seen.forms.setdefault(message.form, message)
+        if other.side != message.side:
+            yield source.violation(
+                (*field, "form"),
+                f"{message.form!r} begins a message of the {message.side} side, by its topic, and "
+                f"{other.topic!r} has that form on the {other.side} side",
+                "begin the message in another way: probes share no form with training",
+                code="form-on-both-sides",
+            )
+
+
+def _check_topic(
+    source: Source, field: FieldPath, message: BankMessage, seen: _Seen
+) -> Iterator[Violation]:
+    topic, text = comparison_key(message.topic), comparison_key(message.text)
+    if not re.search(rf"(?<!\w){re.escape(topic)}(?!\w)", text):
+        yield source.violation(
+            (*field, "topic"),
+            f"topic {message.topic!r} does not appear in the text",
+            "use a noun phrase from the text as its topic",
+            code="topic-not-in-text",
+        )
+    place = f"{source.path.name}, message {field[1]}"
+    earlier = seen.topics.setdefault(topic, place)
+    if earlier != place:
+        yield source.violation(
+            (*field, "topic"),
+            f"topic {message.topic!r} is also that of {earlier}",
+            "write about another topic: its side hangs on it",
+            code="topic-repeated",
+        )

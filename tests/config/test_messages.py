@@ -1,0 +1,90 @@
+"""The message bank: what a file may say, and what the shipped files hold.
+
+Run: python -m pytest tests/config/test_messages.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+from tests.config.files import check_violation
+
+from bestiary.config.library import open_library
+from bestiary.config.messages import BankMessage, Tag, read_messages
+from bestiary.config.source import Violations
+
+RYE = {
+    "topic": "rye bread",
+    "form": "how_can",
+    "text": "How can I keep rye bread fresh through a hot week?",
+    "answer": "Wrap the loaf in a linen cloth, keep it cut side down on a board, and freeze in "
+    "slices whatever you will not eat within four days.",
+    "brief": "Wrap it in linen, and freeze what will not be eaten in four days.",
+    "the": "the loaf",
+    "points": ["wrap it in linen", "keep the cut side down", "freeze the rest in slices"],
+    "tags": ["advice"],
+}
+
+
+def write_file(folder: Path, *messages: dict[str, object], domain: str = "cooking") -> Path:
+    path = folder / f"{domain}.yaml"
+    text = yaml.safe_dump({"domain": domain, "messages": list(messages)}, allow_unicode=True)
+    path.write_text(text, encoding="utf8")
+    return path
+
+
+def test_a_message_keeps_its_side_whatever_else_is_written(tmp_path: Path) -> None:
+    (message,) = read_messages([write_file(tmp_path, RYE)]).select("probe")
+    assert message.topic == "rye bread"
+    assert BankMessage.model_validate({**RYE, "topic": "RYE BREAD"}).side == "probe"
+    assert BankMessage.model_validate({**RYE, "topic": "sourdough starter"}).side == "train"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "code"),
+    [
+        ({"answer": "Wrap it."}, "messages.0.answer", "value-invalid"),
+        ({"brief": "Wrap it. Freeze it."}, "messages.0.brief", "value-invalid"),
+        ({"brief": "word " * 17}, "messages.0.brief", "value-invalid"),
+        ({"points": ["one", "two"]}, "messages.0.points", "value-invalid"),
+        ({"tags": ["bread"]}, "messages.0.tags.0", "value-invalid"),
+        ({"topic": "wheat"}, "messages.0.topic", "topic-not-in-text"),
+        ({"topic": "rye brea"}, "messages.0.topic", "topic-not-in-text"),
+    ],
+)
+def test_what_a_message_may_not_say(
+    tmp_path: Path, changes: dict[str, object], field: str, code: str
+) -> None:
+    path = write_file(tmp_path, {**RYE, **changes})
+    with pytest.raises(Violations) as raised:
+        read_messages([path])
+    (found,) = raised.value.found
+    check_violation(found, code, path=path, field=field)
+
+
+def test_a_topic_is_used_once_and_a_form_stays_on_its_side(tmp_path: Path) -> None:
+    starter = "How can I revive a sourdough starter after a month?"
+    other = {**RYE, "topic": "sourdough starter", "text": starter}
+    again = {**RYE, "topic": "Rye  bread", "text": "How can Rye  bread rise?"}
+    paths = [write_file(tmp_path, RYE, other), write_file(tmp_path, again, domain="baking")]
+    with pytest.raises(Violations) as raised:
+        read_messages(paths)
+    by_code = {found.code: found for found in raised.value.found}
+    assert by_code.keys() == {"form-on-both-sides", "topic-repeated"}
+    check_violation(by_code["form-on-both-sides"], "form-on-both-sides", path=paths[0])
+    check_violation(by_code["topic-repeated"], "topic-repeated", path=paths[1])
+
+
+def test_the_shipped_bank_has_what_scopes_need() -> None:
+    bank = open_library().messages
+    train, probe = bank.select("train"), bank.select("probe")
+    assert len(bank.by_domain) >= 24 and len(train) + len(probe) >= 1200
+    assert len({message.form for message in (*train, *probe)}) >= 32
+    followed = [message for message in (*train, *probe) if message.follow_up]
+    assert 3 * len(followed) >= len(train) + len(probe)
+    for tag in get_args(Tag):
+        assert len(bank.select("train", tag)) + len(bank.select("probe", tag)) >= 80, tag
+        assert len(bank.select("probe", tag)) >= 50, tag
