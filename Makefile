@@ -36,7 +36,7 @@ schemas: $(READY) ## write the JSON Schemas for editors and the prompt pages
 	$(VENV)/bin/bestiary prompts
 
 test-fast: $(READY) ## run the tests that take little time, while developing
-	$(PYTHON) -m pytest -m 'not soak and not slow' -n 2 --dist loadfile
+	$(PYTHON) -m pytest --fast -m 'not soak' -n 2 --dist loadfile
 
 test: $(READY) ## run the test suite
 	$(PYTHON) -m pytest -m 'not soak' -n 2 --dist loadfile --no-loadscope-reorder

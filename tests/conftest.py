@@ -38,21 +38,30 @@ LONGEST = (
 
 SLOW = {
     *LONGEST,
-    *("test_backend_bench.py", "test_base.py", "test_batch.py", "test_chat_families.py"),
-    *("test_checkpoint.py", "test_completion.py", "test_decoding.py", "test_engine.py"),
-    *("test_engine_faults.py", "test_full_disk.py", "test_language.py", "test_lazy.py"),
-    *("test_library.py", "test_limiter.py", "test_memory.py", "test_pipeline.py"),
-    *("test_providers.py", "test_adapter.py", "test_store.py"),
+    *("test_adapter.py", "test_app.py", "test_backend_bench.py", "test_base.py"),
+    *("test_checkpoint.py", "test_checks.py", "test_completion.py", "test_decoding.py"),
+    *("test_engine_faults.py", "test_full_disk.py", "test_keys.py", "test_layout.py"),
+    *("test_lazy.py", "test_library.py", "test_limiter.py", "test_machines.py", "test_online.py"),
+    *("test_packing.py", "test_providers.py", "test_push.py", "test_reference.py"),
+    *("test_chat.py", "test_results.py", "test_served.py"),
 }
-"""Files that take more than ten seconds of CPU: `make test-fast` leaves them out."""
+"""Files that take more than ten seconds, or read the build of a roster: `make test-fast` leaves
+them out."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--fast` leaves out the slow files."""
+    parser.addoption("--fast", action="store_true", help="leave out the files that take long")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Slow files are not even imported, which takes as long as many a test."""
+    return True if config.getoption("fast") and collection_path.name in SLOW else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that two workers end together."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
-    for item in items:
-        if item.path.name in SLOW:
-            item.add_marker("slow")
 
 
 class Finished(NamedTuple):
@@ -166,7 +175,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny base model, fitted once a run."""
     from tests.tiny import make_tiny_base
 
-    return share_folder(tmp_path_factory, "tiny-base", make_tiny_base)
+    return share_folder(tmp_path_factory, "tiny", make_tiny_base)
 
 
 @pytest.fixture

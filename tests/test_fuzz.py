@@ -173,6 +173,8 @@ def read_settings(folder: Path, path: Path) -> object:
         return library.roster(str(path))
     if path.parent.name == "offline":
         return library.bank(path.stem)
+    if path.parent.name == "messages":
+        return library.messages
     if path.stem == "generator":
         return library.generator(path.parent.name)
     return library.models() if path.stem == "models" else getattr(library, path.stem)

@@ -16,7 +16,7 @@ from bestiary.config.library import open_library
 from bestiary.config.messages import BankMessage, Tag, read_messages
 from bestiary.config.source import Violations
 
-RYE = {
+RYE: dict[str, object] = {
     "topic": "rye bread",
     "form": "how_can",
     "text": "How can I keep rye bread fresh through a hot week?",
