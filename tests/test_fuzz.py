@@ -25,6 +25,7 @@ from bestiary.cli.app import app, format_error
 from bestiary.config.catalog import load_catalog, read_catalog
 from bestiary.config.folders import DataFolders, shipped_root
 from bestiary.config.library import Library
+from bestiary.config.tables import read_items, read_options
 from bestiary.errors import BestiaryError
 from bestiary.validate import find_check_violations
 
@@ -173,6 +174,10 @@ def read_settings(folder: Path, path: Path) -> object:
         return library.roster(str(path))
     if path.parent.name == "offline":
         return library.bank(path.stem)
+    if path.parent.name == "items":
+        return read_items(path)
+    if path.parent.name == "options":
+        return read_options(path)
     if path.parent.name == "messages":
         return library.messages
     if path.stem == "generator":

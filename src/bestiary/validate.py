@@ -18,7 +18,7 @@ from bestiary.config.catalog import (
 from bestiary.config.categories import corpus_categories
 from bestiary.config.checks import CHECKS
 from bestiary.config.labels import check_label_owners
-from bestiary.config.library import Library, open_library
+from bestiary.config.library import BANKS, Library, open_library
 from bestiary.config.plan import Plan, find_roster_faults, plan_roster
 from bestiary.config.recipe import read_recipe
 from bestiary.config.roster import Roster
@@ -29,6 +29,7 @@ from bestiary.config.source import (
     parse_yaml,
     validate_source,
 )
+from bestiary.config.tables import read_items, read_options
 from bestiary.errors import SpecError
 
 
@@ -112,6 +113,9 @@ def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object
     library, folders = catalog.library, catalog.library.folders
     for name, path in library.bank_files.items():
         yield path, partial(library.bank, name)
+    for folder, read in (("items", read_items), ("options", read_options)):
+        for path in folders.list_files(f"{BANKS}/{folder}", "*.yaml").values():
+            yield path, partial(read, path)
     for category in corpus_categories():
         path = folders.find_single(f"generators/{category}/generator.yaml")
         yield path, partial(library.generator, category)
