@@ -121,16 +121,15 @@ def job_lists(draw: st.DrawFn) -> list[TrainingJob]:
     return jobs
 
 
-@pytest.mark.parametrize("wide", [True, False], ids=["double", "single"])
-@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
-@given(
-    jobs=job_lists(),
-    slots=st.integers(1, 5),
-    tokens=st.sampled_from([30, 90, 500]),
-    long=st.sampled_from([TOGETHER, ALONE]),
-)
-@settings(max_examples=3, derandomize=True, deadline=None, phases=[Phase.generate])
-def test_organisms_are_what_the_reference_makes_of_them(
+DRAWN = {
+    "jobs": job_lists(),
+    "slots": st.integers(1, 5),
+    "tokens": st.sampled_from([30, 90, 500]),
+    "long": st.sampled_from([TOGETHER, ALONE]),
+}
+
+
+def check_against_reference(
     architecture: Architecture,
     wide: bool,
     jobs: list[TrainingJob],
@@ -138,6 +137,7 @@ def test_organisms_are_what_the_reference_makes_of_them(
     tokens: int,
     long: int,
 ) -> None:
+    """Each organism is what the reference makes of it, whoever is trained beside it."""
     base = base_of(architecture, wide=wide)
     before = copy_weights(base)
     with pytest.MonkeyPatch.context() as patch:
@@ -157,6 +157,27 @@ def test_organisms_are_what_the_reference_makes_of_them(
         assert dtypes_of(trained) == dtypes_of(rounded[name])
         allowed = max(CLOSE, 4 * measure_difference(rounded[name], truth[name]))
         assert measure_difference(trained, truth[name]) < allowed, name
+
+
+@pytest.mark.parametrize("wide", [True, False], ids=["double", "single"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@given(**DRAWN)
+@settings(max_examples=3, derandomize=True, deadline=None, phases=[Phase.generate])
+def test_organisms_are_what_the_reference_makes_of_them(
+    architecture: Architecture, wide: bool, **drawn: Any
+) -> None:
+    check_against_reference(architecture, wide, **drawn)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("wide", [True, False], ids=["double", "single"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@given(**DRAWN)
+@settings(max_examples=12, derandomize=True, deadline=None, phases=[Phase.generate])
+def test_many_organisms_are_what_the_reference_makes_of_them(
+    architecture: Architecture, wide: bool, **drawn: Any
+) -> None:
+    check_against_reference(architecture, wide, **drawn)
 
 
 def unlike_jobs(count: int = 8, **changes: Any) -> list[TrainingJob]:

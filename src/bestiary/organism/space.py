@@ -17,9 +17,9 @@ GIB = 2**30
 def check_space(base: LazyBase, shapes: Sequence[LoraShape], store: Store) -> None:
     """Raise StoreError if the disk has no room for the adapters that are still to be trained.
 
-    `shapes` has one for each organism of the build. What else a build writes is small beside
-    them, and whatever the store holds already is taken for a part of this build: what is refused
-    here could not have ended well.
+    `shapes` has one for each organism of the build. Corpora, transcripts, and checkpoints come on
+    top, and whatever the store holds already is taken for a part of this build: what is refused
+    here could not have ended well, and what is not may still fill the disk.
     """
     sizes = {shape: base.count_adapter_bytes(shape) for shape in dict.fromkeys(shapes)}
     missing = max(0, len(shapes) - len(store.names(OrganismStage.name)))
