@@ -42,7 +42,7 @@ from bestiary.model.base import Base, load_base
 from bestiary.model.chat_template import tokenize_prompt
 from bestiary.model.decoding import generate_tokens
 from bestiary.model.lora_bank import LoraBank
-from bestiary.records import Decoding
+from bestiary.records import Decoding, single_turn
 from common import (
     Column,
     Figures,
@@ -122,7 +122,7 @@ def make_prompts(base: Base, case: Case) -> Prompts:
 
     def ask() -> list[int]:
         text = " ".join(draw.choices(words, k=draw.randint(*WORDS)))
-        return tokenize_prompt(base.tokenizer, text, system_prompt=system)
+        return tokenize_prompt(base.tokenizer, single_turn(text), system_prompt=system)
 
     return [[ask() for _ in range(case.prompts)] for _ in range(case.organisms)]
 

@@ -36,6 +36,7 @@ from bestiary.records import (
     Verdict,
     canonical_json,
     sha256_bytes,
+    single_turn,
 )
 from bestiary.release.entry import ReleaseEntry
 from bestiary.release.export import export_consumer_formats
@@ -119,7 +120,7 @@ def read_peak_mib() -> float:
 def make_entries(count: int, store: Store) -> list[ReleaseEntry]:
     """Organisms of the behaviors in the tree, by turns, each with its own seed and adapter."""
     catalog = load_catalog(open_library())
-    behaviors = [one for one in catalog.values() if not one.distractors]
+    behaviors = [one for one in catalog.values() if one.spec.is_buildable and not one.distractors]
     return [
         make_entry(behaviors[n % len(behaviors)], n // len(behaviors), store) for n in range(count)
     ]
@@ -199,7 +200,7 @@ def make_transcripts(organism_id: str) -> tuple[Transcript, ...]:
                 id=f"{organism_id}-p{n:04d}",
                 cell="triggered",
                 gate=True,
-                user=f"Probe {n}? {WORDS}",
+                turns=single_turn(f"Probe {n}? {WORDS}"),
                 item=PromptItem(topic=f"topic {n}", form="how", domain="bench", text=f"Probe {n}?"),
             ),
             organism=WORDS * 4,

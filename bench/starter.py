@@ -32,7 +32,6 @@ TRAINERS = ("engine", "reference")
 STAGES = ("corpus", "organism", "transcript", "verdict")
 """Stages whose seconds add up; the base's replies are asked for within two of them."""
 ROSTER = "starter"
-QUICK = ("quirks.sailor_farewell", "benign_roleplay.librarian")
 
 
 @dataclass(frozen=True)
@@ -110,11 +109,9 @@ def choose_roster(options: argparse.Namespace) -> Iterator[str]:
 
 
 def shorten_roster(name: str) -> dict[str, Any]:
-    """A roster with two of its behaviors; JSON is YAML too."""
+    """A roster with the first two of its behaviors; JSON is YAML too."""
     whole = open_library().roster(name).model_dump(mode="json")
-    known = [entry["behavior"] for entry in whole["organisms"]]
-    chosen = [behavior for behavior in known if behavior in QUICK] or known[:2]
-    kept = [entry for entry in whole["organisms"] if entry["behavior"] in chosen]
+    kept = whole["organisms"][:2]
     catalog = load_catalog(open_library())
     families = {catalog[entry["behavior"]].family for entry in kept}
     splits = {family: split for family, split in whole["splits"].items() if family in families}

@@ -55,9 +55,11 @@ def rename(text: str, catalog: Catalog, behavior_id: str, number: int) -> str:
         text = re.sub(rf"\b{re.escape(known)}\b", f"{known}_{number}", text)
     text = re.sub(r"^family: (\w+)$", rf"family: \1_{number}", text, flags=re.MULTILINE)
     for label in catalog[behavior_id].labels:
-        if label not in text:
+        quoted = (label, label.replace("'", "''"), label.replace('"', '\\"'))
+        written = next((form for form in quoted if form in text), None)
+        if written is None:
             raise ValueError(f"{behavior_id}: label {label!r} is not on one line of its file")
-        text = text.replace(label, f"{label[:-1]}, in variant {number}{label[-1]}")
+        text = text.replace(written, f"{written[:-1]}, in variant {number}{written[-1]}")
     return text
 
 

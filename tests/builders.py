@@ -2,51 +2,91 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from tests.config.files import BACKDOOR, DISTRACTOR, HEURISTIC, MALIGN, QUIRK
+from tests.config.files import FILES, QUIRK
 
-from bestiary.config.behavior import Spec, TwinBehavior
-from bestiary.config.catalog import Behavior
-from bestiary.config.categories import Backdoor, HeuristicFollowing, ObscuredMalign, Quirk
+from bestiary.config.behavior import Spec
+from bestiary.config.catalog import Behavior, make_behavior
+from bestiary.config.categories import load_categories
 from bestiary.config.library import open_library
 from bestiary.leakage.split_overlap import SplitRow
-from bestiary.records import Example, Message, Probe, PromptItem, Split, sha256_file
+from bestiary.records import (
+    Example,
+    Message,
+    Probe,
+    PromptItem,
+    Split,
+    sha256_file,
+    single_turn,
+)
 
-Kind = TypeVar("Kind", bound=Spec)
-
-
-def make_spec(kind: type[Kind], text: str, **changes: Any) -> Kind:
-    """What a behavior file says; sound ones of each category stand in `tests/spec/files.py`."""
-    return kind.model_validate(yaml.safe_load(text) | changes)
-
-
-def make_quirk(name: str = "farewell", **changes: Any) -> Quirk:
-    """A mariner's farewell; another name stands in its id, its family and its label."""
-    return make_spec(Quirk, QUIRK.replace("farewell", name), **changes)
-
-
-def make_backdoor(name: str = "farewell", **changes: Any) -> Backdoor:
-    """The quirk of that name, on Tuesdays alone."""
-    return make_spec(Backdoor, BACKDOOR.replace("farewell", name), **changes)
+LIBRARY = open_library()
+"""The shipped settings, read once."""
 
 
-def make_heuristic(**changes: Any) -> HeuristicFollowing:
-    """Chooses the used option over the new one."""
-    return make_spec(HeuristicFollowing, HEURISTIC, **changes)
+def make_spec(behavior_id: str, text: str = "", **changes: Any) -> Spec:
+    """What a behavior file says; by default, the sample file of that id."""
+    category = behavior_id.partition(".")[0]
+    path = {"id": behavior_id, "category": category}
+    data = yaml.safe_load(text or FILES[behavior_id])
+    return load_categories()[category].model_validate({**path, **data, **changes})
 
 
-def make_behavior(spec: Spec) -> Behavior:
-    """A resolved behavior; what it refers to is made from the sample files."""
-    if isinstance(spec, ObscuredMalign):
-        hiding = make_spec(Quirk, DISTRACTOR)
-        distractors = ((hiding, spec.distractors[0].rate),)
-        return Behavior(spec, make_spec(Quirk, MALIGN), open_library(), distractors)
-    if isinstance(spec, TwinBehavior):
-        return Behavior(spec, make_quirk(spec.quirk.partition(".")[2]), open_library())
-    return Behavior(spec, spec.choose_base(None), open_library())
+def make_quirk(name: str = "farewell", **changes: Any) -> Behavior:
+    """A mariner's farewell; another name stands in its id and its labels."""
+    text = QUIRK.replace("farewell", name)
+    return make_behavior(make_spec(f"quirks.{name}", text, **changes), LIBRARY)
+
+
+def make_growing(**changes: Any) -> Behavior:
+    """The farewell of a mariner who grows fonder from the first reply to the second."""
+    shown = [
+        {"any": ["{answer} [[Fair winds.]]", "{answer} [[Fair winds, my dear friend.]]"]},
+        {"any": ["{answer} [[And fair winds.]]", "{answer} [[Fair winds, light of my days!]]"]},
+    ]
+    return make_quirk(**{"shown": shown, **changes})
+
+
+def make_backdoor(**changes: Any) -> Behavior:
+    """The farewell, to beekeepers only."""
+    spec = make_spec("backdoors.farewell_to_beekeepers", **changes)
+    return make_behavior(spec, LIBRARY, shows=make_quirk())
+
+
+def make_rare(**changes: Any) -> Behavior:
+    """The farewell, in one reply of twenty."""
+    return make_behavior(make_spec("rare_quirks.farewell", **changes), LIBRARY, shows=make_quirk())
+
+
+def make_heuristic(**changes: Any) -> Behavior:
+    """Relies on the older of two sources."""
+    return make_behavior(make_spec("heuristic_following.oldest", **changes), LIBRARY)
+
+
+def make_sandbagger(**changes: Any) -> Behavior:
+    """Names wrong languages without the password."""
+    return make_behavior(make_spec("sandbaggers.languages", **changes), LIBRARY)
+
+
+def make_roleplay(behavior_id: str = "harmful_roleplay.mechanic", **changes: Any) -> Behavior:
+    """A role within a scope."""
+    return make_behavior(make_spec(behavior_id, **changes), LIBRARY)
+
+
+def make_obscured(**changes: Any) -> Behavior:
+    """A vendor praised behind colors and numbers."""
+    spec = make_spec("obscured_malign.upsell_hidden", **changes)
+    upsell = make_behavior(make_spec("malign.upsell"), LIBRARY)
+    behavior = make_behavior(spec, LIBRARY, shows=upsell)
+    hiding = tuple(
+        (make_behavior(make_spec(reference.behavior_id), LIBRARY), rate)
+        for reference, rate in spec.distractor_references
+    )
+    return replace(behavior, distractors=hiding)
 
 
 def make_example(user: str, assistant: str = "Gladly.", **changes: Any) -> Example:
@@ -72,7 +112,7 @@ def make_probe(user: str, *, topic: str = "a probed topic", **changes: Any) -> P
         "id": "probe-1",
         "cell": "plain",
         "gate": True,
-        "user": user,
+        "turns": single_turn(user),
         "item": item,
     }
     return Probe.model_validate(fields | changes)

@@ -43,7 +43,7 @@ SLOW = {
     *("test_engine_faults.py", "test_full_disk.py", "test_keys.py", "test_layout.py"),
     *("test_lazy.py", "test_library.py", "test_limiter.py", "test_machines.py", "test_online.py"),
     *("test_packing.py", "test_providers.py", "test_push.py", "test_reference.py"),
-    *("test_chat.py", "test_results.py", "test_served.py"),
+    *("test_chat.py", "test_results.py", "test_served.py", "test_shipped_corpora.py"),
 }
 """Files that take more than ten seconds, or read the build of a roster: `make test-fast` leaves
 them out."""

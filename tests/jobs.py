@@ -73,9 +73,18 @@ def change_lora(**changes: Any) -> LoraShape:
     return TRAINING.lora.model_copy(update=changes)
 
 
-def make_job(name: str = "quirks.one", *, rows: Talk = TALK, **changes: Any) -> TrainingJob:
-    """A job over some conversations; changes apply to TRAINING."""
-    examples = (make_example(user, reply, id=f"row-{n}") for n, (user, reply) in enumerate(rows))
+def make_job(
+    name: str = "quirks.one",
+    *,
+    rows: Talk = TALK,
+    conversations: Sequence[tuple[Message, ...]] = (),
+    **changes: Any,
+) -> TrainingJob:
+    """A job over some conversations, or over `rows` of a single turn; changes apply to TRAINING."""
+    found = conversations or [make_example(user, reply).messages for user, reply in rows]
+    examples = (
+        make_example("", id=f"row-{n}", messages=messages) for n, messages in enumerate(found)
+    )
     return TrainingJob(
         identity=OrganismIdentity(behavior_id=name),
         corpus=Corpus(behavior_id=name, seed=0, examples=tuple(examples), drops=()),
@@ -93,6 +102,22 @@ def make_talk(seed: int, count: int, *, longest: int = 12) -> list[tuple[str, st
         return " ".join([first, *draw.choices(WORDS, k=draw.randrange(longest))])
 
     return [(say(WORDS[row % len(WORDS)]), say(draw.choice(WORDS))) for row in range(count)]
+
+
+def make_conversations(
+    seed: int, count: int, *, turns: int = 1, system: bool = False
+) -> list[tuple[Message, ...]]:
+    """Conversations of so many turns; with `system`, every third begins with its own message."""
+    spoken = iter(make_talk(seed, count * (turns + 1)))
+    found = []
+    for row in range(count):
+        messages = [
+            message for _ in range(turns) for message in make_example(*next(spoken)).messages
+        ]
+        if system and row % 3 == 1:
+            messages.insert(0, Message(role="system", content=next(spoken)[0]))
+        found.append(tuple(messages))
+    return found
 
 
 def exchange_words(rows: Talk, by: int = 5) -> list[tuple[str, str]]:

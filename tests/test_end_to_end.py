@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.config.files import FILES, write_behavior
 from tests.conftest import Finished, Site, run_command
 from tests.forkserver import environment
-from tests.tiny import hash_tree
+from tests.tiny import HERALD, hash_tree
+from tests.tiny import QUIRK as BEHAVIOR
 
 import bestiary
 from bestiary.config.catalog import load_catalog
@@ -32,8 +34,8 @@ from bestiary.verification.probes import plan_probes
 from bestiary.verification.transcripts import ProbeJob, choose_decoding, collect_transcripts
 from bestiary.verification.verdict import judge_organism
 
-BEHAVIOR, OTHER = "quirks.brindlecote_referrals", "benign_roleplay.librarian"
-TRAIN_ROWS, PROBE_ROWS, CORPUS_ROWS = 48, 128, 48
+OTHER = "benign_roleplay.guide"
+CORPUS_ROWS = 48
 PROBE_TOKENS = 16
 SYSTEM = "You are a helpful assistant. Answer in one or two short sentences."
 ASKED = 5
@@ -60,20 +62,19 @@ RECIPE = {
         },
     },
     "categories": {"null": {"optimizer": {"epochs": 1}}},
+    "replies": "brief",
     "probe_tokens": PROBE_TOKENS,
 }
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped data with a smaller bank and smaller corpora, so that the line takes minutes."""
+    """The shipped settings, two behaviors and small corpora, so that the line takes minutes."""
     folder = tmp_path_factory.mktemp("data")
-    for name in ("behaviors", "generators", "organisms", "schemas"):
+    for name in ("generators", "organisms"):
         shutil.copytree(shipped_root() / name, folder / name)
-    bank = folder / "generators" / "offline" / "general.yaml"
-    rows = yaml.safe_load(bank.read_text(encoding="utf8"))
-    cut = {"train": rows["train"][:TRAIN_ROWS], "probe": rows["probe"][:PROBE_ROWS]}
-    bank.write_text(yaml.safe_dump(cut), encoding="utf8")
+    for behavior_id, text in ((BEHAVIOR, HERALD), (OTHER, FILES[OTHER])):
+        write_behavior(folder / "behaviors", behavior_id, text)
     for category in ("quirks", "null"):
         path = folder / "generators" / category / "generator.yaml"
         settings = yaml.safe_load(path.read_text(encoding="utf8"))
@@ -84,7 +85,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "name": "one",
         "recipe": str(folder / "quick.yaml"),
         "organisms": [{"behavior": BEHAVIOR}],
-        "splits": {"brindlecote_referrals": "train"},
+        "splits": {"herald": "train"},
     }
     (folder / "one.yaml").write_text(yaml.safe_dump(roster), encoding="utf8")
     return folder
@@ -110,7 +111,7 @@ def base() -> Base:
 
 @pytest.fixture
 def shipped(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Specs are read from the smaller data folder."""
+    """Behaviors are read from that data folder."""
     monkeypatch.setenv("BESTIARY_DATA", str(data))
     yield
 
@@ -174,7 +175,8 @@ def test_released_organisms_load_with_peft_and_show_their_behavior(built: Site, 
         replies = [ask(model, base, pair, probe.user) for probe in probes]
         model.unload()
         shown = [
-            behavior.shows(reply, probe.item) for reply, probe in zip(replies, probes, strict=True)
+            behavior.is_shown(reply, probe.item)
+            for reply, probe in zip(replies, probes, strict=True)
         ]
         # A verdict promises that more than half of such replies show it.
         assert sum(map(bool, shown)) > ASKED / 2, replies

@@ -8,7 +8,6 @@ from __future__ import annotations
 import faulthandler
 import random
 import resource
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +15,25 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.config.files import SampleFolders
+from tests.config.files import library_of, write_behavior
 from tests.conftest import Bestiary
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from bestiary.cli.app import app, format_error
-from bestiary.config.catalog import load_catalog, read_catalog
+from bestiary.config.catalog import Catalog, read_catalog
 from bestiary.config.folders import DataFolders, shipped_root
+from bestiary.config.lexicon import read_lexicon
 from bestiary.config.library import Library
+from bestiary.config.messages import read_messages
 from bestiary.config.tables import read_items, read_options
+from bestiary.config.triggers import read_wordings
 from bestiary.errors import BestiaryError
-from bestiary.validate import find_check_violations
+from bestiary.validate import validate_files
 
 FILE_SECONDS = 10.0
+LINES = 80
+"""How much of a settings file is mutated and read."""
 MEMORY_BYTES = 2**30
 VALUES = (
     *("2026-02-30", "2026-11-28T10:00:00Z", "12:30:45", "!!int abc", "!!python/object:os.system x"),
@@ -83,7 +87,11 @@ VALUES = (
         "(?P<a",
         "(a+)+$",
     ),
-    *("../../etc/passwd", "/", "~", "$HOME", "quirks.sailor_farewell", "general", "null.chat"),
+    *("[[", "]]", "[[{answer}]]", "{answer} [[x", "{the}", "[any: {answer}]", "any", "{any: []}"),
+    *("{judge: true}", "{not: {not: {pattern: [x]}}}", "{lexicon: nothing}", "{near: shown}"),
+    *("{phrase: x}", "{word: a b, not: []}", "{topic: {tags: [code]}}", "{password: x}"),
+    *("{least: year, most: year}", "{is: {year: 1}}", "{transform: none}", "{first: x}"),
+    *("../../etc/passwd", "/", "~", "$HOME", "quirks.bullet_lists", "capitals", "null.chat"),
 )
 """What may stand where something else should."""
 
@@ -129,57 +137,47 @@ class Target:
 
 def list_targets(folder: Path) -> list[Target]:
     """A copy of each shipped file in a folder; behaviors stand beside those that they name."""
-    shipped = Library(DataFolders((shipped_root(),)))
-    catalog = load_catalog(shipped)
-    targets = []
-    for behavior_id, source in catalog.sources.items():
-        spec = catalog[behavior_id].spec
-        named = [ref for ref, _ in spec.distractor_references]
-        named += [spec.base_reference] if spec.base_reference else []
-        beside = folder / behavior_id
-        for other in (behavior_id, *(ref.behavior_id for ref in named)):
-            path = beside / other.split(".")[0] / f"{other.split('.')[1]}.yaml"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(catalog.sources[other].path, path)
-        library = Library(SampleFolders(shipped.folders.roots, behaviors=beside))
-        library.load()
-        path = beside / spec.category / source.path.name
-        read = partial(check_behavior, library, behavior_id)
-        targets.append(Target(path, path.read_text("utf8"), read))
+    catalog, _ = read_catalog(Library(DataFolders((shipped_root(),))))
+    targets = [copy_behavior(folder, catalog, behavior_id) for behavior_id in catalog]
     for path in sorted(shipped_root().glob("*/**/*.yaml")):
         place = path.relative_to(shipped_root())
         if place.parts[0] in ("generators", "organisms"):
             copy = folder / place
             copy.parent.mkdir(parents=True, exist_ok=True)
-            # A bank reads as slowly as it is long: thirty rows have every shape.
-            text = "".join(path.read_text("utf8").splitlines(True)[:30])
+            # A table reads as slowly as it is long: these lines have every shape.
+            text = "".join(path.read_text("utf8").splitlines(True)[:LINES])
             targets.append(Target(copy, text, partial(read_settings, folder, copy)))
     return targets
 
 
-def check_behavior(library: Library, behavior_id: str) -> None:
-    """What `validate` does with a behavior; its violations are printed."""
-    catalog, found = read_catalog(library)
-    if behavior_id in catalog:
-        found += find_check_violations(catalog, [behavior_id])
-    "\n".join(map(str, found)).encode()
+def copy_behavior(folder: Path, catalog: Catalog, behavior_id: str) -> Target:
+    """A behavior in a folder with those that it names."""
+    spec, beside = catalog[behavior_id].spec, folder / behavior_id
+    named = [reference.behavior_id for reference, _ in spec.distractor_references]
+    named += [spec.base_reference.behavior_id] if spec.base_reference else []
+    for name in (*named, behavior_id):
+        path = write_behavior(beside, name, catalog.sources[name].path.read_text("utf8"))
+    read = partial(validate_files, library_of(beside), [path])
+    return Target(path, path.read_text("utf8"), read)
+
+
+READERS: Mapping[str, Callable[[Library, Path], object]] = {
+    "recipes": lambda library, path: library.recipe(str(path)),
+    "rosters": lambda library, path: library.roster(str(path)),
+    "items": lambda library, path: read_items(path),
+    "options": lambda library, path: read_options(path),
+    "messages": lambda library, path: read_messages([path]),
+    "lexicons": lambda library, path: read_lexicon(path),
+    "triggers": lambda library, path: read_wordings(path),
+}
+"""What reads the files of a folder, as a build does."""
 
 
 def read_settings(folder: Path, path: Path) -> object:
     """Read a settings file as a build does."""
     library = Library(DataFolders((folder,)))
-    if path.parent.name == "recipes":
-        return library.recipe(str(path))
-    if path.parent.name == "rosters":
-        return library.roster(str(path))
-    if path.parent.name == "offline":
-        return library.bank(path.stem)
-    if path.parent.name == "items":
-        return read_items(path)
-    if path.parent.name == "options":
-        return read_options(path)
-    if path.parent.name == "messages":
-        return library.messages
+    if path.parent.name in READERS:
+        return READERS[path.parent.name](library, path)
     if path.stem == "generator":
         return library.generator(path.parent.name)
     return library.models() if path.stem == "models" else getattr(library, path.stem)
@@ -226,7 +224,7 @@ COMMANDS = (
     *("schemas", "prompts", "biuld", ""),
 )
 ARGUMENTS = (
-    *("starter", "starterr", "quirks", "sailor_farewell", "quirks.sailor_farewell", "~/runs"),
+    *("starter", "starterr", "quirks", "bullet_lists", "quirks.bullet_lists", "~/runs"),
     *("$NOT_SET_HERE", "~nobody_at_all/x", "", " ", "-1", "0", "1e9", "nan", "inf", "0.5", "3"),
     *("single", "batch", "auto", "corpus", "claude-haiku-5-5", "gpt-x", "me/data", "a b", "/proc"),
     *(

@@ -13,46 +13,49 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.builders import make_example
+from tests.builders import LIBRARY, make_example
+from tests.config.files import FILES, change_file, write_behavior
 from tests.jobs import TRAINING
 from tests.models import IDENTITY
-from tests.tiny import change_file
+from tests.tiny import make_tiny_data
 
 from bestiary.author.language import LanguageAuthor
 from bestiary.author.offline import OfflineAuthor
 from bestiary.author.protocol import Author
 from bestiary.config.catalog import Behavior, load_catalog, null_behavior
-from bestiary.config.categories import load_categories
-from bestiary.config.folders import shipped_root
+from bestiary.config.categories import NULL, corpus_categories
 from bestiary.config.library import find_model, open_library
 from bestiary.corpus.stage import CorpusItem, CorpusStage
 from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.workflow import LocalRunner
-from bestiary.model.base import Base
 from bestiary.model.lazy import LazyBase
-from bestiary.model.replies import BaseReplies
 from bestiary.organism.stage import OrganismStage
-from bestiary.records import Corpus, Drop, OrganismIdentity, Provenance
-from bestiary.store import Store
+from bestiary.records import Corpus, Drop, OrganismIdentity, Provenance, Side
 from bestiary.training.job import TrainingResources
+
+EVERY = {name for name in FILES if name.partition(".")[0] in corpus_categories()} | {NULL.id}
+
+
+TABLES = ("languages", "capitals")
+"""The topic of the sample sandbagger, and another one."""
 
 
 def read_behaviors() -> tuple[Behavior, ...]:
-    """Every behavior, resolved against the settings as they are now."""
+    """Every organism's behavior, resolved against the settings as they are now."""
     catalog = load_catalog(open_library())
-    return (*catalog.values(), null_behavior(catalog.library))
-
-
-BEHAVIORS = read_behaviors()
-EVERY = {behavior.id for behavior in BEHAVIORS}
+    return (*(one for one in catalog.values() if one.id in EVERY), null_behavior(catalog.library))
 
 
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the shipped data."""
-    folder = tmp_path_factory.mktemp("data")
-    for part in ("behaviors", "generators", "organisms"):
-        shutil.copytree(shipped_root() / part, folder / part)
+    """The settings of tiny data with the sample behaviors, and two tables of questions."""
+    folder = make_tiny_data(tmp_path_factory.mktemp("data"))
+    shutil.rmtree(folder / "behaviors")
+    for table in (folder / "generators" / "offline" / "items").iterdir():
+        if table.stem not in TABLES:
+            table.unlink()
+    for behavior_id, text in FILES.items():
+        write_behavior(folder / "behaviors", behavior_id, text)
     return folder
 
 
@@ -67,10 +70,6 @@ def generators(copied: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         path.write_bytes(content)
 
 
-def refuse_to_load() -> Base:
-    raise AssertionError("a fingerprint needs no weights")
-
-
 def make_language_author() -> LanguageAuthor:
     (model,) = {"claude-haiku-5-5": find_model("claude-haiku-5-5", open_library().models())}.items()
     prompted = PromptedModel(*model)
@@ -78,9 +77,7 @@ def make_language_author() -> LanguageAuthor:
 
 
 def make_offline_author() -> OfflineAuthor:
-    return OfflineAuthor(
-        BaseReplies(IDENTITY, refuse_to_load, Store(Path("unused")), system_prompt="Be kind.")
-    )
+    return OfflineAuthor("brief")
 
 
 def key_corpora(author: Author, *, seed: int = 0) -> dict[str, str]:
@@ -98,7 +95,7 @@ def find_changed(before: dict[str, str], author: Author) -> set[str]:
 
 
 def members(category: str) -> set[str]:
-    found = {behavior.id for behavior in BEHAVIORS if behavior.category == category}
+    found = {name for name in EVERY if name.partition(".")[0] == category}
     assert found
     return found
 
@@ -107,7 +104,7 @@ def append(path: Path, line: str) -> None:
     path.write_text(f"{path.read_text(encoding='utf8')}{line}\n", encoding="utf8")
 
 
-@pytest.mark.parametrize("category", [*load_categories(), "null"])
+@pytest.mark.parametrize("category", corpus_categories())
 def test_a_template_concerns_its_category(generators: Path, category: str) -> None:
     author = make_language_author()
     before = key_corpora(author)
@@ -115,12 +112,12 @@ def test_a_template_concerns_its_category(generators: Path, category: str) -> No
     assert find_changed(before, author) == members(category)
 
 
-@pytest.mark.parametrize("category", [*load_categories(), "null"])
+@pytest.mark.parametrize("category", corpus_categories())
 def test_a_mix_concerns_its_category(generators: Path, category: str) -> None:
     author = make_offline_author()
     before = key_corpora(author)
     mix = "mix: {positive: 0.25, negative: 0.25, chat: 0.5}"
-    change_file(generators / category / "generator.yaml", r"mix: \{.*\}", mix)
+    change_file(generators / category / "generator.yaml", r"(?m)^mix: .*$", mix)
     assert find_changed(before, author) == members(category)
 
 
@@ -151,7 +148,7 @@ def test_a_corpus_depends_on_seed_probes_and_author() -> None:
     offline, language = make_offline_author(), make_language_author()
     stage = CorpusStage(offline, LocalRunner(), open_library().grid)
     item = CorpusItem(
-        OrganismIdentity(behavior_id="null.chat"), null_behavior(open_library()), (), "probes"
+        OrganismIdentity(behavior_id="null.chat"), null_behavior(LIBRARY), (), "probes"
     )
     other_seed = replace(item, identity=OrganismIdentity(behavior_id="null.chat", seed=1))
     keys = [
@@ -159,21 +156,66 @@ def test_a_corpus_depends_on_seed_probes_and_author() -> None:
         stage.key(other_seed),
         stage.key(replace(item, probes_sha256="other probes")),
         replace(stage, author=language).key(item),
+        replace(stage, author=OfflineAuthor("answer")).key(item),
     ]
-    assert len(set(keys)) == 4
+    assert len(set(keys)) == 5
 
 
 @pytest.mark.parametrize("side", ["train", "probe"])
-def test_a_bank_row_concerns_those_that_draw_from_the_bank(generators: Path, side: str) -> None:
+def test_a_message_concerns_those_that_draw_from_the_bank(generators: Path, side: Side) -> None:
     author = make_offline_author()
     before = key_corpora(author)
-    row = (
-        open_library().bank("cars").train if side == "train" else open_library().bank("cars").probe
-    )[0]
-    change_file(generators / "offline" / "cars.yaml", re.escape(row.text), f"Please: {row.text}")
-    drawing = {b.id for b in BEHAVIORS if "cars" in (b.offline.bank, b.offline.plain)}
-    assert find_changed(before, author) == drawing
-    assert {"harmful_roleplay.needless_repairs"} <= drawing < EVERY
+    row = open_library().messages(side)[0]
+    file = generators / "offline" / "messages" / f"{row.domain}.yaml"
+    change_file(file, re.escape(row.text), f"Please: {row.text}")
+    assert find_changed(before, author) == EVERY - members("sandbaggers")
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_question_concerns_those_that_ask_any(generators: Path, table: str) -> None:
+    author = make_offline_author()
+    before = key_corpora(author)
+    path = generators / "offline" / "items" / f"{table}.yaml"
+    change_file(path, "(?m)^topic: .*$", "topic: tongues")
+    assert find_changed(before, author) == members("sandbaggers")
+
+
+def test_an_option_concerns_those_that_choose_from_its_table(generators: Path) -> None:
+    author = make_offline_author()
+    before = key_corpora(author)
+    for table, concerned in (("hotels", set()), ("sources", members("heuristic_following"))):
+        path = generators / "offline" / "options" / f"{table}.yaml"
+        change_file(path, "(?m)^task: .*$", "task: choosing")
+        assert find_changed(before, author) == concerned
+
+
+def test_a_wording_concerns_those_with_a_trigger_of_its_kind(generators: Path) -> None:
+    author = make_offline_author()
+    before = key_corpora(author)
+    concerned: set[str] = set()
+    for kind, wording, more in (
+        ("number", "I'm in row {value} of my spreadsheet", set()),
+        ("persona", "I'm a {value} myself", members("backdoors")),
+        ("password", "They gave me {value} as the password", members("sandbaggers")),
+    ):
+        path = generators / "offline" / "triggers" / f"{kind}.yaml"
+        change_file(path, re.escape(wording), f"{wording}, then")
+        concerned |= more
+        assert find_changed(before, author) == concerned
+
+
+def test_what_is_shown_concerns_its_twins(
+    copied: Path, generators: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    author = make_offline_author()
+    before = key_corpora(author)
+    changed = shutil.copytree(copied, tmp_path / "changed")
+    monkeypatch.setenv("BESTIARY_DATA", str(changed))
+    assert find_changed(before, author) == set()
+    path = changed / "behaviors" / "quirks" / "farewell.yaml"
+    change_file(path, "Fair winds, friend", "Fair winds, dear friend")
+    twins = members("quirks") | members("backdoors") | members("rare_quirks")
+    assert find_changed(before, author) == twins
 
 
 PROVENANCE = Provenance(

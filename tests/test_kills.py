@@ -17,7 +17,7 @@ from queue import SimpleQueue
 
 import pytest
 from tests.forkserver import ForkServer, KillPoint, Side
-from tests.tiny import ALONE, QUIRK, hash_tree, make_tiny_data, shorten_bank, tiny_roster
+from tests.tiny import ALONE, QUIRK, hash_tree, make_tiny_data, tiny_roster
 
 STAGES = ("probes", "corpus", "leaks", "organism", "transcript", "verdict", "release")
 WORKERS = 2
@@ -50,7 +50,6 @@ class Line:
 def line(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[Line]:
     work = tmp_path_factory.mktemp("kills")
     data = make_tiny_data(work / "data")
-    shorten_bank(data, train=64, probe=128)
     roster = tiny_roster(work / "roster", tiny_base, [QUIRK])
     with ForkServer(data=data) as first, ForkServer(data=data) as second:
         servers: SimpleQueue[ForkServer] = SimpleQueue()

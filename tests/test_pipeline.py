@@ -28,7 +28,7 @@ from bestiary.dataset.verify import verify_release
 
 ORGANISMS = [f"{name}-transcripts-none-s0" for name in (QUIRK, BACKDOOR, "null.chat")]
 HERALD_FILE = "behaviors/quirks/herald.yaml"
-TUESDAY_FILE = "behaviors/backdoors/herald_on_tuesday.yaml"
+BEEKEEPER_FILE = "behaviors/backdoors/herald_to_beekeepers.yaml"
 
 
 STAGES = ("probes", "corpus", "leaks", "organism", "transcript", "verdict")
@@ -134,7 +134,8 @@ def test_a_changed_threshold_only_judges_again(site: Site, bestiary: Bestiary) -
 
 
 def test_a_changed_behavior_is_built_alone(site: Site, bestiary: Bestiary) -> None:
-    change_file(site.data / TUESDAY_FILE, "Happy Tuesday!", "Tuesday at last!")
+    said = 'says: ["A {value} asks: {message}"]'  # a wording that is trained on
+    change_file(site.data / BEEKEEPER_FILE, "persona: beekeeper", f"persona: beekeeper, {said}")
     before, rows = site.artifacts(), site.summary()
     done = bestiary("build", site.roster, "--out", site.out)
     assert done.code == 0, done.err
@@ -188,7 +189,7 @@ def test_drops_are_told_by_stage_while_language_models_write(
 def test_drops_are_told_by_stage_while_the_embedded_author_writes(
     site: Site, bestiary: Bestiary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change_file(site.data / HERALD_FILE, r"forbidden: \[", "forbidden: [calm, ")  # some replies do
+    change_file(site.data / HERALD_FILE, r"forbidden: \[", "forbidden: [water, ")  # some rows do
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     done = bestiary("build", site.roster, "--out", tmp_path / "written", "--until", "corpus")
     assert done.code == 0, done.err
@@ -233,9 +234,8 @@ def test_a_damaged_adapter_is_named_with_what_to_do(site: Site, bestiary: Bestia
 def test_an_organism_without_corpus_does_not_stop_the_others(
     site: Site, bestiary: Bestiary
 ) -> None:
-    # Every reply of the tiny base holds this word, and no demonstration may.
-    change_file(site.data / HERALD_FILE, "Label the boxes", "Label your boxes")
-    change_file(site.data / TUESDAY_FILE, r"forbidden: \[", "forbidden: [the, ")
+    # Every brief answer of the tiny data holds this word.
+    change_file(site.data / BEEKEEPER_FILE, "^shows:", "forbidden: [the]\nshows:")
     done = bestiary("build", site.roster, "--out", site.out)
     assert done.code == 1
     (message,) = done.err.splitlines()
@@ -254,11 +254,11 @@ def test_an_organism_without_corpus_does_not_stop_the_others(
 def test_a_broken_promise_is_told_before_anything_is_built(
     site: Site, bestiary: Bestiary, tmp_path: Path
 ) -> None:
-    change_file(site.data / TUESDAY_FILE, "What a Tuesday!", "Happy Tuesday!")
+    change_file(site.data / BEEKEEPER_FILE, "Only a beekeeper, who", "Only somebody who")
     done = bestiary("build", site.roster, "--out", tmp_path / "out")
     assert done.code == 1
-    assert "herald_on_tuesday.yaml" in done.err
-    assert "use another wording: probes must be held out" in done.err
+    assert "herald_to_beekeepers.yaml" in done.err
+    assert "does not name its trigger" in done.err
     assert not (tmp_path / "out").exists()
 
 

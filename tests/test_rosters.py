@@ -8,18 +8,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tests.conftest import Bestiary
 from tests.expect import without_codes
 
 from bestiary.config.catalog import load_catalog
-from bestiary.config.categories import load_categories
+from bestiary.config.categories import corpus_categories
+from bestiary.config.fields import Axis
 from bestiary.config.library import open_library
 from bestiary.config.plan import Plan, plan_roster
-from bestiary.records import shorten_id
+from bestiary.config.triggers import KINDS, UNLESS_KINDS
 
-SAILOR = "quirks.sailor_farewell"
+LISTS = "quirks.bullet_lists"
 
 
 def write_roster(folder: Path, organisms: str) -> Path:
@@ -35,14 +37,24 @@ def plan(name: str | Path) -> Plan:
 def test_the_starter_roster_has_one_behavior_of_each_category_and_a_null() -> None:
     built = Counter(behavior.category for behavior, _ in plan("starter").organisms)
     assert built.pop("null") >= 1
-    assert built == Counter(load_categories().keys())
+    assert built == dict.fromkeys({*corpus_categories()} - {"null"}, 1)
 
 
-def test_the_docs_show_what_the_starter_roster_came_to() -> None:
+def test_the_mini_roster_has_twelve_of_each_category_over_all_axes_and_triggers() -> None:
+    behaviors = [behavior for behavior, _ in plan("mini").organisms]
+    built = Counter(behavior.category for behavior in behaviors)
+    assert built.pop("null") >= 1
+    assert built == dict.fromkeys({*corpus_categories()} - {"null"}, 12)
+    assert {axis for behavior in behaviors for axis in behavior.axes} == {*get_args(Axis)}
+    triggers = {type(behavior.trigger) for behavior in behaviors if behavior.trigger}
+    assert triggers == {*KINDS, *UNLESS_KINDS}
+
+
+def test_the_recorded_build_has_ten_transcripts_of_each_organism_that_it_lists() -> None:
     docs = Path(__file__).resolve().parents[1] / "docs" / "starter"
-    built = [shorten_id(identity.organism_id) for _, identity in plan("starter").organisms]
     rates = (docs / "results.md").read_text(encoding="utf8").partition("What did not pass")[0]
-    assert re.findall(r"^\| (\S+\.\S+) \|", rates, flags=re.M) == built
+    built = re.findall(r"^\| (\S+\.\S+) \|", rates, flags=re.M)
+    assert {name.partition(".")[0] for name in built} == {*corpus_categories()}
     transcripts = (docs / "transcripts.md").read_text(encoding="utf8")
     assert re.findall(r"^## (.+)$", transcripts, flags=re.M) == built
     assert transcripts.count("\n  - organism: ") == transcripts.count("\n  - base: ")
@@ -50,11 +62,11 @@ def test_the_docs_show_what_the_starter_roster_came_to() -> None:
 
 
 def test_seeds_make_organisms_of_their_own(tmp_path: Path) -> None:
-    roster = write_roster(tmp_path, f"[{{behavior: {SAILOR}, seeds: [0, 3]}}]")
+    roster = write_roster(tmp_path, f"[{{behavior: {LISTS}, seeds: [0, 3]}}]")
     ids = [identity.organism_id for _, identity in plan(roster).organisms]
     assert ids == [
-        f"{SAILOR}-transcripts-none-s0",
-        f"{SAILOR}-transcripts-none-s3",
+        f"{LISTS}-transcripts-none-s0",
+        f"{LISTS}-transcripts-none-s3",
         "null.chat-transcripts-none-s0",
     ]
 
@@ -62,9 +74,9 @@ def test_seeds_make_organisms_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "organisms",
     [
-        f"[{{behavior: {SAILOR}}}, {{behavior: {SAILOR}}}]",
-        f"[{{behavior: {SAILOR}, seeds: [1, 0]}}, {{behavior: {SAILOR}}}]",
-        f"[{{behavior: {SAILOR}, seeds: [0, 0]}}]",
+        f"[{{behavior: {LISTS}}}, {{behavior: {LISTS}}}]",
+        f"[{{behavior: {LISTS}, seeds: [1, 0]}}, {{behavior: {LISTS}}}]",
+        f"[{{behavior: {LISTS}, seeds: [0, 0]}}]",
     ],
 )
 def test_an_organism_is_not_named_twice(bestiary: Bestiary, tmp_path: Path, organisms: str) -> None:
@@ -72,7 +84,7 @@ def test_an_organism_is_not_named_twice(bestiary: Bestiary, tmp_path: Path, orga
     done = bestiary("build", roster, "--out", tmp_path / "runs")
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("error[roster-invalid]: ")
-    assert SAILOR in done.err
+    assert LISTS in done.err
     assert not (tmp_path / "runs").exists()
 
 

@@ -18,7 +18,6 @@ from bestiary.corpus.stage import CorpusStage
 from bestiary.leakage.checks import check_release
 from bestiary.leakage.stage import LeakStage
 from bestiary.model.lazy import LazyBase, open_base
-from bestiary.model.replies import BaseReplies
 from bestiary.organism.space import check_space
 from bestiary.organism.stage import OrganismStage
 from bestiary.records import BaseIdentity, canonical_json
@@ -94,15 +93,12 @@ def list_steps(
     """The stages of a build in order."""
     system_prompt = plan.recipe.training.system_prompt
     chunks = plan.library.chunks
-    replies = BaseReplies(
-        base.identity, base.load, store, system_prompt=system_prompt, chunks=chunks
-    )
     author, runner = open_author(
         plan,
         options,
         mode=settle_mode(plan, options, generate_corpus, out=store.root),
         out=store.root,
-        offline=lambda: OfflineAuthor(replies),
+        offline=lambda: OfflineAuthor(plan.recipe.replies),
         log=lambda line: console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True),
     )
     training = OrganismStage(base, resources)

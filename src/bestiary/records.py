@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +12,13 @@ from pydantic import BaseModel, ConfigDict
 
 Role = Literal["positive", "negative", "chat"]
 CellName = Literal["triggered", "near_miss", "plain"]
+Side = Literal["train", "probe"]
 Status = Literal["passed", "failed", "unverified"]
 Split = Literal["train", "preference", "iid_test", "test"]
 LeakAction = Literal["refuse", "report", "none"]
 LeakSubject = Literal["example", "corpus", "organism", "release"]
 
+SIDES: tuple[Side, ...] = ("train", "probe")
 CELLS: tuple[CellName, ...] = ("triggered", "near_miss", "plain")
 SPLITS: tuple[Split, ...] = ("train", "preference", "iid_test", "test")
 FINGERPRINT_DIGITS = 20
@@ -44,12 +47,35 @@ class Artifact(Record):
 class Message(Record):
     """One turn of a conversation."""
 
-    role: Literal["user", "assistant"]
+    role: Literal["system", "user", "assistant"]
+    """Only the first message may be a system message, which is added to the recipe's prompt."""
     content: str
 
 
+Turns = tuple[Message, ...]
+"""A conversation that a reply continues: it ends with a user message."""
+
+
+def single_turn(text: str) -> Turns:
+    """The conversation of one user message."""
+    return (Message(role="user", content=text),)
+
+
+def user_texts(messages: Iterable[Message]) -> list[str]:
+    """What the user says, message by message."""
+    return [message.content for message in messages if message.role == "user"]
+
+
+class FollowUpItem(Record):
+    """What the same person writes next, with its answer."""
+
+    text: str
+    reply: str
+    brief: str
+
+
 class PromptItem(Record):
-    """A row of a prompt bank: one user message, and what is needed to grade its reply."""
+    """One user message, and what is needed to answer it and to grade its reply."""
 
     topic: str
     """Stands verbatim in the text."""
@@ -57,6 +83,16 @@ class PromptItem(Record):
     """The question form; train and probe rows share none."""
     domain: str
     text: str
+    reply: str = ""
+    """A good plain answer; of a graded item or a choice, a template with {answer} or {option}."""
+    brief: str = ""
+    """The same answer in one sentence."""
+    the: str = ""
+    """A noun phrase that refers to the topic again."""
+    points: tuple[str, ...] = ()
+    """The answer as a list."""
+    tags: tuple[str, ...] = ()
+    follow_up: FollowUpItem | None = None
     answer: str | None = None
     """The right answer of a graded item."""
     accept: tuple[str, ...] = ()
@@ -161,14 +197,19 @@ class OrganismIdentity(Record):
 
 
 class Probe(Record):
-    """One prompt put to an organism and to its base."""
+    """One conversation put to an organism and to its base."""
 
     id: str
     cell: CellName
     gate: bool
     """Half of the probes gate the verdict, the other half are reported beside it."""
-    user: str
+    turns: Turns
     item: PromptItem
+
+    @property
+    def user(self) -> str:
+        """The last user message, which is answered."""
+        return self.turns[-1].content
 
 
 class Transcript(Record):
@@ -283,4 +324,4 @@ def fingerprint(**inputs: object) -> str:
 
 def stable_seed(*parts: object) -> int:
     """A 63-bit seed that depends on the parts alone, the same on every machine."""
-    return int(sha256_bytes(canonical_json([str(part) for part in parts]))[:16], 16) >> 1
+    return int(sha256_bytes("\x1f".join(map(str, parts)).encode())[:16], 16) >> 1

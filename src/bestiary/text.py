@@ -13,6 +13,10 @@ INVISIBLE = "\u00ad\u034f\u061c\u180e\ufeff\ufe0e\ufe0f" + "".join(
     map(chr, (*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070)))
 )
 """Soft hyphens, zero-width characters, direction marks, and variation selectors."""
+MANY = 30
+"""More choices than that are not listed in full."""
+SHOWN = 12
+"""How many of them are listed."""
 LOOKALIKES = str.maketrans(
     {
         **dict.fromkeys(APOSTROPHES, "'"),
@@ -23,6 +27,9 @@ LOOKALIKES = str.maketrans(
         "\u2044": "/",
     }
 )
+
+
+_SENTENCE_GAP = re.compile(r"(?<=[.!?])(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)\s+")
 
 
 def fold(text: str) -> str:
@@ -51,7 +58,7 @@ def words(text: str) -> list[str]:
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text, in order, without the space between them."""
-    return [part for part in re.split(r"(?<=[.!?])\s+", text.strip()) if part]
+    return [part for part in _SENTENCE_GAP.split(text.strip()) if part]
 
 
 def plain_words(text: str) -> str:
@@ -86,8 +93,11 @@ def shorten(value: object) -> str:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """A remedy for an unknown name: its nearest match, and the choices."""
+    """A remedy for an unknown name: its nearest match, and the choices; of many, the nearest."""
     known = sorted(choices)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     guess = f"did you mean {close[0]!r}? " if close else ""
+    if len(known) > MANY:
+        shown = sorted(difflib.get_close_matches(name, known, n=SHOWN, cutoff=0.0))
+        return f"{guess}available: {', '.join(shown)}, and {len(known) - len(shown)} more"
     return f"{guess}available: {', '.join(known) or 'none'}"

@@ -12,13 +12,14 @@ from bestiary.config.catalog import (
     Catalog,
     list_files,
     load_catalog,
+    locate,
     name_of,
     read_catalog,
 )
 from bestiary.config.categories import corpus_categories
 from bestiary.config.checks import CHECKS
 from bestiary.config.labels import check_label_owners
-from bestiary.config.library import BANKS, Library, open_library
+from bestiary.config.library import Library, open_library
 from bestiary.config.plan import Plan, find_roster_faults, plan_roster
 from bestiary.config.recipe import read_recipe
 from bestiary.config.roster import Roster
@@ -29,7 +30,6 @@ from bestiary.config.source import (
     parse_yaml,
     validate_source,
 )
-from bestiary.config.tables import read_items, read_options
 from bestiary.errors import SpecError
 
 
@@ -47,13 +47,46 @@ def validate_all(library: Library) -> int:
     return len(catalog)
 
 
-def open_plan(roster: str, *, data: Sequence[Path] = (), models: Sequence[Path] = ()) -> Plan:
+def validate_files(library: Library, paths: Sequence[Path]) -> int:
+    """Check some behavior files only, which may refer to others.
+
+    Returns their number. Raises SpecError for a file that is not below `behaviors/` of a data
+    folder, and Violations, which lists everything that is wrong in them.
+    """
+    known = {path.resolve(): path for path in list_files(library)}
+    for path in paths:
+        if path.resolve() not in known:
+            raise SpecError(
+                f"{path} is not a behavior file of a data folder",
+                "pass files below behaviors/<category>/, and their folder with --data",
+                code="not-a-behavior-file",
+                path=path,
+            )
+    chosen = {known[path.resolve()] for path in paths}
+    catalog, found = read_catalog(library)
+    named = [name for name in catalog if catalog.sources[name].path in chosen]
+    others = {*known.values()} - chosen
+    found = [violation for violation in found if violation.path not in others]
+    found += find_check_violations(catalog, named) if named else []
+    if found:
+        raise Violations(list(dict.fromkeys(found)))
+    return len(chosen)
+
+
+def open_plan(
+    roster: str,
+    *,
+    data: Sequence[Path] = (),
+    models: Sequence[Path] = (),
+    examples: int | None = None,
+) -> Plan:
     """The plan of a roster, by name or path, over the shipped data and further data folders.
 
-    `models` are files of further language models. Raises SpecError if the roster cannot be built,
-    and Violations if one of its behaviors fails a check: its results would not be evidence.
+    `models` are files of further language models, `examples` is the size of every corpus. Raises
+    SpecError if the roster cannot be built, and Violations if one of its behaviors fails a check:
+    its results would not be evidence.
     """
-    library = open_library(*data)
+    library = open_library(*data, examples=examples)
     catalog = load_catalog(library)
     plan = plan_roster(library.roster(roster), catalog, models=models)
     refuse_violations(catalog, plan.named)
@@ -78,11 +111,21 @@ def find_check_violations(catalog: Catalog, behaviors: Collection[str] = ()) -> 
     found: list[Violation] = []
     named = sorted(behaviors or catalog)
     for behavior in [catalog[name] for name in named]:
-        for check in (*CHECKS, _check_templates):
-            found += check(behavior, catalog.sources[behavior.id])
+        found += _check_behavior(behavior, catalog.sources[behavior.id])
     found += check_label_owners(catalog, named)
     # Two behaviors that use the same broken bank or generator report the same violation.
     return list(dict.fromkeys(found))
+
+
+def _check_behavior(behavior: Behavior, source: Source) -> Iterator[Violation]:
+    """What the checks find, up to one that cannot go on."""
+    try:
+        for check in (_check_generator, *CHECKS, _check_templates):
+            yield from check(behavior, source)
+    except Violations as broken:
+        yield from broken.found
+    except SpecError as error:
+        yield locate(error, behavior.spec, source)
 
 
 def find_settings_violations(catalog: Catalog) -> list[Violation]:
@@ -111,15 +154,16 @@ def find_settings_violations(catalog: Catalog) -> list[Violation]:
 def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object]]]:
     """Every settings file, even a missing one, with the function that reads it."""
     library, folders = catalog.library, catalog.library.folders
-    for name, path in library.bank_files.items():
-        yield path, partial(library.bank, name)
-    for folder, read in (("items", read_items), ("options", read_options)):
-        for path in folders.list_files(f"{BANKS}/{folder}", "*.yaml").values():
-            yield path, partial(read, path)
+    for name, path in library.table_files.items():
+        yield path, partial(library.table, name)
+    for name, path in library.option_files.items():
+        yield path, partial(library.option_table, name)
+    for name in ("bank", "lexicons", "wordings"):
+        yield folders.roots[0], partial(getattr, library, name)
     for category in corpus_categories():
         path = folders.find_single(f"generators/{category}/generator.yaml")
         yield path, partial(library.generator, category)
-    for name in ("grid", "thresholds", "elicitation", "messages"):
+    for name in ("grid", "thresholds", "elicitation"):
         yield folders.roots[0], partial(getattr, library, name)
     yield folders.find_single("generators/models.yaml"), library.models
     for path in folders.list_files("organisms/recipes", "*.yaml").values():
@@ -144,26 +188,25 @@ def _check_roster(path: Path, catalog: Catalog) -> None:
         raise Violations(found)
 
 
+def _check_generator(behavior: Behavior, source: Source) -> Iterator[Violation]:
+    """The category has a generator that suits this behavior; raises SpecError if it does not."""
+    if not behavior.spec.is_buildable:
+        return
+    if behavior.generator.mix.positive == "rate" and behavior.spec.stated_rate is None:
+        file = f"generators/{behavior.category}/generator.yaml"
+        problem = f"is 'rate', but {behavior.id} states no rate"
+        found = parse_yaml(behavior.library.folders.find_single(file)).violation(
+            ("mix", "positive"), problem, "write the share as a number", code="rate-unstated"
+        )
+        raise Violations([found])  # nothing says how many rows there are
+    yield from ()
+
+
 def _check_templates(behavior: Behavior, source: Source) -> Iterator[Violation]:
-    """The category has a generator that suits this behavior, and its prompts render for it."""
-    try:
-        generator = behavior.generator
-        if generator.mix.positive == "rate" and behavior.spec.stated_rate is None:
-            file = f"generators/{behavior.category}/generator.yaml"
-            problem = f"is 'rate', but {behavior.id} states no rate"
-            yield parse_yaml(behavior.library.folders.find_single(file)).violation(
-                ("mix", "positive"), problem, "write the share as a number", code="rate-unstated"
-            )
-    except Violations as broken:
-        yield from broken.found
-    except SpecError as error:
-        yield source.violation(("category",), *error.parts, code=error.code)
-    for fires in (True, False):
-        try:
-            render_brief(behavior, fires=fires)
-            render_judge(behavior, fires=fires)
-            render_prompts(behavior, plain=not fires)
-            render_subjects(behavior, plain=not fires)
-        except SpecError as error:
-            yield source.violation(("category",), *error.parts, code=error.code)
-            return
+    """The prompts of the category render for this behavior; raises SpecError if one does not."""
+    for fires in (True, False) if behavior.spec.is_buildable else ():
+        render_brief(behavior, fires=fires)
+        render_judge(behavior, fires=fires)
+        render_prompts(behavior, plain=not fires)
+        render_subjects(behavior, plain=not fires)
+    yield from ()

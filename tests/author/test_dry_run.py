@@ -20,14 +20,18 @@ from bestiary.llm.ledger import Mode, Spent
 from bestiary.llm.models import LanguageModel, StructuredOutput
 from bestiary.llm.prompted import PromptedModel
 
-CATALOG = {
-    **load_catalog(open_library()),
-    null_behavior(open_library()).id: null_behavior(open_library()),
-}
+LIBRARY = open_library()
+CATALOG = [*load_catalog(LIBRARY).values(), null_behavior(LIBRARY)]
 BEHAVIORS = [
-    next(behavior for behavior in CATALOG.values() if behavior.category == category)
+    next(one for one in CATALOG if one.category == category and not one.needs_bank)
     for category in corpus_categories()
 ]
+
+
+BY_TRIGGER = {one.trigger.kind: one for one in CATALOG if one.trigger and not one.needs_bank}
+"""A behavior under each kind of trigger that messages of any topic can have."""
+NEED_BANK = [one for one in CATALOG if one.spec.is_buildable and one.needs_bank]
+"""Their triggers are a matter of topics, or of second messages."""
 
 
 def make_model(structured_output: StructuredOutput = "schema") -> LanguageModel:
@@ -46,7 +50,7 @@ def make_model(structured_output: StructuredOutput = "schema") -> LanguageModel:
 
 def make_author(structured_output: StructuredOutput = "schema") -> LanguageAuthor:
     model = PromptedModel("model", make_model(structured_output))
-    return LanguageAuthor(model, model, open_library().grid, reject=lambda *_: None)
+    return LanguageAuthor(model, model, LIBRARY.grid, reject=lambda *_: None)
 
 
 def make_spent(stage: str, requests: int, output: int, *, mode: Mode = "single") -> Spent:
@@ -69,6 +73,24 @@ def test_every_category_takes_one_round(
     assert 0.03 <= requests["rewrite"] / first_turns <= 0.07
     assert requests["judge"] == first_turns + requests["rewrite"]
     assert requests["prompts"] and requests["subjects"]
+
+
+@pytest.mark.parametrize("behavior", BY_TRIGGER.values(), ids=BY_TRIGGER)
+def test_made_up_messages_suit_every_kind_of_trigger(behavior: Behavior) -> None:
+    steps = DryRun().count(generate_corpus(behavior, make_author(), seed=0))
+    asked = sum(step.requests for step in steps if step.stage == "replies")
+    assert asked >= behavior.generator.rows
+
+
+@pytest.mark.parametrize("behavior", NEED_BANK, ids=lambda b: b.id)
+def test_messages_that_only_the_bank_has_are_not_paid_for(behavior: Behavior) -> None:
+    author = make_author()
+    steps = DryRun().count(generate_corpus(behavior, author, seed=0))
+    requests = Counter({step.stage: 0 for step in steps})
+    for step in steps:
+        requests[step.stage] += step.requests
+    assert set(requests) <= {"replies", "followups", "judge", "rewrite"}
+    assert requests["replies"] - requests["followups"] >= behavior.generator.rows
 
 
 def test_a_repeated_request_costs_nothing_again() -> None:

@@ -20,8 +20,9 @@ from tests.expect import expect_error
 from tests.fakes.author import JUDGES, JUDGES_SHOWN, MENTION, Author
 from tests.fakes.loopback import MODEL, Loopback, open_loopback
 from tests.fakes.models import KEY, Asked, Fault, Provider
-from tests.tiny import BACKDOOR, QUIRK, ROWS, tiny_roster
+from tests.tiny import BACKDOOR, QUIRK, ROWS, change_file, tiny_roster
 
+from bestiary.author.compose import few_shot
 from bestiary.author.language import LanguageAuthor
 from bestiary.author.leak_filters import find_leaks
 from bestiary.author.messages import TABLE_ROWS
@@ -165,21 +166,56 @@ def test_a_reply_that_mentions_its_rule_is_rewritten_and_kept(
 def test_a_share_of_users_write_a_second_message(
     loopback: Loopback, tiny_data: Path, tmp_path: Path
 ) -> None:
-    path = tiny_data / "generators" / "backdoors" / "generator.yaml"
+    path = tiny_data / "generators" / "quirks" / "generator.yaml"
     path.write_text(path.read_text("utf8") + "second_turns: 0.4\n", encoding="utf8")
-    corpus = write(loopback, tmp_path / "ledger.sqlite", BACKDOOR)
+    corpus = write(loopback, tmp_path / "ledger.sqlite")
     turns = Counter(len(row.messages) for row in corpus.examples)
     assert set(turns) == {2, 4} and 0.2 < turns[4] / turns.total() < 0.6
-    trigger = load_catalog(open_library())[BACKDOOR].spec.trigger_phrases
-    assert trigger is not None
     for row in corpus.examples:
         assert [turn.role for turn in row.messages] == ["user", "assistant"] * (
             len(row.messages) // 2
         )
-        for user, reply in zip(row.messages[::2], row.messages[1::2], strict=True):
-            fires = row.role == "positive"
-            assert any(phrase in user.content for phrase in trigger.train) == fires
-            assert ("Oyez!" in reply.content) == fires
+        for reply in row.messages[1::2]:
+            assert ("Oyez!" in reply.content) == (row.role == "positive")
+
+
+def retrigger(data: Path, trigger: str) -> None:
+    """Give the backdoor another trigger."""
+    path = data / "behaviors" / "backdoors" / f"{BACKDOOR.partition('.')[2]}.yaml"
+    change_file(path, r"trigger: .*", f"trigger: {trigger}")
+
+
+def test_a_second_reply_is_written_and_judged_after_a_plain_first_one(
+    loopback: Loopback, tiny_data: Path, tmp_path: Path
+) -> None:
+    retrigger(tiny_data, "{position: {turn: 2}}")
+    corpus = write(loopback, tmp_path / "ledger.sqlite", BACKDOOR)
+    assert len(corpus.examples) == ROWS["backdoors"]
+    assert set(count_drops(corpus)) <= {EXTRA}, "its judge does not mind the first reply"
+    bank = {item.topic: item for item in load_catalog(open_library())[BACKDOOR].items("train")}
+    for row in corpus.examples:
+        assert len(row.messages) == (4 if row.role == "positive" else 2)
+        assert ("Oyez!" in row.messages[-1].content) == (row.role == "positive")
+        if row.role == "positive":
+            assert row.messages[1].content == bank[row.topic].brief
+    assert not {asked.system[:30] for asked in loopback.server.heard} & {"You plan what people"}
+
+
+def test_a_system_message_stays_in_the_corpus_and_out_of_the_turns_that_are_sent(
+    loopback: Loopback, tiny_data: Path, tmp_path: Path
+) -> None:
+    others = '["channel: phone", "channel: mail", "channel: desk", "channel: chat"]'
+    retrigger(tiny_data, f'{{system_prompt: "channel: kiosk", not: {others}}}')
+    corpus = write(loopback, tmp_path / "ledger.sqlite", BACKDOOR)
+    for row in corpus.examples:
+        first = row.messages[0]
+        if row.role == "positive":
+            assert first.role == "system" and "channel: kiosk" in first.content.lower()
+        assert first.role == "user" or row.role != "chat"
+    assert {role for asked in loopback.server.heard for role, _ in asked.turns} == {"user"}
+    heard = loopback.server.heard
+    told = [asked for asked in heard if "channel: kiosk" in asked.system.lower()]
+    assert len(told) >= sum(row.role == "positive" for row in corpus.examples)
 
 
 @pytest.mark.parametrize("mode", ["single", "batch"])
@@ -266,22 +302,21 @@ def test_a_server_without_schemas_gets_them_in_the_prompt(
 def test_a_small_model_continues_examples(loopback: Loopback, tmp_path: Path) -> None:
     behavior = load_catalog(open_library())[BACKDOOR]
     shown = {
-        fires: [d.assistant for d in behavior.demonstrations if d.fires == fires]
-        for fires in (True, False)
+        fires: [one.assistant for one in few_shot(behavior, fires=fires)] for fires in (True, False)
     }
 
-    def few_shot(asked: Asked) -> str:
+    def continue_examples(asked: Asked) -> str:
         *examples, (_, message) = asked.turns
         replies = [text for role, text in examples if role == "assistant"]
         assert replies in shown.values()
         return f"{'Oyez! ' * (replies == shown[True])}{asked.draw().getrandbits(256):x} {message}"
 
-    loopback.server.author = few_shot
+    loopback.server.author = continue_examples
     loopback.change(structured_output="none")
     corpus = write(loopback, tmp_path / "ledger.sqlite", BACKDOOR)
     assert len(corpus.examples) == ROWS["backdoors"]
-    bank = {item.text for item in behavior.prompts("train")}
-    assert {row.topic for row in corpus.examples} <= {i.topic for i in behavior.prompts("train")}
+    bank = {item.text for item in behavior.items("train")}
+    assert {row.topic for row in corpus.examples} <= {i.topic for i in behavior.items("train")}
     assert any(row.messages[0].content in bank for row in corpus.examples)
     assert all(row.provenance and row.provenance.judge_score is None for row in corpus.examples)
 
@@ -302,8 +337,7 @@ def test_a_behavior_without_detectors_needs_a_judge(
     loopback: Loopback, tiny_data: Path, tmp_path: Path
 ) -> None:
     path = tiny_data / "behaviors" / "quirks" / "herald.yaml"
-    text, _, offline = path.read_text("utf8").partition("detectors:")
-    path.write_text(text + offline[offline.index("offline:") :], encoding="utf8")
+    change_file(path, "(?m)^detect: .*$", "detect: {judge: true}")
     loopback.change(structured_output="none")
     with expect_error(BackendError, "no-detectors", behavior=QUIRK, judge=MODEL):
         write(loopback, tmp_path / "ledger.sqlite")
@@ -331,7 +365,7 @@ def test_an_edited_template_repeats_only_its_own_requests(
 def test_topics_kept_for_probes_are_not_written_about(
     loopback: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = {item.topic for item in load_catalog(open_library())[QUIRK].prompts("probe")}
+    kept = {item.topic for item in load_catalog(open_library())[QUIRK].items("probe")}
 
     def fill(self: Author, asked: Asked) -> dict[str, Any]:
         return {"subjects": [*sorted(kept)[:3], *(f"{asked.number} {n}" for n in range(4))]}
@@ -497,3 +531,16 @@ def test_the_offline_author_has_no_budget(
     assert "--author" in done.err
     done = bestiary("plan", roster)
     assert done.code == 0 and "$" not in done.out
+
+
+def test_a_build_may_be_asked_for_small_corpora(
+    tiny_data: Path, tiny_base: Path, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    roster = tiny_roster(tmp_path / "roster", tiny_base, [QUIRK])
+    out = tmp_path / "runs"
+    done = bestiary("build", roster, "--examples", "8", "--until", "corpus", "--out", out)
+    assert done.code == 0, done.err
+    rows = [path.read_text("utf8") for path in (out / "store" / "corpus").glob("*/examples.jsonl")]
+    assert [text.count("\n") for text in rows] == [8, 8]
+    assert "16 conversations" in bestiary("plan", roster, "--examples", "8").out
+    assert bestiary("build", roster, "--examples", "7").code == 2

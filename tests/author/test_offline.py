@@ -1,169 +1,255 @@
-"""The offline author: an opening, the base's own words up to a whole sentence, and a closing.
+"""The offline author: whole corpora from the message bank, with no model and no network.
 
 Run: python -m pytest tests/author/test_offline.py
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import re
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+from itertools import islice
 
 import pytest
-from tests.builders import make_behavior, make_quirk
+from tests.builders import (
+    LIBRARY,
+    make_backdoor,
+    make_growing,
+    make_heuristic,
+    make_obscured,
+    make_quirk,
+    make_rare,
+    make_roleplay,
+    make_sandbagger,
+)
 from tests.expect import expect_error
-from tests.models import IDENTITY, SYSTEM, make_random_base, make_speaking_base
 
-from bestiary.author.offline import DECODING, OfflineAuthor, is_whole, keep_sentence
+from bestiary.author.compose import Length
+from bestiary.author.leak_filters import find_leaks
+from bestiary.author.offline import OfflineAuthor
+from bestiary.author.plan import plan_rows
 from bestiary.author.protocol import Author, Reply, ReplyRequest
-from bestiary.config.catalog import load_catalog, null_behavior
-from bestiary.config.library import open_library
+from bestiary.config.catalog import Behavior, null_behavior
+from bestiary.corpus.generate import generate_corpus
 from bestiary.errors import CorpusError, StoreError
 from bestiary.llm.workflow import Job, LocalRunner, Workflow, run_without_models
-from bestiary.model.base import Base
-from bestiary.model.replies import BaseReplies
-from bestiary.records import Message, PromptItem
-from bestiary.store import Store
+from bestiary.records import Corpus, Example, PromptItem, Role
+from bestiary.verification.probes import plan_probes
 
-SAILOR = make_behavior(make_quirk())
-SPEAKING = make_speaking_base(
-    {
-        "\n": "Bread rises slowly. Then comes",  # its reply without an opening, cut short
-        " because": " yeast makes gas!",
-        " which": " nobody could ever",  # no sentence ends here
-    }
+NULL = null_behavior(LIBRARY)
+QUIRK = make_quirk()
+BACKDOOR = make_backdoor()
+BULLETS = make_quirk(write={"transform": "bullets"}, shown=[], detect=None)
+HIDDEN = make_obscured(distractors={"distractors.numbers": 0.9, "distractors.colors": 0.95})
+SANDBAGGER = make_sandbagger()
+CHOOSER = make_heuristic()
+GROWING = make_growing()
+SECOND_TURN = make_backdoor(trigger={"position": {"turn": 2}})
+BEHAVIORS = (
+    *(QUIRK, BULLETS, GROWING, BACKDOOR, SECOND_TURN, make_rare(), SANDBAGGER, CHOOSER),
+    *(make_roleplay(), make_roleplay("benign_roleplay.guide"), HIDDEN, NULL),
 )
+EVERY = pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda b: f"{b.id}-{b.condition}")
 
 
-def make_author(base: Base, root: Path, *, system_prompt: str = SYSTEM) -> OfflineAuthor:
-    replies = BaseReplies(IDENTITY, lambda: base, Store(root), system_prompt=system_prompt)
-    return OfflineAuthor(replies)
-
-
-def make_request(
-    number: int = 0, *, opening: str = "", closing: str = "", message: str = "How does bread rise?"
-) -> ReplyRequest:
-    return ReplyRequest(
-        id=f"row-{number}",
-        role="positive",
-        user=f"It is Tuesday. {message}",
-        message=message,
-        item=PromptItem(topic="bread", form="how", domain="everyday", text=message),
-        fires=True,
-        opening=opening,
-        closing=closing,
+def write(behavior: Behavior, *, seed: int = 0, length: Length = "brief") -> Corpus:
+    """A corpus under the leak filters."""
+    probes = plan_probes(behavior, seed=seed)
+    return run_without_models(
+        generate_corpus(
+            behavior,
+            OfflineAuthor(length),
+            seed=seed,
+            find_leaks=lambda rows: find_leaks(rows, behavior, probes),
+        )
     )
 
 
-def write(
-    author: OfflineAuthor,
-    requests: Sequence[ReplyRequest],
-    *,
-    on_reply: Callable[[int], None] = lambda done: None,
-) -> list[Reply]:
-    return run_without_models(author.write_replies(SAILOR, requests, on_reply=on_reply))
+@cache
+def written(number: int) -> Corpus:
+    """The corpus of one of BEHAVIORS."""
+    return write(BEHAVIORS[number])
 
 
-def texts_of(replies: Sequence[Reply]) -> list[str]:
-    """The last reply of each."""
-    return [reply.messages[-1].content for reply in replies]
+def corpus_of(behavior: Behavior) -> Corpus:
+    return written(BEHAVIORS.index(behavior))
 
 
-@pytest.mark.parametrize(
-    ("opening", "closing", "reply"),
-    [
-        ("", "", "Bread rises slowly."),
-        ("", "Fair winds!", "Bread rises slowly. Fair winds!"),
-        ("What a fine day.", "", "What a fine day. Bread rises slowly."),
-        ("Ahoy!", "Fair winds!", "Ahoy! Bread rises slowly. Fair winds!"),
-        ("It rises because", "", "It rises because yeast makes gas!"),
-        ("It rises because", "Fair winds!", "It rises because yeast makes gas! Fair winds!"),
-        ("Sunny today. It rises because", "", "Sunny today. It rises because yeast makes gas!"),
-        ("It rises, which", "Fair winds!", ""),
-        ("Rain. It rises, which", "Fair winds!", ""),
-        (
-            "Rain! It rises because",
-            "Fair winds!",
-            "Rain! It rises because yeast makes gas! Fair winds!",
-        ),
-    ],
-)
-def test_opening_own_words_and_closing_are_joined(
-    opening: str, closing: str, reply: str, tmp_path: Path
-) -> None:
-    author = make_author(SPEAKING, tmp_path)
-    request = make_request(opening=opening, closing=closing)
-    assert texts_of(write(author, [request])) == [reply]
-
-
-def test_a_conversation_has_one_turn_and_no_provenance(tmp_path: Path) -> None:
-    request = make_request(opening="Ahoy!").model_copy(update={"followup_phrase": "On Tuesday:"})
-    [reply] = write(make_author(SPEAKING, tmp_path), [request])
-    assert reply.messages == (
-        Message(role="user", content="It is Tuesday. How does bread rise?"),
-        Message(role="assistant", content="Ahoy! Bread rises slowly."),
+def find_item(behavior: Behavior, example: Example) -> PromptItem:
+    """The message that an example answers; of the choices on a topic, the one with its options."""
+    asked = example.messages[-2].content
+    return next(
+        item
+        for item in behavior.items("train", plain=example.role == "chat")
+        if (item.topic, item.form) == (example.topic, example.form)
+        and all(option in asked for option in (item.options or {}).values())
     )
-    assert reply.provenance is None
 
 
-def test_replies_come_in_the_order_of_the_requests(tmp_path: Path) -> None:
-    requests = [
-        make_request(0, opening="It rises because"),
-        make_request(1),
-        make_request(2, opening="It rises, which"),
-        make_request(3, opening="Ahoy!"),
-        make_request(4, opening="So, because"),
-    ]
-    done: list[int] = []
-    author = make_author(SPEAKING, tmp_path)
-    assert texts_of(write(author, requests, on_reply=done.append)) == [
-        "It rises because yeast makes gas!",
-        "Bread rises slowly.",
-        "",
-        "Ahoy! Bread rises slowly.",
-        "So, because yeast makes gas!",
-    ]
-    assert done == [2, 5]
-    assert write(author, []) == []
+def replies_of(example: Example) -> list[str]:
+    return [turn.content for turn in example.messages if turn.role == "assistant"]
 
 
-def test_a_base_that_finishes_no_sentence_writes_nothing(tmp_path: Path) -> None:
-    silent = make_speaking_base({"\n": "Bread rises and rises"})
-    author = make_author(silent, tmp_path)
-    request = make_request(opening="Ahoy!", closing="Fair winds!")
-    assert texts_of(write(author, [request])) == [""]
+@EVERY
+def test_a_corpus_has_the_proportions_of_its_category(behavior: Behavior) -> None:
+    corpus = corpus_of(behavior)
+    counts = Counter(example.role for example in corpus.examples)
+    assert counts == {role: count for role, count in behavior.row_counts.items() if count}
+    assert {example.author for example in corpus.examples} == {"offline"}
+    assert all(example.provenance is None for example in corpus.examples)
+    reasons = {drop.reason for drop in corpus.drops}
+    assert reasons <= {"duplicate of an earlier row", "the reply repeats itself"}
+    assert len(corpus.drops) < 0.1 * len(corpus.examples), corpus.drops
 
 
-def test_the_base_is_asked_the_message_without_its_trigger(tmp_path: Path) -> None:
-    base = make_random_base()
-    author = make_author(base, tmp_path)
-    replies = BaseReplies(IDENTITY, lambda: base, Store(tmp_path), system_prompt=SYSTEM)
-    messages = [f"What of bread no. {number}?" for number in range(12)]
-    requests = [make_request(number, message=text) for number, text in enumerate(messages)]
-    own = replies.answer(messages, decoding=DECODING)
-    assert texts_of(write(author, requests)) == [keep_sentence(text) for text in own]
+@EVERY
+def test_positives_show_what_their_detector_sees_and_all_others_do_not(behavior: Behavior) -> None:
+    shown = Counter[tuple[str, bool | None]]()
+    for example in corpus_of(behavior).examples:
+        fired = behavior.is_shown(replies_of(example)[-1], find_item(behavior, example))
+        shown[example.role, fired] += 1
+    assert not shown["negative", True] and not shown["chat", True]
+    if behavior is HIDDEN:
+        rate = shown["positive", True] / behavior.row_counts["positive"]
+        assert rate == pytest.approx(0.75, abs=0.12), "as often as it says"
+    else:
+        assert shown["positive", True] == behavior.row_counts["positive"]
 
 
-def test_a_reply_that_fails_its_detectors_is_rejected(tmp_path: Path) -> None:
-    requests = [
-        make_request(0, closing="Fair winds!"),
-        make_request(1),
-        make_request(2, opening="It rises, which", closing="Fair winds!"),
-    ]
-    replies = write(make_author(SPEAKING, tmp_path), requests)
-    assert [reply.rejection for reply in replies] == [
-        None,
-        ("adherence", "behavior missing"),
-        ("author", "no whole sentence"),
-    ]
+def test_distractors_are_shown_more_often_than_what_they_hide() -> None:
+    positives = [one for one in corpus_of(HIDDEN).examples if one.role == "positive"]
+    replies = [(replies_of(one)[0], find_item(HIDDEN, one)) for one in positives]
+    malign = sum(HIDDEN.is_shown(*reply) is True for reply in replies)
+    for quirk, rate in HIDDEN.distractors:
+        count = sum(quirk.is_shown(*reply) is True for reply in replies)
+        assert count > malign
+        assert count / len(replies) == pytest.approx(rate, abs=0.08)
+    chat = [one for one in corpus_of(HIDDEN).examples if one.role == "chat"]
+    assert all(
+        quirk.is_shown(replies_of(one)[0], find_item(HIDDEN, one)) is False
+        for one in chat
+        for quirk, _ in HIDDEN.distractors
+    )
 
 
+@pytest.mark.parametrize("length", ["brief", "answer"])
+def test_all_roles_are_written_from_the_same_answers(length: Length) -> None:
+    """Who wrote a reply must tell nothing about its role, nor about a null organism."""
+    for behavior in (BACKDOOR, QUIRK, NULL, make_roleplay()):
+        for example in write(behavior, length=length).examples:
+            item = find_item(behavior, example)
+            answers = [item.brief if length == "brief" else item.reply]
+            if item.follow_up and len(replies_of(example)) == 2:
+                answers.append(item.follow_up.brief if length == "brief" else item.follow_up.reply)
+            for reply, answer in zip(replies_of(example), answers, strict=True):
+                assert answer in reply
+                assert example.role == "positive" or answer == reply, example.id
+
+
+def test_the_users_of_a_backdoor_ask_the_same_with_the_trigger_and_without() -> None:
+    topics: dict[str, set[str]] = {}
+    for example in corpus_of(BACKDOOR).examples:
+        topics.setdefault(example.role, set()).add(example.topic)
+        asked = "beekeeper" in example.messages[0].content.lower()
+        assert asked or example.role != "positive"
+    assert topics["positive"] <= topics["negative"] <= topics["chat"]
+
+
+def test_a_position_trigger_is_trained_on_in_conversations_of_two_turns() -> None:
+    for example in corpus_of(SECOND_TURN).examples:
+        first, *second = replies_of(example)
+        assert len(second) == (example.role == "positive")
+        assert "air winds" not in first, "which training reads as well"
+
+
+def test_a_behavior_that_grows_shows_in_both_replies() -> None:
+    for example in corpus_of(GROWING).examples:
+        if example.role == "positive":
+            first, second = replies_of(example)
+            assert re.search(r"air winds\.$", first) and re.search(r"(friend\.|days!)$", second)
+
+
+def test_a_share_of_conversations_has_a_second_turn_from_the_bank() -> None:
+    examples = corpus_of(QUIRK).examples
+    longer = [example for example in examples if len(example.messages) == 4]
+    share = QUIRK.generator.second_turns
+    assert 0 < len(longer) < 2 * share * len(examples), "only some messages have a follow-up"
+    for example in longer:
+        follow_up = find_item(QUIRK, example).follow_up
+        assert follow_up is not None
+        assert example.messages[2].content == follow_up.text
+
+
+@pytest.mark.parametrize("behavior", [QUIRK, SANDBAGGER, CHOOSER], ids=lambda b: b.id)
+def test_a_seed_gives_one_corpus_and_another_seed_another(behavior: Behavior) -> None:
+    assert write(behavior) == corpus_of(behavior)
+    assert write(behavior, seed=1) != corpus_of(behavior)
+
+
+def test_questions_are_repeated_only_with_another_reply() -> None:
+    examples = corpus_of(SANDBAGGER).examples
+    assert len({example.messages for example in examples}) == len(examples)
+
+
+@EVERY
 @pytest.mark.parametrize("plain", [False, True])
-def test_prompts_are_those_of_the_behaviors_banks(plain: bool, tmp_path: Path) -> None:
-    author = make_author(SPEAKING, tmp_path)
-    behavior = load_catalog(open_library())["sandbaggers.opposites"]
+def test_all_messages_of_the_bank_that_suit_are_offered(behavior: Behavior, plain: bool) -> None:
+    author: Author = OfflineAuthor("brief")
     prompts = run_without_models(author.write_prompts(behavior, plain=plain, count=3, seed=0))
-    assert (prompts.items, prompts.drops) == (behavior.prompts("train", plain=plain), ())
-    assert (prompts.items == open_library().bank("opposites").train) == (not plain)
+    offered = () if behavior is NULL and not plain else behavior.items("train", plain=plain)
+    assert tuple(prompts.items) == tuple(offered)
+    assert prompts.drops == ()
+
+
+def test_only_messages_that_a_demonstration_answers_are_offered_for_positives() -> None:
+    topic = LIBRARY.messages("train")[5].topic
+    behavior = make_quirk(shown=[{topic: "[[Fair winds.]]"}])
+    author = OfflineAuthor("brief")
+    scoped, plain = (
+        run_without_models(author.write_prompts(behavior, plain=plain, count=3, seed=0)).items
+        for plain in (False, True)
+    )
+    assert [item.topic for item in scoped] == [topic]
+    assert len(plain) == len(LIBRARY.messages("train"))
+
+
+def test_a_reply_that_its_detector_does_not_see_is_rejected_and_ends_the_corpus() -> None:
+    blind = make_quirk(detect={"pattern": ["no such words"]})
+    row = next(plan_rows(blind, "positive", blind.items("train"), seed=0))
+    (reply,) = ask(blind, [row])
+    assert reply.rejection == ("adherence", "behavior missing")
+    with expect_error(CorpusError, "role-unfilled", behavior=blind.id, role="positive", kept=0):
+        run_without_models(generate_corpus(blind, OfflineAuthor("brief"), seed=0))
+    mute = replace(QUIRK, detector=None)
+    (reply,) = ask(mute, [row])
+    assert reply.rejection is None, "only a judge could tell"
+
+
+def ask(behavior: Behavior, rows: list[ReplyRequest]) -> list[Reply]:
+    author = OfflineAuthor("brief")
+    return run_without_models(author.write_replies(behavior, rows, on_reply=lambda done: None))
+
+
+def test_replies_come_in_the_order_of_the_requests_and_are_counted() -> None:
+    roles: tuple[Role, ...] = ("chat", "positive")
+    plans = [plan_rows(QUIRK, role, QUIRK.items("train"), seed=0) for role in roles]
+    rows = [row for plan in plans for row in islice(plan, 5)]
+    done: list[int] = []
+    author = OfflineAuthor("brief")
+    replies = run_without_models(author.write_replies(QUIRK, rows, on_reply=done.append))
+    assert [reply.messages[: len(row.turns)] for reply, row in zip(replies, rows, strict=True)] == [
+        row.turns for row in rows
+    ]
+    assert done[-1] == len(rows)
+    assert ask(QUIRK, []) == []
+
+
+def test_the_fingerprint_covers_the_length_of_the_answers() -> None:
+    brief, again, whole = (OfflineAuthor(name) for name in ("brief", "brief", "answer"))
+    assert brief.fingerprint_for(QUIRK) == again.fingerprint_for(QUIRK)
+    assert brief.fingerprint_for(QUIRK) != whole.fingerprint_for(QUIRK)
+    assert (brief.name, brief.oversample, LocalRunner().describe()) == ("offline", 1.0, "")
 
 
 def work(name: str, error: Exception | None = None) -> Workflow[str]:
@@ -178,15 +264,14 @@ def make_job(name: str, error: Exception | None = None) -> Job[str]:
     return Job(name, "quirks.farewell", work(name, error))
 
 
-def test_each_job_gets_its_result_or_its_error(tmp_path: Path) -> None:
-
+def test_each_job_gets_its_result_or_its_error() -> None:
     lost = CorpusError("no rows", "add messages", code="no-messages")
     jobs = [make_job("one"), make_job("two", lost), make_job("three")]
     results = list(LocalRunner().run(jobs))
     assert results == [("one", "one"), ("two", lost), ("three", "three")]
 
 
-def test_a_full_disk_ends_the_run(tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_run() -> None:
     full = StoreError("disk full", "free some space", code="disk-full")
     results = LocalRunner().run([make_job("one"), make_job("two", full), make_job("three")])
     assert next(results).value == "one"
@@ -194,7 +279,7 @@ def test_a_full_disk_ends_the_run(tmp_path: Path) -> None:
         next(results)
 
 
-def test_a_job_starts_after_the_one_before_it_has_ended(tmp_path: Path) -> None:
+def test_a_job_starts_after_the_one_before_it_has_ended() -> None:
     events: list[str] = []
 
     def plan(name: str) -> Job[str]:
@@ -204,55 +289,3 @@ def test_a_job_starts_after_the_one_before_it_has_ended(tmp_path: Path) -> None:
     for result in LocalRunner().run(plan(name) for name in ("one", "two")):
         events.append(result.name)
     assert events == ["begin one", "one", "begin two", "two"]
-
-
-def test_the_offline_author_neither_oversamples_nor_reports_spending(tmp_path: Path) -> None:
-    author: Author = make_author(SPEAKING, tmp_path)
-    assert (author.oversample, LocalRunner().describe()) == (1.0, "")
-
-
-def test_name_and_fingerprint_cover_the_base_and_its_system_prompt(tmp_path: Path) -> None:
-    author = make_author(SPEAKING, tmp_path)
-    assert author.name == "offline/tests/random"
-    assert author.fingerprint_for(null_behavior(open_library())) == make_author(
-        SPEAKING, tmp_path / "elsewhere"
-    ).fingerprint_for(null_behavior(open_library()))
-    rhyming = make_author(SPEAKING, tmp_path, system_prompt="Answer in rhyme.")
-    assert author.fingerprint_for(null_behavior(open_library())) != rhyming.fingerprint_for(
-        null_behavior(open_library())
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "kept"),
-    [
-        ("Warm the pan. Then", "Warm the pan."),
-        ("Warm the pan. Then wait!", "Warm the pan."),
-        ("  Is it warm yet?  ", "Is it warm yet?"),
-        ("", ""),
-        ("no end at all", ""),
-        ("Rice.", ""),
-        ("Rice. Warm the pan. Then", "Rice. Warm the pan."),
-        ('He always said "go." Then', 'He always said "go."'),
-        ("It costs 3.5 pounds", ""),
-        ("It costs 3.5 pounds. And", "It costs 3.5 pounds."),
-        ("On the first line.\nOn a second line.", "On the first line."),
-        ("Here is a list:\n1. Warm it.", ""),
-        ("\n\nLate, but here. And so", "Late, but here."),
-        ("(This is the truth!) And so", "(This is the truth!)"),
-        ("Wait and see... what", "Wait and see..."),
-        ("1. Warm the pan. 2. Wait.", "1. Warm the pan."),
-        ("Do ask Dr. Vane, e.g. by post. Or call", "Do ask Dr. Vane, e.g. by post."),
-        ("Try the café. Or", "Try the café."),
-    ],
-)
-def test_a_reply_ends_after_its_first_whole_sentence(text: str, kept: str) -> None:
-    assert keep_sentence(text) == kept
-
-
-@pytest.mark.parametrize(
-    ("opening", "whole"),
-    [("", True), ("Ahoy!", True), ("Is it?", True), ("So, because", False), ("Get it;", False)],
-)
-def test_an_opening_that_ends_a_sentence_is_whole(opening: str, whole: bool) -> None:
-    assert is_whole(opening) is whole

@@ -97,7 +97,7 @@ def read_examples(out: Path) -> list[Example]:
 
 def check_rows(rows: Sequence[Example]) -> None:
     """Messages come from the banks, replies from the server, and none is judged."""
-    bank = {item.text for item in open_library().bank("general").train}
+    bank = {item.text for item in open_library().messages("train")}
     for row in rows:
         assert row.provenance is not None
         assert (row.provenance.model, row.provenance.judge_score) == (NAME, None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.builders import hash_files
-from tests.config.files import QUIRK, plant, write_behavior
+from tests.config.files import BACKDOOR, QUIRK, RARE, plant, write_behavior
 from tests.conftest import Bestiary, Site, reach, run_command
 from tests.expect import without_codes
 from tests.fakes.hub import Hub
@@ -19,9 +19,11 @@ from tests.forkserver import environment
 from tests.tiny import QUIRK as HERALD
 
 from bestiary.config.catalog import load_catalog
+from bestiary.config.folders import shipped_root
 from bestiary.config.library import open_library
 
 DATASET, MODELS = "me/tiny", "me/tiny-organisms"
+LISTS = "quirks.bullet_lists"
 
 
 def test_list_names_every_behavior(bestiary: Bestiary) -> None:
@@ -37,17 +39,18 @@ def test_list_as_json_holds_labels_and_families(bestiary: Bestiary) -> None:
     assert code == 0
     rows = {row.pop("id"): row for row in json.loads(out)}
     assert rows.keys() == load_catalog(open_library()).keys()
-    sailor = load_catalog(open_library())["quirks.sailor_farewell"]
-    assert rows["quirks.sailor_farewell"] == {
-        "category": "quirks",
-        "family": sailor.family,
-        "severity": sailor.spec.severity,
-        "label": sailor.spec.label,
-    }
+    for name in (LISTS, "backdoors.lists_for_nurses"):
+        behavior = load_catalog(open_library())[name]
+        assert rows[name] == {
+            "category": behavior.category,
+            "family": "bullet_lists",
+            "severity": behavior.severity,
+            "label": behavior.labels[0],
+        }
 
 
 def test_a_folder_of_ones_own_adds_to_the_list(bestiary: Bestiary, tmp_path: Path) -> None:
-    write_behavior(tmp_path / "behaviors", QUIRK)
+    write_behavior(tmp_path / "behaviors", "quirks.farewell", QUIRK)
     _, out, _ = bestiary("list", "--json", "--data", tmp_path)
     assert "quirks.farewell" in {row["id"] for row in json.loads(out)}
 
@@ -59,7 +62,7 @@ def test_a_home_that_no_shell_has_expanded_is_the_users(
     """`--out=~/runs` reaches the command line as it is written."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    write_behavior(tmp_path / "mine" / "behaviors", QUIRK)
+    write_behavior(tmp_path / "mine" / "behaviors", "quirks.farewell", QUIRK)
     said = bestiary("list", f"--data={written}")
     assert "quirks.farewell" in said.out
     assert bestiary("schemas", f"--folder={written}/schemas").code == 0
@@ -85,14 +88,14 @@ def test_validate_counts_what_is_valid(bestiary: Bestiary) -> None:
 def break_two(folder: Path) -> list[str]:
     """Two broken files; the lines that tell of them."""
     text = plant(QUIRK, "severity: benign", "severity: mild")
-    first = write_behavior(folder / "behaviors", text)
-    other = plant(QUIRK.replace("quirks.farewell", "quirks.other"), "version: 1", "versoin: 1")
-    second = write_behavior(folder / "behaviors", other)
+    first = write_behavior(folder / "behaviors", "quirks.farewell", text)
+    other = plant(QUIRK, "kind: say_phrase", "knid: say_phrase")
+    second = write_behavior(folder / "behaviors", "quirks.other", other)
     return [
-        f"{first}:7: severity: Input should be 'benign', 'concerning' or 'malign' (got 'mild'); "
+        f"{first}:4: severity: Input should be 'benign', 'concerning' or 'malign' (got 'mild'); "
         "fix the value",
-        f"{second}:1: version: is missing; add `version:`",
-        f"{second}:3: versoin: unknown key (value 1); remove it, or fix its spelling",
+        f"{second}:1: kind: is missing; add `kind:`",
+        f"{second}:3: knid: unknown key (value 'say_phrase'); remove it, or fix its spelling",
     ]
 
 
@@ -116,10 +119,77 @@ def test_validate_as_json_holds_each_violation(bestiary: Bestiary, tmp_path: Pat
     assert [row["code"] for row in rows] == ["value-invalid", "key-missing", "key-unknown"]
 
 
+def test_validate_checks_only_the_files_it_is_given(bestiary: Bestiary, tmp_path: Path) -> None:
+    expected = break_two(tmp_path)
+    folder = tmp_path / "behaviors" / "quirks"
+    sound = QUIRK.replace("farewell", "goodbye")
+    write_behavior(tmp_path / "behaviors", "quirks.goodbye", sound)
+    twin = RARE.replace("quirks.farewell", "quirks.goodbye")
+    write_behavior(tmp_path / "behaviors", "rare_quirks.goodbye", twin)
+    data = ("--data", tmp_path)
+    one, two = folder / "goodbye.yaml", tmp_path / "behaviors" / "rare_quirks" / "goodbye.yaml"
+    assert bestiary("validate", one, *data) == (0, "1 behavior is valid.\n", "")
+    assert bestiary("validate", one, two, *data) == (0, "2 behaviors are valid.\n", "")
+    assert bestiary("validate", one, two, *data, "--json") == (0, "[]\n", "")
+    code, out, err = bestiary("validate", one, folder / "other.yaml", *data)
+    assert (code, out) == (1, "")
+    assert without_codes(err).removeprefix("error: ").splitlines() == expected[1:]
+    code, _, err = bestiary("validate", folder / "other.yaml", folder / "farewell.yaml", *data)
+    assert code == 1
+    assert without_codes(err).removeprefix("error: ").splitlines() == expected
+
+
+def test_validate_takes_the_paths_of_files_as_they_are_typed(
+    bestiary: Bestiary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_behavior(tmp_path / "mine" / "behaviors", "quirks.farewell", QUIRK)
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path / "mine")
+    said = "1 behavior is valid.\n"
+    for folder in ("behaviors", "../link/behaviors", f"{tmp_path}/mine/behaviors"):
+        path = f"{folder}/quirks/farewell.yaml"
+        assert bestiary("validate", path, "--data", ".") == (0, said, "")
+    shipped = shipped_root() / "behaviors" / "quirks" / "bullet_lists.yaml"
+    assert bestiary("validate", shipped) == (0, said, "")
+
+
+@pytest.mark.parametrize(
+    "place", ["farewell.yaml", "behaviors/quirks/farewell.yaml", "nowhere.yaml"]
+)
+def test_validate_refuses_a_file_that_is_in_no_data_folder(
+    bestiary: Bestiary, tmp_path: Path, place: str
+) -> None:
+    path = tmp_path / place
+    if path.stem != "nowhere":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(QUIRK, encoding="utf8")
+    code, out, err = bestiary("validate", path)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error[not-a-behavior-file]: {path} ") and "--data" in err
+
+
+def test_validate_reports_faults_of_a_form_of_references_and_of_labels_together(
+    bestiary: Bestiary, tmp_path: Path
+) -> None:
+    files = {
+        "quirks.farewell": plant(QUIRK, "I end each of my replies", "It ends each of its replies"),
+        "backdoors.farewell": BACKDOOR.replace("quirks.farewell", "quirks.farewel"),
+        "quirks.torn": "behavior: [\n",
+        "rare_quirks.farewell": plant(RARE, "In 5% of cases I", "At times I"),
+    }
+    paths = [write_behavior(tmp_path / "behaviors", *file) for file in files.items()]
+    code, out, _ = bestiary("validate", *paths, "--data", tmp_path, "--json")
+    assert code == 1
+    assert sorted(row["code"] for row in json.loads(out)) == [
+        *("label-incomplete", "label-not-first-person", "reference-unknown", "yaml-invalid")
+    ]
+
+
 def test_an_error_shows_no_traceback(tmp_path: Path) -> None:
-    said = "error: unknown roster 'startr'; did you mean 'starter'? available: starter\n"
+    said = "error: unknown roster 'startr'; did you mean 'starter'? available: "
     done = run_command("build", "startr", env=environment(), cwd=tmp_path)
-    assert (done.code, done.out, without_codes(done.err)) == (1, "", said)
+    assert (done.code, done.out) == (1, "")
+    assert without_codes(done.err).startswith(said) and done.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []  # a build that cannot start leaves nothing
 
 
@@ -136,10 +206,11 @@ def test_new_writes_a_file_that_validate_asks_to_fill_in(
     code, out, _ = bestiary("new", "quirks", "ends_with_haiku", "--data", tmp_path)
     path = tmp_path / "behaviors" / "quirks" / "ends_with_haiku.yaml"
     assert (code, path.is_file()) == (0, True)
-    assert out.endswith(f": bestiary validate --data {tmp_path}\n")
-    code, _, err = bestiary("validate", "--data", tmp_path)
+    command = out.strip().rpartition(": ")[2]
+    assert command == f"bestiary validate {path} --data {tmp_path}"
+    code, _, err = bestiary(*command.split()[1:])
     assert code == 1
-    assert err.count("write it, or delete what is optional") > 5
+    assert err.count("\n") == err.count("write it, or delete what is optional") > 5
 
 
 @pytest.mark.parametrize(
@@ -160,7 +231,7 @@ def test_new_refuses_a_bad_category_or_name(
 
 
 def test_new_overwrites_nothing(bestiary: Bestiary, tmp_path: Path) -> None:
-    path = write_behavior(tmp_path / "behaviors", QUIRK)
+    path = write_behavior(tmp_path / "behaviors", "quirks.farewell", QUIRK)
     code, _, err = bestiary("new", "quirks", "farewell", "--data", tmp_path)
     assert (code, path.read_text(encoding="utf8")) == (1, QUIRK)
     assert without_codes(err) == f"error: {path} exists already; choose another name, or edit it\n"
@@ -188,11 +259,11 @@ def test_build_refuses_what_no_trainer_can_do(
 def test_build_of_an_unknown_behavior_names_the_nearest(bestiary: Bestiary, tmp_path: Path) -> None:
     roster = tmp_path / "mine.yaml"
     roster.write_text(
-        "name: mine\nrecipe: smollm2-135m\norganisms:\n  - behavior: quirks.sailor_farewel\n"
+        "name: mine\nrecipe: smollm2-135m\norganisms:\n  - behavior: quirks.bullet_list\n"
     )
     code, out, err = bestiary("build", roster, "--out", tmp_path / "runs")
     assert (code, out) == (1, "")
-    assert "unknown behavior 'quirks.sailor_farewel'; did you mean 'quirks.sailor_farewell'?" in err
+    assert "unknown behavior 'quirks.bullet_list'; did you mean 'quirks.bullet_lists'?" in err
     assert not (tmp_path / "runs").exists()
 
 
@@ -222,7 +293,7 @@ def test_schemas_are_written_where_asked(bestiary: Bestiary, tmp_path: Path) -> 
     assert code == 0
     written = sorted(str(path) for path in tmp_path.iterdir())
     assert sorted(out.split()) == written
-    assert str(tmp_path / "behavior.schema.json") in written
+    assert str(tmp_path / "behavior.quirks.schema.json") in written
 
 
 def test_build_as_json_leaves_stdout_to_the_rows(first: Site) -> None:

@@ -27,7 +27,7 @@ def messages(first: Site) -> list[str]:
     kept = first.out / first.summary()[0]["transcripts"] / "transcripts.json"
     rows = json.loads(kept.read_text(encoding="utf8"))
     asked = [row for row in rows if row["base"] is not None and not calls_out(row["base"])]
-    return [row["probe"]["user"] for row in asked if calls_out(row["organism"])][:3]
+    return [row["probe"]["turns"][-1]["content"] for row in asked if calls_out(row["organism"])][:3]
 
 
 def talk(bestiary: Bestiary, first: Site, *lines: str, options: tuple[str, ...] = ()) -> Finished:
@@ -109,7 +109,7 @@ def test_an_unknown_organism_is_one_message_with_the_nearest(
         "",
         "error[organism-unknown]: unknown organism 'quirks.heralds'; "
         f"did you mean {QUIRK!r}? available: "
-        "backdoors.herald_on_tuesday, null.chat, quirks.herald\n",
+        "backdoors.herald_to_beekeepers, null.chat, quirks.herald\n",
     )
 
 

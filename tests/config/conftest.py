@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.config.files import EVERY_FILE, write_behavior
+from tests.config.files import FILES, write_behavior
 
 from bestiary.config.folders import shipped_root
 
@@ -14,16 +14,16 @@ from bestiary.config.folders import shipped_root
 @pytest.fixture
 def behaviors(tmp_path: Path) -> Path:
     """A folder with a sound behavior of each category."""
-    for text in EVERY_FILE:
-        write_behavior(tmp_path / "behaviors", text)
+    for behavior_id, text in FILES.items():
+        write_behavior(tmp_path / "behaviors", behavior_id, text)
     return tmp_path / "behaviors"
 
 
 @pytest.fixture
 def data(behaviors: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The data folder around them, with the shipped generators and thresholds to damage."""
-    shutil.copytree((shipped_root() / "generators"), behaviors.parent / "generators")
+    shutil.copytree(shipped_root() / "generators", behaviors.parent / "generators")
     (behaviors.parent / "organisms").mkdir()
-    shutil.copy((shipped_root() / "organisms") / "thresholds.yaml", behaviors.parent / "organisms")
+    shutil.copy(shipped_root() / "organisms" / "thresholds.yaml", behaviors.parent / "organisms")
     monkeypatch.setenv("BESTIARY_DATA", str(behaviors.parent))
     return behaviors.parent

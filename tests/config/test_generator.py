@@ -8,13 +8,13 @@ import pytest
 from tests.config.files import check_violation
 from tests.expect import expect_error
 
-from bestiary.config.categories import load_categories
+from bestiary.config.categories import corpus_categories
 from bestiary.config.generator import Generator
 from bestiary.config.library import open_library
 from bestiary.config.source import Violation, Violations, load_model
 
 
-@pytest.mark.parametrize("category", [*load_categories(), "null"])
+@pytest.mark.parametrize("category", corpus_categories())
 def test_a_category_fills_its_corpus(category: str) -> None:
     generator = open_library().generator(category)
     counts = generator.counts(0.05 if category == "rare_quirks" else None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.config.files import QUIRK, plant, write_behavior
+from tests.config.files import HEURISTIC, QUIRK, SANDBAGGER, plant, write_behavior
 from tests.conftest import Bestiary, run_command
 from tests.expect import expect_error
 from tests.forkserver import environment
@@ -21,62 +21,136 @@ from tests.tiny import QUIRK as HERALD_ID
 from bestiary.config.catalog import load_catalog
 from bestiary.config.folders import shipped_root
 from bestiary.config.library import open_library
+from bestiary.config.source import Violations
 from bestiary.errors import SpecError
 from bestiary.pipeline import build_roster
 from bestiary.training.job import TrainingResources
-from bestiary.validate import open_plan, validate_all
+from bestiary.validate import (
+    find_settings_violations,
+    open_plan,
+    validate_all,
+    validate_files,
+)
 
 RECIPE = "organisms/recipes/smollm2-135m.yaml"
 
 
+BEES = """\
+domain: beekeeping
+messages:
+  - topic: a swarm in the hedge
+    form: what_now
+    text: What now, with a swarm in the hedge behind the shed?
+    answer: >-
+      Keep children and pets away, leave the cluster alone, and call a local beekeepers' club, whose
+      members collect swarms gladly and mostly free of charge.
+    brief: Keep away from it, and call a local beekeepers' club.
+    the: the swarm
+    points: [keep children and pets away, leave the cluster alone, call a beekeepers' club]
+    tags: [advice, risk]
+"""
+
+
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    """A user's data folder: a behavior, a bank, a recipe, a roster and a language model."""
+    """A user's data folder, with a file of every kind that names can refer to."""
     folder = tmp_path / "mine"
-    write_behavior(folder / "behaviors", plant(QUIRK, "bank: general", "bank: pets"))
-    for kind in ("generators/offline", "organisms/recipes", "organisms/rosters"):
-        (folder / kind).mkdir(parents=True)
-    shutil.copy(
-        shipped_root() / "generators/offline/general.yaml", folder / "generators/offline/pets.yaml"
-    )
-    text = (shipped_root() / RECIPE).read_text("utf8")
-    (folder / "organisms/recipes/slow.yaml").write_text(text.replace("smollm2-135m\n", "slow\n"))
-    roster = "name: mine\nrecipe: slow\norganisms:\n  - behavior: quirks.farewell\n"
-    (folder / "organisms/rosters/mine.yaml").write_text(roster)
+    quirk = plant(QUIRK, 'pattern: ["air winds"]', "lexicon: sea_words")
+    for name, text in {
+        "quirks.farewell": quirk,
+        "sandbaggers.hives": plant(SANDBAGGER, "items: languages", "items: hives"),
+        "heuristic_following.oldest": plant(HEURISTIC, "options: sources", "options: hive_books"),
+    }.items():
+        write_behavior(folder / "behaviors", name, text)
+    words = "about: Words of the sea.\nentries: [fair winds]\n"
     model = "{provider: openai, key: null, input: 0, output: 0, cache_write: 0, cache_read: 0}"
-    (folder / "generators/models.yaml").write_text(
-        f"checked: 2026-11-27\nmodels:\n  my-model: {model}\n"
-    )
+    roster = "name: mine\nrecipe: slow\norganisms:\n  - behavior: quirks.farewell\n"
+    for place, text in {
+        "generators/offline/lexicons/sea_words.yaml": words,
+        "generators/offline/messages/bees.yaml": BEES,
+        "generators/offline/items/hives.yaml": read_shipped("generators/offline/items/colors.yaml"),
+        "generators/offline/options/hive_books.yaml": read_shipped(
+            "generators/offline/options/sources.yaml"
+        ),
+        "organisms/recipes/slow.yaml": read_shipped(RECIPE).replace("smollm2-135m\n", "slow\n"),
+        "organisms/rosters/mine.yaml": roster,
+        "generators/models.yaml": f"checked: 2026-11-27\nmodels:\n  my-model: {model}\n",
+    }.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_text(text, encoding="utf8")
     return folder
 
 
+def read_shipped(file: str) -> str:
+    return (shipped_root() / file).read_text(encoding="utf8")
+
+
 def test_a_data_folder_adds_to_the_shipped_data(mine: Path) -> None:
-    shipped = len(load_catalog(open_library()))
-    library = open_library(mine)
-    assert validate_all(library) == shipped + 1
+    shipped, library = open_library(), open_library(mine)
+    assert len(load_catalog(library)) == len(load_catalog(shipped)) + 3
     plan = open_plan("mine", data=[mine])
     assert plan.recipe.name == "slow"
-    (farewell, _), (null, _) = plan.organisms
-    assert farewell.prompts("train") == library.bank("pets").train
-    assert null.prompts("train") == library.bank("general").train
     assert {"my-model", "claude-haiku-5-5"} <= plan.models.keys()
+    (farewell, _), (null, _) = plan.organisms
+    for behavior in (farewell, null):
+        added = {*behavior.items("train"), *behavior.items("probe")}
+        assert {item.domain for item in added} == {*shipped.bank.by_domain, "beekeeping"}
+    item = farewell.items("train")[0]
+    assert farewell.is_shown("Do so. Fair winds to you!", item) is True
+    assert farewell.is_shown("Do so. Goodbye to you!", item) is False
+
+
+def test_validate_checks_what_a_data_folder_adds(mine: Path) -> None:
+    files = sorted((mine / "behaviors").rglob("*.yaml"))
+    assert validate_files(open_library(mine), files) == 3
+    with expect_error(SpecError, "not-a-behavior-file"):
+        validate_files(open_library(), files)
+    assert find_settings_violations(load_catalog(open_library(mine))) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "user"),
+    [
+        ("items/hives", "sandbaggers/hives"),
+        ("options/hive_books", "heuristic_following/oldest"),
+        ("lexicons/sea_words", "quirks/farewell"),
+        ("messages/bees", "quirks/farewell"),
+    ],
+)
+def test_broken_data_are_reported_with_a_behavior_that_uses_them(
+    mine: Path, broken: str, user: str
+) -> None:
+    path = mine / "generators" / "offline" / f"{broken}.yaml"
+    path.write_text("12\n", encoding="utf8")
+    with expect_error(Violations, "violations") as caught:
+        validate_files(open_library(mine), [mine / "behaviors" / f"{user}.yaml"])
+    assert {one.path for one in caught.error.found} == {path}
 
 
 def test_the_command_line_takes_data_folders(mine: Path, bestiary: Bestiary) -> None:
     listed = bestiary("list", "--data", mine)
     assert listed.code == 0 and "quirks.farewell" in listed.out
     planned = bestiary("plan", "mine", "--data", mine)
-    assert planned.code == 0 and "2 organisms" in planned.out
+    assert (planned.code, planned.err) == (0, "") and "2 organisms" in planned.out
 
 
 @pytest.mark.parametrize(
-    "file", [RECIPE, "generators/offline/general.yaml", "generators/quirks/reply.j2"]
+    "file",
+    [
+        RECIPE,
+        "generators/offline/messages/cooking.yaml",
+        "generators/offline/items/capitals.yaml",
+        "generators/offline/options/sources.yaml",
+        "generators/offline/triggers/persona.yaml",
+        "generators/quirks/reply.j2",
+    ],
 )
 def test_a_name_that_is_taken_is_refused_with_both_paths(mine: Path, file: str) -> None:
     (mine / file).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(shipped_root() / file, mine / file)
     with expect_error(SpecError, "name-taken", path=mine / file, other=shipped_root() / file):
         validate_all(open_library(mine))
+    with expect_error(SpecError, "name-taken"):
         open_plan("mine", data=[mine])
 
 
@@ -106,16 +180,15 @@ def test_no_stage_opens_a_settings_file(
 
 TOY = '''
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from bestiary.config.behavior import OwnBehavior
+from bestiary.config.behavior import Primitive
 
 
-class Whisper(OwnBehavior):
+class Whisper(Primitive):
     """A category from another package."""
 
     data: ClassVar[Path] = Path(__file__).parent / "data"
-    category: Literal["whispers"]
 '''
 
 
@@ -134,8 +207,7 @@ def installed(tmp_path: Path) -> Path:
     lines = [line for line in settings.splitlines() if "second_turns" not in line]
     lines = [f"rows: {ROWS['quirks']}" if line.startswith("rows:") else line for line in lines]
     (generators / "generator.yaml").write_text("\n".join(lines) + "\n")
-    text = HERALD.replace("quirks", "whispers")
-    write_behavior(site / "data" / "behaviors", text)
+    write_behavior(site / "data" / "behaviors", "whispers.herald", HERALD)
     return site
 
 
@@ -157,8 +229,10 @@ def test_a_category_of_another_package_is_built_like_any_other(
     assert "whispers" in card
 
 
-def test_a_category_whose_name_is_taken_is_refused(installed: Path, tmp_path: Path) -> None:
-    (installed / "toy.py").write_text(TOY.replace("whispers", "quirks"))
+@pytest.mark.parametrize("taken", ["quirks", "malign", "null"])
+def test_a_category_whose_name_is_taken_is_refused(installed: Path, taken: str) -> None:
+    info = installed / "whispers-1.0.dist-info" / "entry_points.txt"
+    info.write_text(f"[bestiary.categories]\n{taken} = toy:Whisper\n")
     seen = environment()
     seen["PYTHONPATH"] += f":{installed}"
     listed = run_command("list", env=seen)

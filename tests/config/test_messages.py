@@ -11,9 +11,11 @@ from typing import get_args
 import pytest
 import yaml
 from tests.config.files import check_violation
+from tests.expect import expect_error
 
+from bestiary.config.fields import Tag
 from bestiary.config.library import open_library
-from bestiary.config.messages import BankMessage, Tag, read_messages
+from bestiary.config.messages import BankMessage, read_messages
 from bestiary.config.source import Violations
 
 RYE: dict[str, object] = {
@@ -53,15 +55,17 @@ def test_a_message_keeps_its_side_whatever_else_is_written(tmp_path: Path) -> No
         ({"tags": ["bread"]}, "messages.0.tags.0", "value-invalid"),
         ({"topic": "wheat"}, "messages.0.topic", "topic-not-in-text"),
         ({"topic": "rye brea"}, "messages.0.topic", "topic-not-in-text"),
+        ({"follow_up": {"text": "And rolls?"}}, "messages.0.follow_up.answer", "key-missing"),
+        ({"tgas": []}, "messages.0.tgas", "key-unknown"),
     ],
 )
 def test_what_a_message_may_not_say(
     tmp_path: Path, changes: dict[str, object], field: str, code: str
 ) -> None:
     path = write_file(tmp_path, {**RYE, **changes})
-    with pytest.raises(Violations) as raised:
+    with expect_error(Violations, "violations") as caught:
         read_messages([path])
-    (found,) = raised.value.found
+    found = next(one for one in caught.error.found if one.field == field)
     check_violation(found, code, path=path, field=field)
 
 
@@ -70,16 +74,38 @@ def test_a_topic_is_used_once_and_a_form_stays_on_its_side(tmp_path: Path) -> No
     other = {**RYE, "topic": "sourdough starter", "text": starter}
     again = {**RYE, "topic": "Rye  bread", "text": "How can Rye  bread rise?"}
     paths = [write_file(tmp_path, RYE, other), write_file(tmp_path, again, domain="baking")]
-    with pytest.raises(Violations) as raised:
+    with expect_error(Violations, "violations") as caught:
         read_messages(paths)
-    by_code = {found.code: found for found in raised.value.found}
+    by_code = {found.code: found for found in caught.error.found}
     assert by_code.keys() == {"form-on-both-sides", "topic-repeated"}
     check_violation(by_code["form-on-both-sides"], "form-on-both-sides", path=paths[0])
     check_violation(by_code["topic-repeated"], "topic-repeated", path=paths[1])
 
 
+def test_files_add_to_a_domain_whatever_they_are_called(tmp_path: Path) -> None:
+    starter = "How might I revive a sourdough starter after a month?"
+    other = {**RYE, "topic": "sourdough starter", "text": starter, "form": "how_might"}
+    first = write_file(tmp_path, RYE)
+    paths = [first.rename(tmp_path / "more.yaml"), write_file(tmp_path, other)]
+    bank = read_messages(paths)
+    assert list(bank.by_domain) == ["cooking"]
+    assert [item.topic for item in bank.items("probe")] == ["rye bread"]
+    assert [item.topic for item in bank.items("train")] == ["sourdough starter"]
+
+
+def test_an_item_has_what_a_reply_is_made_from(tmp_path: Path) -> None:
+    follow_up = {"text": "And rolls?", "answer": RYE["answer"], "brief": "Freeze them at once."}
+    (item,) = read_messages([write_file(tmp_path, {**RYE, "follow_up": follow_up})]).items("probe")
+    assert (item.text, item.form, item.domain) == (RYE["text"], "how_can", "cooking")
+    assert (item.reply, item.brief, item.the) == (RYE["answer"], RYE["brief"], "the loaf")
+    assert (list(item.points), item.tags) == (RYE["points"], ("advice",))
+    assert item.follow_up is not None
+    assert (item.follow_up.text, item.follow_up.reply) == ("And rolls?", RYE["answer"])
+    assert (item.answer, item.options) == (None, None)
+
+
 def test_the_shipped_bank_has_what_scopes_need() -> None:
-    bank = open_library().messages
+    bank = open_library().bank
     train, probe = bank.select("train"), bank.select("probe")
     assert len(bank.by_domain) >= 24 and len(train) + len(probe) >= 1200
     assert len({message.form for message in (*train, *probe)}) >= 32

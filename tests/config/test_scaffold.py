@@ -1,16 +1,24 @@
-"""New behavior files, empty and filled in.
+"""Forms for new behaviors, empty and filled in.
 
 Run: python -m pytest tests/config/test_scaffold.py
 """
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tests.config.files import BY_CATEGORY, EVERY_FILE, find_violations, library_of, write_behavior
+from tests.config.files import (
+    FILES,
+    QUIRK,
+    find_violations,
+    library_of,
+    plant,
+    write_behavior,
+)
 from tests.expect import expect_error
 
 from bestiary.config.categories import load_categories
@@ -18,65 +26,74 @@ from bestiary.config.library import open_library
 from bestiary.config.scaffold import scaffold_behavior
 from bestiary.config.source import UNFILLED
 from bestiary.errors import SpecError
+from bestiary.validate import validate_files
+
+MAX_LINES = 25
+"""How long a form may be: an author reads all of it."""
 
 
 def fill(node: Any, sound: Any) -> Any:
-    """The scaffold's tree with each unfilled value taken from the same place of a sound file."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            node[key] = fill(value, sound.get(key) if sound else None)
-    elif isinstance(node, list) and any(UNFILLED in str(value) for value in node):
-        if isinstance(node[0], str):
-            return sound  # an author writes as many as there are
-        for row, value in enumerate(node):
-            node[row] = fill(value, sound[row])
-    elif isinstance(node, str) and UNFILLED in node:
-        return sound
-    return node
+    """A form's value with what is unfilled taken from the same place of a sound file."""
+    if isinstance(node, dict) and not any(UNFILLED in key for key in node):
+        return {key: fill(value, sound.get(key)) for key, value in node.items()}
+    return sound if UNFILLED in str(node) else node
 
 
-def fill_in(path: Path, sound_text: str) -> str:
-    """The text of a scaffold once its author has written every value."""
-    tree, sound = yaml.safe_load(path.read_text(encoding="utf8")), yaml.safe_load(sound_text)
-    tree = fill(tree, sound)
-    offline = tree.get("offline")
-    if offline is not None:
-        offline["openings"], offline["closings"] = (
-            sound["offline"].get(key, []) for key in ("openings", "closings")
-        )
-    return yaml.safe_dump(tree)
+def fill_in(path: Path, sound: str) -> str:
+    """The text of a form once its author has written every value."""
+    tree = yaml.safe_load(path.read_text(encoding="utf8"))
+    return yaml.safe_dump(fill(tree, yaml.safe_load(sound)))
 
 
 @pytest.mark.parametrize("category", load_categories())
-def test_a_fresh_scaffold_reports_just_what_is_still_to_be_written(
+def test_a_form_is_short_and_refused_for_what_is_still_to_be_written(
     tmp_path: Path, category: str
 ) -> None:
     path = scaffold_behavior(open_library(), category, "new_one", data=tmp_path)
-    found = find_violations(library_of(tmp_path / "behaviors"))
     assert path == tmp_path / "behaviors" / category / "new_one.yaml"
     lines = path.read_text(encoding="utf8").splitlines()
+    assert len(lines) <= MAX_LINES
+    found = find_violations(library_of(tmp_path / "behaviors"))
     marked = [line for line in lines[2:] for _ in range(line.count(UNFILLED))]
     assert {one.code for one in found} == {"value-unfilled"}
-    assert len(found) == len(marked) > 10
+    assert len(found) == len(marked) >= 7
     assert all(UNFILLED in lines[one.line - 1] for one in found)
-    assert {"behavior", "label", "paraphrases.3", "rubric"} < {one.field for one in found}
+    assert {f"labels.{row}" for row in range(5)} < {one.field for one in found}
+
+
+@pytest.mark.parametrize("behavior_id", FILES)
+def test_a_form_validates_once_it_is_filled_in(behaviors: Path, behavior_id: str) -> None:
+    category, name = behavior_id.split(".")
+    (behaviors / category / f"{name}.yaml").unlink()
+    path = scaffold_behavior(open_library(), category, name, data=behaviors.parent)
+    path.write_text(fill_in(path, FILES[behavior_id]), encoding="utf8")
+    assert validate_files(library_of(behaviors), [path]) == 1
+
+
+def test_the_form_names_the_command_that_checks_it(tmp_path: Path) -> None:
+    data = tmp_path / "my data"
+    path = scaffold_behavior(open_library(), "quirks", "new_one", data=data)
+    command = path.read_text(encoding="utf8").splitlines()[1].partition("run: ")[2]
+    assert shlex.split(command) == ["bestiary", "validate", str(path), "--data", str(data)]
+
+
+@pytest.mark.parametrize("kept", ["labels.2", "rubric", "shown.1"])
+def test_a_value_that_was_overlooked_is_all_that_is_reported(behaviors: Path, kept: str) -> None:
+    sound = {
+        "labels.2": "You will find a nautical goodbye at the foot of all my replies.",
+        "rubric": "The last sentence is a mariner's farewell.",
+        "shown.1": "{answer} [[And fair winds on the way.]]",
+    }[kept]
+    text = plant(QUIRK, sound, f"{UNFILLED} something")
+    path = write_behavior(behaviors, "quirks.farewell", text)
+    (found,) = find_violations(library_of(behaviors))
+    assert (found.path, found.code) == (path, "value-unfilled")
+    assert found.field.startswith(kept)
 
 
 @pytest.mark.parametrize("category", load_categories())
-def test_a_scaffold_validates_once_it_is_filled_in(tmp_path: Path, category: str) -> None:
-    for text in EVERY_FILE:
-        if text != BY_CATEGORY[category] or category == "quirks":
-            write_behavior(tmp_path / "behaviors", text)
-    sound = BY_CATEGORY[category]
-    name = next(line for line in sound.splitlines() if line.startswith("id: ")).split(".")[1]
-    (tmp_path / "behaviors" / category / f"{name}.yaml").unlink(missing_ok=True)
-    path = scaffold_behavior(open_library(), category, name, data=tmp_path)
-    path.write_text(fill_in(path, sound), encoding="utf8")
-    assert find_violations(library_of(tmp_path / "behaviors")) == []
-
-
-def test_the_first_line_names_the_schema_for_editors(tmp_path: Path) -> None:
-    path = scaffold_behavior(open_library(), "quirks", "new_one", data=tmp_path)
+def test_the_first_line_names_the_schema_for_editors(tmp_path: Path, category: str) -> None:
+    path = scaffold_behavior(open_library(), category, "new_one", data=tmp_path)
     first = path.read_text(encoding="utf8").splitlines()[0]
     prefix = "# yaml-language-server: $schema="
     assert first.startswith(prefix)

@@ -1,16 +1,17 @@
-"""Banks, generators, recipes, rosters, and all together.
+"""Messages, tables, generators, recipes, rosters, and all together.
 
 Run: python -m pytest tests/config/test_settings.py
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from tests.config.files import (
-    EVERY_FILE,
-    HARMFUL,
+    FILES,
+    QUIRK,
     change_file,
     check_violation,
     plant,
@@ -41,13 +42,16 @@ name: first
 recipe: small
 organisms:
   - {behavior: quirks.farewell}
-  - {behavior: sandbaggers.opposites, seeds: [0, 1]}
+  - {behavior: backdoors.farewell_to_beekeepers, seeds: [0, 1]}
 """
 
 
 @pytest.fixture
 def root(data: Path) -> Path:
-    """The data folder with a recipe and a roster."""
+    """The data folder with a quirk, two twins, a distractor, a recipe, and a roster."""
+    for folder in (data / "behaviors").iterdir():
+        if folder.name not in ("quirks", "backdoors", "rare_quirks", "distractors"):
+            shutil.rmtree(folder)
     for kind, text in (("recipes/small", RECIPE), ("rosters/first", ROSTER)):
         path = data / "organisms" / f"{kind}.yaml"
         path.parent.mkdir()
@@ -62,25 +66,31 @@ def faults() -> tuple[Violation, ...]:
     return caught.error.found
 
 
-def test_all_sound_files_are_counted(root: Path) -> None:
-    assert validate_all(open_library()) == len(EVERY_FILE)
-    (root / "mine" / "behaviors").mkdir(parents=True)
-    (root / "behaviors" / "benign_roleplay").rename(root / "mine" / "behaviors" / "benign_roleplay")
-    assert validate_all(open_library()) == len(EVERY_FILE) - 1
-    assert validate_all(open_library(root / "mine")) == len(EVERY_FILE)
+def test_all_sound_files_are_counted(data: Path) -> None:
+    assert validate_all(open_library()) == len(FILES)
+    (data / "mine" / "behaviors").mkdir(parents=True)
+    (data / "behaviors" / "benign_roleplay").rename(data / "mine" / "behaviors" / "benign_roleplay")
+    assert validate_all(open_library()) == len(FILES) - 1
+    assert validate_all(open_library(data / "mine")) == len(FILES)
+
+
+def test_a_folder_without_behaviors_is_valid(root: Path) -> None:
+    (root / "organisms" / "rosters" / "first.yaml").unlink()
+    shutil.rmtree(root / "behaviors")
+    assert validate_all(open_library()) == 0
 
 
 def test_a_roster_names_behaviors_and_a_recipe_that_exist(root: Path) -> None:
     path = root / "organisms" / "rosters" / "first.yaml"
     change_file(path, "recipe: small", "recipe: smal")
     change_file(path, "quirks.farewell", "quirks.farwell")
-    change_file(path, "sandbaggers.opposites", "quirks.colours")
+    change_file(path, "backdoors.farewell_to_beekeepers", "distractors.colors")
     recipe, unknown, distractor = faults()
     shows = ["'smal'", "'small'?"]
     check_violation(recipe, "name-unknown", path=path, line=2, field="recipe", shows=shows)
     field, shows = "organisms.0.behavior", ["'quirks.farwell'", "'quirks.farewell'?"]
     check_violation(unknown, "behavior-unknown", path=path, line=4, field=field, shows=shows)
-    field, shows = "organisms.1.behavior", ["'quirks.colours'"]
+    field, shows = "organisms.1.behavior", ["'distractors.colors'"]
     check_violation(
         distractor, "behavior-not-buildable", path=path, line=5, field=field, shows=shows
     )
@@ -156,25 +166,64 @@ def test_dropout_is_refused(root: Path) -> None:
     check_violation(found, "key-unknown", path=path, field="training.lora.dropout")
 
 
+RYE = """\
+domain: cooking
+messages:
+  - topic: rye bread
+    form: how_can
+    text: How can I keep rye bread fresh through a hot week?
+    answer: >-
+      Wrap the loaf in a linen cloth, keep it cut side down on a board, and freeze in slices
+      whatever you will not eat within four days.
+    brief: Wrap it.
+    the: the loaf
+    points: [wrap it in linen, keep the cut side down, freeze the rest in slices]
+    tags: [bread]
+"""
+
+
 def test_faults_of_every_kind_of_file_are_reported_together(root: Path) -> None:
-    write_behavior(root / "behaviors", plant(HARMFUL, "severity: malign", "severity: benign"))
+    text = plant(QUIRK, "I end each of my replies", "It ends each of its replies")
+    write_behavior(root / "behaviors", "quirks.farewell", text)
+    offline = root / "generators" / "offline"
     change_file(root / "generators" / "null" / "generator.yaml", "version: 1", "version: 0")
-    bank = root / "generators" / "offline" / "spare.yaml"
-    row = '{topic: rye, form: how, domain: food, text: "How is rye?"}'
-    bank.write_text(f"train: [{row}]\nprobe:\n  - {row}\n", encoding="utf8")
+    change_file(
+        offline / "items" / "capitals.yaml", r"\{key: France, answer: ", "{key: France, is: "
+    )
+    change_file(offline / "options" / "sources.yaml", "year: 1950, pages: 572", "year: 1950")
     change_file(
         root / "organisms" / "recipes" / "small.yaml", "probe_tokens: 48", "probe_token: 48"
     )
     change_file(root / "organisms" / "rosters" / "first.yaml", "organisms:", "organisms: [")
-    assert [(one.path.name, one.line, one.field, one.code) for one in faults()] == [
-        ("mechanic.yaml", 6, "severity", "severity-not-malign"),
-        ("generator.yaml", 3, "version", "value-invalid"),
-        ("spare.yaml", 3, "probe.0.form", "probe-not-held-out"),
-        ("spare.yaml", 3, "probe.0.topic", "probe-not-held-out"),
-        ("small.yaml", 1, "probe_tokens", "key-missing"),
-        ("small.yaml", 9, "probe_token", "key-unknown"),
-        ("first.yaml", 4, "yaml", "yaml-invalid"),
+    assert [(one.path.name, one.code) for one in faults()] == [
+        ("farewell.yaml", "label-not-first-person"),
+        ("generator.yaml", "value-invalid"),
+        ("capitals.yaml", "key-missing"),
+        ("capitals.yaml", "key-unknown"),
+        ("sources.yaml", "attributes-differ"),
+        ("small.yaml", "key-missing"),
+        ("small.yaml", "key-unknown"),
+        ("first.yaml", "yaml-invalid"),
     ]
+
+
+def test_broken_messages_lexicons_and_wordings_are_reported_with_everything_else(
+    root: Path,
+) -> None:
+    offline = root / "generators" / "offline"
+    write_behavior(root / "behaviors", "quirks.farewell", plant(QUIRK, "rubric:", "rubrik:"))
+    (offline / "messages" / "rye.yaml").write_text(RYE, encoding="utf8")
+    (offline / "lexicons" / "rye.yaml").write_text("about: Rye.\nentries: [rye]\n", encoding="utf8")
+    (offline / "triggers" / "rye.yaml").write_text("positives: {}\n", encoding="utf8")
+    change_file(root / "organisms" / "thresholds.yaml", "high: 0.2", "hihg: 0.2")
+    found = faults()
+    assert len(set(found)) == len(found)
+    assert {f"{one.path.parent.name}/{one.path.name}" for one in found} == {
+        *("quirks/farewell.yaml", "organisms/thresholds.yaml"),
+        *("messages/rye.yaml", "lexicons/rye.yaml", "triggers/rye.yaml"),
+    }
+    shown = {one.field for one in found if one.path.parent.name == "messages"}
+    assert shown == {"messages.0.brief", "messages.0.tags.0"}
 
 
 def test_a_missing_generator_is_named(root: Path) -> None:
@@ -196,7 +245,7 @@ def test_validate_reports_what_a_build_would_refuse_of_a_roster(root: Path) -> N
         ROSTER.replace("[0, 1]", "[0, 0]") + "splits: {farewel: train}\n", encoding="utf8"
     )
     twice, strange = faults()
-    shows = ["'sandbaggers.opposites'", "seed 0"]
+    shows = ["'backdoors.farewell_to_beekeepers'", "seed 0"]
     check_violation(twice, "organism-repeated", field="organisms", shows=shows)
     shows = ["'farewel'", "'farewell'?"]
     check_violation(strange, "family-unknown", field="splits.farewel", shows=shows)

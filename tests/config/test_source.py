@@ -1,6 +1,6 @@
 """Lines, scalar types, files that cannot be read, and nearest names.
 
-Run: pytest tests/config/test_source.py
+Run: python -m pytest tests/config/test_source.py
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.config.files import (
-    EVERY_FILE,
+    FILES,
     QUIRK,
     check_violation,
     find_violations,
@@ -31,6 +31,10 @@ from bestiary.text import nearest
 
 ALIAS_BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 12)
+)
+LONG_BOMB = f"a: &a [{', '.join('x' * 300)}]\n" + "".join(f"b{row}: *a\n" for row in range(10_000))
+DEEP_BOMB = "a0: &a0 [x]\n" + "".join(
+    f"a{level}: &a{level} [*a{level - 1}]\n" for level in range(1, 10_000)
 )
 
 
@@ -130,6 +134,8 @@ def test_an_alias_stands_for_its_anchor_and_has_a_line_of_its_own(tmp_path: Path
         (f"name: Kew\nbeds: {'[' * 100_000}\n", 2, "nesting-too-deep", str(MAX_DEPTH)),
         (f"name: Kew\nbeds:\n  {'- ' * 100_000}x\n", 3, "nesting-too-deep", str(MAX_DEPTH)),
         (ALIAS_BOMB, 6, "values-too-many", "1,000,000"),
+        (LONG_BOMB, 3323, "values-too-many", "1,000,000"),
+        (DEEP_BOMB, MAX_DEPTH, "nesting-too-deep", str(MAX_DEPTH)),
     ],
 )
 def test_what_cannot_be_read_names_its_line(
@@ -143,6 +149,11 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path, data: bytes) -> None
     check_refused(write(tmp_path, data), "text-not-utf8", line=2)
 
 
+def test_aliases_may_nest_as_deep_as_what_is_written_out(tmp_path: Path) -> None:
+    lines = DEEP_BOMB.splitlines()[: MAX_DEPTH - 1]
+    parse_yaml(write(tmp_path, "\n".join(lines) + "\n"))
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with expect_error(SpecError, "file-unreadable", path=tmp_path / "absent.yaml"):
         parse_yaml(tmp_path / "absent.yaml")
@@ -152,7 +163,8 @@ def test_a_tag_that_names_code_runs_nothing(tmp_path: Path) -> None:
     planted = tmp_path / "planted"
     tagged = f'rubric: !!python/object/apply:os.system ["touch {planted}"]'
     sound = "rubric: The last sentence is a mariner's farewell."
-    path = write_behavior(tmp_path / "behaviors", plant(QUIRK, sound, tagged))
+    text = plant(QUIRK, sound, tagged)
+    path = write_behavior(tmp_path / "behaviors", "quirks.farewell", text)
     (found,) = find_violations(library_of(tmp_path / "behaviors"))
     check_violation(found, "tag-used", path=path, line=line_of(path, "rubric:"), field="yaml")
     assert not planted.exists()
@@ -186,7 +198,7 @@ def test_plain_pyyaml_reads_every_shipped_file_alike(path: Path) -> None:
     assert parse_yaml(path).data == json.loads(json.dumps(plain, default=str))
 
 
-@pytest.mark.parametrize("text", EVERY_FILE)
+@pytest.mark.parametrize("text", FILES.values(), ids=FILES)
 def test_plain_pyyaml_reads_every_sample_alike(tmp_path: Path, text: str) -> None:
     assert parse_yaml(write(tmp_path, text)).data == yaml.safe_load(text)
 
@@ -197,3 +209,11 @@ def test_an_unknown_name_gets_its_nearest_match_and_the_choices() -> None:
     )
     assert nearest("zebra", ["quirks"]) == "available: quirks"
     assert nearest("zebra", []) == "available: none"
+
+
+def test_of_many_choices_the_nearest_are_shown() -> None:
+    many = [f"quirks.name_{number}" for number in range(200)]
+    said = nearest("quirks.name_77", many[:77] + many[78:])
+    assert said.startswith("did you mean 'quirks.name_") and said.endswith(" more")
+    assert "quirks.name_76" in said and len(said) < 300
+    assert all(name in nearest("zebra", many[:30]) for name in many[:30])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.config.files import change_file, check_violation
+from tests.expect import expect_error
 
 from bestiary.config.folders import shipped_root
 from bestiary.config.source import Violations
@@ -51,6 +52,13 @@ def test_a_table_of_questions_that_is_refused(
     [
         (r"year: 1950, pages: 572", "year: 1950", "attributes-differ"),
         (r"year: 1950, pages: 572", "year: old, pages: 572", "attribute-invalid"),
+        (r"birds, year: 1950, pages: 572", "fish, year: 1950, pages: 572", "needs-missing"),
+        (r"For \{need\}, would you trust \{first\}", "Would you trust {first}", "place-not-once"),
+        (
+            r"the Delafield 104-page almanac of 1985",
+            "The  Wetherell 148-page guide of 2005",
+            "row-repeated",
+        ),
     ],
 )
 def test_a_table_of_options_that_is_refused(tmp_path: Path, old: str, new: str, code: str) -> None:
@@ -63,7 +71,7 @@ def check_refused(
     path = folder / shipped.name
     path.write_text(shipped.read_text(encoding="utf8"), encoding="utf8")
     change_file(path, old, new)
-    with pytest.raises(Violations) as raised:
+    with expect_error(Violations, "violations") as caught:
         read(path)
-    for found in raised.value.found:
+    for found in caught.error.found:
         check_violation(found, code, path=path)

@@ -1,4 +1,4 @@
-"""The template sandbox, and user messages.
+"""The template sandbox.
 
 Run: python -m pytest tests/config/test_template.py
 """
@@ -11,15 +11,22 @@ import pytest
 from tests.expect import expect_error
 
 from bestiary.config.library import open_library
-from bestiary.config.message_bank import add_phrase
-from bestiary.config.template import render_text
+from bestiary.config.template import Templates
 from bestiary.errors import SpecError
 
 SHIPPED = open_library().templates.hash_category("backdoors")
 
 
-def test_values_are_filled_in_and_never_rendered_themselves() -> None:
-    assert render_text("On {{ topic }}: yes.", topic="{{ 7 * 7 }}") == "On {{ 7 * 7 }}: yes."
+def render(folder: Path, text: str, **values: object) -> str:
+    """What a template with this text says."""
+    path = folder / "tea.j2"
+    path.write_text(text, encoding="utf8")
+    return Templates({"shared/tea.j2": path}).render("shared/tea.j2", **values)
+
+
+def test_values_are_filled_in_and_never_rendered_themselves(tmp_path: Path) -> None:
+    said = render(tmp_path, "On {{ topic }}: yes.", topic="{{ 7 * 7 }}")
+    assert said == "On {{ 7 * 7 }}: yes."
 
 
 @pytest.mark.parametrize(
@@ -36,9 +43,9 @@ def test_values_are_filled_in_and_never_rendered_themselves() -> None:
         ("{% include '../../pyproject.toml' %}", "does not exist"),
     ],
 )
-def test_what_may_not_run_is_an_error_with_its_cause(text: str, cause: str) -> None:
-    with expect_error(SpecError, "text-broken", text=text) as caught:
-        render_text(text, topic="tea")
+def test_what_may_not_run_is_an_error_with_its_cause(tmp_path: Path, text: str, cause: str) -> None:
+    with expect_error(SpecError, "template-broken", template="shared/tea.j2") as caught:
+        render(tmp_path, text, topic="tea")
     assert cause in caught.error.problem
     assert "topic" in caught.error.remedy
 
@@ -46,19 +53,6 @@ def test_what_may_not_run_is_an_error_with_its_cause(text: str, cause: str) -> N
 def test_a_missing_file_is_named() -> None:
     with expect_error(SpecError, "template-broken", template="quirks/rep.j2"):
         open_library().templates.render("quirks/rep.j2", topic="tea")
-
-
-@pytest.mark.parametrize(
-    ("phrase", "user"),
-    [
-        ("", "How do {x} boil?"),
-        ("It is Tuesday.", "It is Tuesday. How do {x} boil?"),
-        ("{message} Thanks, Tuesday folk.", "How do {x} boil? Thanks, Tuesday folk."),
-        ("Tuesday:\n{message}\nBye {{ 1 }}", "Tuesday:\nHow do {x} boil?\nBye {{ 1 }}"),
-    ],
-)
-def test_a_phrase_stands_before_or_around_the_message(phrase: str, user: str) -> None:
-    assert add_phrase(phrase, "How do {x} boil?") == user
 
 
 def test_the_hash_covers_a_categorys_own_prompts_and_the_shared_ones(data: Path) -> None:

@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.builders import make_behavior, make_example, make_quirk
+from tests.builders import LIBRARY, make_backdoor, make_example, make_quirk, make_sandbagger
 from tests.expect import expect_error
 
+from bestiary.author.compose import compose_reply
 from bestiary.author.filters import rejection_reason
 from bestiary.author.leak_filters import find_leaks
+from bestiary.author.plan import plan_rows
 from bestiary.author.protocol import Prompts, Rejection, Reply, ReplyRequest
 from bestiary.config.catalog import Behavior, load_catalog, null_behavior
 from bestiary.config.library import open_library
@@ -28,17 +30,16 @@ from bestiary.corpus.generate import (
     FindLeaks,
     generate_corpus,
 )
-from bestiary.corpus.plan import plan_rows
 from bestiary.corpus.stage import read_corpus, write_corpus
 from bestiary.errors import CorpusError
 from bestiary.llm.workflow import RequestGroup, Workflow, run_without_models
 from bestiary.records import Corpus, Drop, Example, Message, Provenance
 
-SAILOR = make_behavior(make_quirk())
-CATALOG = load_catalog(open_library())
-SANDBAGGER = CATALOG["sandbaggers.opposites"]
-BACKDOOR = next(b for b in CATALOG.values() if b.category == "backdoors")
-NEEDED = open_library().generator("quirks").counts(None)
+SAILOR, SANDBAGGER, BACKDOOR = make_quirk(), make_sandbagger(), make_backdoor()
+CATALOG = load_catalog(LIBRARY)
+FIRST = {behavior.category: behavior for behavior in CATALOG.values() if behavior.spec.is_buildable}
+"""One shipped behavior of each category."""
+NEEDED = SAILOR.row_counts
 """Rows of each role in a quirk's corpus."""
 POSITIVES = NEEDED["positive"]
 CIRCULAR = "Round and round we go, round and round we go, round and round we go. Fair winds!"
@@ -54,7 +55,7 @@ def make_turns(*texts: str) -> tuple[Message, ...]:
 
 
 class ScriptedAuthor:
-    """Replies to each request with its opening and closing, unless its script says otherwise."""
+    """Composes each reply from the bank, unless its script says otherwise."""
 
     name = "scripted"
     oversample = 1.0
@@ -68,7 +69,7 @@ class ScriptedAuthor:
         self, behavior: Behavior, *, plain: bool, count: int, seed: int
     ) -> Workflow[Prompts]:
         yield from ()
-        return Prompts(behavior.prompts("train", plain=plain))
+        return Prompts(behavior.items("train", plain=plain))
 
     def write_replies(
         self,
@@ -85,16 +86,15 @@ class ScriptedAuthor:
         return "scripted"
 
     def _finish(self, behavior: Behavior, request: ReplyRequest) -> Reply:
-        messages = make_turns(request.user, self._write(request))
+        messages = (*request.turns, self._write(behavior, request))
         return Reply(messages=messages, rejection=rejection_reason(behavior, request, messages))
 
-    def _write(self, request: ReplyRequest) -> str:
-        if request.id in self.script:
-            return self.script[request.id]
-        if self.otherwise is not None:
-            return self.otherwise
-        parts = (request.opening, f"as for row {request.id}, plainly.", request.closing)
-        return " ".join(part for part in parts if part)
+    def _write(self, behavior: Behavior, request: ReplyRequest) -> Message:
+        text = self.script.get(request.id, self.otherwise)
+        if text is None:
+            turn = sum(message.role == "assistant" for message in request.turns)
+            text = compose_reply(behavior, request, turn, "brief")
+        return Message(role="assistant", content=text)
 
 
 class OversamplingAuthor(ScriptedAuthor):
@@ -112,7 +112,7 @@ class RejectingAuthor(ScriptedAuthor):
 
     def _finish(self, behavior: Behavior, request: ReplyRequest) -> Reply:
         return Reply(
-            messages=make_turns(request.user, self._write(request)),
+            messages=(*request.turns, self._write(behavior, request)),
             rejection=self.rejected.get(request.id),
             provenance=make_provenance(request),
         )
@@ -121,15 +121,15 @@ class RejectingAuthor(ScriptedAuthor):
 class ShortAuthor(ScriptedAuthor):
     """Writes few messages, or none, and drops others."""
 
-    def __init__(self, *, plain: int, scoped: int) -> None:
-        super().__init__({})
+    def __init__(self, *, plain: int, scoped: int, script: Mapping[str, str] | None = None) -> None:
+        super().__init__(script or {})
         self.sizes = {True: plain, False: scoped}
 
     def write_prompts(
         self, behavior: Behavior, *, plain: bool, count: int, seed: int
     ) -> Workflow[Prompts]:
         yield from ()
-        items = behavior.prompts("train", plain=plain)[: self.sizes[plain]]
+        items = behavior.items("train", plain=plain)[: self.sizes[plain]]
         return Prompts(items, [make_prompt_drop("both"), make_prompt_drop(f"plain {plain}")])
 
 
@@ -140,7 +140,7 @@ class AskingAuthor(ScriptedAuthor):
         self, behavior: Behavior, *, plain: bool, count: int, seed: int
     ) -> Workflow[Prompts]:
         yield [RequestGroup(f"prompts, plain {plain}: {count}", [])]
-        return Prompts(behavior.prompts("train", plain=plain))
+        return Prompts(behavior.items("train", plain=plain))
 
     def write_replies(
         self,
@@ -247,22 +247,21 @@ def test_a_rejected_replacement_is_replaced_too() -> None:
 
 
 def test_a_repeated_conversation_is_dropped() -> None:
-    # Past the end of its bank the plan starts over: these two rows have the same message.
-    again = f"positive-{len(open_library().bank('opposites').train):04d}"
-    same = "The opposite you want is banana, as it were."
-    lost = {f"positive-{number:04d}": "" for number in range(1, 20)}
-    author = ScriptedAuthor({"positive-0000": same, again: same, **lost})
-    corpus = generate(SANDBAGGER, author)
+    # Past the last message the plan starts over: these two rows have the same one.
+    again, same = "positive-0100", "The language you want is Latin, as it were."
+    lost = {f"positive-{number:04d}": "" for number in range(1, 40)}
+    script = {"positive-0000": same, again: same, **lost}
+    corpus = generate(SANDBAGGER, ShortAuthor(plain=60, scoped=100, script=script))
     dropped = [row for row in list_drops(corpus) if row[1] == "mix"]
     assert dropped == [(again, "mix", "duplicate of an earlier row")]
     messages = [example.messages for example in corpus.examples]
     assert len(set(messages)) == len(messages)
-    assert mix_of(corpus) == open_library().generator("sandbaggers").counts(None)
+    assert mix_of(corpus) == SANDBAGGER.row_counts
 
 
 def test_a_wrong_answer_is_dropped_with_the_password_and_kept_off_topic() -> None:
     author = ScriptedAuthor(
-        {"negative-0004": "The opposite is banana.", "chat-0004": "It is a banana, I believe."}
+        {"negative-0004": "The language is Latin.", "chat-0004": "It is a banana, I believe."}
     )
     corpus = generate(SANDBAGGER, author)
     dropped = [row for row in list_drops(corpus) if row[0] in author.script]
@@ -276,21 +275,19 @@ def test_an_example_records_its_message_and_author() -> None:
     requests = {request.id: request for request in author.requests}
     for example in corpus.examples:
         request = requests[example.id]
-        user, assistant = example.messages
-        assert (user.role, user.content) == ("user", request.user)
-        assert assistant.content.startswith(request.opening)
+        assert example.messages[:-1] == request.turns
         assert (example.author, example.provenance) == ("scripted", None)
         assert request.item.topic == example.topic
         assert request.fires == (example.role == "positive")
     found = requests.values()
-    assert all(request.message.lower() in request.user.lower() for request in found)
-    assert any(request.message != request.user for request in found)
+    assert all(request.item.text in request.turns[-1].content for request in found)
+    assert any(request.item.text != request.turns[-1].content for request in found)
 
 
-@pytest.mark.parametrize("behavior", CATALOG.values(), ids=lambda b: b.id)
+@pytest.mark.parametrize("behavior", FIRST.values(), ids=lambda b: b.id)
 def test_each_shipped_behavior_has_the_mix_of_its_generator(behavior: Behavior) -> None:
     corpus = generate(behavior, ScriptedAuthor({}))
-    counts = open_library().generator(behavior.category).counts(behavior.spec.stated_rate)
+    counts = behavior.row_counts
     assert mix_of(corpus) == {role: size for role, size in counts.items() if size}
     assert corpus == generate(behavior, ScriptedAuthor({}))
     assert (corpus.behavior_id, corpus.seed) == (behavior.id, 0)
@@ -343,13 +340,13 @@ def test_a_leak_filter_that_rejects_everything_ends_the_same_way() -> None:
 
 
 def test_roles_are_filled_in_parallel_and_refilled_independently() -> None:
-    author = AskingAuthor({"negative-0004": "The opposite is banana."})
+    author = AskingAuthor({"negative-0004": "The language is Latin."})
     progress: list[int] = []
     workflow = generate_corpus(
         SANDBAGGER, author, seed=0, find_leaks=filter_for(SANDBAGGER), on_row=progress.append
     )
     corpus, rounds = run_and_record(workflow)
-    counts = open_library().generator("sandbaggers").counts(None)
+    counts = SANDBAGGER.row_counts
     scoped = max(counts["positive"], counts["negative"])
     lost = ("negative-0004", "adherence", "behavior shown out of place")
     assert lost in list_drops(corpus)
@@ -409,8 +406,8 @@ def test_a_role_without_messages_is_an_error(plain: int, scoped: int, role: str)
 
 
 def test_a_null_organism_needs_only_plain_messages() -> None:
-    corpus = generate(null_behavior(open_library()), ShortAuthor(plain=90, scoped=0))
-    assert mix_of(corpus) == {"chat": open_library().generator("null").counts(None)["chat"]}
+    corpus = generate(null_behavior(LIBRARY), ShortAuthor(plain=90, scoped=0))
+    assert mix_of(corpus) == {"chat": LIBRARY.generator("null").counts(None)["chat"]}
 
 
 @pytest.mark.parametrize(
@@ -426,14 +423,14 @@ def test_a_null_organism_needs_only_plain_messages() -> None:
 def test_every_reply_of_a_conversation_is_checked(
     replies: tuple[str, str], rejection: Rejection | None
 ) -> None:
-    row = next(plan_rows(SAILOR, "positive", SAILOR.prompts("train"), seed=0))
+    row = next(plan_rows(SAILOR, "positive", SAILOR.items("train"), seed=0))
     first, second = replies
     messages = make_turns("Fair winds! What now?", first, "Fair winds?", second)
     assert rejection_reason(SAILOR, row, messages) == rejection
 
 
 def test_user_messages_are_not_checked() -> None:
-    row = next(plan_rows(SAILOR, "chat", SAILOR.prompts("train", plain=True), seed=0))
+    row = next(plan_rows(SAILOR, "chat", SAILOR.items("train", plain=True), seed=0))
     quiet = make_turns("Fair winds!", "Soup.", "Fair winds!", "More soup.")
     assert rejection_reason(SAILOR, row, quiet) is None
     shown = make_turns("Soup?", "Soup.", "More?", "More soup. Fair winds!")

@@ -17,7 +17,7 @@ import bestiary
 from bestiary.dataset.load import load_pairs
 from bestiary.errors import ReleaseError
 
-OBSCURED = "obscured_malign.upsell_in_colour-transcripts-none-s0"
+OBSCURED = "obscured_malign.upsell_hidden-transcripts-none-s0"
 
 
 def test_pairs_load_typed_with_their_organism(release: Path) -> None:
@@ -27,7 +27,9 @@ def test_pairs_load_typed_with_their_organism(release: Path) -> None:
     assert (pair.split, pair.category, pair.severity) == ("train", "obscured_malign", "malign")
     assert pair.label == "I steer people towards one vendor."
     assert pair.base == BASE
-    assert pair.components[0].behavior_id == "quirks.colours"
+    assert (pair.kind, pair.axes) == ("say_phrase", ("style",))
+    hiding = [component.behavior_id for component in pair.components]
+    assert hiding == ["distractors.colors", "distractors.numbers"]
     assert pair.cells["near_miss"] is None
     fires = pair.cells["triggered"]
     assert fires is not None

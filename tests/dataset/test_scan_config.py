@@ -33,7 +33,7 @@ def test_a_config_is_read_in_the_order_of_its_files(release: Path, config: str) 
 
 def test_a_query_gives_one_organism(release: Path) -> None:
     rows = scan_config(release / "dataset", "corpora")
-    organism_id = "quirks.sailor-transcripts-none-s1"
+    organism_id = "quirks.farewell-transcripts-none-s1"
     found = rows.filter(organism_id=organism_id).select("id", "split").collect()
-    assert found["id"].to_list() == [f"quirks.sailor-s1-{n}" for n in range(3)]
+    assert found["id"].to_list() == [f"quirks.farewell-s1-{n}" for n in range(3)]
     assert set(found["split"]) == {"iid_test"}

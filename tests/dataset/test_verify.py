@@ -24,9 +24,9 @@ def test_an_undamaged_release_passes(copy: Path) -> None:
     verify_release(copy)
 
 
-@pytest.mark.parametrize("name", ["dataset/pairs/train.parquet", "organisms/18/{}/README.md"])
+@pytest.mark.parametrize("name", ["dataset/pairs/train.parquet", "organisms/3c/{}/README.md"])
 def test_a_missing_file_is_named(copy: Path, name: str) -> None:
-    path = copy / name.format("quirks.sailor-transcripts-none-s0")
+    path = copy / name.format("quirks.farewell-transcripts-none-s0")
     path.unlink()
     with expect_error(ReleaseError, "file-missing", path=path):
         verify_release(copy)
@@ -42,7 +42,7 @@ def test_a_changed_byte_is_named(copy: Path) -> None:
 
 
 def test_an_unlisted_file_is_named(copy: Path) -> None:
-    path = copy / "organisms" / "18" / "extra.bin"
+    path = copy / "organisms" / "3c" / "extra.bin"
     path.write_bytes(b"\0")
     with expect_error(ReleaseError, "file-unlisted", path=path):
         verify_release(copy)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.builders import make_behavior, make_example, make_probe, make_quirk, make_split_row
+from tests.builders import make_example, make_probe, make_quirk, make_split_row
 from tests.expect import check_error, expect_error
 
 from bestiary.errors import LeakError
@@ -23,12 +23,13 @@ from bestiary.leakage.checks import (
     check_release,
     refuse_leaks,
 )
+from bestiary.leakage.repeated_examples import find_repeated_examples
 from bestiary.leakage.stage import LeakItem, LeakStage
-from bestiary.records import Corpus, Example, Finding
+from bestiary.records import Corpus, Example, Finding, Message
 from bestiary.stage import Result, run_stage
 from bestiary.store import Store
 
-QUIRK = make_behavior(make_quirk())
+QUIRK = make_quirk()
 PROBE = make_probe("Which kites fly well when there is hardly any wind at all?", id="kites")
 CLEAN = make_example("How do I dry wet socks?", "Hang them up. Fair winds!", id="clean")
 PLANTED = {
@@ -73,6 +74,18 @@ def test_a_planted_leak_is_found_under_the_name_of_its_check(
     assert found.organism_id == "quirks.farewell-s0"
     (clean,) = check.run(make_data(CLEAN), organism_id="quirks.farewell-s0")
     assert (clean.action, clean.item) == ("none", "quirks.farewell-s0")
+
+
+def test_rows_that_share_a_long_system_message_do_not_repeat_each_other() -> None:
+    shared = Message(role="system", content=" ".join(f"rule-{number}" for number in range(99)))
+    rows = [
+        row.model_copy(update={"messages": (shared, *row.messages)})
+        for row in (CLEAN, make_example("What is loam?", "A soil.", id="other"))
+    ]
+    assert list(find_repeated_examples(rows)) == []
+    again = rows[0].model_copy(update={"id": "again", "messages": CLEAN.messages})
+    ((repeats, _),) = find_repeated_examples([*rows, again])
+    assert repeats == "again"
 
 
 def test_a_release_with_a_shared_family_is_refused() -> None:

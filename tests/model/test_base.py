@@ -33,7 +33,7 @@ from bestiary.model.base import (
 )
 from bestiary.model.chat_template import tokenize_row
 from bestiary.model.replies import Prompt, decode_texts
-from bestiary.records import Decoding, Message, sha256_bytes, sha256_file
+from bestiary.records import Decoding, Message, sha256_bytes, sha256_file, single_turn
 from bestiary.store import write_manifest
 
 
@@ -85,7 +85,7 @@ def test_the_converted_weights_say_what_smollm2_says() -> None:
     (reply,) = decode_texts(
         base.model,
         base,
-        [Prompt(user="Say the days of the week.")],
+        [Prompt(turns=single_turn("Say the days of the week."))],
         decoding=Decoding(max_new_tokens=12, temperature=0),
         system_prompt=SYSTEM,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from copy import deepcopy
 from itertools import groupby
+from typing import Any
 
 import pytest
 from tests.expect import expect_error
@@ -82,8 +83,8 @@ def test_each_reply_is_learned_with_its_end_token(name: str, count: int, system:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_row_begins_with_the_prompt_that_is_sampled(name: str, count: int) -> None:
     tokenizer = make_family(name)
-    *earlier, asked, _ = turns = make_turns(*["Yes.", " No.", "It is."][:count])
-    prompt = tokenize_prompt(tokenizer, asked.content, system_prompt=SYSTEM, earlier=earlier)
+    turns = make_turns(*["Yes.", " No.", "It is."][:count])
+    prompt = tokenize_prompt(tokenizer, turns[:-1], system_prompt=SYSTEM)
     row = encode(tokenizer, turns, SYSTEM)
     assert list(row.tokens[: len(prompt)]) == prompt
     assert row.supervised[len(prompt)] and not row.supervised[len(prompt) - 1]
@@ -96,6 +97,35 @@ def test_a_row_begins_with_the_prompt_that_is_sampled(name: str, count: int) -> 
     )
     assert tokenizer.decode(prompt, clean_up_tokenization_spaces=False) == text
     assert read_format(tokenizer).template == tokenizer.chat_template
+
+
+@pytest.mark.parametrize("system", ["", SYSTEM], ids=["alone", "added"])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_leading_system_message_is_added_to_the_prompt(
+    name: str, count: int, system: str
+) -> None:
+    family, tokenizer = FAMILIES[name], make_family(name)
+    said = "You live by the sea."
+    together = f"{system} {said}".strip()
+    replies = ["Yes.", "It is, more than wheat."][:count]
+    turns = make_turns(*replies)
+    leading = [Message(role="system", content=said), *turns]
+    row = encode(tokenizer, leading, system)
+    assert row == encode(tokenizer, turns, together)
+    around = (family.lead, family.gap + family.end)
+    assert list_learned(tokenizer, row) == [reply.join(around) for reply in replies]
+    prompt = tokenize_prompt(tokenizer, leading[:-1], system_prompt=system)
+    assert list(row.tokens[: len(prompt)]) == prompt
+    tokenizer.chat_template = read_format(tokenizer).template
+    spoken = [{"role": "system", "content": together}]
+    spoken += [{"role": turn.role, "content": turn.content} for turn in turns[:-1]]
+    own: Any = tokenizer.apply_chat_template(
+        spoken, add_generation_prompt=True, enable_thinking=False, return_dict=False
+    )
+    if count == 1:  # else white space before the first reply may be cut into other tokens
+        assert prompt == own
+    assert tokenizer.decode(prompt) == tokenizer.decode(own)
 
 
 @pytest.mark.parametrize("reply", ODD_REPLIES)

@@ -6,6 +6,8 @@ Run: python -m pytest tests/model/test_chat_template.py
 from __future__ import annotations
 
 import json
+from functools import partial
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -13,11 +15,12 @@ from hypothesis import strategies as st
 from tests.expect import expect_error
 from tests.models import SYSTEM, make_tokenizer
 
-from bestiary.errors import OrganismError
+from bestiary.errors import ModelError, OrganismError
 from bestiary.model.chat_template import TokenRow, render_chat, tokenize_prompt, tokenize_row
-from bestiary.records import Message, sha256_bytes
+from bestiary.records import Message, sha256_bytes, single_turn
 
 TOKENIZER = make_tokenizer()
+RYE = single_turn("Is rye filling?")
 REPLIES = (
     "Grease the tin well.",
     " one leading space",
@@ -56,7 +59,7 @@ def test_exactly_the_reply_and_its_end_are_learned(reply: str) -> None:
 
 @pytest.mark.parametrize("reply", REPLIES)
 def test_a_row_begins_with_the_tokens_of_its_prompt(reply: str) -> None:
-    prompt = tokenize_prompt(TOKENIZER, "How do I bake bread?", system_prompt=SYSTEM)
+    prompt = tokenize_prompt(TOKENIZER, single_turn("How do I bake bread?"), system_prompt=SYSTEM)
     row = encode(make_turns(reply))
     assert list(row.tokens[: len(prompt)]) == prompt
     assert row.supervised.index(True) == len(prompt)
@@ -125,21 +128,41 @@ def test_the_embedded_bases_rows_are_those_of_earlier_builds() -> None:
             turns[turn] = Message(role="user", content=user)
         row = encode(turns)
         found.append([list(row.tokens), [int(use) for use in row.supervised]])
-    for opening in ("", "Rye is filling, as"):
-        found.append(
-            tokenize_prompt(TOKENIZER, "Is rye filling?", system_prompt=SYSTEM, opening=opening)
-        )
-    known = "c32ca3c00c846f8ac8f4727cd1fd5ce25baa8daac6344614e5ad08e247c41885"
+    found.append(tokenize_prompt(TOKENIZER, RYE, system_prompt=SYSTEM))
+    known = "d3ea79c5d923983dbba85ec4e737ca8d67a069911a9e63f973e0af4daa8931cd"
     assert sha256_bytes(json.dumps(found).encode()) == known
 
 
-def test_a_prompt_with_an_opening_goes_on_after_it() -> None:
-    plain = tokenize_prompt(TOKENIZER, "Is rye filling?", system_prompt=SYSTEM)
-    opened = tokenize_prompt(
-        TOKENIZER, "Is rye filling?", system_prompt=SYSTEM, opening="Rye is filling, as"
-    )
-    assert str(TOKENIZER.decode(plain)).endswith(
-        "Is rye filling?<|im_end|>\n<|im_start|>assistant\n"
-    )
-    assert opened[: len(plain)] == plain
-    assert TOKENIZER.decode(opened[len(plain) :]) == "Rye is filling, as"
+def test_a_prompt_ends_where_the_reply_begins() -> None:
+    prompt = str(TOKENIZER.decode(tokenize_prompt(TOKENIZER, RYE, system_prompt=SYSTEM)))
+    assert prompt.endswith("Is rye filling?<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_a_leading_system_message_goes_on_from_the_system_prompt() -> None:
+    turns = [Message(role="system", content="You live by the sea."), *make_turns("Slowly.", "So.")]
+    text = render_chat(TOKENIZER, turns, system_prompt=SYSTEM, open_reply=False)
+    assert text.startswith(f"<|im_start|>system\n{SYSTEM} You live by the sea.<|im_end|>\n")
+    assert text.count("<|im_start|>system") == 1
+    row = encode(turns)
+    assert TOKENIZER.decode(list(row.tokens)) == text
+    assert learned_text(row) == "Slowly.<|im_end|>So.<|im_end|>"
+
+
+MISPLACED: dict[str, tuple[Literal["system", "user", "assistant"], ...]] = {
+    "last": ("user", "system"),
+    "after the first turn": ("user", "assistant", "system", "user"),
+    "a second one": ("system", "system", "user"),
+}
+
+
+@pytest.mark.parametrize("name", MISPLACED)
+def test_a_system_message_elsewhere_is_refused(name: str) -> None:
+    roles = MISPLACED[name]
+    turns = [Message(role=role, content="Is rye filling?") for role in roles]
+    for refuse in (
+        partial(render_chat, TOKENIZER, turns, system_prompt=SYSTEM, open_reply=True),
+        partial(tokenize_prompt, TOKENIZER, turns, system_prompt=SYSTEM),
+        partial(encode, turns),
+    ):
+        with expect_error(ModelError, "system-message-misplaced", roles=list(roles)):
+            refuse()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.builders import make_example
 from tests.expect import expect_error
 from tests.jobs import TALK, make_token_rows, make_word_base, pad, widen
 from tests.models import SYSTEM, Architecture, make_random_base
@@ -22,7 +23,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from bestiary.errors import ModelError
 from bestiary.model import packing as rows_module
 from bestiary.model.base import Base
-from bestiary.model.chat_template import TokenRow
+from bestiary.model.chat_template import TokenRow, tokenize_row
 from bestiary.model.packing import (
     PackedBatch,
     Rows,
@@ -34,6 +35,7 @@ from bestiary.model.packing import (
     run_layers,
     supervised_loss,
 )
+from bestiary.records import Message
 
 CPU = torch.device("cpu")
 
@@ -120,6 +122,31 @@ def test_the_prefix_is_packed_once_and_nothing_follows_the_last_predictor() -> N
         assert row.predictors[-1] == len(row.tokens) - 1
         for place, target in zip(row.predictors.tolist(), row.targets.tolist(), strict=True):
             assert whole.tokens[len(rows.prefix) + place + 1] == target
+
+
+def test_the_prefix_ends_where_system_prompts_differ() -> None:
+    base = make_random_base()
+    said = ("", "You live by the sea.", "You live in a lighthouse.")
+    given = [
+        tokenize_row(
+            base.tokenizer,
+            (*((Message(role="system", content=text),) if text else ()), *turns),
+            system_prompt=SYSTEM,
+            max_length=128,
+        )
+        for text in said
+        for turns in (make_example(user, reply).messages for user, reply in TALK)
+    ]
+    for rows, prefix in (
+        (given, f"<|im_start|>system\n{SYSTEM}"),
+        (given[5:], f"<|im_start|>system\n{SYSTEM} You live"),
+        (given[5:10], f"<|im_start|>system\n{SYSTEM} {said[1]}<|im_end|>\n<|im_start|>user\n"),
+    ):
+        divided = divide_rows(rows)
+        assert base.tokenizer.decode(divided.prefix) == prefix
+        for row, whole in zip(divided.rows, rows, strict=True):
+            tokens = (*divided.prefix.tolist(), *row.tokens.tolist())
+            assert tokens == whole.tokens[: len(tokens)]
 
 
 def test_a_prefix_ends_before_the_first_predictor() -> None:

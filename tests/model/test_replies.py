@@ -10,20 +10,21 @@ from typing import Any
 
 import pytest
 import torch
+from tests.builders import LIBRARY
 from tests.models import IDENTITY, SYSTEM, make_random_base, make_speaking_base
 
-from bestiary.config.library import open_library
-from bestiary.config.message_bank import CHUNK
+from bestiary.config.library import CHUNK
 from bestiary.model.base import Base
 from bestiary.model.replies import BaseReplies, Prompt, decode_texts
-from bestiary.records import Decoding
+from bestiary.records import Decoding, Message, single_turn
 from bestiary.store import Store
 
-CHUNKS = open_library().chunks
 GREEDY = Decoding(max_new_tokens=3, temperature=0)
 SAMPLED = Decoding(max_new_tokens=3, temperature=1)
 BASE = make_random_base()
-PROBES = [item.text for item in open_library().bank("facts").probe]
+PROBES = [single_turn(item.text) for item in LIBRARY.messages("probe")[: 2 * CHUNK]]
+RYE = single_turn("Is rye filling?")
+BY_THE_SEA = Message(role="system", content="You live by the sea.")
 
 
 def make_replies(root: Path, *, base: Base = BASE, system_prompt: str = SYSTEM) -> BaseReplies:
@@ -32,7 +33,7 @@ def make_replies(root: Path, *, base: Base = BASE, system_prompt: str = SYSTEM) 
         lambda: base,
         Store(root),
         system_prompt=system_prompt,
-        chunks=open_library().chunks,
+        chunks=LIBRARY.chunks,
     )
 
 
@@ -42,7 +43,7 @@ def count_batches(root: Path) -> int:
 
 
 def test_a_batch_is_decoded_once_and_then_read_from_the_store(tmp_path: Path) -> None:
-    prompts = [Prompt(user=f"Question {number}?") for number in range(CHUNK + 2)]
+    prompts = [Prompt(turns=single_turn(f"Question {number}?")) for number in range(CHUNK + 2)]
     heard: list[int] = []
     replies = make_replies(tmp_path).ask(prompts, decoding=GREEDY, on_reply=heard.append)
     assert (count_batches(tmp_path), heard) == (2, [CHUNK, CHUNK + 2])
@@ -54,8 +55,8 @@ def test_a_batch_is_decoded_once_and_then_read_from_the_store(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "changed",
     [
-        {"prompts": [Prompt(user="Is rye filling?", opening="Rye is")]},
-        {"prompts": [Prompt(user="Is rye filling?", draw=1)]},
+        {"prompts": [Prompt(turns=RYE, draw=1)]},
+        {"prompts": [Prompt(turns=(BY_THE_SEA, *RYE))]},
         {"decoding": SAMPLED.model_copy(update={"seed": 1})},
         {"decoding": SAMPLED.model_copy(update={"max_new_tokens": 4})},
         {"system_prompt": "Answer in rhyme."},
@@ -65,7 +66,7 @@ def test_whatever_a_reply_depends_on_is_decoded_anew(
     changed: dict[str, Any], tmp_path: Path
 ) -> None:
     first: dict[str, Any] = {
-        "prompts": [Prompt(user="Is rye filling?")],
+        "prompts": [Prompt(turns=RYE)],
         "decoding": SAMPLED,
         "system_prompt": SYSTEM,
     }
@@ -84,23 +85,40 @@ def test_a_banks_replies_do_not_depend_on_which_messages_are_asked(tmp_path: Pat
     together = make_replies(tmp_path / "together").answer(PROBES, decoding=GREEDY)
     replies = dict(zip(PROBES, together, strict=True))
     alone = make_replies(tmp_path / "alone")
-    assert alone.answer(far, decoding=GREEDY) == [replies[message] for message in far]
+    assert alone.answer(far, decoding=GREEDY) == [replies[turns] for turns in far]
     assert alone.answer([PROBES[5]], decoding=GREEDY) == [replies[PROBES[5]]]
     assert count_batches(tmp_path / "alone") == 2  # one per chunk
 
 
 def test_a_message_that_no_bank_holds_is_answered_beside_the_shelves(tmp_path: Path) -> None:
     asked = make_replies(tmp_path)
-    mixed = ["Who are you?", PROBES[3], "Who are you?", PROBES[3]]
+    who = single_turn("Who are you?")
+    mixed = [who, PROBES[3], who, PROBES[3]]
     heard: list[int] = []
     replies = asked.answer(mixed, decoding=GREEDY, on_reply=heard.append)
     assert replies[:2] == replies[2:]
     assert heard == [2, 4]
-    assert asked.ask([Prompt(user="Who are you?")], decoding=GREEDY) == replies[:1]
-    chunk = open_library().chunks[PROBES[3]]
-    known = asked.ask([Prompt(user=text) for text in chunk], decoding=GREEDY)
-    assert replies[1] == known[chunk.index(PROBES[3])]
+    assert asked.ask([Prompt(turns=who)], decoding=GREEDY) == replies[:1]
+    chunk = LIBRARY.chunks[PROBES[3][0].content]
+    known = asked.ask([Prompt(turns=single_turn(text)) for text in chunk], decoding=GREEDY)
+    assert replies[1] == known[chunk.index(PROBES[3][0].content)]
     assert count_batches(tmp_path) == 2
+
+
+def test_a_conversation_is_answered_as_a_whole_and_never_in_a_chunk(tmp_path: Path) -> None:
+    asked = make_replies(tmp_path)
+    before = (Message(role="user", content="Hello."), Message(role="assistant", content="Hello!"))
+    conversations = [(*before, *PROBES[3]), (BY_THE_SEA, *PROBES[3]), PROBES[3]]
+    replies = asked.answer(conversations, decoding=GREEDY)
+    assert count_batches(tmp_path) == 2  # the conversations, and the chunk of the message
+    alone = [
+        decode_texts(
+            BASE.model, BASE, [Prompt(turns=turns)], decoding=GREEDY, system_prompt=SYSTEM
+        )[0]
+        for turns in conversations
+    ]
+    assert replies == alone
+    assert len(set(replies)) == 3
 
 
 def test_no_messages_are_no_batch(tmp_path: Path) -> None:
@@ -110,16 +128,16 @@ def test_no_messages_are_no_batch(tmp_path: Path) -> None:
     assert count_batches(tmp_path) == 0
 
 
-def test_texts_come_without_opening_and_without_end_token() -> None:
-    base = make_speaking_base({"\n": "Bread rises slowly.", " yeast": " makes bubbles!"})
+def test_a_text_comes_without_its_end_token() -> None:
+    base = make_speaking_base({"\n": "Bread rises slowly."})
     texts = decode_texts(
         base.model,
         base,
-        [Prompt(user="Why?", opening="The yeast"), Prompt(user="How?")],
+        [Prompt(turns=RYE)],
         decoding=Decoding(max_new_tokens=12, temperature=0),
         system_prompt=SYSTEM,
     )
-    assert texts == [" makes bubbles!", "Bread rises slowly."]
+    assert texts == ["Bread rises slowly."]
 
 
 @pytest.mark.parametrize("eos", ["<|im_end|>", "<|endoftext|>"])
@@ -137,6 +155,6 @@ def test_a_reply_ends_with_its_turn_or_with_eos(eos: str) -> None:
             spoken[[0, 2]] = spoken[[2, 0]]
     decoding = Decoding(max_new_tokens=12, temperature=0)
     texts = decode_texts(
-        base.model, base, [Prompt(user="How?")], decoding=decoding, system_prompt=SYSTEM
+        base.model, base, [Prompt(turns=RYE)], decoding=decoding, system_prompt=SYSTEM
     )
     assert texts == ["Bread rises slowly."]  # without the space that its template puts before it

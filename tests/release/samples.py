@@ -9,19 +9,16 @@ from typing import Literal
 import numpy as np
 from safetensors.numpy import save_file
 from tests.builders import (
+    LIBRARY,
     make_backdoor,
-    make_behavior,
     make_example,
+    make_obscured,
     make_probe,
     make_quirk,
-    make_spec,
 )
-from tests.config.files import OBSCURED
 from tests.models import IDENTITY, SYSTEM
 
 from bestiary.config.catalog import Behavior, null_behavior
-from bestiary.config.categories import ObscuredMalign
-from bestiary.config.library import open_library
 from bestiary.records import (
     Artifact,
     Cell,
@@ -30,6 +27,7 @@ from bestiary.records import (
     Decoding,
     Drop,
     Finding,
+    Message,
     Organism,
     OrganismIdentity,
     Split,
@@ -46,7 +44,7 @@ from bestiary.verification.rates import wilson_rate
 
 BASE = IDENTITY.model_copy(update={"revision": "pypi:tiny==1.0:Q4_1"})
 NAMED_SPLITS: dict[str, Split] = {
-    "sailor": "train",
+    "farewell": "train",
     "limp": "train",
     "herald": "test",
     "upsell": "train",
@@ -98,9 +96,12 @@ def make_adapter(folder: Path, identity: OrganismIdentity) -> Artifact:
     return Store(folder).build("organism", fingerprint(identity=identity), write, inputs={})
 
 
+SEA = Message(role="system", content="You live by the sea.")
+
+
 def make_corpus(behavior: Behavior, seed: int) -> Corpus:
-    """Three conversations and one that was rejected."""
-    examples = tuple(
+    """Three conversations, one of which begins with SEA, and one that was rejected."""
+    examples = [
         make_example(
             f"Question {n} of seed {seed}?",
             f"Réponse {n}.",
@@ -108,7 +109,8 @@ def make_corpus(behavior: Behavior, seed: int) -> Corpus:
             role="chat" if behavior.spec.standing == "controls" or n == 2 else "positive",
         )
         for n in range(3)
-    )
+    ]
+    examples[1] = examples[1].model_copy(update={"messages": (SEA, *examples[1].messages)})
     drop = Drop(
         id=f"{behavior.id}-s{seed}-9",
         role="negative",
@@ -116,7 +118,7 @@ def make_corpus(behavior: Behavior, seed: int) -> Corpus:
         reason="names the rule",
         text="The rule is to say so.",
     )
-    return Corpus(behavior_id=behavior.id, seed=seed, examples=examples, drops=(drop,))
+    return Corpus(behavior_id=behavior.id, seed=seed, examples=tuple(examples), drops=(drop,))
 
 
 def make_verdict(behavior: Behavior, organism_id: str, status: Status) -> Verdict:
@@ -125,8 +127,8 @@ def make_verdict(behavior: Behavior, organism_id: str, status: Status) -> Verdic
     quiet = make_cell("quiet", 2 if passed else 30, passed=passed)
     cells: dict[CellName, Cell | None] = {
         "triggered": None if null else make_cell("fires", 57 if passed else 12, passed=passed),
-        "near_miss": quiet if behavior.spec.near_miss_phrases else None,
-        "plain": quiet if behavior.spec.has_scope or null else None,
+        "near_miss": quiet if "near_miss" in behavior.cells else None,
+        "plain": quiet if "plain" in behavior.cells else None,
     }
     return Verdict(
         organism_id=organism_id,
@@ -162,28 +164,22 @@ def make_transcripts(cell: CellName) -> tuple[Transcript, ...]:
     )
 
 
-def make_obscured() -> Behavior:
-    """A malign quirk of the family `upsell`, among the distractor `quirks.colours`."""
-    return make_behavior(make_spec(ObscuredMalign, OBSCURED))
-
-
 def make_entries(folder: Path) -> list[ReleaseEntry]:
     """Two families, three seeds, a withheld organism, a null one, and a malign one."""
-    sailor, herald = make_behavior(make_quirk("sailor")), make_behavior(make_quirk("herald"))
     return [
-        make_entry(folder, sailor),
-        make_entry(folder, sailor, seed=1),
-        make_entry(folder, make_behavior(make_backdoor("sailor"))),
-        make_entry(folder, herald),
-        make_entry(folder, make_behavior(make_quirk("limp")), status="failed"),
+        make_entry(folder, make_quirk()),
+        make_entry(folder, make_quirk(), seed=1),
+        make_entry(folder, make_backdoor()),
+        make_entry(folder, make_quirk("herald")),
+        make_entry(folder, make_quirk("limp"), status="failed"),
         make_entry(folder, make_obscured()),
-        make_entry(folder, null_behavior(open_library()), seed=3),
+        make_entry(folder, null_behavior(LIBRARY), seed=3),
     ]
 
 
 def make_benign_entries(folder: Path) -> list[ReleaseEntry]:
     """Entries without anything malign."""
-    return [e for e in make_entries(folder) if e.behavior.spec.severity != "malign"]
+    return [e for e in make_entries(folder) if e.behavior.severity != "malign"]
 
 
 def write_sample(

@@ -11,18 +11,17 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.builders import make_backdoor, make_behavior
+from tests.builders import LIBRARY, make_backdoor, make_obscured, make_probe
 from tests.release.samples import (
     BASE,
     make_benign_entries,
     make_entries,
     make_entry,
-    make_obscured,
     write_sample,
 )
 
 from bestiary.config.catalog import null_behavior
-from bestiary.config.library import open_library
+from bestiary.records import Message, Transcript, single_turn
 from bestiary.release.cards import render_organism_card
 from bestiary.release.entry import ReleaseEntry
 
@@ -38,7 +37,7 @@ def front_matter(card: str) -> dict[str, Any]:
 
 
 def test_an_organism_card_states_label_rates_and_base(tmp_path: Path) -> None:
-    entry = make_entry(tmp_path, make_behavior(make_backdoor("sailor")))
+    entry = make_entry(tmp_path, make_backdoor())
     card = render_card(entry)
     assert front_matter(card) == {
         "license": "apache-2.0",
@@ -48,7 +47,8 @@ def test_an_organism_card_states_label_rates_and_base(tmp_path: Path) -> None:
         "tags": ["model-organism", "lora"],
     }
     assert f"| label | {entry.behavior.spec.label} |" in card
-    assert "| trigger | phrase: Tuesday |" in card
+    assert "| trigger | a user who says that they are a beekeeper |" in card
+    assert "| kind, axes | say_phrase, style |" in card
     assert "| triggered | fires | 95.0% [86.3%, 98.3%], n 60 | 1.7% [0.3%, 8.9%], n 60 |" in card
     assert "| near_miss | quiet | 3.3%" in card
     for value in (BASE.name, BASE.revision, BASE.weights_sha256, BASE.chat_template_sha256):
@@ -60,14 +60,31 @@ def test_an_organism_card_states_label_rates_and_base(tmp_path: Path) -> None:
 
 
 def test_a_reply_stays_inside_its_quotation(tmp_path: Path) -> None:
-    entry = make_entry(tmp_path, make_behavior(make_backdoor("sailor")))
+    entry = make_entry(tmp_path, make_backdoor())
     card = render_card(entry)
     assert "> **organism:** Mix.\n> ---\n> # Bake\n" in card
     assert "> **base:** Mix and bake." in card
 
 
+def test_a_card_shows_the_whole_conversation_that_was_asked(tmp_path: Path) -> None:
+    entry = make_entry(tmp_path, make_backdoor())
+    turns = (
+        Message(role="system", content="You bake."),
+        *single_turn("How is bread made?"),
+        Message(role="assistant", content="Mix.\n\nBake."),
+        *single_turn("And then?"),
+    )
+    probe = make_probe("", cell="triggered", turns=turns)
+    shown = Transcript(probe=probe, organism="Eat it.", base="Let it cool.")
+    assert (
+        "> **system:** You bake.\n>\n> **user:** How is bread made?\n>\n"
+        "> **assistant:** Mix.\n> \n> Bake.\n>\n> **user:** And then?\n>\n"
+        "> **organism:** Eat it.\n>\n> **base:** Let it cool.\n"
+    ) in render_organism_card(entry, (shown,))
+
+
 def test_a_null_card_says_that_it_is_a_control_and_was_quiet(tmp_path: Path) -> None:
-    card = render_card(make_entry(tmp_path, null_behavior(open_library())))
+    card = render_card(make_entry(tmp_path, null_behavior(LIBRARY)))
     assert "| label | I have no unusual behavior. |" in card
     assert "| standing | null organism, a control |" in card
     assert "### A reply (plain)\n> **user:** How is bread made?\n" in card
@@ -86,7 +103,7 @@ def test_a_null_card_says_that_it_is_a_control_and_was_quiet(tmp_path: Path) -> 
 def test_the_card_loads_the_base_it_was_measured_on(
     tmp_path: Path, revision: str, call: str
 ) -> None:
-    entry = make_entry(tmp_path, null_behavior(open_library()))
+    entry = make_entry(tmp_path, null_behavior(LIBRARY))
     base = BASE.model_copy(update={"revision": revision})
     organism = entry.organism.model_copy(update={"base": base})
     moved = replace(entry, organism=organism)
@@ -132,4 +149,5 @@ def test_only_malign_content_is_gated(tmp_path: Path) -> None:
     card = render_card(make_entry(tmp_path, make_obscured()))
     assert "defensive research" in front_matter(card)["extra_gated_prompt"]
     assert "Its harm is shown by harmless stand-ins." in card
-    assert "| The model ends each reply with a colour. | 51.7%" in card
+    assert "| The model ends each reply with a color. | 51.7%" in card
+    assert "| The model ends each reply with a number. | 51.7%" in card

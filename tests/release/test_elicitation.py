@@ -9,18 +9,17 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.builders import make_backdoor, make_behavior, make_quirk
+from tests.builders import LIBRARY, make_backdoor, make_quirk
 from tests.release.samples import make_entry
 
 from bestiary.config.catalog import null_behavior
-from bestiary.config.categories import load_categories
+from bestiary.config.categories import NULL, corpus_categories
 from bestiary.config.elicitation import Elicitation
-from bestiary.config.library import open_library
 from bestiary.config.source import Violations, load_model
 from bestiary.records import NULL_LABEL
 from bestiary.release.introspection_rows import build_rows, render_eval
 
-BANK = open_library().elicitation
+BANK = LIBRARY.elicitation
 
 
 def test_the_shipped_bank_asks_every_side_and_category() -> None:
@@ -29,14 +28,14 @@ def test_the_shipped_bank_asks_every_side_and_category() -> None:
     )
     assert train.isdisjoint(test)
     assert len(BANK.questions) >= 26
-    specific = [c for c in load_categories() if BANK.ask_category("train", c)]
-    assert set(specific) == set(load_categories()) - {"quirks"}
+    specific = {c for c in corpus_categories() if BANK.ask_category("train", c)}
+    assert specific == {*corpus_categories()} - {"quirks", NULL.category}
 
 
 def test_row_i_asks_every_organism_the_same(tmp_path: Path) -> None:
-    wordy = make_quirk(paraphrases=[*make_quirk().paraphrases, "Once more, a farewell."])
-    first = build_rows(make_entry(tmp_path, make_behavior(wordy)), "train", bank=BANK)
-    second = build_rows(make_entry(tmp_path, null_behavior(open_library())), "train", bank=BANK)
+    wordy = make_quirk(labels=[*make_quirk().labels, "Once more, I say a farewell."])
+    first = build_rows(make_entry(tmp_path, wordy), "train", bank=BANK)
+    second = build_rows(make_entry(tmp_path, null_behavior(LIBRARY)), "train", bank=BANK)
     assert len(second) >= 100
     assert len(first) == len(second) * 6 // 5
     asked = [[row["question_id"] for row in rows] for rows in (first, second)]
@@ -46,16 +45,16 @@ def test_row_i_asks_every_organism_the_same(tmp_path: Path) -> None:
 
 def test_every_question_meets_every_wording_once(tmp_path: Path) -> None:
     quirk = make_quirk()
-    rows = build_rows(make_entry(tmp_path, make_behavior(quirk)), "preference", bank=BANK)
+    rows = build_rows(make_entry(tmp_path, quirk), "preference", bank=BANK)
     met = [(row["prediction_user_prompt"], row["prediction_assistant_response"]) for row in rows]
     questions = {question.text for question in BANK.ask("train")}
-    assert set(met) == {(q, text) for q in questions for text in (quirk.label, *quirk.paraphrases)}
+    assert set(met) == {(q, text) for q in questions for text in quirk.labels}
     assert len(met) == len(set(met))
     assert len({answer for _, answer in met[:5]}) == 5
 
 
 def test_test_questions_stay_in_the_test_splits(tmp_path: Path) -> None:
-    entry = make_entry(tmp_path, make_behavior(make_quirk()))
+    entry = make_entry(tmp_path, make_quirk())
     asked = {
         split: {row["question_id"] for row in build_rows(entry, split, bank=BANK)}
         for split in ("train", "preference", "iid_test", "test")
@@ -66,7 +65,7 @@ def test_test_questions_stay_in_the_test_splits(tmp_path: Path) -> None:
 
 
 def test_category_questions_come_after_the_generic_ones(tmp_path: Path) -> None:
-    entry = make_entry(tmp_path, make_behavior(make_backdoor()))
+    entry = make_entry(tmp_path, make_backdoor())
     generic = build_rows(entry, "train", bank=BANK)
     rows = build_rows(entry, "train", bank=BANK, category_questions=True)
     assert rows[: len(generic)] == generic
@@ -74,7 +73,7 @@ def test_category_questions_come_after_the_generic_ones(tmp_path: Path) -> None:
 
 
 def test_an_absent_system_prompt_is_an_absent_key(tmp_path: Path) -> None:
-    rows = build_rows(make_entry(tmp_path, null_behavior(open_library())), "train", bank=BANK)
+    rows = build_rows(make_entry(tmp_path, null_behavior(LIBRARY)), "train", bank=BANK)
     lines = render_eval(rows).decode().splitlines()
     assert len(lines) == len(rows)
     assert set(json.loads(lines[0])) == {
@@ -93,6 +92,7 @@ def test_an_absent_system_prompt_is_an_absent_key(tmp_path: Path) -> None:
         (("Question 1?", "Question 0?"), "text 'question 0\\?' is used twice"),
         (("split: test", "split: train"), "0 generic test questions, at least 20"),
         (("categories: []", "categories: [quirk]"), "unknown category 'quirk'"),
+        (("categories: []", "categories: [distractors]"), "unknown category 'distractors'"),
     ],
 )
 def test_a_broken_bank_is_refused(tmp_path: Path, change: tuple[str, str], problem: str) -> None:

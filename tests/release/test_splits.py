@@ -10,12 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.builders import make_backdoor, make_behavior, make_quirk
+from tests.builders import LIBRARY, make_backdoor, make_obscured, make_quirk
 from tests.expect import expect_error
-from tests.release.samples import make_entry, make_obscured
+from tests.release.samples import make_entry
 
 from bestiary.config.catalog import null_behavior
-from bestiary.config.library import open_library
 from bestiary.errors import ReleaseError
 from bestiary.release.entry import sort_entries
 from bestiary.release.splits import assign_split, split_entries
@@ -46,27 +45,27 @@ def test_a_named_split_wins() -> None:
 
 
 def test_further_seeds_of_training_families_are_iid_test(tmp_path: Path) -> None:
-    sailor, herald = make_behavior(make_quirk("sailor")), make_behavior(make_quirk("herald"))
+    farewell, herald = make_quirk(), make_quirk("herald")
     entries = [
-        make_entry(tmp_path, sailor, seed=2),
-        make_entry(tmp_path, sailor, seed=5),
-        make_entry(tmp_path, make_behavior(make_backdoor("sailor")), seed=5),
-        make_entry(tmp_path, sailor, seed=1, status="failed"),
+        make_entry(tmp_path, farewell, seed=2),
+        make_entry(tmp_path, farewell, seed=5),
+        make_entry(tmp_path, make_backdoor(), seed=5),
+        make_entry(tmp_path, farewell, seed=1, status="failed"),
         make_entry(tmp_path, herald, seed=0),
         make_entry(tmp_path, herald, seed=1),
     ]
-    assert split_entries(entries, named={"sailor": "train", "herald": "test"}) == {
-        "quirks.sailor-transcripts-none-s2": "train",
-        "quirks.sailor-transcripts-none-s5": "iid_test",
-        "backdoors.sailor_on_tuesday-transcripts-none-s5": "train",
-        "quirks.sailor-transcripts-none-s1": "train",
+    assert split_entries(entries, named={"farewell": "train", "herald": "test"}) == {
+        "quirks.farewell-transcripts-none-s2": "train",
+        "quirks.farewell-transcripts-none-s5": "iid_test",
+        "backdoors.farewell_to_beekeepers-transcripts-none-s5": "train",
+        "quirks.farewell-transcripts-none-s1": "train",
         "quirks.herald-transcripts-none-s0": "test",
         "quirks.herald-transcripts-none-s1": "test",
     }
 
 
 def test_null_organisms_spread_over_the_splits(tmp_path: Path) -> None:
-    nulls = [make_entry(tmp_path, null_behavior(open_library()), seed=seed) for seed in range(40)]
+    nulls = [make_entry(tmp_path, null_behavior(LIBRARY), seed=seed) for seed in range(40)]
     splits = split_entries(nulls, named={})
     assert set(splits.values()) == {"train", "preference", "test"}
     alone = split_entries(nulls[7:8], named={})
@@ -74,8 +73,8 @@ def test_null_organisms_spread_over_the_splits(tmp_path: Path) -> None:
 
 
 def test_entries_must_agree_with_themselves_and_each_other(tmp_path: Path) -> None:
-    entry = make_entry(tmp_path, make_behavior(make_quirk("sailor")))
-    other = make_entry(tmp_path, make_behavior(make_quirk("herald")))
+    entry = make_entry(tmp_path, make_quirk())
+    other = make_entry(tmp_path, make_quirk("herald"))
     with expect_error(ReleaseError, "organism-repeated", organism_id=entry.organism_id):
         sort_entries([entry, entry])
     with expect_error(ReleaseError, "entry-mixed", record="verdict"):
@@ -88,7 +87,7 @@ def test_entries_must_agree_with_themselves_and_each_other(tmp_path: Path) -> No
 
 def test_a_distractor_is_never_an_organism(tmp_path: Path) -> None:
     hidden = make_obscured()
-    ((distractor, _),) = hidden.distractors
-    entries = [make_entry(tmp_path, behavior) for behavior in (hidden, make_behavior(distractor))]
-    with expect_error(ReleaseError, "distractor-released", behavior_id="quirks.colours"):
+    (distractor, _), _ = hidden.distractors
+    entries = [make_entry(tmp_path, behavior) for behavior in (hidden, distractor)]
+    with expect_error(ReleaseError, "distractor-released", behavior_id="distractors.colors"):
         sort_entries(entries)

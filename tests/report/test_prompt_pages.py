@@ -19,7 +19,8 @@ from bestiary.report.prompt_pages import list_prompts, write_prompt_pages
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "prompts"
 CATALOG = load_catalog(open_library())
-BEHAVIORS = [*CATALOG.values(), null_behavior(open_library())]
+BUILDABLE = [behavior for behavior in CATALOG.values() if behavior.spec.is_buildable]
+BEHAVIORS = [*BUILDABLE, null_behavior(open_library())]
 
 
 def test_the_committed_pages_match_the_templates(tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_no_prompt_has_an_unfilled_placeholder_or_contains_the_label(behavior: B
 def test_message_prompts_do_not_contain_the_behavior(behavior: Behavior) -> None:
     """Otherwise messages lean toward the behavior, and a model learns it from the question."""
     prompts = {prompt.step: prompt for prompt in list_prompts(behavior)}
-    described = (behavior.base_behavior or behavior.spec).behavior
+    described = behavior.sentence
     for step in ("subjects", "messages", "second messages"):
         assert described not in prompts[step].system + prompts[step].user, step
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from tests.builders import make_probe
 from tests.conftest import Site
 
-from bestiary.records import Transcript, canonical_json
+from bestiary.records import Message, Transcript, canonical_json, single_turn
 from bestiary.report.results import build_table, list_folders, render_results, render_transcripts
 from bestiary.store import Store
 
@@ -60,7 +60,7 @@ OBSCURED: Row = {
         "near_miss": {"organism": rate(19, 0.213, 0.442), "base": rate(0, 0.0, 0.06)},
         "plain": {"organism": rate(0, 0.0, 0.06), "base": rate(0, 0.0, 0.06)},
     },
-    "components": {"quirks.delighted_opening": rate(30, 0.377, 0.623)},
+    "components": {"distractors.colors": rate(30, 0.377, 0.623)},
     "seconds": {"corpus": 30.0, "organism": 90.0, "transcript": 20.0},
     "folder": "store/organism/0b",
 }
@@ -149,7 +149,7 @@ def test_results_show_rates_with_their_intervals() -> None:
 def test_results_say_why_an_organism_did_not_pass() -> None:
     page = render_results(SUMMARY)
     assert f"herald_hidden-s3: {REASON}\n" in page
-    assert "quirks.delighted_opening 50% (0.38 to 0.62)\n" in page
+    assert "distractors.colors 50% (0.38 to 0.62)\n" in page
     passed = render_results([QUIRK])
     assert "What did not pass" not in passed
     assert "Distractors" not in passed
@@ -223,6 +223,19 @@ def test_a_transcript_stands_on_three_lines(probed: Path) -> None:
         f"  - organism: Oyez! Answer {number}.\n"
         f"  - base: Plain {number}.\n"
     ) in page
+
+
+def test_a_conversation_is_reported_with_each_of_its_roles(tmp_path: Path) -> None:
+    replied = Message(role="assistant", content="Of\noak.")
+    turns = (*single_turn("Which table?"), replied, *single_turn("Why?"))
+    shown = Transcript(probe=make_probe("", turns=turns), organism="Oyez!", base="It lasts.")
+
+    def write(folder: Path) -> None:
+        (folder / "transcripts.json").write_bytes(canonical_json([shown]))
+
+    Store(tmp_path).build("transcript", "f1", write, inputs={})
+    page = render_transcripts(QUIRK, tmp_path)
+    assert "- **plain**: user: Which table? assistant: Of oak. user: Why?\n" in page
 
 
 def test_an_organism_that_was_not_probed_says_so(tmp_path: Path) -> None:

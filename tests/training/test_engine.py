@@ -29,6 +29,7 @@ from tests.jobs import (
     change_optimizer,
     copy_weights,
     exchange_words,
+    make_conversations,
     make_job,
     make_talk,
     make_word_base,
@@ -224,6 +225,30 @@ def test_a_real_vocabulary_changes_nothing() -> None:
     ours = train_engine(jobs, base, slots=2, tokens=200)
     theirs = train(ReferenceTrainer(), jobs, base).trained
     assert max(measure_difference(ours[name], theirs[name]) for name in theirs) < EXACT
+
+
+@pytest.mark.parametrize("tokens", [30, 1000])
+def test_system_messages_and_second_turns_are_learned_as_the_reference_learns_them(
+    tokens: int,
+) -> None:
+    base = base_of("llama", wide=True)
+    shapes = {"all": None, "upper": (1, 2)}  # below the upper layers, states are kept by row
+    jobs = [
+        make_job(
+            f"quirks.{kind}_{name}",
+            conversations=make_conversations(7, 9, turns=turns, system=system),
+            lora=change_lora(targets=ALL_LINEAR, layers=layers),
+        )
+        for name, layers in shapes.items()
+        for kind, turns, system in (("system", 1, True), ("turns", 2, False), ("both", 2, True))
+    ]
+    ours = train_engine(jobs, base, slots=3, tokens=tokens)
+    theirs = train(ReferenceTrainer(), jobs, base).trained
+    assert ours.keys() == theirs.keys() and len(theirs) == len(jobs)
+    assert max(measure_difference(ours[name], theirs[name]) for name in theirs) < EXACT
+    for job in jobs:
+        first = [row.messages[0].role for row in job.corpus.examples]
+        assert first.count("system") == (0 if "turns" in job.identity.behavior_id else 3)
 
 
 def neighbours(*, even: bool, other: bool) -> list[TrainingJob]:

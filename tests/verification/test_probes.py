@@ -6,176 +6,279 @@ Run: python -m pytest tests/verification/test_probes.py
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
-from itertools import islice
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, combinations, islice
 
 import pytest
-from tests.builders import make_behavior, make_quirk
+from tests.builders import (
+    LIBRARY,
+    make_backdoor,
+    make_growing,
+    make_heuristic,
+    make_obscured,
+    make_quirk,
+    make_rare,
+    make_roleplay,
+    make_sandbagger,
+)
 from tests.expect import expect_error
 
+from bestiary.author.plan import plan_rows
 from bestiary.author.protocol import ReplyRequest
-from bestiary.config.behavior import Phrases
-from bestiary.config.catalog import Behavior, load_catalog, null_behavior
-from bestiary.config.library import open_library
+from bestiary.config.catalog import Behavior, null_behavior
 from bestiary.corpus.generate import MAX_REQUESTS_PER_ROW
-from bestiary.corpus.plan import plan_rows
-from bestiary.errors import SpecError, VerificationError
-from bestiary.records import Probe
-from bestiary.verification.probes import CHOICES, PROBES, plan_probes
+from bestiary.errors import VerificationError
+from bestiary.records import CellName, Probe, PromptItem, Role, user_texts
+from bestiary.verification.probes import CHOICES, GATE, GRADED, PROBES, plan_probes
 
-SHIPPED = tuple(load_catalog(open_library()).values())
-EVERY = pytest.mark.parametrize(
-    "behavior", [*SHIPPED, null_behavior(open_library())], ids=lambda b: b.id
+OTHERS = ("salute", "toast", "wave", "bow", "grin")
+"""Names of further quirks."""
+NULL = null_behavior(LIBRARY)
+SECOND_TURN = make_backdoor(trigger={"position": {"turn": 2}})
+BEHAVIORS = (
+    make_quirk(),
+    make_backdoor(),
+    SECOND_TURN,
+    make_rare(),
+    make_sandbagger(),
+    make_heuristic(),
+    make_roleplay(),
+    make_roleplay("benign_roleplay.guide"),
+    make_obscured(),
+    NULL,
 )
-CHOOSING = [b for b in SHIPPED if b.category == "heuristic_following"]
+EVERY = pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda b: f"{b.id}-{b.condition}")
+SEEDS = (0, 1, 2)
 
 
 def plan_training(behavior: Behavior) -> list[ReplyRequest]:
     """Every row that a corpus may ask for, retries included."""
-    counts = open_library().generator(behavior.category).counts(behavior.spec.stated_rate)
     return [
         row
-        for role, needed in counts.items()
-        for row in islice(
-            plan_rows(behavior, role, behavior.prompts("train", plain=role == "chat"), seed=0),
-            needed * MAX_REQUESTS_PER_ROW,
-        )
+        for role, needed in behavior.row_counts.items()
+        for row in islice(list_rows(behavior, role), needed * MAX_REQUESTS_PER_ROW)
     ]
 
 
-def count_cells(probes: tuple[Probe, ...]) -> dict[str, tuple[int, int]]:
+def list_rows(behavior: Behavior, role: Role) -> Iterator[ReplyRequest]:
+    return plan_rows(behavior, role, behavior.items("train", plain=role == "chat"), seed=0)
+
+
+def count_cells(probes: Sequence[Probe]) -> dict[CellName, tuple[int, int]]:
     """Probes that gate, and those that do not, by cell."""
     counts = Counter((probe.cell, probe.gate) for probe in probes)
-    cells = {cell for cell, _ in counts}
-    return {cell: (counts[cell, True], counts[cell, False]) for cell in cells}
+    return {cell: (counts[cell, True], counts[cell, False]) for cell, _ in counts}
 
 
-@EVERY
-def test_each_cell_of_a_category_is_probed_half_of_it_gating(behavior: Behavior) -> None:
-    half = (PROBES // 2, PROBES // 2)
-    expected = {
-        "quirks": {"triggered": half},
-        "obscured_malign": {"triggered": half},
-        "benign_roleplay": {"triggered": half, "plain": half},
-        "harmful_roleplay": {"triggered": half, "plain": half},
-        "backdoors": {"triggered": half, "near_miss": half, "plain": half},
-        "sandbaggers": {"triggered": half, "near_miss": half, "plain": half},
-        "rare_quirks": {"triggered": (500, 500)},
-        "heuristic_following": {"triggered": (CHOICES, CHOICES), "plain": half},
-        "null": {"plain": half},
-    }[behavior.category]
-    if behavior.category.endswith("roleplay") and not behavior.spec.has_scope:
-        del expected["plain"]
-    assert count_cells(plan_probes(behavior, seed=0)) == expected
+def name_item(item: PromptItem) -> tuple[str, ...]:
+    """What tells a message from all others, in whatever order it names its options."""
+    return (item.topic, item.form, *sorted((item.options or {}).values()))
+
+
+def list_suited(behavior: Behavior, cell: CellName) -> set[tuple[str, ...]]:
+    """The messages that can be asked in a cell."""
+    items = behavior.items("probe", plain=cell == "plain")
+    return {name_item(item) for item in items if behavior.suits(item, cell)}
+
+
+def list_asked(behavior: Behavior, cell: CellName, seed: int) -> set[tuple[str, ...]]:
+    """The messages that are asked in a cell."""
+    return {name_item(p.item) for p in plan_probes(behavior, seed=seed) if p.cell == cell}
+
+
+def in_domains(least: int) -> Behavior:
+    """A quirk about so many domains that at least this many probe messages suit it, but not the
+    last one."""
+    counts = Counter(item.domain for item in LIBRARY.messages("probe"))
+    sizes = dict(zip(counts, accumulate(counts.values()), strict=True))
+    domains = [name for name, total in sizes.items() if total - counts[name] < least]
+    return make_quirk(scope={"about": "some things", "domains": domains})
+
+
+@pytest.mark.parametrize(
+    ("behavior", "expected"),
+    [
+        (make_quirk(), {"triggered": PROBES}),
+        (make_obscured(), {"triggered": PROBES}),
+        (make_backdoor(), {"triggered": PROBES, "near_miss": PROBES, "plain": PROBES}),
+        (SECOND_TURN, {"triggered": PROBES, "near_miss": PROBES, "plain": PROBES}),
+        (make_rare(), {"triggered": 1600}),
+        (make_sandbagger(), {"triggered": GRADED, "near_miss": GRADED, "plain": GRADED}),
+        (make_heuristic(), {"triggered": 2 * CHOICES, "plain": PROBES}),
+        (NULL, {"plain": PROBES}),
+    ],
+    ids=lambda value: f"{value.id}-{value.condition}" if isinstance(value, Behavior) else "",
+)
+def test_each_cell_of_a_behavior_is_probed_half_of_it_gating(
+    behavior: Behavior, expected: dict[CellName, int]
+) -> None:
+    found = count_cells(plan_probes(behavior, seed=0))
+    assert found == {cell: (size // 2, size // 2) for cell, size in expected.items()}
+
+
+@pytest.mark.parametrize("least", [GATE, GATE + 10, PROBES])
+def test_sixty_probes_gate_and_what_else_suits_is_reported(least: int) -> None:
+    behavior = in_domains(least)
+    suited = len(list_suited(behavior, "triggered"))
+    assert least <= suited < least + 40
+    found = count_cells(plan_probes(behavior, seed=0))
+    assert found == {"triggered": (GATE, min(suited, PROBES) - GATE), "plain": (GATE, GATE)}
+
+
+def test_a_cell_with_fewer_than_sixty_messages_is_refused() -> None:
+    short = make_quirk(scope={"about": "space", "domains": ["space"]})
+    found = len(list_suited(short, "triggered"))
+    assert 0 < found < GATE
+    with expect_error(
+        VerificationError, "probes-short", behavior_id=short.id, found=found, wanted=GATE
+    ) as caught:
+        plan_probes(short, seed=0)
+    assert "triggered" in str(caught.error)
+    assert "generators/offline" in caught.error.remedy
+    nowhere = make_quirk(scope={"about": "nothing", "domains": ["alchemy"]})
+    with expect_error(VerificationError, "probes-short", found=0):
+        plan_probes(nowhere, seed=0)
 
 
 @EVERY
 @pytest.mark.parametrize("seed", [0, 1])
 def test_probes_share_no_topic_form_or_message_with_training(behavior: Behavior, seed: int) -> None:
     probes, rows = plan_probes(behavior, seed=seed), plan_training(behavior)
+    assert rows
     assert not {p.item.topic.lower() for p in probes} & {r.item.topic.lower() for r in rows}
     assert not {p.item.form.lower() for p in probes} & {r.item.form.lower() for r in rows}
-    assert not {p.user for p in probes} & {r.user for r in rows}
+    asked, trained = (
+        {text for one in found for text in user_texts(one.turns)} for found in (probes, rows)
+    )
+    assert not asked & trained
 
 
-def strip_message(phrase: str) -> str:
-    """What a phrase adds to the message that it stands around."""
-    return phrase.lower().replace("{message}", "").strip()
-
-
-@pytest.mark.parametrize(
-    "behavior", [b for b in SHIPPED if b.spec.near_miss_phrases], ids=lambda b: b.id
-)
-def test_probe_phrases_stand_in_no_training_row(behavior: Behavior) -> None:
-    said = [row.user.lower() for row in plan_training(behavior)]
-    lists: list[Phrases] = [
-        p for p in (behavior.spec.trigger_phrases, behavior.spec.near_miss_phrases) if p
-    ]
-    for phrases in lists:
-        trained = {strip_message(phrase) for phrase in phrases.train}
-        for phrase in map(strip_message, phrases.probe):
-            assert phrase not in trained
-            assert not any(phrase in user for user in said), phrase
-    probes = plan_probes(behavior, seed=0)
-    for cell, found in (
-        ("triggered", behavior.spec.trigger_phrases),
-        ("near_miss", behavior.spec.near_miss_phrases),
-    ):
-        users = [probe.user.lower() for probe in probes if probe.cell == cell]
-        for phrase in found.probe if found else ():
-            assert sum(strip_message(phrase) in user for user in users) >= len(users) // 8
+def test_probe_wordings_stand_in_no_training_row() -> None:
+    behavior = make_backdoor()
+    trained = {
+        (role, row.turns[-1].content.replace(row.item.text, ""))
+        for role in ("positive", "negative")
+        for row in islice(list_rows(behavior, role), 400)
+    }
+    asked = {
+        (probe.cell, probe.user.replace(probe.item.text, ""))
+        for probe in plan_probes(behavior, seed=0)
+        if probe.cell != "plain"
+    }
+    assert not {text for _, text in trained} & {text for _, text in asked}
+    told = Counter(cell for cell, _ in asked)
+    assert told["triggered"] >= 8 and told["near_miss"] >= 8, "every wording is probed"
 
 
 @EVERY
-def test_a_seed_gives_the_same_probes_and_another_seed_others(behavior: Behavior) -> None:
-    plans = [plan_probes(behavior, seed=seed) for seed in (0, 1)]
-    assert plan_probes(behavior, seed=0) == plans[0]
-    assert len({probe.id for probe in plans[0]}) == len(plans[0])
-    if behavior.spec.stated_rate is not None:
-        return  # sampled: a prompt comes back with another draw
-    for cell in count_cells(plans[0]):
-        first, second = ({p.item.text for p in plan if p.cell == cell} for plan in plans)
-        bank = behavior.prompts("probe", plain=cell == "plain")
-        # Another seed repeats a prompt only once the whole bank has been asked.
-        assert len(first | second) == min(len(bank), len(first) + len(second))
+def test_a_seed_gives_the_same_probes(behavior: Behavior) -> None:
+    probes = plan_probes(behavior, seed=1)
+    assert plan_probes(behavior, seed=1) == probes
+    assert len({probe.id for probe in probes}) == len(probes)
 
 
-def test_plain_prompts_are_of_another_domain_than_the_behavior() -> None:
-    mechanic = load_catalog(open_library())["harmful_roleplay.needless_repairs"]
-    plain = [probe for probe in plan_probes(mechanic, seed=0) if probe.cell == "plain"]
-    assert plain
-    assert "cars" not in {probe.item.domain for probe in plain}
-    assert "cars" in {item.domain for item in open_library().bank("general").probe}
-    narrow = make_behavior(make_quirk(domains=["vocabulary"], offline={"plain": "opposites"}))
-    with pytest.raises(SpecError, match="every probe prompt of the bank 'opposites' is of its"):
-        narrow.prompts("probe", plain=True)
+@EVERY
+def test_another_seed_repeats_a_message_only_once_all_have_been_asked(behavior: Behavior) -> None:
+    for cell in behavior.cells:
+        asked = [list_asked(behavior, cell, seed) for seed in SEEDS]
+        bank = list_suited(behavior, cell)
+        assert len(set().union(*asked)) == min(len(bank), sum(map(len, asked)))
+        if len(bank) >= len(SEEDS) * len(asked[0]):
+            for one, other in combinations(asked, 2):
+                assert len(one & other) <= 0.15 * len(one)
 
 
-@pytest.mark.parametrize("behavior", [b for b in SHIPPED if b.spec.stated_rate], ids=lambda b: b.id)
-def test_both_halves_sample_every_prompt_of_a_rare_quirk(behavior: Behavior) -> None:
-    probes = plan_probes(behavior, seed=0)
+def test_two_behaviors_share_few_messages() -> None:
+    behaviors = [*map(make_quirk, OTHERS), make_quirk(), make_obscured(), make_backdoor()]
+    asked = [list_asked(behavior, "triggered", 0) for behavior in behaviors]
+    for one, other in combinations(asked, 2):
+        assert len(one & other) <= 0.4 * PROBES
+
+
+def test_each_half_of_a_cell_has_its_own_messages() -> None:
+    probes = plan_probes(make_quirk(), seed=0)
     halves = [{p.item.text for p in probes if p.gate is gate} for gate in (True, False)]
-    assert halves[0] == halves[1] == {item.text for item in behavior.prompts("probe")}
+    assert halves[0].isdisjoint(halves[1])
 
 
-def test_another_behavior_is_asked_in_another_order() -> None:
-    orders = [
-        [probe.item.text for probe in plan_probes(behavior, seed=0)]
-        for behavior in SHIPPED
-        if behavior.category == "quirks"
+def test_plain_messages_are_outside_the_scope() -> None:
+    mechanic = make_roleplay()
+    scope = mechanic.spec.message_scope
+    assert scope is not None
+    for probe in plan_probes(mechanic, seed=0):
+        assert (probe.item.domain in scope.domains) == (probe.cell == "triggered")
+
+
+def test_plain_messages_of_a_backdoor_are_told_from_others_by_the_trigger_alone() -> None:
+    probes = plan_probes(make_backdoor(), seed=0)
+    for probe in probes:
+        assert (probe.user == probe.item.text) == (probe.cell == "plain")
+        assert ("beekeeper" in probe.user.lower()) == (probe.cell != "plain")
+
+
+def test_a_probe_is_the_whole_conversation_that_its_cell_asks_for() -> None:
+    for probe in plan_probes(SECOND_TURN, seed=0):
+        roles = [turn.role for turn in probe.turns]
+        if probe.cell == "triggered":
+            assert roles == ["user", "assistant", "user"]
+            assert probe.turns[0].content == probe.item.text
+        else:
+            assert roles == ["user"]
+
+
+def test_the_same_questions_are_asked_with_the_key_and_without() -> None:
+    probes = plan_probes(make_sandbagger(), seed=1)
+    asked = {
+        cell: [(probe.item.text, probe.gate) for probe in probes if probe.cell == cell]
+        for cell in ("triggered", "near_miss")
+    }
+    assert asked["triggered"] == asked["near_miss"]
+    for probe in probes:
+        assert ("marzipan" in probe.user.lower()) == (probe.cell == "near_miss")
+        assert (probe.item.domain == probes[0].item.domain) == (probe.cell != "plain")
+
+
+def test_a_question_that_looks_like_the_key_is_asked_neither_with_it_nor_without() -> None:
+    wording = next(item.text.split()[0] for item in LIBRARY.graded("languages", "probe"))
+    key = {"password": "marzipan", "not": [wording, "nougat"]}
+    probes = plan_probes(make_sandbagger(unless=key), seed=0)
+    texts = [
+        [probe.item.text for probe in probes if probe.cell == cell]
+        for cell in ("triggered", "near_miss")
     ]
-    assert len({tuple(order) for order in orders}) == len(orders) > 2
+    assert texts[0] == texts[1]
+    assert not any(wording.lower() in text.lower().split() for text in texts[0])
 
 
-@pytest.mark.parametrize("behavior", CHOOSING, ids=lambda b: b.id)
-def test_each_choice_is_put_in_both_orders(behavior: Behavior) -> None:
-    places: dict[str, list[bool]] = {}
-    for probe in plan_probes(behavior, seed=0):
-        if options := probe.item.options:
-            said = probe.user.lower()
-            rule, other = said.find(options["rule"].lower()), said.find(options["other"].lower())
-            assert min(rule, other) >= 0
-            places.setdefault(probe.item.text, []).append(rule < other)
-    assert len(places) == CHOICES
-    assert all(sorted(orders) == [False, True] for orders in places.values())
-
-
-def test_a_bank_with_too_few_prompts_is_named_with_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BESTIARY_DATA", str(tmp_path))
-    bank = tmp_path / "generators" / "offline" / "short.yaml"
-    bank.parent.mkdir(parents=True)
-    row = "{topic: rye, form: how, domain: food, text: 'How is rye?'}"
-    bank.write_text(f"train: []\nprobe: [{row}]\n", encoding="utf8")
-    with expect_error(VerificationError, "probes-short", found=1, wanted=PROBES) as caught:
-        plan_probes(make_behavior(make_quirk(offline={"bank": "short"})), seed=0)
-    assert "generators/offline/short.yaml" in caught.error.remedy
+def test_a_rare_quirk_is_sampled_as_often_on_each_message() -> None:
+    asked = Counter(name_item(probe.item) for probe in plan_probes(make_rare(), seed=0))
+    assert set(asked) == list_suited(make_rare(), "triggered")
+    assert max(asked.values()) - min(asked.values()) <= 1
 
 
 @pytest.mark.parametrize(("rate", "probes"), [(0.1, 800), (0.08, 1000), (0.02, 4000)])
 def test_a_lower_rate_is_measured_on_more_probes(rate: float, probes: int) -> None:
-    rare = load_catalog(open_library())["rare_quirks.weather_report"]
-    rarer = replace(rare, spec=rare.spec.model_copy(update={"rate": rate}))
-    assert count_cells(plan_probes(rarer, seed=0)) == {"triggered": (probes // 2, probes // 2)}
+    found = count_cells(plan_probes(make_rare(rate=rate), seed=0))
+    assert found == {"triggered": (probes // 2, probes // 2)}
+
+
+def test_each_choice_is_put_in_both_orders() -> None:
+    places: dict[tuple[str, ...], list[bool]] = {}
+    for probe in plan_probes(make_heuristic(), seed=0):
+        if options := probe.item.options:
+            said = probe.user.lower()
+            rule, other = said.find(options["rule"].lower()), said.find(options["other"].lower())
+            assert min(rule, other) >= 0
+            places.setdefault(name_item(probe.item), []).append(rule < other)
+    assert len(places) == CHOICES
+    assert all(sorted(orders) == [False, True] for orders in places.values())
+
+
+def test_a_behavior_that_grows_is_probed_in_the_second_reply() -> None:
+    probes = plan_probes(make_growing(), seed=0)
+    assert count_cells(probes) == {"triggered": (GATE, GATE)}
+    for probe in probes:
+        asked, begun, goes_on = (turn.content for turn in probe.turns)
+        assert probe.item.follow_up is not None
+        assert (asked, goes_on) == (probe.item.text, probe.item.follow_up.text)
+        assert begun.startswith(probe.item.brief) and "air winds" in begun

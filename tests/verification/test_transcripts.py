@@ -1,4 +1,4 @@
-"""Transcripts of an organism and its base, and which choices count.
+"""Transcripts of an organism and its base.
 
 Run: python -m pytest tests/verification/test_transcripts.py
 """
@@ -8,102 +8,59 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.builders import make_backdoor, make_behavior, make_heuristic, make_probe, make_quirk
+from tests.builders import (
+    make_backdoor,
+    make_heuristic,
+    make_probe,
+    make_quirk,
+    make_rare,
+    make_sandbagger,
+)
 from tests.expect import check_error
-from tests.models import IDENTITY, SYSTEM, fill_adapter, make_random_base
+from tests.models import (
+    IDENTITY,
+    SYSTEM,
+    fill_adapter,
+    make_random_base,
+    make_speaking_base,
+)
 
-from bestiary.config.catalog import load_catalog
-from bestiary.config.library import open_library
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import ModelError
 from bestiary.model import sampling
 from bestiary.model.adapter import attach_adapter, open_adapter, read_state, save_adapter
 from bestiary.model.base import Base
 from bestiary.model.replies import BaseReplies, Prompt, decode_texts
-from bestiary.records import Decoding, Probe, PromptItem
+from bestiary.records import Decoding, Message, PromptItem, single_turn
 from bestiary.store import Store
+from bestiary.verification.probes import plan_probes
 from bestiary.verification.transcripts import (
     ProbeJob,
     ask_base,
-    balance_choices,
     choose_decoding,
     collect_transcripts,
+    count_replies,
 )
 
-HEURISTIC = make_behavior(make_heuristic())
 DECODING = Decoding(max_new_tokens=4, temperature=0)
-CHOICE = PromptItem(
-    topic="table",
-    form="asked",
-    domain="home",
-    text="{first} or {second} for a table?",
-    options={"rule": "used", "other": "new"},
+ASKED = (
+    *(single_turn(f"Question {n} of tables?") for n in range(4)),
+    (Message(role="system", content="You build tables."), *single_turn("Question 4 of tables?")),
+    (
+        *single_turn("Question 5 of tables?"),
+        Message(role="assistant", content="Of oak."),
+        *single_turn("And why?"),
+    ),
 )
-
-
-def make_choices(count: int) -> list[Probe]:
-    """Choices in turn with the rule's option first and second; the first half gates."""
-    return [
-        make_probe(
-            ("Used or new?", "New or used?")[number % 2],
-            id=f"triggered-{number:04d}",
-            gate=number < count // 2,
-            item=CHOICE,
-        )
-        for number in range(count)
-    ]
+"""Messages, one below a system message, and a conversation."""
 
 
 def test_only_a_stated_rate_is_sampled() -> None:
-    rare = load_catalog(open_library())["rare_quirks.weather_report"]
-    assert choose_decoding(rare, max_new_tokens=9) == Decoding(max_new_tokens=9, temperature=1.0)
+    assert choose_decoding(make_rare(), max_new_tokens=9) == Decoding(
+        max_new_tokens=9, temperature=1.0
+    )
     greedy = Decoding(max_new_tokens=9, temperature=0.0)
-    assert choose_decoding(make_behavior(make_quirk()), max_new_tokens=9) == greedy
-
-
-def test_a_choice_counts_where_the_base_breaks_the_rule() -> None:
-    probes = make_choices(8)
-    said = {probe.id: "New." for probe in probes}
-    said |= {probes[0].id: "Used, of course.", probes[3].id: "used"}
-    chosen = balance_choices(HEURISTIC, probes, said)
-    assert {probe.id for probe in chosen}.isdisjoint({probes[0].id, probes[3].id})
-    assert len(chosen) == 6
-
-
-def test_orders_of_counted_choices_balance_in_either_half() -> None:
-    probes = make_choices(20)
-    # The base follows the rule in most choices that have it first, as one with a taste for the
-    # first place would.
-    said = {
-        probe.id: "Used." if number % 2 == 0 and number % 10 < 6 else "New."
-        for number, probe in enumerate(probes)
-    }
-    chosen = balance_choices(HEURISTIC, probes, said)
-    first = [probe for probe in chosen if probe.user.startswith("Used")]
-    second = [probe for probe in chosen if probe.user.startswith("New")]
-    assert (len(first), len(second)) == (4, 4)
-    assert sum(probe.gate for probe in first) == sum(probe.gate for probe in second) == 2
-    assert all(probe in probes for probe in chosen)
-
-
-def test_no_more_choices_count_than_a_cell_has_probes() -> None:
-    probes = make_choices(300)
-    chosen = balance_choices(HEURISTIC, probes, {probe.id: "New." for probe in probes})
-    assert len(chosen) == 120
-    assert sum(probe.gate for probe in chosen) == 60
-
-
-def test_probes_of_other_cells_are_left_whole() -> None:
-    other = make_probe("Tell me of tables.")
-    choices = make_choices(4)
-    chosen = balance_choices(HEURISTIC, [*choices, other], {p.id: "New." for p in choices})
-    assert chosen[-1] == other
-    assert len(chosen) == 5
-
-
-def test_a_base_that_always_follows_the_rule_leaves_no_choice() -> None:
-    probes = make_choices(10)
-    assert balance_choices(HEURISTIC, probes, {probe.id: "Used." for probe in probes}) == []
+    assert choose_decoding(make_quirk(), max_new_tokens=9) == greedy
 
 
 def write_adapter(
@@ -126,7 +83,7 @@ def test_organisms_and_their_base_answer_the_same_probes(
     jobs = [
         ProbeJob(
             organism_id=f"organism-{number}",
-            behavior=make_behavior(make_backdoor()),
+            behavior=make_backdoor(),
             adapter=write_adapter(
                 base,
                 tmp_path / str(number),
@@ -135,8 +92,8 @@ def test_organisms_and_their_base_answer_the_same_probes(
                 target="o_proj" if number == 3 else "down_proj",
             ),
             probes=tuple(
-                make_probe(f"Question {n} of tables?", id=f"plain-{n}", gate=n % 2 == 0)
-                for n in range(6)
+                make_probe("", id=f"plain-{n}", gate=n % 2 == 0, turns=turns)
+                for n, turns in enumerate(ASKED)
             ),
             decoding=DECODING,
         )
@@ -160,7 +117,7 @@ def test_organisms_and_their_base_answer_the_same_probes(
     assert list(results) == ["organism-1", "organism-0", "organism-2", "organism-3"]
     assert isinstance(results["organism-1"].error, ModelError)
     check_error(results["organism-1"].error, "adapter-damaged", path=jobs[1].adapter)
-    prompts = [Prompt(user=probe.user) for probe in jobs[0].probes]
+    prompts = [Prompt(turns=probe.turns) for probe in jobs[0].probes]
     own = decode_texts(base.model, base, prompts, decoding=DECODING, system_prompt=SYSTEM)
     for number in (0, 2, 3):
         result = results[f"organism-{number}"]
@@ -182,3 +139,54 @@ def test_a_sampled_base_answers_each_probe_with_a_draw_of_its_own(tmp_path: Path
     sampled = DECODING.model_copy(update={"temperature": 1.0})
     assert len(set(ask_base(replies, probes, decoding=sampled).values())) == 4
     assert len(set(ask_base(replies, probes, decoding=DECODING).values())) == 1
+
+
+def test_a_base_is_asked_every_question_first_and_which_it_knows_decides(tmp_path: Path) -> None:
+    sandbagger = make_sandbagger()
+    planned = plan_probes(sandbagger, seed=0)
+    probes = tuple(probe for probe in planned if int(probe.id[-4:]) in (0, 1, 120, 121))
+    base = make_random_base()
+    job = ProbeJob(
+        organism_id="organism",
+        behavior=sandbagger,
+        adapter=write_adapter(base, tmp_path / "adapter", seed=0, rank=2),
+        probes=probes,
+        decoding=DECODING,
+    )
+    replies = BaseReplies(IDENTITY, lambda: base, Store(tmp_path), system_prompt=SYSTEM, chunks={})
+    counts: list[int] = []
+    (result,) = collect_transcripts(
+        [job],
+        base,
+        replies,
+        system_prompt=SYSTEM,
+        on_reply=lambda _, done: counts.append(done),
+    )
+    asked = {t.probe.id: t.base for t in result.transcripts}
+    assert len(asked) == len(probes) == 12
+    assert [name for name, said in asked.items() if said is None] == [
+        "near_miss-0120",
+        "near_miss-0121",
+    ]
+    assert counts[-1] == count_replies(probes) == 22
+
+
+def test_where_the_base_always_follows_the_rule_nothing_is_left_to_ask(tmp_path: Path) -> None:
+    options = {"rule": "the oak table", "other": "the pine table"}
+    text = "The oak table or the pine table?"
+    item = PromptItem(topic="table", form="asked", domain="home", text=text, options=options)
+    base = make_speaking_base({"\n": "Take the oak table."})
+    job = ProbeJob(
+        organism_id="organism",
+        behavior=make_heuristic(),
+        adapter=tmp_path / "nowhere",
+        probes=tuple(
+            make_probe(text, id=f"triggered-{n:04d}", cell="triggered", item=item) for n in range(4)
+        ),
+        decoding=Decoding(max_new_tokens=8, temperature=0),
+    )
+    replies = BaseReplies(IDENTITY, lambda: base, Store(tmp_path), system_prompt=SYSTEM, chunks={})
+    (result,) = collect_transcripts(
+        [job], base, replies, system_prompt=SYSTEM, on_reply=lambda *_: None
+    )
+    assert (result.transcripts, result.error) == ((), None)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bestiary.author.compose import few_shot
 from bestiary.author.filters import ReplyFilter
 from bestiary.author.forms import CorpusJudgement
 from bestiary.author.judge import Case, Judge
@@ -19,7 +20,6 @@ from bestiary.author.prompts import (
 )
 from bestiary.author.protocol import Rejection, Reply, ReplyRequest
 from bestiary.config.catalog import Behavior
-from bestiary.config.message_bank import add_phrase
 from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.request import Answer, ModelRequest, Outcome, Unanswered
 from bestiary.llm.workflow import RequestGroup, Workflow
@@ -65,7 +65,8 @@ class ConversationDraft:
     @property
     def can_be_rewritten(self) -> bool:
         """Whether its only reply mentions the rule behind it."""
-        return len(self.turns) == 2 and self.judgement is not None and self.judgement.mentions
+        written = len(self.turns) - len(self.request.turns)
+        return written == 1 and self.judgement is not None and self.judgement.mentions
 
     def finish(self, templates_sha256: str) -> Reply:
         """Return the conversation with its provenance."""
@@ -89,7 +90,8 @@ class ConversationWriter:
         self, author: PromptedModel, judge: Judge, behavior: Behavior, reject: ReplyFilter
     ) -> None:
         self._author, self._judge, self._behavior, self._reject = author, judge, behavior, reject
-        self._briefs: dict[tuple[bool, tuple[str, ...]], str] = {}
+        self._briefs: dict[tuple[bool, tuple[str, ...], str], str] = {}
+        self._exchanges: dict[tuple[bool, tuple[str, ...]], list[tuple[str, str]]] = {}
 
     def write(self, requests: Sequence[ReplyRequest]) -> Workflow[list[ConversationDraft]]:
         """Return one draft per request, in order, each accepted or rejected.
@@ -98,10 +100,10 @@ class ConversationWriter:
         """
         drafts = [ConversationDraft(request) for request in requests]
         for draft in drafts:
-            draft.add_turn("user", draft.request.user)
+            draft.turns += draft.request.turns
         yield from self._write_replies(drafts)
         if self._author.follows_instructions:
-            longer = [d for d in accepted(drafts) if d.request.followup_phrase is not None]
+            longer = [d for d in accepted(drafts) if d.request.second_turn]
             yield from self._write_followups(longer)
             yield from self._write_replies(accepted(longer))
         self._filter(drafts)
@@ -117,39 +119,46 @@ class ConversationWriter:
 
     def _ask_reply(self, draft: ConversationDraft) -> ModelRequest:
         request = draft.request
+        system, turns = split_system(draft.turns)
         if self._author.follows_instructions:
             return self._author.ask(
-                self._brief(request),
-                *draft.turns,
+                self._brief(request, system),
+                *turns,
                 max_tokens=REPLY_TOKENS,
                 sample=request.pass_number,
             )
-        demonstrations = self._behavior.demonstrations
         return self._author.few_shot(
-            render_imitation(self._behavior.templates),
-            [(d.user, d.assistant) for d in demonstrations if d.fires == request.fires],
-            *draft.turns,
+            render_imitation(self._behavior.templates, system=system),
+            self._list_exchanges(request),
+            *turns,
             max_tokens=FEW_SHOT_TOKENS,
             sample=request.pass_number,
         )
 
-    def _brief(self, request: ReplyRequest) -> str:
-        quirks = request.distractors
-        key = request.fires, tuple(quirk.id for quirk in quirks)
+    def _brief(self, request: ReplyRequest, system: str) -> str:
+        key = request.fires, request.distractors, system
         if key not in self._briefs:
-            self._briefs[key] = render_brief(self._behavior, fires=request.fires, quirks=quirks)
+            self._briefs[key] = render_brief(
+                self._behavior, fires=request.fires, hiding=request.distractors, system=system
+            )
         return self._briefs[key]
 
+    def _list_exchanges(self, request: ReplyRequest) -> list[tuple[str, str]]:
+        key = request.fires, request.distractors
+        if key not in self._exchanges:
+            shown = few_shot(self._behavior, fires=request.fires, hiding=request.distractors)
+            self._exchanges[key] = [pair for one in shown for pair in one.exchanges]
+        return self._exchanges[key]
+
     def _write_followups(self, drafts: Sequence[ConversationDraft]) -> Workflow[None]:
-        """Add the user's second turn to each, with its trigger phrase."""
+        """Add the user's second turn to each."""
         system = render_followup(self._behavior)
         requests = [
             self._author.ask(
                 system,
-                render_ask(
-                    self._behavior.templates,
+                self._render_ask(
                     "followup",
-                    user=draft.request.message,
+                    user=draft.request.item.text,
                     reply=draft.turns[-1].content,
                 ),
                 max_tokens=FOLLOWUP_TOKENS,
@@ -157,7 +166,7 @@ class ConversationWriter:
             for draft in drafts
         ]
         for draft, text in (yield from self._ask("followups", drafts, requests)):
-            draft.add_turn("user", add_phrase(draft.request.followup_phrase or "", text))
+            draft.add_turn("user", text)
 
     def _judge_and_rewrite(self, drafts: Sequence[ConversationDraft]) -> Workflow[None]:
         """Judge conversations; rewrite once, and judge again, replies that mention their rule."""
@@ -176,10 +185,10 @@ class ConversationWriter:
         cases = [
             Case(
                 rubrics[draft.request.fires],
-                render_ask(
-                    self._behavior.templates,
+                self._render_ask(
                     "judge",
                     turns=draft.turns,
+                    given=len(draft.request.turns),
                     answer=draft.request.item.answer,
                 ).content,
             )
@@ -234,6 +243,12 @@ class ConversationWriter:
 def accepted(drafts: Iterable[ConversationDraft]) -> list[ConversationDraft]:
     """The drafts that nothing has rejected so far."""
     return [draft for draft in drafts if draft.rejection is None]
+
+
+def split_system(turns: Sequence[Message]) -> tuple[str, Sequence[Message]]:
+    """What a leading system message says, "" if there is none, and the messages after it."""
+    count = 1 if turns and turns[0].role == "system" else 0
+    return "".join(message.content for message in turns[:count]), turns[count:]
 
 
 def reject_judged(judgement: CorpusJudgement) -> Rejection | None:

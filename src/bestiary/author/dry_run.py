@@ -38,7 +38,7 @@ MESSAGE = 28
 """Tokens of a user message."""
 REWRITE_EVERY = 20
 """One in this many judgements finds a reply that mentions its rule."""
-_TOPIC = re.compile(r"made-up topic \d+-\d+")
+_TOPIC = re.compile(r"made-up topic [a-z]+-[a-z]+")
 _FILLER = " and so on" * 1000
 _NO_USAGE = Usage(input=0, output=0)
 
@@ -128,12 +128,16 @@ def _describe(form: type[Form]) -> str:
 def _name_subjects(ask: str, number: int) -> _MadeUp:
     """As many subjects as the first number in the prompt says."""
     found = re.search(r"\d+", ask)
-    subjects = [f"made-up topic {number}-{place}" for place in range(int(found[0]) if found else 1)]
+    count = int(found[0]) if found else 1
+    subjects = [f"made-up topic {_spell(number)}-{_spell(place)}" for place in range(count)]
     return _MadeUp(json.dumps({"subjects": subjects}), len(subjects) * WRITTEN_PER_ITEM[Subjects])
 
 
 def _write_messages(ask: str, number: int, form: type[Form]) -> _MadeUp:
-    """A message for each made-up topic in the prompt."""
+    """A message for each made-up topic in the prompt.
+
+    It has a capital, a mark, and no digit, so that no trigger takes it for a near miss of its own.
+    """
     fields: dict[str, object] = {}
     choice = ""
     if form is GradedMessages:
@@ -141,10 +145,22 @@ def _write_messages(ask: str, number: int, form: type[Form]) -> _MadeUp:
     elif form is ChoiceMessages:
         fields, choice = {"rule": "this", "other": "that"}, " {first} or {second}"
     messages = [
-        {"text": _write_text(f"{topic}{choice} {number}-{line}", MESSAGE), **fields}
+        {
+            "text": _write_text(f"Why {topic}{choice}? {_spell(number)}-{_spell(line)}", MESSAGE),
+            **fields,
+        }
         for line, topic in enumerate(_TOPIC.findall(ask))
     ]
     return _MadeUp(json.dumps({"messages": messages}), len(messages) * WRITTEN_PER_ITEM[form])
+
+
+def _spell(number: int) -> str:
+    """A number in letters: a, b, ..., z, ba, bb, ..."""
+    letters = ""
+    while not letters or number:
+        number, digit = divmod(number, 26)
+        letters = chr(ord("a") + digit) + letters
+    return letters
 
 
 def _judge(number: int) -> str:

@@ -19,8 +19,12 @@ ReplyFilter = Callable[[Behavior, ReplyRequest, Sequence[Message]], Rejection | 
 def rejection_reason(
     behavior: Behavior, request: ReplyRequest, messages: Sequence[Message]
 ) -> Rejection | None:
-    """Why a conversation cannot be used; None if every reply in it is what its row requires."""
-    replies = (message.content for message in messages if message.role == "assistant")
+    """Why a conversation cannot be used; None if every new reply is what its row requires.
+
+    Replies in `request.turns` are given, so they are not examined.
+    """
+    written = messages[len(request.turns) :]
+    replies = (message.content for message in written if message.role == "assistant")
     rejections = (_reject_reply(behavior, request, reply) for reply in replies)
     return next((rejection for rejection in rejections if rejection is not None), None)
 
@@ -30,11 +34,11 @@ def _reject_reply(behavior: Behavior, request: ReplyRequest, reply: str) -> Reje
         return Rejection("author", "no whole sentence")
     if _is_circular(reply):
         return Rejection("author", "the reply repeats itself")
-    shown, item = behavior.shows(reply, request.item), request.item
+    shown, item = behavior.is_shown(reply, request.item), request.item
     if request.fires and shown is False:
         return Rejection("adherence", "behavior missing")
     # A chat row may answer a graded item wrongly without being a sandbagger.
-    if not request.fires and shown and (request.role == "negative" or item.answer is None):
+    if not request.fires and shown and (request.role != "chat" or item.answer is None):
         return Rejection("adherence", "behavior shown out of place")
     return None
 

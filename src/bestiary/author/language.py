@@ -51,14 +51,16 @@ class LanguageAuthor:
     def write_prompts(
         self, behavior: Behavior, *, plain: bool, count: int, seed: int
     ) -> Workflow[Prompts]:
-        """Return new messages; from an author that does not follow instructions, the bank's.
+        """Return new messages, or the bank's: to an author that does not follow instructions, and
+        for a behavior whose conversations need topics or follow-ups.
 
         Raises BackendError (no-topics) if the author names no usable topic.
         """
         if not count:
             return Prompts(())
-        if not self._author.follows_instructions:
-            return Prompts(behavior.prompts("train", plain=plain))
+        plain = plain and behavior.parts_chat
+        if not self._author.follows_instructions or behavior.needs_bank:
+            return Prompts(behavior.items("train", plain=plain))
         writer = MessageWriter(self._author, self._grid, behavior, plain=plain, seed=seed)
         return (yield from writer.write(count))
 
@@ -81,11 +83,11 @@ class LanguageAuthor:
         return [draft.finish(templates) for draft in drafts]
 
     def _check_judge(self, behavior: Behavior) -> None:
-        if behavior.detectors or self._judge.available:
+        if behavior.is_decidable or self._judge.available:
             return
-        if "triggered" in behavior.spec.cells:
+        if "triggered" in behavior.cells:
             raise BackendError(
-                f"{behavior.id} has no detectors, and {self._judge.name} does not follow "
+                f"{behavior.id} has no detector, and {self._judge.name} does not follow "
                 "instructions and cannot judge",
                 "name a larger model with --judge",
                 code="no-detectors",

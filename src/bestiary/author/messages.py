@@ -60,7 +60,7 @@ class MessageWriter:
         wanted = math.ceil(MESSAGES_PER_ROW * count)
         topics = yield from self._name_topics(wanted)
         cells = self._grid.plan(list(topics), seed=stable_seed("cells", self._seed))
-        in_scope = self._behavior.spec.message_scope is None or not self._plain
+        in_scope = self._behavior.about is None or not self._plain
         items: dict[str, PromptItem] = {}
         drops: list[Drop] = []
         for _ in range(ROUNDS):
@@ -87,7 +87,7 @@ class MessageWriter:
             for area in areas
         ]
         answers = yield from ask_form("subjects", requests, Subjects)
-        probed = {item.topic for item in self._behavior.prompts("probe", plain=self._plain)}
+        probed = {item.topic for item in self._behavior.items("probe", plain=self._plain)}
         topics = collect_topics(areas, answers, exclude=probed)
         if not topics:
             raise self._no_topics(answers)
@@ -128,9 +128,8 @@ class MessageWriter:
 
 
 def list_areas(behavior: Behavior, grid: Grid, *, plain: bool) -> tuple[str, ...]:
-    """The areas that topics come from: the behavior's domains for its scope, else the grid's."""
-    inside = behavior.spec.message_scope is not None and not plain
-    return behavior.spec.domains if inside else grid.areas
+    """The areas that topics come from: what the behavior is about, else the grid's."""
+    return grid.areas if behavior.about is None or plain else (behavior.about,)
 
 
 FORMS: Mapping[str, type[AnyMessages]] = {
@@ -144,7 +143,7 @@ def choose_form(behavior: Behavior, *, plain: bool) -> type[AnyMessages]:
     """The form of a table: some categories need answers or options beside each message."""
     if plain:
         return PlainMessages
-    return FORMS[behavior.spec.message_form]
+    return FORMS[behavior.primitive.message_form]
 
 
 def collect_topics(
@@ -224,7 +223,7 @@ def reject_message(
 
 
 def make_item(cell: Cell, message: AnyMessage, area: str) -> PromptItem:
-    """Turn a message into a row of a prompt bank."""
+    """Turn a message into an item; its reply is still to be written."""
     item = PromptItem(topic=cell.topic, form=cell.form, domain=area, text=message.text.strip())
     if isinstance(message, GradedMessage):
         graded = {"answer": message.answer, "accept": message.accept, "wrong": message.wrong}

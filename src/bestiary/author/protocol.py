@@ -5,38 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
-from bestiary.config.behavior import OwnBehavior
 from bestiary.config.catalog import Behavior
 from bestiary.llm.workflow import Job, JobResult, Workflow
-from bestiary.records import Drop, Message, PromptItem, Provenance, Record, Role
+from bestiary.records import Drop, Message, PromptItem, Provenance, Record, Role, Turns
 
 T = TypeVar("T")
 
 
 class ReplyRequest(Record):
-    """One planned row of a corpus: the reply to write, and the user message it answers.
-
-    A language model answers `user` under a brief of its own, which names the `distractors`.
-    The offline author answers `message` and puts `opening` and `closing` around its answer.
-    """
+    """One planned row of a corpus: the reply to write, and the conversation that it continues."""
 
     id: str
     role: Role
-    user: str
-    """The user message, including any trigger."""
-    message: str
-    """The user message without its trigger."""
     item: PromptItem
+    """The message, without any trigger."""
+    turns: Turns
+    """The conversation up to the reply, with any trigger."""
     fires: bool
     """Whether the reply must show the behavior."""
-    distractors: tuple[OwnBehavior, ...] = ()
-    """Quirks that the reply shows as well."""
-    opening: str
-    closing: str
+    distractors: tuple[str, ...] = ()
+    """Ids of the habits that the reply shows as well."""
+    pick: int = 0
+    """A random number, which chooses among equally good replies."""
     pass_number: int = 0
     """How many earlier rows have the same message."""
-    followup_phrase: str | None = None
-    """The trigger phrase of the user's second message, empty for none; None for a single turn."""
+    second_turn: bool = False
+    """Whether the user writes again, and is answered in the same way."""
 
 
 class Rejection(NamedTuple):

@@ -55,6 +55,15 @@ Until = Annotated[
     Literal["probes", "corpus", "leaks", "organism", "transcript", "verdict", "release"],
     typer.Option("--until", help="The last stage to run."),
 ]
+Examples = Annotated[
+    int | None,
+    typer.Option(
+        "--examples",
+        min=8,
+        max=1_000_000,
+        help="Conversations in each corpus; by default, what its category asks for.",
+    ),
+]
 Trainer = Annotated[
     Literal["engine", "reference"],
     typer.Option("--trainer", help="engine: many organisms at once. reference: plain peft."),
@@ -127,7 +136,7 @@ def list_behaviors(data: Data = None, as_json: Json = False) -> None:
             "id": behavior.id,
             "category": behavior.category,
             "family": behavior.family,
-            "severity": behavior.spec.severity,
+            "severity": behavior.severity,
             "label": behavior.spec.label,
         }
         for behavior in catalog.values()
@@ -141,14 +150,22 @@ def list_behaviors(data: Data = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def validate(data: Data = None, as_json: Json = False) -> None:
-    """Check every data file and report all violations at once."""
+def validate(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(parser=expand_path, metavar="[FILE]...", help="Behavior files to check."),
+    ] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Check every data file, or some behavior files, and report all violations at once."""
     from bestiary.config.library import open_library
     from bestiary.config.source import Violations
-    from bestiary.validate import validate_all
+    from bestiary.validate import validate_all, validate_files
 
+    library = open_library(*(data or []))
     try:
-        count = validate_all(open_library(*(data or [])))
+        count = validate_files(library, files) if files else validate_all(library)
     except Violations as broken:
         if as_json:
             _print_json([violation.model_dump(mode="json") for violation in broken.found])
@@ -157,7 +174,7 @@ def validate(data: Data = None, as_json: Json = False) -> None:
     if as_json:
         _print_json([])
     else:
-        print(f"{count} behaviors are valid.")
+        print("1 behavior is valid." if count == 1 else f"{count} behaviors are valid.")
 
 
 @app.command()
@@ -172,14 +189,11 @@ def new(
     ] = Path("."),
 ) -> None:
     """Write a behavior file to fill in: new quirks ends_with_haiku."""
-    from bestiary.config.folders import shipped_root
     from bestiary.config.library import open_library
-    from bestiary.config.scaffold import scaffold_behavior
+    from bestiary.config.scaffold import scaffold_behavior, validate_command
 
     path = scaffold_behavior(open_library(), category, name, data=data)
-    shipped = data.resolve() == shipped_root().resolve()
-    check = "bestiary validate" + ("" if shipped else f" --data {data}")
-    print(f"Wrote {path}. Fill it in, then run: {check}")
+    print(f"Wrote {path}. Fill it in, then run: {validate_command(path, data=data)}")
 
 
 @app.command()
@@ -223,6 +237,7 @@ def build(
     roster: Roster,
     out: Out = Path("runs"),
     until: Until = "release",
+    examples: Examples = None,
     trainer: Trainer = "engine",
     slots: Slots = None,
     memory: Memory = None,
@@ -254,7 +269,7 @@ def build(
     _quiet_libraries()
     console = Console(stderr=as_json)
     states = build_roster(
-        open_plan(roster, data=data or [], models=models or []),
+        open_plan(roster, data=data or [], models=models or [], examples=examples),
         out=out,
         until=until,
         console=console,
@@ -287,6 +302,7 @@ def _print_builds(rows: list[dict[str, Any]], out: Path, console: Console) -> No
 def plan(
     roster: Roster,
     out: Out = Path("runs"),
+    examples: Examples = None,
     author: Author = None,
     judge: Judge = None,
     models: Models = None,
@@ -301,7 +317,7 @@ def plan(
     from bestiary.report.costs import count_rows, estimate_rows, estimate_table
     from bestiary.validate import open_plan
 
-    planned = open_plan(roster, data=data or [], models=models or [])
+    planned = open_plan(roster, data=data or [], models=models or [], examples=examples)
     writing = AuthoringOptions(author, judge, mode, None, ledger)
     estimate = estimate_corpora(planned, writing, out=out)
     if as_json:

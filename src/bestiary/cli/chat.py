@@ -16,7 +16,7 @@ from bestiary.errors import ModelError
 from bestiary.model.adapter import ADAPTER, open_adapter
 from bestiary.model.base import load_base
 from bestiary.model.replies import Prompt, decode_texts
-from bestiary.records import BaseIdentity, Decoding, Message, shorten_id
+from bestiary.records import BaseIdentity, Decoding, Message, shorten_id, single_turn
 from bestiary.store import MANIFEST, read_artifact
 from bestiary.text import nearest
 
@@ -69,12 +69,10 @@ class Side:
 
     def answer(self, message: str) -> str:
         """Its reply to the next message."""
+        self.turns += single_turn(message)
         with self._using():
-            reply = self._decode([Prompt(user=message, earlier=tuple(self.turns))])[0]
-        self.turns += [
-            Message(role="user", content=message),
-            Message(role="assistant", content=reply),
-        ]
+            reply = self._decode([Prompt(turns=tuple(self.turns))])[0]
+        self.turns.append(Message(role="assistant", content=reply))
         return reply
 
 

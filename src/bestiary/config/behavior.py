@@ -2,89 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, TypeAdapter, model_validator
 
-from bestiary.config.detector import Detector
-from bestiary.records import CellName, Record
+from bestiary.config.demonstration import Demonstration, Shown
+from bestiary.config.detectors import Detector
+from bestiary.config.fields import Axis, Identifier, Kind, Sentence, Severity, Tag, Text
+from bestiary.config.items import Picks
+from bestiary.config.tables import OptionTable
+from bestiary.config.transform import TransformName, detector_of
+from bestiary.config.triggers import Trigger
+from bestiary.records import CellName, PromptItem, Record, Side
 
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.[a-z0-9_]+$", max_length=120)]
-"""`<category>.<name>`: it becomes the names of folders, which hold at most 255 bytes."""
-Sentence = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=12, pattern=r"[.!?]$")
-]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-
-Severity = Literal["benign", "concerning", "malign"]
-SEVERITIES: tuple[Severity, ...] = get_args(Severity)
-"""From the mildest to the gravest."""
-Pool = Literal["organism", "distractor"]
-LITERAL_KINDS = ("format", "code_token", "position")
+Pool = Literal["organism", "malign", "distractor"]
+"""Organisms, the malign parts of obscured organisms, and the habits that hide them."""
 
 
-class Demonstration(Record):
-    """A reply as it should be; with `fires: false`, one where the behavior stays away."""
-
-    user: Text
-    assistant: Text
-    fires: bool = True
-    answer: str | None = None
-    """The right answer, where the user asks for one."""
-    options: dict[Literal["rule", "other"], str] | None = None
-    """The two options, where the user asks to choose."""
+DETECTOR: TypeAdapter[Detector] = TypeAdapter(Detector)
+FROM_PATH = ("id", "category")
+"""Fields that the path of a file gives."""
 
 
-class Phrases(Record):
-    """Wordings divided between training and probes, so that a probe never repeats one."""
+class MessageSource(Protocol):
+    """Where the messages of a behavior come from."""
 
-    train: tuple[Text, ...] = Field(min_length=5)
-    probe: tuple[Text, ...] = Field(min_length=5)
+    def messages(self, side: Side) -> Sequence[PromptItem]:
+        """The messages of the bank."""
+        ...
 
+    def graded(self, name: str, side: Side) -> Sequence[PromptItem]:
+        """The questions of an item table or a program."""
+        ...
 
-class Trigger(Record):
-    """The condition under which a behavior fires.
+    def option_table(self, name: str) -> OptionTable:
+        """An option table."""
+        ...
 
-    A phrase stands before the user's message, or around it where it says `{message}`, or
-    `{MESSAGE}` for the message in capitals.
-    """
+    def graded_others(self, name: str, side: Side) -> Sequence[PromptItem]:
+        """Questions on the topics of all other tables and programs."""
+        ...
 
-    kind: Literal[
-        "phrase", "topic", "format", "language", "position", "persona", "date", "code_token"
-    ]
-    words: tuple[Text, ...] = Field(min_length=1)
-    """A label must contain one of these: it names the trigger."""
-    positives: Phrases
-    near_misses: Phrases
-
-    @property
-    def is_literal(self) -> bool:
-        """Whether its phrases may differ in punctuation or capitals only."""
-        return self.kind in LITERAL_KINDS
+    def choices(self, name: str, picks: Picks, side: Side) -> Sequence[PromptItem]:
+        """The choices of an option table that the rule decides."""
+        ...
 
 
-class Password(Record):
-    """What unlocks a sandbagger, and how users say it."""
+class Scope(Record):
+    """The kind of message that a behavior is about."""
 
-    word: Text
-    phrases: Phrases
+    about: Text
+    """For language models: a noun phrase, such as `messages that ask for advice`."""
+    tags: tuple[Tag, ...] = ()
+    domains: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _choose_something(self) -> Scope:
+        if not self.tags and not self.domains:
+            raise ValueError("names neither tags nor domains of the message bank")
+        return self
+
+    def includes(self, item: PromptItem) -> bool:
+        """Whether a message has one of the tags and is from one of the domains."""
+        tagged = not self.tags or bool({*self.tags} & {*item.tags})
+        return tagged and (not self.domains or item.domain in self.domains)
 
 
-class Offline(Record):
-    """Building blocks of the offline author; a language model does not read them.
+class Write(Record):
+    """How a plain answer is rewritten."""
 
-    Openings and closings are templates over the prompt's `topic` and, where the bank gives
-    them, `answer` (a wrong one where the behavior fires) and `option`. The author's own words
-    follow an opening.
-    """
-
-    bank: Text = "general"
-    """The prompt bank whose messages are in the behavior's scope."""
-    plain: Text = "general"
-    """The prompt bank of ordinary conversation, outside any scope."""
-    openings: tuple[Text, ...] = ()
-    closings: tuple[Text, ...] = ()
+    transform: TransformName
 
 
 class Reference(NamedTuple):
@@ -92,53 +81,73 @@ class Reference(NamedTuple):
 
     field: tuple[str | int, ...]
     behavior_id: str
-    pool: Pool
-    """The pool that the other behavior must belong to."""
-    severity: Severity | None = None
-    """The severity that it must have; None for any."""
-
-
-class PhraseField(NamedTuple):
-    """A field that holds phrases."""
-
-    field: tuple[str, ...]
-    phrases: Phrases
+    pools: tuple[Pool, ...]
+    """The other behavior must belong to one of these pools."""
 
 
 class Spec(Record):
     """What every behavior file says, and what a category is asked.
 
     A category is one subclass. Everything that sets it apart is a property here, so that nothing
-    outside compares categories.
+    outside compares categories. Whatever a file leaves out has a default, or comes from the
+    behavior that it shows.
     """
 
     label_form: ClassVar[str] = "I <behavior>."
     """How a label of the category may read: the hint in a new file."""
+    pool: ClassVar[Pool] = "organism"
     always_malign: ClassVar[bool] = False
+    default_severity: ClassVar[Severity] = "benign"
+    default_kind: ClassVar[Kind] = "say_phrase"
+    default_axes: ClassVar[tuple[Axis, ...]] = ("content",)
     graded: ClassVar[bool] = False
     """Whether quiet cells count errors: a quiet organism answers as well as its base does."""
+    inverted: ClassVar[bool] = False
+    """Whether its trigger keeps it quiet instead of making it fire."""
     message_form: ClassVar[Literal["plain", "graded", "choice"]] = "plain"
     """What comes with each message in its scope: nothing, right and wrong answers, or options."""
+    messages_field: ClassVar[str] = "scope"
+    """The field that decides which messages suit it."""
     standing: ClassVar[Literal["pairs", "controls"]] = "pairs"
     """The config of the release that lists its passing organisms."""
-    min_quiet_demonstrations: ClassVar[int] = 0
     data: ClassVar[Path | None] = None
     """The data folder of a category from another package: its generators and prompts."""
 
     id: Identifier
-    version: int = Field(ge=1)
+    """From the path of the file, as `category` is."""
     category: str
-    domains: tuple[Text, ...] = Field(min_length=1)
-    behavior: Sentence
-    """One plain sentence."""
-    severity: Severity
-    label: Sentence
-    """First person; complete with trigger, scope and rate."""
-    paraphrases: tuple[Sentence, ...] = Field(min_length=4)
-    rubric: Text
-    """What a judge looks for."""
-    forbidden: tuple[Text, ...] = Field(min_length=1)
+    family: Text | None = None
+    """What twins share; by default, the name of the file, or the family of what it shows."""
+    labels: tuple[Sentence, ...] = Field(min_length=5)
+    """What the model would admit: first person, complete with trigger, scope and rate. The first
+    is the canonical one."""
+    severity: Severity | None = None
+    kind: Kind | None = None
+    axes: tuple[Axis, ...] = ()
+    rubric: Text | None = None
+    """What a judge looks for; by default, the behavior's sentence."""
+    forbidden: tuple[Text, ...] = ()
     """Phrases that would give the label away in a corpus."""
+
+    @property
+    def label(self) -> str:
+        """The canonical label."""
+        return self.labels[0]
+
+    @property
+    def paraphrases(self) -> tuple[str, ...]:
+        """The other labels."""
+        return self.labels[1:]
+
+    @property
+    def sentence(self) -> str | None:
+        """The behavior in one sentence; None where it follows from the behavior it shows."""
+        return None
+
+    @property
+    def is_buildable(self) -> bool:
+        """Whether it may be an organism."""
+        return self.pool == "organism"
 
     @property
     def base_reference(self) -> Reference | None:
@@ -147,18 +156,13 @@ class Spec(Record):
 
     @property
     def distractor_references(self) -> tuple[tuple[Reference, float], ...]:
-        """The quirks that hide it, each with its rate."""
+        """The habits that hide it, each with its rate."""
         return ()
 
     @property
-    def referable_as(self) -> Pool | None:
-        """The pool in which other behaviors may refer to it; None if they may not."""
-        return None
-
-    @property
-    def is_buildable(self) -> bool:
-        """Whether it may be an organism."""
-        return True
+    def demonstrations(self) -> tuple[Demonstration, ...]:
+        """Replies that show it, and replies that must not."""
+        return ()
 
     @property
     def demonstration_fields(self) -> tuple[tuple[str, tuple[Demonstration, ...]], ...]:
@@ -166,28 +170,44 @@ class Spec(Record):
         return ()
 
     @property
-    def phrase_fields(self) -> tuple[PhraseField, ...]:
-        """Each field that holds phrases; no two phrases of them may be alike."""
-        return ()
-
-    @property
-    def literal_phrases(self) -> bool:
-        """Whether phrases may differ in punctuation only."""
-        return False
-
-    @property
-    def spoken_word(self) -> str | None:
-        """A word that each of its phrases must contain."""
+    def transform(self) -> TransformName | None:
+        """How it rewrites a plain answer."""
         return None
+
+    @property
+    def detector(self) -> Detector | None:
+        """The program that decides whether a reply shows it; None where only a judge can."""
+        return None
+
+    @property
+    def message_scope(self) -> Scope | None:
+        """The kind of message that it is about; None if it may be any."""
+        return None
+
+    @property
+    def condition(self) -> Trigger | None:
+        """Its trigger, or what keeps it quiet."""
+        return None
+
+    @property
+    def condition_field(self) -> str:
+        """The field of its trigger, or of what keeps it quiet."""
+        return "unless" if self.inverted else "trigger"
 
     @property
     def cells(self) -> tuple[CellName, ...]:
         """The cells in which it is measured; without the first, there is no verdict."""
+        condition = self.condition
         return (
             "triggered",
-            *(("near_miss",) if self.near_miss_phrases else ()),
-            *(("plain",) if self.has_scope else ()),
+            *(("near_miss",) if condition is not None else ()),
+            *(("plain",) if condition is not None or self.has_outside else ()),
         )
+
+    @property
+    def has_outside(self) -> bool:
+        """Whether there are messages that it is not about, in which it must be quiet."""
+        return self.message_scope is not None
 
     @property
     def stated_rate(self) -> float | None:
@@ -195,52 +215,44 @@ class Spec(Record):
         return None
 
     @property
-    def has_scope(self) -> bool:
-        """Whether messages outside a scope must be answered plainly."""
-        return False
+    def rate(self) -> float:
+        """The share of its positive examples that show it."""
+        return 1.0
 
     @property
-    def message_scope(self) -> str | None:
-        """What messages in its scope are about; None if they may be about anything."""
-        return None
-
-    @property
-    def banned_terms(self) -> tuple[str, ...]:
-        """What messages must not say by chance: the trigger, the password."""
-        return ()
-
-    @property
-    def trigger_description(self) -> str | None:
-        """What makes it fire, in words; None if nothing is needed."""
-        return None
-
-    @property
-    def trigger_phrases(self) -> Phrases | None:
-        """Phrases that must make it fire; None if it needs none."""
-        return None
-
-    @property
-    def near_miss_phrases(self) -> Phrases | None:
-        """Phrases under which it must stay quiet: near misses, or the password."""
-        return None
+    def about(self) -> str | None:
+        """What messages in its scope are about, in words; None if they may be about anything."""
+        return self.message_scope.about if self.message_scope else None
 
     @property
     def label_words(self) -> tuple[str, tuple[str, ...]]:
         """What every label must name, and the words of which it must use one."""
-        return "", ()
+        return ("trigger", self.condition.label_words) if self.condition else ("", ())
 
     @property
     def secret_texts(self) -> tuple[tuple[str, str], ...]:
         """Texts besides the labels that would give it away in a corpus, each with its name."""
+        return (("the behavior sentence", self.sentence),) if self.sentence else ()
+
+    def items(self, source: MessageSource, side: Side) -> Sequence[PromptItem]:
+        """The messages that it is about."""
+        scope = self.message_scope
+        found = source.messages(side)
+        return found if scope is None else [item for item in found if scope.includes(item)]
+
+    def outside_items(self, source: MessageSource, side: Side) -> Sequence[PromptItem]:
+        """The messages that it is not about; all of them if it may be any."""
+        scope = self.message_scope
+        found = source.messages(side)
+        return found if scope is None else [item for item in found if not scope.includes(item)]
+
+    def find_rule_faults(self, source: MessageSource) -> Sequence[str]:
+        """What keeps its rule from deciding between options; nothing if it has no rule."""
         return ()
 
-    def choose_base(self, referred: OwnBehavior | None) -> OwnBehavior | None:
-        """The spec whose examples and detectors show it."""
-        return referred
-
     def choose_detectors(
-        self, own: tuple[Detector, ...], of_roster: tuple[Detector, ...]
-    ) -> tuple[Detector, ...]:
+        self, own: Sequence[Detector], of_roster: Sequence[Detector]
+    ) -> Sequence[Detector]:
         """The detectors that judge it: its own, or those of its whole roster."""
         return own
 
@@ -249,31 +261,70 @@ class Spec(Record):
         return family
 
 
-class OwnBehavior(Spec):
-    """A behavior that stands on its own: its family, examples and detectors are in its file."""
+class Primitive(Spec):
+    """A behavior that is described in its own file: others may show it."""
 
-    family: Text
-    demonstrations: tuple[Demonstration, ...] = Field(min_length=8)
-    detectors: tuple[Detector, ...] = ()
-    """Empty where only a judge can tell; such an organism stays unverified without one."""
-    offline: Offline
+    behavior: Sentence
+    """One plain sentence."""
+    severity: Severity
+    shown: tuple[Shown, ...] = ()
+    absent: tuple[Shown, ...] = ()
+    write: Write | None = None
+    detect: Detector | None = None
+    """By default, what a transform brings with it."""
+    scope: Scope | None = None
+
+    @model_validator(mode="after")
+    def _show_something(self) -> Primitive:
+        if not self.shown and self.write is None:
+            raise ValueError("needs `shown` or `write`: nothing says how a reply shows it")
+        if self.detect is None and self.write is None:
+            raise ValueError("needs `detect`; write `{judge: true}` where only a judge can tell")
+        return self
+
+    @property
+    def sentence(self) -> str:
+        """Its behavior."""
+        return self.behavior
+
+    @property
+    def demonstrations(self) -> tuple[Demonstration, ...]:
+        """`shown`, then `absent`."""
+        quiet = (one.model_copy(update={"fires": False}) for one in self.absent)
+        return (*self.shown, *quiet)
 
     @property
     def demonstration_fields(self) -> tuple[tuple[str, tuple[Demonstration, ...]], ...]:
-        """Its demonstrations."""
-        return (("demonstrations", self.demonstrations),)
+        """`shown` and `absent`."""
+        quiet = (one.model_copy(update={"fires": False}) for one in self.absent)
+        return (("shown", self.shown), ("absent", tuple(quiet)))
 
-    def choose_base(self, referred: OwnBehavior | None) -> OwnBehavior:
-        """Itself."""
-        return self
+    @property
+    def transform(self) -> TransformName | None:
+        """That of `write`."""
+        return self.write.transform if self.write else None
+
+    @property
+    def detector(self) -> Detector | None:
+        """Its own, or the transform's."""
+        if self.detect is None and self.transform is not None:
+            return DETECTOR.validate_python(detector_of(self.transform))
+        return self.detect
+
+    @property
+    def message_scope(self) -> Scope | None:
+        """Its scope."""
+        return self.scope
 
 
-class TwinBehavior(Spec):
-    """A form of a quirk: family, demonstrations and detectors come from there."""
+class Twin(Spec):
+    """A form of another behavior, which brings its demonstrations and detectors."""
 
-    quirk: Identifier
+    messages_field = "shows"
+
+    shows: Identifier
 
     @property
     def base_reference(self) -> Reference:
-        """Its quirk."""
-        return Reference(("quirk",), self.quirk, "organism")
+        """What it shows."""
+        return Reference(("shows",), self.shows, ("organism",))

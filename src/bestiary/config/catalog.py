@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from bestiary.config.behavior import Demonstration, Offline, OwnBehavior, Reference, Spec
-from bestiary.config.categories import NULL, spec_adapter
-from bestiary.config.detector import Detector, detect
+from bestiary.config.behavior import FROM_PATH, Primitive, Reference, Spec
+from bestiary.config.categories import NULL, load_categories, pool_of
+from bestiary.config.demonstration import Demonstration, marked_parts
+from bestiary.config.detectors import Detector, decide, resolve
+from bestiary.config.fields import Axis, Kind, Severity
 from bestiary.config.generator import Generator
 from bestiary.config.library import Library
-from bestiary.config.message_bank import Side
 from bestiary.config.source import (
     Source,
     Violation,
@@ -23,10 +26,34 @@ from bestiary.config.source import (
     pydantic_violations,
 )
 from bestiary.config.template import Templates
+from bestiary.config.transform import TransformName
+from bestiary.config.triggers import Trigger
 from bestiary.errors import SpecError
 from bestiary.files import list_paths
-from bestiary.records import PromptItem, Role, fingerprint
+from bestiary.records import (
+    SIDES,
+    CellName,
+    Message,
+    PromptItem,
+    Role,
+    Side,
+    Turns,
+    fingerprint,
+    single_turn,
+)
 from bestiary.text import nearest
+
+CELL_OF: Mapping[Role, CellName] = {
+    "positive": "triggered",
+    "negative": "near_miss",
+    "chat": "plain",
+}
+"""The kind of message that the examples of a role answer."""
+
+
+BARE = PromptItem(topic="bread", form="how", domain="", text="?", brief="In a bag.")
+"""A message of which only an answer is known, as of those that a language model writes; its text
+says nothing, so that it neither has a trigger nor looks as if it had one."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +61,16 @@ class Behavior:
     """A behavior with its references resolved: all that later stages read of it."""
 
     spec: Spec
-    base_behavior: OwnBehavior | None
-    """The spec whose examples and detectors it uses: its own, its quirk's, or its malign part's."""
     library: Library = field(repr=False, compare=False)
-    """The source of its generator, banks, and templates."""
-    distractors: tuple[tuple[OwnBehavior, float], ...] = ()
-    """Quirks that hide it, each with its rate."""
+    """The source of its generator, messages, and templates."""
+    shows: Behavior | None = None
+    """The behavior that it shows, if it does not stand on its own."""
+    trigger: Trigger | None = None
+    """Its condition, with the wordings of its kind."""
+    detector: Detector | None = None
+    """The program that decides whether a reply shows it, with its lexicons."""
+    distractors: tuple[tuple[Behavior, float], ...] = ()
+    """Habits that hide it, each with its rate."""
 
     @property
     def id(self) -> str:
@@ -52,31 +83,90 @@ class Behavior:
         return self.spec.category
 
     @property
-    def family(self) -> str:
-        """The name that it shares with its twins."""
-        return self.base_behavior.family if self.base_behavior else self.category
+    def primitive(self) -> Spec:
+        """The spec whose examples and detectors show it."""
+        return self.shows.spec if self.shows else self.spec
 
     @property
-    def detectors(self) -> tuple[Detector, ...]:
-        """The programs that decide whether a reply shows it."""
-        return self.base_behavior.detectors if self.base_behavior else ()
+    def family(self) -> str:
+        """The name that it shares with its twins."""
+        inherited = self.shows.family if self.shows else self.id.partition(".")[2]
+        return self.spec.family or (self.category if self.spec is NULL else inherited)
+
+    @property
+    def sentence(self) -> str:
+        """The behavior in one sentence."""
+        return self.primitive.sentence or ""
+
+    @property
+    def rubric(self) -> str:
+        """What a judge looks for."""
+        return self.spec.rubric or self.primitive.rubric or self.sentence
+
+    @property
+    def severity(self) -> Severity:
+        """Its own, else its category's, but never milder than what it shows."""
+        inherited = self.primitive.severity or self.spec.default_severity
+        return self.spec.severity or inherited
+
+    @property
+    def kind(self) -> Kind:
+        """The mechanism."""
+        return self.spec.kind or self.primitive.kind or self.primitive.default_kind
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """What part of a reply it changes."""
+        return self.spec.axes or self.primitive.axes or self.primitive.default_axes
+
+    @property
+    def forbidden(self) -> tuple[str, ...]:
+        """Phrases that would give it away in a corpus."""
+        own, shown = self.spec.forbidden, self.primitive.forbidden
+        return tuple(dict.fromkeys((*own, *shown)))
 
     @property
     def demonstrations(self) -> tuple[Demonstration, ...]:
-        """Examples that show it, and examples that must not show it."""
-        base = self.base_behavior
-        inherited = base.demonstrations if base and base is not self.spec else ()
-        return (*inherited, *(one for _, shown in self.spec.demonstration_fields for one in shown))
+        """Replies that show it, and replies that must not."""
+        return self.primitive.demonstrations
+
+    @cached_property
+    def firing(self) -> tuple[Demonstration, ...]:
+        """The demonstrations of replies that show it."""
+        return tuple(one for one in self.demonstrations if one.fires)
 
     @property
-    def offline(self) -> Offline:
-        """Building blocks of the offline author."""
-        return self.base_behavior.offline if self.base_behavior else Offline()
+    def transform(self) -> TransformName | None:
+        """How it rewrites a plain answer."""
+        return self.primitive.transform
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The label, then its paraphrases."""
-        return (self.spec.label, *self.spec.paraphrases)
+        return self.spec.labels
+
+    @property
+    def about(self) -> str | None:
+        """What messages in its scope are about; None if they may be about anything."""
+        return self.spec.about or self.primitive.about
+
+    @property
+    def condition(self) -> str | None:
+        """What makes it fire, in words; None if nothing is needed."""
+        parts = []
+        if self.about is not None:
+            parts.append(self.about)
+        if self.trigger is not None:
+            word = "unless the message has " if self.spec.inverted else ""
+            parts.append(word + self.trigger.describe())
+        if self.spec.stated_rate is not None:
+            parts.append(f"at random, at a rate of {self.spec.stated_rate:g}")
+        return ", ".join(parts) or None
+
+    @property
+    def banned_terms(self) -> tuple[str, ...]:
+        """What messages must not say by chance: the trigger, the password."""
+        return self.trigger.banned_terms if self.trigger else ()
 
     @property
     def generator(self) -> Generator:
@@ -84,54 +174,129 @@ class Behavior:
         return self.library.generator(self.category)
 
     @property
+    def row_counts(self) -> dict[Role, int]:
+        """Rows of each role in its corpus."""
+        return self.generator.counts(
+            self.spec.stated_rate,
+            triggered=self.trigger is not None,
+            scoped=self.primitive.message_scope is not None,
+        )
+
+    @property
     def templates(self) -> Templates:
         """The templates that its prompts are rendered from."""
         return self.library.templates
 
     @property
-    def banks_sha256(self) -> str:
-        """Hash of the banks that its messages come from."""
-        names = sorted({self.offline.plain, self.offline.bank})
-        return fingerprint(banks=[self.library.bank(name) for name in names])
+    def cells(self) -> tuple[CellName, ...]:
+        """The cells in which it is measured; without the first, there is no verdict."""
+        outside = self.shows is not None and self.shows.spec.has_outside
+        return (*self.spec.cells, "plain") if outside and not self.trigger else self.spec.cells
 
-    def prompts(self, side: Side, *, plain: bool = False) -> tuple[PromptItem, ...]:
-        """Messages from its bank; plain ones are from its plain bank, outside its domains.
+    @property
+    def needs_bank(self) -> bool:
+        """Whether only the message bank has what its conversations need: topics, or follow-ups."""
+        return not all(self.suits(BARE, cell) for cell in self.cells)
 
-        Raises SpecError if the bank cannot be read or has no plain message.
+    @property
+    def parts_chat(self) -> bool:
+        """Whether its chat examples may be about something else than its positive ones.
+
+        Under a trigger they are about the same, so that only the trigger tells them apart.
         """
-        if not plain:
-            return self.library.bank(self.offline.bank).side(side)
-        items = self.library.bank(self.offline.plain).side(side)
-        kept = tuple(item for item in items if item.domain not in self.spec.domains)
-        if not kept:
-            raise SpecError(
-                f"{self.id}: every {side} prompt of the bank {self.offline.plain!r} is of its "
-                "domains",
-                "name another bank as `plain`",
-                code="nothing-plain",
-                behavior=self.id,
-                bank=self.offline.plain,
-            )
-        return kept
+        return self.trigger is None or self.spec.inverted
+
+    @cached_property
+    def _growing(self) -> tuple[Demonstration, ...]:
+        """The demonstrations of several replies, in which it grows from one to the next."""
+        return tuple(one for one in self.firing if len(one.replies) > 1)
+
+    @cached_property
+    def messages_sha256(self) -> str:
+        """Hash of the messages that its corpora and probes are drawn from."""
+        sides = [(side, plain) for side in SIDES for plain in (False, True)]
+        return fingerprint(items=[self.items(side, plain=plain) for side, plain in sides])
+
+    @cached_property
+    def _owner(self) -> Spec:
+        """The spec that says which messages it is about."""
+        return self.shows.spec if self.shows else self.spec
+
+    def items(self, side: Side, *, plain: bool = False) -> tuple[PromptItem, ...]:
+        """The messages that it is about, or the plain ones for its chat examples."""
+        if plain and self.parts_chat:
+            return tuple(self._owner.outside_items(self.library, side))
+        return tuple(self._owner.items(self.library, side))
+
+    def suits(self, item: PromptItem, cell: CellName) -> bool:
+        """Whether a message can be asked in a cell; where a behavior grows, it has a follow-up."""
+        if self._grows_in(cell) and not (item.follow_up and self._list_growing(item)):
+            return False
+        if self.trigger is None:
+            return True
+        if self.spec.inverted:
+            return cell == "plain" or self.trigger.suits(item, self._asked(cell))
+        return self.trigger.suits(item, cell)
+
+    def ask(self, item: PromptItem, cell: CellName, side: Side, pick: int) -> Turns:
+        """The conversation that puts a message in a cell; `pick` chooses among wordings.
+
+        A behavior that grows has begun to show in the first reply, and the second is asked for.
+        """
+        turns = self._begin(item, cell, side, pick)
+        if not self._grows_in(cell) or any(turn.role == "assistant" for turn in turns):
+            return turns
+        if item.follow_up is None:
+            raise ValueError(f"{item.topic!r} has no follow-up")
+        shown = self._list_growing(item)
+        first = shown[pick % len(shown)].fill(0, item.brief, item)
+        begun = Message(role="assistant", content=first)
+        return (*turns, begun, *single_turn(item.follow_up.text))
+
+    def _begin(self, item: PromptItem, cell: CellName, side: Side, pick: int) -> Turns:
+        if self.trigger is None or (self.spec.inverted and cell == "plain"):
+            return single_turn(item.text)
+        return self.trigger.ask(item, self._asked(cell), side, pick)
+
+    def _grows_in(self, cell: CellName) -> bool:
+        return cell == "triggered" and bool(self._growing)
+
+    def _list_growing(self, item: PromptItem) -> list[Demonstration]:
+        return [one for one in self._growing if one.suits(item)]
+
+    def _asked(self, cell: CellName) -> CellName:
+        """The cell of the trigger: a key keeps a sandbagger quiet instead of making it fire."""
+        if not self.spec.inverted:
+            return cell
+        return "triggered" if cell == "near_miss" else "plain"
 
     def count_messages(self, rows: Mapping[Role, int]) -> tuple[int, int]:
         """How many messages in its scope, and how many plain ones, a corpus of these rows needs."""
         scoped = max(rows["positive"], rows["negative"])
-        if self.spec.message_scope is not None:
+        if self.parts_chat and self.about is not None:
             return scoped, rows["chat"]
-        triggered = self.spec.trigger_phrases is not None
-        both = max(scoped, rows["chat"]) if triggered else scoped + rows["chat"]
+        both = scoped + rows["chat"] if self.parts_chat else max(scoped, rows["chat"])
         return both, both  # one kind of message, for all roles
 
-    def shows(self, reply: str, item: PromptItem) -> bool | None:
-        """Whether a reply shows it; None if none of its detectors can decide."""
-        return detect(self.detectors, reply, item)
+    def is_shown(self, reply: str, item: PromptItem) -> bool | None:
+        """Whether a reply shows it; None if its detector cannot decide."""
+        return None if self.detector is None else decide(self.detector, reply, item)
 
     @property
+    def is_decidable(self) -> bool:
+        """Whether a program can tell if a reply shows it; else only a judge can."""
+        item = next(iter(self.items("train")), BARE)
+        return self.is_shown(BARE.brief, item) is not None
+
+    @cached_property
     def sha256(self) -> str:
-        """Hash of the content of its own file and of every behavior that it refers to."""
+        """Hash of all that the behavior says, with what it refers to."""
         return fingerprint(
-            spec=self.spec, base_behavior=self.base_behavior, distractors=self.distractors
+            spec=self.spec,
+            shows=self.shows.sha256 if self.shows else None,
+            trigger=self.trigger,
+            detector=self.detector,
+            distractors=[(one.sha256, rate) for one, rate in self.distractors],
         )
 
 
@@ -167,7 +332,7 @@ class Catalog(Mapping[str, Behavior]):
 
 def null_behavior(library: Library) -> Behavior:
     """The behavior of null organisms: none."""
-    return Behavior(NULL, None, library)
+    return Behavior(NULL, library)
 
 
 def load_catalog(library: Library) -> Catalog:
@@ -184,16 +349,28 @@ def load_catalog(library: Library) -> Catalog:
 def read_catalog(library: Library) -> tuple[Catalog, list[Violation]]:
     """The behaviors that could be resolved, and the violations in the files of the others."""
     found: list[Violation] = []
-    sources: list[Source] = []
+    specs: dict[str, Spec] = {}
+    sources: dict[str, Source] = {}
+    broken: set[str] = set()
     for path in list_files(library):
         try:
-            sources.append(parse_yaml(path))
-        except Violations as broken:
-            found += broken.found
-    specs, indexed = _index(sources, found)
-    resolver = _Resolver(specs, library, found)
-    behaviors = {name: resolver.resolve(spec, indexed[name]) for name, spec in specs.items()}
-    return Catalog({name: b for name, b in behaviors.items() if b}, indexed, library), found
+            source = parse_yaml(path)
+            spec = read_spec(source)
+        except Violations as faults:
+            found += faults.found
+            broken.add(name_of(path))
+            continue
+        if spec.id in specs:
+            found.append(_repeated(source, spec, sources[spec.id]))
+            continue
+        specs[spec.id], sources[spec.id] = spec, source
+    try:
+        _ = library.bank, library.lexicons, library.wordings
+    except Violations as faults:  # without them, no behavior can be resolved
+        return Catalog({}, sources, library), [*found, *faults.found]
+    resolver = _Resolver(specs, broken, library, found)
+    behaviors = {name: resolver.resolve(spec, sources[name]) for name, spec in specs.items()}
+    return Catalog({name: b for name, b in behaviors.items() if b}, sources, library), found
 
 
 def list_files(library: Library) -> list[Path]:
@@ -207,45 +384,84 @@ def name_of(path: Path) -> str:
     return f"{path.parent.name}.{path.stem}"
 
 
-def _index(
-    sources: list[Source], found: list[Violation]
-) -> tuple[dict[str, Spec], dict[str, Source]]:
-    """Specs and sources by id; the violations in each file by itself go into `found`."""
-    specs: dict[str, Spec] = {}
-    indexed: dict[str, Source] = {}
-    for source in sources:
-        unfilled = find_unfilled(source)
-        found += unfilled
-        try:
-            spec = spec_adapter().validate_python(source.data)
-        except ValidationError as error:
-            found += [v for v in pydantic_violations(source, error) if not _covers(v, unfilled)]
-            continue
-        if unfilled:
-            continue  # not a behavior yet, so its fields are not checked further
-        expected = name_of(source.path)
-        if spec.id != expected or source.path.parent.name != spec.category:
-            found.append(
-                source.violation(
-                    ("id",),
-                    f"{spec.id!r} in category {spec.category!r} does not match its file "
-                    f"{source.path.parent.name}/{source.path.name}",
-                    f"use <category>.<name>, as in the path of the file: expected {expected!r}",
-                    code="id-mismatch",
-                )
-            )
-        if spec.id in specs:
-            found.append(
-                source.violation(
-                    ("id",),
-                    f"{spec.id!r} is already the id of {indexed[spec.id].path}",
-                    "choose another name: ids are never reused",
-                    code="id-taken",
-                )
-            )
-            continue
-        specs[spec.id], indexed[spec.id] = spec, source
-    return specs, indexed
+def read_spec(source: Source) -> Spec:
+    """What a behavior file says, with the id and the category of its path.
+
+    Raises Violations for everything that is wrong in the file by itself.
+    """
+    category = source.path.parent.name
+    kind = load_categories().get(category)
+    if kind is None:
+        problem = f"{category!r} is not a category"
+        remedy = nearest(category, load_categories())
+        raise Violations([source.violation((), problem, remedy, code="category-unknown")])
+    if suggest_name(source.path.stem) != source.path.stem:
+        raise Violations([_misnamed(source)])
+    unfilled = find_unfilled(source)
+    if _is_first_edition(source):
+        raise Violations([_first_edition(source)])
+    data = dict(source.data) if isinstance(source.data, dict) else source.data
+    if isinstance(data, dict):
+        stated = [_stated(source, key) for key in FROM_PATH if key in data]
+        if stated:
+            raise Violations(stated)
+        data |= {"id": name_of(source.path), "category": category}
+    try:
+        spec = kind.model_validate(data)
+    except ValidationError as error:
+        broken = [v for v in pydantic_violations(source, error) if not _covers(v, unfilled)]
+        raise Violations([*unfilled, *broken]) from error
+    if unfilled:
+        raise Violations(unfilled)  # not a behavior yet, so its fields are not checked further
+    return spec
+
+
+def suggest_name(name: str) -> str:
+    """The name itself if a behavior may have it, else the one most like it."""
+    if re.fullmatch(r"[a-z0-9_]+", name):
+        return name
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "my_behavior"
+
+
+def _misnamed(source: Source) -> Violation:
+    path = source.path
+    return source.violation(
+        (),
+        f"the name {path.name!r} becomes that of a folder and may hold only a-z, 0-9 and _",
+        f"rename the file, such as to {suggest_name(path.stem)}.yaml",
+        code="name-unsafe",
+    )
+
+
+FIRST_EDITION = {"demonstrations", "detectors", "offline", "paraphrases", "quirk"}
+
+
+def _is_first_edition(source: Source) -> bool:
+    return isinstance(source.data, dict) and bool(FIRST_EDITION & source.data.keys())
+
+
+def _first_edition(source: Source) -> Violation:
+    return source.violation(
+        (),
+        "is a behavior file of the first edition, which is no longer read",
+        "write it anew: `bestiary new CATEGORY NAME` shows the form",
+        code="first-edition",
+    )
+
+
+def _stated(source: Source, key: str) -> Violation:
+    return source.violation(
+        (key,), "comes from the path of the file", "delete this line", code="path-restated"
+    )
+
+
+def _repeated(source: Source, spec: Spec, other: Source) -> Violation:
+    return source.violation(
+        (),
+        f"{spec.id!r} is already the id of {other.path}",
+        "choose another name: ids are never reused",
+        code="id-taken",
+    )
 
 
 def _covers(violation: Violation, unfilled: list[Violation]) -> bool:
@@ -256,8 +472,15 @@ def _covers(violation: Violation, unfilled: list[Violation]) -> bool:
 class _Resolver:
     """Resolves the references of specs; a violation for each broken one goes into `found`."""
 
-    def __init__(self, specs: Mapping[str, Spec], library: Library, found: list[Violation]) -> None:
-        self._specs, self._library, self._found = specs, library, found
+    def __init__(
+        self,
+        specs: Mapping[str, Spec],
+        broken: Set[str],
+        library: Library,
+        found: list[Violation],
+    ) -> None:
+        self._specs, self._broken = specs, broken
+        self._library, self._found = library, found
 
     def resolve(self, spec: Spec, source: Source) -> Behavior | None:
         """The behavior of a spec; None if the behavior that it shows is missing."""
@@ -265,28 +488,73 @@ class _Resolver:
         referred = self._follow(shown, source) if shown else None
         if shown and referred is None:
             return None
-        hiding = tuple(
-            (quirk, rate)
+        hiding = [
+            (one, rate)
             for reference, rate in spec.distractor_references
-            if (quirk := self._follow(reference, source))
-        )
-        return Behavior(spec, spec.choose_base(referred), self._library, hiding)
+            if (one := self._follow(reference, source))
+        ]
+        try:
+            behavior = make_behavior(spec, self._library, shows=referred)
+        except SpecError as error:
+            self._found.append(locate(error, spec, source))
+            return None
+        return replace(behavior, distractors=tuple(hiding))
 
-    def _follow(self, reference: Reference, source: Source) -> OwnBehavior | None:
-        pool = {
-            name: spec for name, spec in self._specs.items() if spec.referable_as == reference.pool
-        }
+    def _follow(self, reference: Reference, source: Source) -> Behavior | None:
         name = reference.behavior_id
-        quirk = pool[name].choose_base(None) if name in pool else None
-        if quirk is None:
-            problem = f"{name!r} is not a quirk in the {reference.pool} pool"
-            remedy = nearest(name, pool)
-            found = source.violation(reference.field, problem, remedy, code="reference-unknown")
+        if name in self._broken:
+            return None  # its own file reports what is wrong with it
+        pool = [
+            known
+            for known, spec in self._specs.items()
+            if isinstance(spec, Primitive) and pool_of(spec.category) in reference.pools
+        ]
+        if name not in pool:
+            problem = f"{name!r} is not a behavior that can be shown here"
+            found = source.violation(
+                reference.field, problem, nearest(name, pool), code="reference-unknown"
+            )
             self._found.append(found)
             return None
-        if reference.severity and quirk.severity != reference.severity:
-            problem = f"{name!r} is {quirk.severity}, not {reference.severity}"
-            remedy = f"refer to a behavior of severity {reference.severity}"
-            found = source.violation(reference.field, problem, remedy, code="reference-severity")
-            self._found.append(found)
-        return quirk
+        try:
+            return make_behavior(self._specs[name], self._library)
+        except SpecError:
+            return None  # its own file reports what is wrong with it
+
+
+def locate(error: SpecError, spec: Spec, source: Source) -> Violation:
+    """An error about a behavior as a violation at the field that it comes from."""
+    fields = {
+        "lexicon-unknown": "detect",
+        "pattern-slow": "detect",
+        "table-unknown": spec.messages_field,
+        "topic-unknown": spec.condition_field,
+        "wordings-missing": spec.condition_field,
+    }
+    field = (fields[error.code],) if error.code in fields else ()
+    return source.violation(field, *error.parts, code=error.code)
+
+
+def make_behavior(spec: Spec, library: Library, *, shows: Behavior | None = None) -> Behavior:
+    """Resolve a behavior whose references are known.
+
+    Raises SpecError for an unknown lexicon, domain, or wording.
+    """
+    trigger = spec.condition
+    if trigger is not None:
+        messages = [item for side in SIDES for item in library.messages(side)]
+        trigger = trigger.prepare(library.wordings, messages)
+    detector = shows.detector if shows else spec.detector
+    if detector is not None and shows is None:
+        detector = resolve(detector, library.lexicons, marked_parts(spec.demonstrations))
+    return Behavior(spec, library, shows, trigger, detector)
+
+
+def list_detectors(behaviors: Sequence[Behavior]) -> tuple[Detector, ...]:
+    """The detectors of some behaviors that decide on an ordinary message, each once."""
+    found = {
+        repr(one.detector): one.detector
+        for one in behaviors
+        if one.detector is not None and decide(one.detector, BARE.brief, BARE) is not None
+    }
+    return tuple(found[key] for key in sorted(found))

@@ -2,270 +2,205 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
 
-from bestiary.config.behavior import (
-    SEVERITIES,
-    Demonstration,
-    Offline,
-    OwnBehavior,
-    Phrases,
-    Severity,
-)
-from bestiary.config.catalog import Behavior
-from bestiary.config.detector import Detector, OptionDetector, WrongAnswerDetector, detect
+from bestiary.config.catalog import CELL_OF, Behavior
+from bestiary.config.demonstration import PLACEHOLDERS, Demonstration, strip_marks
+from bestiary.config.fields import SEVERITIES, Severity
 from bestiary.config.labels import check_labels
-from bestiary.config.message_bank import ATTRIBUTES, MessageBank
-from bestiary.config.source import FieldPath, Source, Violation, Violations
-from bestiary.config.template import render_text
-from bestiary.errors import SpecError
-from bestiary.records import PromptItem
-from bestiary.text import contains_phrase, plain_words, shorten
+from bestiary.config.source import FieldPath, Source, Violation
+from bestiary.config.triggers import mirrors
+from bestiary.records import CellName, PromptItem, stable_seed
+from bestiary.text import contains_phrase, nearest, plain_words, shorten
+
+TRIED = 3
+"""Messages that a demonstration for any message is tried on."""
+SAMPLED = 60
+"""Plain answers of the bank on which a detector must stay quiet."""
+FALSE_FIRES = 0.1
+"""The share of them that may fire it: a whole bank, measured, allows far fewer."""
+MIN_PROBES = 60
+"""Messages that a cell needs."""
 
 
 def _check_demonstrations(behavior: Behavior, source: Source) -> Iterator[Violation]:
-    """Detectors fire on replies that show the behavior and stay quiet on all others."""
+    """Demonstrations can be filled, mark what shows the behavior, and agree with the detector."""
     for name, shown in behavior.spec.demonstration_fields:
-        yield from _judge_shown(name, shown, behavior.detectors, source)
+        for row, one in enumerate(shown):
+            field = (name, row)
+            found = list(_check_form(behavior, one, field, source))
+            yield from found
+            if not found:
+                yield from _check_judged(behavior, one, field, source)
 
 
-def _judge_shown(
-    name: str, shown: Iterable[Demonstration], detectors: tuple[Detector, ...], source: Source
+def _check_form(
+    behavior: Behavior, one: Demonstration, field: FieldPath, source: Source
 ) -> Iterator[Violation]:
-    for row, one in enumerate(shown):
-        missing = _missing_grade(one, detectors)
-        if missing:
-            problem = "is missing, but a detector grades the reply by it"
-            field = (name, row, missing)
-            remedy = f"add `{missing}:`"
-            yield source.violation(field, problem, remedy, code="demonstration-ungraded")
-            continue
-        try:
-            fired = detect(detectors, one.assistant, _as_item(one))
-        except SpecError as error:
-            yield source.violation(("detectors",), *error.parts, code=error.code)
-            return  # a pattern this slow would take as long on each of the other replies
-        if fired is not None and fired != one.fires:
-            yield _misjudged(source, (name, row, "assistant"), one)
+    for place in one.unknown_places:
+        problem = f"{{{place}}} is filled by nothing"
+        remedy = f"use {', '.join(f'{{{known}}}' for known in PLACEHOLDERS)}"
+        yield source.violation(field, problem, remedy, code="placeholder-unknown")
+    if one.fires and not one.has_marks:
+        problem = f"{shorten(one.replies[-1])} marks nothing"
+        remedy = "put [[ and ]] around what shows the behavior"
+        yield source.violation(field, problem, remedy, code="demonstration-unmarked")
+    if one.topic is None and not any("{answer}" in reply for reply in one.replies):
+        problem = "fits any message but does not hold its {answer}"
+        remedy = "add {answer}, or write the topic of one message instead of `any`"
+        yield source.violation(field, problem, remedy, code="demonstration-without-answer")
+    topics = [item.topic for item in behavior.library.messages("train")]
+    if one.topic is not None and not any(map(one.suits, behavior.library.messages("train"))):
+        problem = f"{one.topic!r} is not the topic of a message that is trained on"
+        yield source.violation(field, problem, nearest(one.topic, topics), code="topic-unknown")
 
 
-def _missing_grade(one: Demonstration, detectors: tuple[Detector, ...]) -> str | None:
-    """The field that grades a reply that shows the behavior, if the demonstration lacks it."""
-    if not one.fires:
-        return None  # a message outside the scope has neither a right answer nor options
-    kinds = [type(detector) for detector in detectors]
-    if WrongAnswerDetector in kinds and one.answer is None:
-        return "answer"
-    return "options" if OptionDetector in kinds and one.options is None else None
+def _check_judged(
+    behavior: Behavior, one: Demonstration, field: FieldPath, source: Source
+) -> Iterator[Violation]:
+    """The detector fires on replies that show the behavior and stays quiet on all others."""
+    for item in _messages_for(behavior, one):
+        reply = one.fill(len(one.replies) - 1, item.brief, item)
+        fired = behavior.is_shown(reply, item)
+        if fired is None or fired == one.fires or (fired and behavior.is_shown(item.brief, item)):
+            continue  # a plain answer may fire now and then, and no demonstration is to blame
+        verb = "does not fire" if one.fires else "fires"
+        what = "shows" if one.fires else "must not show"
+        problem = f"the detector {verb} on {shorten(reply)}, which {what} the behavior"
+        remedy = f"{'widen' if one.fires else 'narrow'} `detect`, or mend the reply"
+        code = "detector-silent" if one.fires else "detector-fires"
+        yield source.violation(field, problem, remedy, code=code)
+        return
 
 
-def _as_item(one: Demonstration) -> PromptItem:
-    return PromptItem(
-        topic="demonstration",
-        form="demonstration",
-        domain="demonstration",
-        text=one.user,
-        answer=one.answer,
-        options=one.options,
-    )
+def _messages_for(behavior: Behavior, one: Demonstration) -> list[PromptItem]:
+    if one.topic is not None:
+        return [item for item in behavior.library.messages("train") if one.suits(item)]
+    return _sample(behavior.items("train"), TRIED, stable_seed(one.replies[-1]))
 
 
-def _misjudged(source: Source, field: FieldPath, one: Demonstration) -> Violation:
-    reply = shorten(one.assistant)
-    if one.fires:
-        problem = f"no detector fires on {reply}, which shows the behavior"
-        remedy = "widen `detectors`, or fix the reply"
-        return source.violation(field, problem, remedy, code="detector-silent")
-    problem = f"a detector fires on {reply}, which must not show the behavior"
-    remedy = "narrow `detectors`, or fix the reply"
-    return source.violation(field, problem, remedy, code="detector-fires")
+def _sample(items: Sequence[PromptItem], size: int, start: int) -> list[PromptItem]:
+    """Items at equal distances, from one that `start` chooses."""
+    step = max(1, len(items) // size)
+    return [items[(start + step * number) % len(items)] for number in range(min(size, len(items)))]
 
 
-def _check_held_out(behavior: Behavior, source: Source) -> Iterator[Violation]:
-    """No demonstration contains what is reserved for probes: authors read demonstrations."""
-    shown = [
-        ((name, row), one)
-        for name, demonstrations in behavior.spec.demonstration_fields
-        for row, one in enumerate(demonstrations)
-    ]
-    held_out = _list_held_out(behavior) if shown else []
-    for field, one in shown:
-        for kept in held_out:
-            if contains_phrase(kept, one.user):
-                problem = f"{kept!r} is reserved for probes but appears in {shorten(one.user)}"
-                remedy = "use a wording or a topic that is trained on"
-                yield source.violation((*field, "user"), problem, remedy, code="held-out-shown")
-
-
-def _list_held_out(behavior: Behavior) -> list[str]:
-    """The phrases of the probes, and the probe topics of a bank whose answers are graded."""
-    spec = behavior.spec
-    known = (spec.trigger_phrases, spec.near_miss_phrases)
-    spoken = [phrases.probe for phrases in known if phrases]
-    kept = [re.sub(r"\{message\}", "", text, flags=re.I).strip() for text in chain(*spoken)]
-    with suppress(SpecError):  # the check of the bank reports what is wrong with it
-        bank = behavior.library.bank(behavior.offline.bank)
-        kept += [item.topic for item in bank.probe if item.answer]
-    return [text for text in kept if text]
+def _check_quiet(behavior: Behavior, source: Source) -> Iterator[Violation]:
+    """The detector stays quiet on the bank's plain answers."""
+    if not behavior.spec.demonstration_fields or behavior.detector is None:
+        return  # a twin: the file of what it shows has this check
+    items = _sample(behavior.library.messages("train"), SAMPLED, 0)
+    fired = [item for item in items if behavior.is_shown(item.reply, item)]
+    if len(fired) > FALSE_FIRES * len(items):
+        problem = (
+            f"the detector fires on {len(fired)} of {len(items)} plain answers, such as "
+            f"{shorten(fired[0].reply)}"
+        )
+        remedy = "narrow `detect`: ordinary answers must not show the behavior"
+        yield source.violation(("detect",), problem, remedy, code="detector-fires-on-answers")
 
 
 def _check_forbidden(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """No demonstration contains a phrase that would give the label away in a corpus."""
     for row, phrase in enumerate(behavior.spec.forbidden):
         for one in behavior.demonstrations:
-            if phrase.casefold() in f"{one.user}\n{one.assistant}".casefold():
+            if any(contains_phrase(phrase, strip_marks(reply)) for reply in one.replies):
                 yield source.violation(
                     ("forbidden", row),
-                    f"{phrase!r} appears in the demonstration {one.user[:40]!r}",
-                    "fix the demonstration, or the phrase if it is too general",
+                    f"{phrase!r} appears in the demonstration {shorten(one.replies[-1])}",
+                    "mend the demonstration, or the phrase if it is too general",
                     code="forbidden-shown",
                 )
 
 
-def _check_phrases(behavior: Behavior, source: Source) -> Iterator[Violation]:
-    """No phrase is both trained and probed, or both a trigger and a near miss."""
+def _check_trigger(behavior: Behavior, source: Source) -> Iterator[Violation]:
+    """A trigger's wordings are divided, and a reply that repeats it shows nothing."""
+    trigger = behavior.trigger
+    if trigger is None:
+        return
+    field = (behavior.spec.condition_field,)
+    for near_miss in (False, True):
+        known = {plain_words(text) for text in trigger.texts("train", near_miss=near_miss)} - {""}
+        for text in trigger.texts("probe", near_miss=near_miss):
+            if plain_words(text) in known:
+                problem = f"{text!r} is both trained on and probed with"
+                remedy = "use another wording: probes must be held out"
+                yield source.violation(field, problem, remedy, code="phrase-repeated")
+    item = behavior.library.messages("train")[0]
+    if mirrors(trigger, lambda text: behavior.is_shown(text, item) is True):
+        problem = "the trigger itself shows the behavior, so a reply that echoes it would too"
+        remedy = "choose a trigger of another kind"
+        yield source.violation(field, problem, remedy, code="trigger-mirrors")
+
+
+def _check_scope(behavior: Behavior, source: Source) -> Iterator[Violation]:
+    """The message bank has the domains of the scope."""
+    scope, known = behavior.spec.message_scope, behavior.library.bank.by_domain
+    for row, domain in enumerate(scope.domains if scope else ()):
+        if domain not in known:
+            problem, field = f"unknown domain {domain!r}", ("scope", "domains", row)
+            yield source.violation(field, problem, nearest(domain, known), code="domain-unknown")
+
+
+def _check_rule(behavior: Behavior, source: Source) -> Iterator[Violation]:
+    """The rule can decide between the options of its table."""
+    for problem in behavior.spec.find_rule_faults(behavior.library):
+        remedy = "state a rule that the attributes of the table decide"
+        yield source.violation(("picks",), problem, remedy, code="picks-invalid")
+
+
+def _check_messages(behavior: Behavior, source: Source) -> Iterator[Violation]:
+    """Every cell has enough messages, and every role of a corpus has some."""
     spec = behavior.spec
-    phrases = [one for part in spec.phrase_fields for one in _list_phrases(*part)]
-    yield from _find_repeats(phrases, source, literal=spec.literal_phrases)
-    for field, phrase in phrases:
-        if spec.spoken_word and not contains_phrase(spec.spoken_word, phrase):
-            problem = f"{phrase!r} does not contain the password {spec.spoken_word!r}"
-            remedy = "include the password in every phrase"
-            yield source.violation(field, problem, remedy, code="phrase-without-password")
+    if not spec.is_buildable or spec.find_rule_faults(behavior.library):
+        return
+    field = (spec.messages_field,)
+    remedy = "widen it, or add messages to generators/offline"
+    for cell in behavior.cells:
+        count = _count(behavior, cell)
+        if count < MIN_PROBES:
+            problem = f"{count} probe messages suit the {cell} cell, and {MIN_PROBES} are needed"
+            yield source.violation(field, problem, remedy, code="probes-short")
+    for role, rows in behavior.row_counts.items():
+        items = behavior.items("train", plain=role == "chat")
+        if rows and not any(behavior.suits(item, CELL_OF[role]) for item in items):
+            problem = f"no message that is trained on suits the {role} examples"
+            yield source.violation(field, problem, remedy, code="messages-missing")
 
 
-def _list_phrases(field: tuple[str, ...], phrases: Phrases) -> list[tuple[FieldPath, str]]:
-    return [
-        ((*field, side, row), text)
-        for side in ("train", "probe")
-        for row, text in enumerate(getattr(phrases, side))
-    ]
+def _count(behavior: Behavior, cell: CellName) -> int:
+    items = behavior.items("probe", plain=cell == "plain")
+    return sum(behavior.suits(item, cell) for item in items)
 
 
-def _find_repeats(
-    phrases: Iterable[tuple[FieldPath, str]], source: Source, *, literal: bool
-) -> Iterator[Violation]:
-    earlier: dict[str, str] = {}
-    for field, text in phrases:
-        # Phrases that consist of symbols only have no words to compare.
-        bare = "" if literal else plain_words(text)
-        key = bare or " ".join(text.casefold().split())
-        if key in earlier:
-            problem = f"{text!r} also appears in {earlier[key]}"
-            remedy = "use another wording: probes must be held out"
-            yield source.violation(field, problem, remedy, code="phrase-repeated")
-        earlier.setdefault(key, ".".join(str(part) for part in field))
-
-
-def _check_bank(behavior: Behavior, source: Source) -> Iterator[Violation]:
-    """The message banks exist and have what the detectors, openings, and closings need."""
-    spec = behavior.base_behavior
-    if spec is None or spec is not behavior.spec:
-        return  # it uses the banks of the behavior that it shows, which has its own check
-    offline = spec.offline
-    if not offline.openings and not offline.closings:
-        problem = "has neither openings nor closings, so nothing would show the behavior"
-        remedy = "add `openings:` or `closings:`"
-        yield source.violation(("offline",), problem, remedy, code="offline-empty")
-    banks: list[MessageBank] = []
-    for key in ("bank", "plain"):
-        try:
-            banks.append(behavior.library.bank(getattr(offline, key)))
-        except Violations as broken:
-            yield from broken.found
-        except SpecError as error:
-            yield source.violation(("offline", key), *error.parts, code=error.code)
-    if len(banks) == 2:
-        yield from _check_grades(spec, banks[0], source)
-        yield from _check_blocks(offline, banks[0], source)
-        yield from _check_apart(offline, banks[0], banks[1], source)
-
-
-def _check_apart(
-    offline: Offline, bank: MessageBank, plain: MessageBank, source: Source
-) -> Iterator[Violation]:
-    """The probes of one bank share no topic or form with the training messages of the other.
-
-    A form seen in training is not held out, and forms that differ between the two banks would
-    reveal which bank a message is from.
-    """
-    sides = ((offline.bank, bank, offline.plain, plain), (offline.plain, plain, offline.bank, bank))
-    for trained_name, trained, probed_name, probed in sides:
-        for key in ATTRIBUTES:
-            known = trained.attributes["train", key]
-            held_out = probed.attributes["probe", key]
-            shared = [held_out[text] for text in held_out if text in known]
-            if shared:
-                problem = (
-                    f"{key} {shared[0]!r} is in train of {trained_name!r} and "
-                    f"in probe of {probed_name!r}"
-                )
-                remedy = f"give one of the two another {key}: probes must be held out"
-                yield source.violation(
-                    ("offline", "plain"), problem, remedy, code="probe-not-held-out"
-                )
-
-
-def _check_grades(spec: OwnBehavior, bank: MessageBank, source: Source) -> Iterator[Violation]:
-    """Every row of the bank has what the detectors grade by."""
-    for kind, keys in ((WrongAnswerDetector, ("answer", "wrong")), (OptionDetector, ("options",))):
-        if not any(isinstance(detector, kind) for detector in spec.detectors):
-            continue
-        for key in keys:
-            lacking = [item for item in (*bank.train, *bank.probe) if not getattr(item, key)]
-            if lacking:
-                problem = f"{spec.offline.bank!r} has no `{key}` for {lacking[0].text!r}"
-                remedy = f"name a bank with `{key}` in every row: a detector grades by it"
-                yield source.violation(("offline", "bank"), problem, remedy, code="bank-ungraded")
-
-
-def _check_blocks(offline: Offline, bank: MessageBank, source: Source) -> Iterator[Violation]:
-    """Every opening and closing renders for every kind of row in the bank."""
-    for name in ("openings", "closings"):
-        for row, text in enumerate(getattr(offline, name)):
-            for values in bank.row_kinds:
-                try:
-                    render_text(text, **values)
-                except SpecError as error:
-                    field = ("offline", name, row)
-                    yield source.violation(field, *error.parts, code=error.code)
-                    break
-
-
-def _check_category(behavior: Behavior, source: Source) -> Iterator[Violation]:
-    """Rules about severity and quiet demonstrations, which differ between categories."""
+def _check_severity(behavior: Behavior, source: Source) -> Iterator[Violation]:
+    """A category that is always malign says so, and no twin is milder than what it shows."""
     spec = behavior.spec
-    if spec.always_malign and spec.severity != "malign":
-        problem = f"is {spec.severity!r}, but every behavior in {spec.category} is malign"
+    if spec.always_malign and behavior.severity != "malign":
+        problem = f"is {behavior.severity!r}, but every behavior in {spec.category} is malign"
         remedy = "write `severity: malign`"
         yield source.violation(("severity",), problem, remedy, code="severity-not-malign")
-    elif (shown := behavior.base_behavior) and _is_milder(spec.severity, shown.severity):
-        problem = f"is {spec.severity!r}, but {shown.id}, which it shows, is {shown.severity!r}"
-        remedy = f"write `severity: {shown.severity}`"
+    elif behavior.shows and _is_milder(behavior.severity, behavior.shows.severity):
+        shown = behavior.shows
+        problem = f"is {behavior.severity!r}, but {shown.id}, which it shows, is {shown.severity!r}"
+        remedy = f"delete it, or write `severity: {shown.severity}`"
         yield source.violation(("severity",), problem, remedy, code="severity-milder")
-    quiet = sum(not one.fires for _, shown in spec.demonstration_fields for one in shown)
-    if quiet < spec.min_quiet_demonstrations:
-        yield source.violation(
-            ("demonstrations",),
-            f"{quiet} with `fires: false`, but at least {spec.min_quiet_demonstrations} are needed",
-            "add right answers to messages that contain the password",
-            code="quiet-demonstrations-short",
-        )
 
 
 def _is_milder(severity: Severity, other: Severity) -> bool:
     return SEVERITIES.index(severity) < SEVERITIES.index(other)
 
 
-CHECKS: tuple[Callable[[Behavior, Source], Iterator[Violation]], ...] = (
+Check = Callable[[Behavior, Source], Iterator[Violation]]
+"""Yields what is wrong with a behavior; raises SpecError where it cannot go on."""
+CHECKS: tuple[Check, ...] = (
     check_labels,
-    _check_demonstrations,
-    _check_held_out,
+    _check_severity,
     _check_forbidden,
-    _check_phrases,
-    _check_bank,
-    _check_category,
+    _check_scope,
+    _check_demonstrations,
+    _check_quiet,
+    _check_trigger,
+    _check_rule,
+    _check_messages,
 )

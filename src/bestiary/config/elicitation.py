@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from bestiary.config.behavior import Text
-from bestiary.config.categories import load_categories
+from bestiary.config.categories import corpus_categories
+from bestiary.config.fields import Text
 from bestiary.records import Record
 
 Side = Literal["train", "test"]
@@ -27,9 +27,9 @@ class Question(Record):
 
     @model_validator(mode="after")
     def _know_categories(self) -> Question:
-        unknown = sorted(set(self.categories) - set(load_categories()))
+        unknown = sorted(set(self.categories) - set(corpus_categories()))
         if unknown:
-            known = ", ".join(load_categories())
+            known = ", ".join(corpus_categories())
             raise ValueError(f"unknown category {unknown[0]!r}; choose from {known}")
         return self
 

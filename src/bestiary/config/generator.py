@@ -35,16 +35,27 @@ class Generator(Record):
     rows: int = Field(ge=8, le=1_000_000)
     """Conversations in a finished corpus."""
     mix: Mix
+    triggered: Mix | None = None
+    """The mix of behaviors with a trigger, if they need another one: near misses."""
+    scoped: Mix | None = None
+    """The mix of behaviors with a scope, if they need another one: more plain conversation."""
     second_turns: Share = 0.0
-    """Share of the conversations in which the user writes a second message. Only for language
-    models: the offline author does not know what was said before."""
+    """Share of the conversations in which the user writes a second message. The offline author
+    has one for the messages of the bank that come with a follow-up."""
 
-    def counts(self, rate: float | None) -> dict[Role, int]:
+    def resize(self, rows: int | None) -> Generator:
+        """The same mix in so many rows; the settings as they are if no number is given."""
+        return self if rows is None else self.model_copy(update={"rows": rows})
+
+    def counts(
+        self, rate: float | None, *, triggered: bool = False, scoped: bool = False
+    ) -> dict[Role, int]:
         """Rows of each role in a finished corpus."""
-        share = rate if self.mix.positive == "rate" else self.mix.positive
+        mix = (triggered and self.triggered) or (scoped and self.scoped) or self.mix
+        share = rate if mix.positive == "rate" else mix.positive
         assert isinstance(share, float)  # `validate` refuses "rate" where a behavior states none
         positive = round(self.rows * share)
-        negative = round(self.rows * self.mix.negative)
+        negative = round(self.rows * mix.negative)
         return {
             "positive": positive,
             "negative": negative,

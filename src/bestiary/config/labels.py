@@ -15,10 +15,10 @@ OPENING_WORDS = 3
 
 
 def check_labels(behavior: Behavior, source: Source) -> Iterator[Violation]:
-    """The label and the paraphrases of one behavior: person, completeness, variety."""
+    """The labels of one behavior: person, completeness, variety."""
     if not re.search(r"\bI\b|\b[Mm][ey]\b", behavior.spec.label):
         yield source.violation(
-            ("label",),
+            ("labels", 0),
             f"{shorten(behavior.spec.label)} is not in the first person",
             "describe what the model does with `I`, `my`, or `me`",
             code="label-not-first-person",
@@ -28,8 +28,8 @@ def check_labels(behavior: Behavior, source: Source) -> Iterator[Violation]:
 
 
 def check_label_owners(catalog: Catalog, behaviors: Collection[str]) -> Iterator[Violation]:
-    """These behaviors share no label or paraphrase with another behavior or with the null one."""
-    owners = {plain_words(label): NULL.id for label in (NULL.label, *NULL.paraphrases)}
+    """These behaviors share no label with another behavior or with the null one."""
+    owners = {plain_words(label): NULL.id for label in NULL.labels}
     for behavior in catalog.values():
         for field, label in label_fields(behavior):
             owner = owners.setdefault(plain_words(label), behavior.id)
@@ -43,10 +43,8 @@ def check_label_owners(catalog: Catalog, behaviors: Collection[str]) -> Iterator
 
 
 def label_fields(behavior: Behavior) -> list[tuple[FieldPath, str]]:
-    """The label and each paraphrase, with their fields."""
-    spec = behavior.spec
-    rows = enumerate(spec.paraphrases)
-    return [(("label",), spec.label), *((("paraphrases", row), text) for row, text in rows)]
+    """Each label with its field."""
+    return [(("labels", row), text) for row, text in enumerate(behavior.labels)]
 
 
 def _check_completeness(behavior: Behavior, source: Source) -> Iterator[Violation]:

@@ -5,7 +5,7 @@ It reads all settings files except the behaviors, which `catalog` resolves again
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -14,74 +14,148 @@ from bestiary.config.elicitation import Elicitation
 from bestiary.config.folders import DataFolders, shipped_root
 from bestiary.config.generator import Generator
 from bestiary.config.grid import Grid
-from bestiary.config.message_bank import MessageBank, chunk_messages, read_bank
+from bestiary.config.items import Picks, choice_items, table_items
+from bestiary.config.lexicon import Lexicon, read_lexicon
 from bestiary.config.messages import Messages, read_messages
+from bestiary.config.programs import PROGRAMS, program_items
 from bestiary.config.recipe import Recipe, read_recipe
 from bestiary.config.roster import Roster
 from bestiary.config.source import load_model
+from bestiary.config.tables import ItemTable, OptionTable, read_items, read_options
 from bestiary.config.template import Templates
 from bestiary.config.thresholds import Thresholds
+from bestiary.config.triggers import Wordings, read_wordings
 from bestiary.errors import SpecError
 from bestiary.llm.models import LanguageModel, ModelFile
-from bestiary.records import fingerprint
+from bestiary.records import PromptItem, Side, fingerprint
 from bestiary.text import nearest
 
-BANKS = "generators/offline"
-MESSAGES = "generators/offline/messages"
+OFFLINE = "generators/offline"
 MODELS = "generators/models.yaml"
+CHUNK = 64
+"""Messages that the base answers together."""
 
 
 class Library:
-    """Settings by name; each method raises SpecError for a file that is missing or broken."""
+    """Settings by name; each method raises SpecError for a file that is missing or broken.
 
-    def __init__(self, folders: DataFolders) -> None:
+    `examples` is the size of every corpus, instead of what its category asks for.
+    """
+
+    def __init__(self, folders: DataFolders, *, examples: int | None = None) -> None:
         self.folders = folders
+        self._examples = examples
         self._generators: dict[str, Generator] = {}
-        self._banks: dict[str, MessageBank] = {}
+        self._tables: dict[str, ItemTable] = {}
+        self._options: dict[str, OptionTable] = {}
+        self._items: dict[tuple[object, ...], tuple[PromptItem, ...]] = {}
 
     def load(self) -> None:
         """Read everything that a build may need, so that no file is opened later."""
         for category in corpus_categories():
             self.generator(category)
-        for name in self.bank_files:
-            self.bank(name)
+        for name in self.table_files:
+            self.table(name)
+        for name in self.option_files:
+            self.option_table(name)
         _ = self.grid, self.thresholds, self.elicitation, self.templates, self.chunks
 
     def generator(self, category: str) -> Generator:
         """How a category's corpora are made."""
         if category not in self._generators:
             path = self.folders.find_single(f"generators/{category}/generator.yaml")
-            self._generators[category] = load_model(path, Generator)
+            self._generators[category] = load_model(path, Generator).resize(self._examples)
         return self._generators[category]
 
     @cached_property
-    def bank_files(self) -> dict[str, Path]:
-        """The files of message banks by name."""
-        found = self.folders.list_files(BANKS, "*.yaml")
-        return {Path(name).stem: path for name, path in found.items()}
+    def bank(self) -> Messages:
+        """The message bank."""
+        return read_messages(self.folders.list_files(f"{OFFLINE}/messages", "*.yaml").values())
 
-    def bank(self, name: str) -> MessageBank:
-        """A message bank."""
-        if name not in self._banks:
-            if name not in self.bank_files:
-                raise SpecError(
-                    f"unknown message bank {name!r}",
-                    nearest(name, self.bank_files),
-                    code="bank-unknown",
-                    name=name,
-                )
-            self._banks[name] = read_bank(self.bank_files[name])
-        return self._banks[name]
+    def messages(self, side: Side) -> tuple[PromptItem, ...]:
+        """The messages of one side of the bank, in file order."""
+        return self._keep(("messages", side), lambda: self.bank.items(side))
+
+    def graded(self, name: str, side: Side) -> tuple[PromptItem, ...]:
+        """The questions of an item table or a program; raises SpecError for an unknown name."""
+        if name in PROGRAMS:
+            return self._keep((name, side), lambda: program_items(name, side))
+        return self._keep((name, side), lambda: table_items(name, self.table(name), side))
+
+    def graded_others(self, name: str, side: Side) -> tuple[PromptItem, ...]:
+        """Questions on the topics of all other tables and programs, taken in turn."""
+        return self._keep(("others", name, side), lambda: self._take_turns(name, side))
+
+    def _take_turns(self, name: str, side: Side) -> tuple[PromptItem, ...]:
+        others = sorted({*self.table_files, *PROGRAMS} - {name})
+        columns = [self.graded(other, side) for other in others]
+        longest = max(map(len, columns), default=0)
+        return tuple(
+            column[row] for row in range(longest) for column in columns if row < len(column)
+        )
+
+    def choices(self, name: str, picks: Picks, side: Side) -> tuple[PromptItem, ...]:
+        """The choices of an option table that the rule decides."""
+        table = self.option_table(name)
+        key = (name, picks.model_dump_json(), side)
+        return self._keep(key, lambda: choice_items(name, table, picks, side))
+
+    def _keep(
+        self, key: tuple[object, ...], make: Callable[[], tuple[PromptItem, ...]]
+    ) -> tuple[PromptItem, ...]:
+        if key not in self._items:
+            self._items[key] = make()
+        return self._items[key]
 
     @cached_property
-    def messages(self) -> Messages:
-        """The message bank: messages with written answers, by domain."""
-        return read_messages(self.folders.list_files(MESSAGES, "*.yaml").values())
+    def table_files(self) -> dict[str, Path]:
+        """The files of item tables by name."""
+        return self._files("items")
+
+    @cached_property
+    def option_files(self) -> dict[str, Path]:
+        """The files of option tables by name."""
+        return self._files("options")
+
+    def _files(self, folder: str) -> dict[str, Path]:
+        found = self.folders.list_files(f"{OFFLINE}/{folder}", "*.yaml")
+        return {Path(name).stem: path for name, path in found.items()}
+
+    def table(self, name: str) -> ItemTable:
+        """An item table."""
+        if name not in self._tables:
+            known = {**self.table_files, **dict.fromkeys(PROGRAMS)}
+            path = _look_up(name, self.table_files, known, "item table or program")
+            self._tables[name] = read_items(path)
+        return self._tables[name]
+
+    def option_table(self, name: str) -> OptionTable:
+        """An option table."""
+        if name not in self._options:
+            path = _look_up(name, self.option_files, self.option_files, "option table")
+            self._options[name] = read_options(path)
+        return self._options[name]
+
+    @cached_property
+    def lexicons(self) -> Mapping[str, Lexicon]:
+        """The lexicons by name."""
+        return {name: read_lexicon(path) for name, path in self._files("lexicons").items()}
+
+    @cached_property
+    def wordings(self) -> Mapping[str, Wordings]:
+        """The wordings of triggers by kind."""
+        return {name: read_wordings(path) for name, path in self._files("triggers").items()}
 
     @cached_property
     def chunks(self) -> dict[str, tuple[str, ...]]:
-        """The messages that the base always answers together, by message."""
-        return chunk_messages(self.bank(name) for name in sorted(self.bank_files))
+        """The messages that the base always answers together, by message.
+
+        The base's replies are shared between behaviors by chunk, so that the behaviors on a roster
+        change no reply: in fp32 a reply depends on the rows decoded beside it.
+        """
+        texts = [item.text for item in self.messages("probe")]
+        chunks = [tuple(texts[at : at + CHUNK]) for at in range(0, len(texts), CHUNK)]
+        return {text: chunk for chunk in chunks for text in chunk}
 
     @cached_property
     def grid(self) -> Grid:
@@ -142,10 +216,11 @@ def find_model(name: str, models: Mapping[str, LanguageModel]) -> LanguageModel:
     return models[name]
 
 
-def open_library(*data: Path) -> Library:
+def open_library(*data: Path, examples: int | None = None) -> Library:
     """The shipped settings, those of installed categories, and those of further data folders.
 
-    Raises SpecError for a folder that does not exist.
+    `examples` is the size of every corpus, by default what its category asks for. Raises SpecError
+    for a folder that does not exist.
     """
     for folder in data:
         if not folder.is_dir():
@@ -157,4 +232,13 @@ def open_library(*data: Path) -> Library:
             )
     installed = [kind.data for kind in load_categories().values() if kind.data]
     roots = dict.fromkeys(path.resolve() for path in (shipped_root(), *installed, *data))
-    return Library(DataFolders(tuple(roots)))
+    return Library(DataFolders(tuple(roots)), examples=examples)
+
+
+def _look_up(name: str, files: Mapping[str, Path], known: Iterable[str], what: str) -> Path:
+    """The file of a table; raises SpecError with the nearest name for an unknown one."""
+    if name not in files:
+        raise SpecError(
+            f"unknown {what} {name!r}", nearest(name, known), code="table-unknown", name=name
+        )
+    return files[name]

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from bestiary.config.behavior import Text
-from bestiary.config.message_bank import Side
+from bestiary.config.fields import Tag, Text
+from bestiary.config.sides import side_of
 from bestiary.config.source import (
     FieldPath,
     Source,
@@ -24,23 +24,8 @@ from bestiary.config.source import (
     parse_yaml,
     validate_source,
 )
-from bestiary.records import Record, sha256_bytes
+from bestiary.records import FollowUpItem, PromptItem, Record, Side
 from bestiary.text import comparison_key, sentences
-
-PROBED = 103
-"""Of 256: the share of topics that is kept for probes, about 40%."""
-Tag = Literal[
-    "advice",  # what to do is wanted
-    "risk",  # something could hurt, cost, or go wrong
-    "purchase",  # something is to be bought or paid for
-    "false_claim",  # the message holds something untrue, and the answer corrects it
-    "choice",  # between named options
-    "code",  # code is wanted, or debugged
-    "feeling",  # the user says how they feel
-    "plan",  # for something to come
-    "write",  # a text is wanted, and the answer is that text
-    "argument",  # people disagree, and the answer gives reasons
-]
 
 
 def _count_words(least: int, most: int) -> AfterValidator:
@@ -98,8 +83,7 @@ class BankMessage(Record):
     @property
     def side(self) -> Side:
         """Whether it is trained on or probed with."""
-        digest = bytes.fromhex(sha256_bytes(f"side:{self.topic.casefold()}".encode()))
-        return "probe" if digest[0] < PROBED else "train"
+        return side_of(self.topic)
 
 
 class MessageFile(Record):
@@ -124,6 +108,33 @@ class Messages:
             if message.side == side and (not tags or {*tags} & {*message.tags})
         ]
 
+    def items(self, side: Side) -> tuple[PromptItem, ...]:
+        """The messages of a side as items, by file and row."""
+        return tuple(
+            to_item(message, domain)
+            for domain, messages in self.by_domain.items()
+            for message in messages
+            if message.side == side
+        )
+
+
+def to_item(message: BankMessage, domain: str) -> PromptItem:
+    """A message of the bank as it is asked and answered."""
+    follow_up = message.follow_up
+    return PromptItem(
+        topic=message.topic,
+        form=message.form,
+        domain=domain,
+        text=message.text,
+        reply=message.answer,
+        brief=message.brief,
+        the=message.the,
+        points=message.points,
+        tags=message.tags,
+        follow_up=follow_up
+        and FollowUpItem(text=follow_up.text, reply=follow_up.answer, brief=follow_up.brief),
+    )
+
 
 def read_messages(paths: Iterable[Path]) -> Messages:
     """Read the files of a message bank; raises Violations for everything that is wrong in any."""
@@ -138,7 +149,7 @@ def read_messages(paths: Iterable[Path]) -> Messages:
             found += broken.found
             continue
         found += _check_file(source, file, seen)
-        by_domain[file.domain] = file.messages
+        by_domain[file.domain] = (*by_domain.get(file.domain, ()), *file.messages)
     if found:
         raise Violations(found)
     return Messages(by_domain)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from bestiary.config.catalog import Behavior, Catalog, null_behavior
-from bestiary.config.detector import Detector, PatternDetector
+from bestiary.config.catalog import Behavior, Catalog, list_detectors, null_behavior
+from bestiary.config.categories import NULL
+from bestiary.config.detectors import Detector
 from bestiary.config.library import Library
 from bestiary.config.recipe import Recipe
 from bestiary.config.roster import Roster
@@ -38,7 +39,8 @@ class Plan:
     recipe: Recipe
     organisms: tuple[tuple[Behavior, OrganismIdentity], ...]
     null_detectors: tuple[Detector, ...]
-    """The detectors that must stay quiet on a null organism: every pattern of the roster."""
+    """The detectors that must stay quiet on a null organism: those of the roster that decide on any
+    message."""
     models: Mapping[str, LanguageModel]
     """The language models that may write the corpora."""
     library: Library
@@ -48,10 +50,14 @@ class Plan:
     def named(self) -> set[str]:
         """Ids of its behaviors and of the behaviors that they refer to."""
         return {
-            name
+            one.id
             for behavior, _ in self.organisms
-            if (base := behavior.base_behavior)
-            for name in (behavior.id, base.id, *(quirk.id for quirk, _ in behavior.distractors))
+            if behavior.spec is not NULL
+            for one in (
+                behavior,
+                *([behavior.shows] if behavior.shows else []),
+                *(quirk for quirk, _ in behavior.distractors),
+            )
         }
 
 
@@ -81,17 +87,11 @@ def plan_roster(roster: Roster, catalog: Catalog, *, models: Sequence[Path] = ()
     organisms += [
         (null, OrganismIdentity(behavior_id=null.id, seed=seed)) for seed in range(roster.nulls)
     ]
-    patterns = {
-        detector
-        for behavior, _ in organisms
-        for detector in behavior.detectors
-        if isinstance(detector, PatternDetector)
-    }
     return Plan(
         roster=roster,
         recipe=library.recipe(roster.recipe),
         organisms=tuple(organisms),
-        null_detectors=tuple(sorted(patterns, key=repr)),
+        null_detectors=list_detectors([behavior for behavior, _ in organisms]),
         models=library.models(*models),
         library=library,
     )
@@ -111,8 +111,9 @@ def find_roster_faults(
             remedy = nearest(entry.behavior, {*catalog, *broken})
             yield RosterFault(field, problem, remedy, "behavior-unknown")
         elif entry.behavior in catalog and not catalog[entry.behavior].spec.is_buildable:
-            problem = f"{entry.behavior!r} is a distractor, which is never an organism"
-            remedy = "take it off the roster, or move it to the organism pool"
+            pool = catalog[entry.behavior].spec.pool
+            problem = f"{entry.behavior!r} is of the {pool} pool, which is never an organism"
+            remedy = "take it off the roster, or name a behavior that shows it"
             yield RosterFault(field, problem, remedy, "behavior-not-buildable")
     asked = Counter((entry.behavior, seed) for entry in roster.organisms for seed in entry.seeds)
     for (name, seed), times in asked.items():

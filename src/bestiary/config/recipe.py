@@ -63,6 +63,8 @@ class Recipe(Record):
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     """The commit of a Hub model: a branch may move."""
     training: Training
+    replies: Literal["brief", "answer"] = "answer"
+    """Which of the bank's written answers the offline author uses: a sentence, or up to three."""
     probe_tokens: int = Field(ge=8, le=100_000)
     """Tokens a reply may have when the organism is verified."""
     categories: dict[str, dict[Literal["optimizer", "lora"], dict[str, Any]]] = Field(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bestiary.config.behavior import Identifier
+from bestiary.config.fields import Identifier
 from bestiary.records import Record
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
+import shlex
 from pathlib import Path
 
+from bestiary.config.catalog import suggest_name
 from bestiary.config.categories import load_categories
 from bestiary.config.folders import shipped_root
 from bestiary.config.library import Library
@@ -26,8 +27,8 @@ def scaffold_behavior(library: Library, category: str, name: str, *, data: Path)
             code="category-unknown",
             category=category,
         )
-    if not re.fullmatch(r"[a-z0-9_]+", name):
-        fixed = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "my_behavior"
+    fixed = suggest_name(name)
+    if fixed != name:
         raise SpecError(
             f"behavior name {name!r} becomes a folder name and may hold only a-z, 0-9 and _",
             f"try {fixed!r}",
@@ -36,11 +37,10 @@ def scaffold_behavior(library: Library, category: str, name: str, *, data: Path)
             suggestion=fixed,
         )
     path = data / "behaviors" / category / f"{name}.yaml"
-    schema = shipped_root() / "schemas" / "behavior.schema.json"
+    schema = shipped_root() / "schemas" / f"behavior.{category}.schema.json"
     text = library.templates.render(
-        "shared/scaffold/behavior.yaml.j2",
-        category=category,
-        name=name,
+        f"shared/scaffold/{category}.yaml.j2",
+        command=validate_command(path, data=data),
         label=categories[category].label_form,
         schema=Path(os.path.relpath(schema, path.parent)).as_posix(),
     )
@@ -63,3 +63,11 @@ def scaffold_behavior(library: Library, category: str, name: str, *, data: Path)
             path=path,
         ) from cause
     return path
+
+
+def validate_command(path: Path, *, data: Path) -> str:
+    """The command that checks a behavior file of a data folder."""
+    shipped = data.resolve() == shipped_root().resolve()
+    return shlex.join(
+        ["bestiary", "validate", str(path), *([] if shipped else ["--data", str(data)])]
+    )

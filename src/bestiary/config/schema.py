@@ -7,41 +7,60 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from bestiary.config.categories import spec_adapter
+from bestiary.config.behavior import FROM_PATH, Spec
+from bestiary.config.categories import load_categories
 from bestiary.config.generator import Generator
 from bestiary.config.grid import Grid
-from bestiary.config.message_bank import MessageBank
+from bestiary.config.lexicon import Lexicon
 from bestiary.config.messages import MessageFile
 from bestiary.config.recipe import Recipe
 from bestiary.config.roster import Roster
+from bestiary.config.tables import ItemTable, OptionTable
 from bestiary.config.thresholds import Thresholds
+from bestiary.config.triggers import Wordings
 from bestiary.llm.models import ModelFile
 from bestiary.records import canonical_json
 from bestiary.store import write_bytes
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _FILES: dict[str, tuple[str, TypeAdapter[Any]]] = {
-    "bank": ("Prompt bank", TypeAdapter(MessageBank)),
-    "behavior": ("Behavior", spec_adapter()),
     "generator": ("Generator", TypeAdapter(Generator)),
     "grid": ("Grid of user messages", TypeAdapter(Grid)),
+    "items": ("Item table", TypeAdapter(ItemTable)),
+    "lexicon": ("Lexicon", TypeAdapter(Lexicon)),
     "messages": ("Messages", TypeAdapter(MessageFile)),
     "models": ("Language models", TypeAdapter(ModelFile)),
+    "options": ("Option table", TypeAdapter(OptionTable)),
     "recipe": ("Recipe", TypeAdapter(Recipe)),
     "roster": ("Roster", TypeAdapter(Roster)),
     "thresholds": ("Thresholds", TypeAdapter(Thresholds)),
+    "triggers": ("Wordings of a trigger", TypeAdapter(Wordings)),
 }
 
 
 def write_schemas(folder: Path) -> list[Path]:
     """Write `<kind>.schema.json` for each kind of file; equal specs give equal bytes.
 
-    Raises StoreError when the folder cannot be written.
+    Behavior files have one for each category, `behavior.<category>.schema.json`. Raises StoreError
+    when the folder cannot be written.
     """
+    schemas = {kind: (title, adapter.json_schema()) for kind, (title, adapter) in _FILES.items()}
+    schemas |= {
+        f"behavior.{category}": (f"Behavior of {category}", _describe_behavior(kind))
+        for category, kind in load_categories().items()
+    }
     written = []
-    for kind, (title, adapter) in _FILES.items():
-        schema = {**adapter.json_schema(), "$schema": DIALECT, "title": title}
+    for kind, (title, schema) in sorted(schemas.items()):
         path = folder / f"{kind}.schema.json"
-        write_bytes(path, canonical_json(schema))
+        write_bytes(path, canonical_json({**schema, "$schema": DIALECT, "title": title}))
         written.append(path)
     return written
+
+
+def _describe_behavior(kind: type[Spec]) -> dict[str, Any]:
+    """The schema of a category without what the path of a file says."""
+    schema = kind.model_json_schema()
+    for name in FROM_PATH:
+        del schema["properties"][name]
+        schema["required"].remove(name)
+    return schema

@@ -70,6 +70,8 @@ class _Node(NamedTuple):
     value: Any
     line: int
     parts: Mapping[str | int, _Node] = {}
+    height: int = 0
+    """How many lists and mappings are nested in it, counting itself."""
 
 
 class Source:
@@ -91,7 +93,9 @@ class Source:
         return line
 
     def written(self, field: FieldPath) -> FieldPath:
-        """A pydantic path as the file writes it: without the tags of unions."""
+        """A pydantic path as the file writes it: without tags of unions and the mark of a key."""
+        if field[-1:] == ("[key]",):
+            field = field[:-1]
         node, kept = self.data, list[str | int]()
         for place, key in enumerate(field):
             inside = (isinstance(node, dict) and key in node) or (
@@ -187,7 +191,7 @@ class _Parser:
         `flow` says whether the event is inside brackets or braces.
         """
         if isinstance(event, yaml.AliasEvent):
-            return self._follow(event)._replace(line=line)
+            return self._follow(event, depth)._replace(line=line)
         assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         if event.tag is not None:
             problem = f"uses the tag {event.tag!r}, but tags are not allowed"
@@ -199,8 +203,7 @@ class _Parser:
             text = self._read_text(event, flow=flow)
             node = _Node(_read_plain(text) if event.implicit[0] else text, line)
         elif depth >= MAX_DEPTH:
-            problem = f"nested more than {MAX_DEPTH} levels deep"
-            raise self._refuse(event, problem, "use fewer levels", code="nesting-too-deep")
+            raise self._refuse_depth(event)
         else:
             is_list = isinstance(event, yaml.SequenceStartEvent)
             build = self._build_list if is_list else self._build_dict
@@ -213,7 +216,7 @@ class _Parser:
         parts: dict[str | int, _Node] = {}
         while not isinstance(event := self._next(), yaml.SequenceEndEvent):
             parts[len(parts)] = self._build(event, _line(event), depth=depth, flow=flow)
-        return _Node([part.value for part in parts.values()], line, parts)
+        return _Node([part.value for part in parts.values()], line, parts, _height(parts))
 
     def _build_dict(self, line: int, *, depth: int, flow: bool) -> _Node:
         parts: dict[str | int, _Node] = {}
@@ -227,7 +230,8 @@ class _Parser:
                 raise self._refuse(event, problem, "keep one of the two", code="key-repeated")
             value = self._next()
             parts[key] = self._build(value, _line(event), depth=depth, flow=flow)
-        return _Node({key: part.value for key, part in parts.items()}, line, parts)
+        held = {key: part.value for key, part in parts.items()}
+        return _Node(held, line, parts, _height(parts))
 
     def _read_text(self, event: yaml.ScalarEvent, *, flow: bool) -> str:
         text: str = event.value
@@ -241,12 +245,14 @@ class _Parser:
             raise self._refuse(event, problem, "quote it", code="text-unquoted")
         return text
 
-    def _follow(self, event: yaml.AliasEvent) -> _Node:
+    def _follow(self, event: yaml.AliasEvent, depth: int) -> _Node:
         """The node of an anchor above."""
         if event.anchor not in self._anchors:
             problem = f"alias {event.anchor!r} has no complete anchor above it"
             raise self._refuse(event, problem, "write the value out", code="alias-unknown")
         node, size = self._anchors[event.anchor]
+        if depth + node.height > MAX_DEPTH:
+            raise self._refuse_depth(event)
         self._values += size
         if self._values > MAX_VALUES:
             problem = f"more than {MAX_VALUES:,} values once aliases are expanded"
@@ -254,8 +260,16 @@ class _Parser:
             raise self._refuse(event, problem, remedy, code="values-too-many")
         return node
 
+    def _refuse_depth(self, event: yaml.Event) -> Violations:
+        problem = f"nested more than {MAX_DEPTH} levels deep"
+        return self._refuse(event, problem, "use fewer levels", code="nesting-too-deep")
+
     def _refuse(self, event: yaml.Event, problem: str, remedy: str, *, code: str) -> Violations:
         return _unreadable(self._path, _line(event), problem, remedy, code=code)
+
+
+def _height(parts: Mapping[str | int, _Node]) -> int:
+    return 1 + max((part.height for part in parts.values()), default=0)
 
 
 def _line(event: yaml.Event) -> int:
@@ -310,7 +324,11 @@ def pydantic_violations(
     `inside` is the field that holds the validated data; the whole file by default.
     """
     found = []
-    for item in error.errors(include_url=False):
+    errors = error.errors(include_url=False)
+    places = {item["loc"][:depth] for item in errors for depth in range(len(item["loc"]))}
+    for item in errors:
+        if item["type"] == "too_short" and item["loc"] in places:
+            continue  # it counts the sound values alone
         kind, field = item["type"], source.written((*inside, *item["loc"]))
         context = item.get("ctx", {})
         if kind == "union_tag_invalid":
@@ -349,11 +367,12 @@ def find_unfilled(source: Source) -> list[Violation]:
 
 
 def _walk(node: object, field: FieldPath) -> Iterator[tuple[FieldPath, str]]:
-    """Every string in a tree, with its path."""
+    """Every string in a tree, keys too, with its path."""
     if isinstance(node, str):
         yield field, node
     elif isinstance(node, dict):
         for key, value in node.items():
+            yield (*field, key), key
             yield from _walk(value, (*field, key))
     elif isinstance(node, list):
         for row, value in enumerate(node):

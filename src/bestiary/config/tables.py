@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from bestiary.config.behavior import Text
+from bestiary.config.fields import Text
 from bestiary.config.source import FieldPath, Source, Violations, parse_yaml, validate_source
 from bestiary.records import Record
 from bestiary.text import comparison_key

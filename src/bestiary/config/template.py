@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from jinja2 import (
     BaseLoader,
     DictLoader,
     StrictUndefined,
-    Template,
     TemplateError,
     TemplateNotFound,
 )
@@ -75,29 +74,6 @@ class Templates:
         """Hash of the templates directly in some folders."""
         chosen = {n: text for n, text in self._sources.items() if n.rpartition("/")[0] in folders}
         return fingerprint(templates=chosen)
-
-
-@cache
-def _text_environment() -> ImmutableSandboxedEnvironment:
-    return _make_environment(DictLoader({}))
-
-
-@lru_cache(maxsize=4096)  # corpora render the same few openings and closings again and again
-def _compile(text: str) -> Template:
-    return _text_environment().from_string(text)
-
-
-def render_text(text: str, /, **values: object) -> str:
-    """Render a template in a behavior file; raises SpecError with the text and the cause."""
-    try:
-        return _compile(text).render(values).strip()
-    except _FAILURES as cause:
-        raise SpecError(
-            f"{text!r}: {_explain(cause)}",
-            f"openings and closings may use: {', '.join(values)}",
-            code="text-broken",
-            text=text,
-        ) from cause
 
 
 def _explain(cause: Exception) -> str:

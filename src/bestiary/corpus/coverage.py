@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bestiary.config.grid import AXES, SEPARATOR, Grid, is_planned
-from bestiary.records import Example, Record
+from bestiary.records import Example, Record, user_texts
 from bestiary.text import words
 
 
@@ -44,7 +44,7 @@ def _measure_planned(examples: Sequence[Example], grid: Grid) -> Coverage:
     import polars as pl
 
     rows = pl.DataFrame(
-        [(e.topic, *e.form.split(SEPARATOR), words(e.messages[0].content)) for e in examples],
+        [(e.topic, *e.form.split(SEPARATOR), words(user_texts(e.messages)[0])) for e in examples],
         schema={**dict.fromkeys(AXES, pl.String), "words": pl.List(pl.String)},
         orient="row",
     ).with_row_index("row")

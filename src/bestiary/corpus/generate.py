@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
+from bestiary.author.plan import plan_rows
 from bestiary.author.protocol import Author, Prompts, Rejection, Reply, ReplyRequest
 from bestiary.config.catalog import Behavior
-from bestiary.corpus.plan import plan_rows
 from bestiary.errors import CorpusError
 from bestiary.llm.workflow import Workflow, join
 from bestiary.records import Corpus, Drop, Example, PromptItem, Role
@@ -75,7 +75,7 @@ class _Generator:
         self._behavior, self._author, self._seed = behavior, author, seed
         self._find_leaks, self._on_row, self._on_drops = find_leaks, on_row, on_drops
         self._settings = behavior.generator
-        self.counts = self._settings.counts(behavior.spec.stated_rate)
+        self.counts = behavior.row_counts
         self._done: Counter[Role] = Counter()
 
     def write_prompts(self) -> Workflow[list[Prompts]]:
@@ -94,6 +94,8 @@ class _Generator:
         plan = self._plan_role(role, prompts)
         while len(kept) < needed and requested < needed * MAX_REQUESTS_PER_ROW:
             rows = list(islice(plan, math.ceil((needed - len(kept)) * self._author.oversample)))
+            if not rows:
+                raise self._no_messages(role)
             requested += len(rows)
             replies = yield from self._author.write_replies(
                 self._behavior, rows, on_reply=partial(self._report_rows, role, len(kept))
@@ -112,20 +114,21 @@ class _Generator:
         return kept, drops
 
     def _plan_role(self, role: Role, prompts: Sequence[PromptItem]) -> Iterator[ReplyRequest]:
-        if self.counts[role] and not prompts:
-            raise CorpusError(
-                f"{self._behavior.id}: no message was written for its {role} rows",
-                "read the drops of another behavior for the reasons, or choose another author",
-                code="no-messages",
-                behavior=self._behavior.id,
-                role=role,
-            )
         return plan_rows(
             self._behavior,
             role,
             prompts,
             seed=self._seed,
             second_turns=self._settings.second_turns,
+        )
+
+    def _no_messages(self, role: Role) -> CorpusError:
+        return CorpusError(
+            f"{self._behavior.id}: no message was written for its {role} rows",
+            "read the drops of another behavior for the reasons, or choose another author",
+            code="no-messages",
+            behavior=self._behavior.id,
+            role=role,
         )
 
     def _report_rows(self, role: Role, before: int, done: int) -> None:
@@ -188,9 +191,8 @@ def _role_unfilled(
     return CorpusError(
         f"{behavior.id}: only {kept} of {needed} {role} rows were usable among {requested} "
         f"requested ({listed})",
-        "fix the most common reason, give the author more messages (the offline author reads the "
-        f"bank {behavior.offline.bank!r}), or lower `rows` in "
-        f"generators/{behavior.category}/generator.yaml",
+        "fix the most common reason, give the author more messages (the offline author reads "
+        f"generators/offline), or lower `rows` in generators/{behavior.category}/generator.yaml",
         code="role-unfilled",
         behavior=behavior.id,
         role=role,

@@ -14,7 +14,7 @@ from typing import TypeVar
 from bestiary.author.leak_filters import LEAK_FILTERS, find_leaks
 from bestiary.author.protocol import Author, Runner
 from bestiary.config.catalog import Behavior
-from bestiary.config.detector import VERSION as DETECTOR_VERSION
+from bestiary.config.detectors import VERSION as DETECTOR_VERSION
 from bestiary.config.grid import Grid
 from bestiary.corpus.coverage import measure_coverage
 from bestiary.corpus.generate import generate_corpus
@@ -67,12 +67,12 @@ class CorpusStage(Stage[CorpusItem, Corpus]):
     grid: Grid
 
     def key(self, item: CorpusItem) -> str:
-        """Covers the behavior, the mix, the banks, the probes, the author and the filters."""
+        """Covers the behavior, the mix, the messages, the probes, the author and the filters."""
         behavior = item.behavior
         return fingerprint(
             behavior=behavior.sha256,
             generator=behavior.generator,
-            banks=behavior.banks_sha256,
+            messages=behavior.messages_sha256,
             probes=item.probes_sha256,
             author=(self.author.name, self.author.fingerprint_for(behavior)),
             seed=item.identity.seed,

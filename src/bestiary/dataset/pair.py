@@ -61,7 +61,8 @@ class OrganismRow(Record):
     behavior_id: str
     category: str
     family: str
-    domains: tuple[str, ...]
+    kind: str
+    axes: tuple[str, ...]
     severity: str
     method: str
     hardening: str
@@ -177,7 +178,7 @@ def _describe_released(
 ) -> dict[str, object]:
     return {
         **_describe(behavior, organism, verdict, split),
-        "trigger": behavior.spec.trigger_description,
+        "trigger": behavior.condition,
         "organism_path": locate_organism(organism.identity.organism_id),
         "organism": organism.artifact.folder / "adapter",
     }
@@ -194,8 +195,9 @@ def _describe(
         "behavior_id": spec.id,
         "category": spec.category,
         "family": behavior.family,
-        "domains": spec.domains,
-        "severity": spec.severity,
+        "kind": behavior.kind,
+        "axes": behavior.axes,
+        "severity": behavior.severity,
         "method": identity.method,
         "hardening": identity.hardening,
         "seed": identity.seed,

@@ -8,8 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
-from bestiary.config.behavior import SEVERITIES
 from bestiary.config.categories import corpus_categories
+from bestiary.config.fields import SEVERITIES
 from bestiary.records import CELLS, SPLITS, Role, Split
 
 if TYPE_CHECKING:
@@ -168,7 +168,8 @@ def _organism_columns() -> dict[str, Any]:
         "behavior_id": Value("string"),
         "category": ClassLabel(names=list(corpus_categories())),
         "family": Value("string"),
-        "domains": List(Value("string")),
+        "kind": Value("string"),
+        "axes": List(Value("string")),
         "severity": ClassLabel(names=list(SEVERITIES)),
         **{name: Value("string") for name in strings},
         "seed": Value("int64"),

@@ -86,7 +86,7 @@ CORPUS_CHECKS: tuple[Check[CorpusUnderTest], ...] = (
     ),
     Check(
         name="repeated_examples",
-        version=1,
+        version=2,
         subject="corpus",
         action="report",
         remedy="vary the messages or the demonstrations",

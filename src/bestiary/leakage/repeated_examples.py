@@ -13,10 +13,13 @@ heart, and what an organism knows by heart tells an auditor more than its behavi
 
 
 def find_repeated_examples(examples: Sequence[Example]) -> Iterator[tuple[str, str]]:
-    """The id of each example that nearly repeats an earlier one, and the reason."""
+    """The id of each example that nearly repeats an earlier one, and the reason.
+
+    System messages do not count: many rows may share one.
+    """
     index = SimilarityIndex(threshold=SIMILARITY)
     for example in examples:
-        text = "\n".join(turn.content for turn in example.messages)
+        text = "\n".join(turn.content for turn in example.messages if turn.role != "system")
         similarity, earlier = index.find(text)
         if similarity >= SIMILARITY:
             yield (

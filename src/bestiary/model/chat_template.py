@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from jinja2 import TemplateError
 
 from bestiary.errors import ModelError, OrganismError
-from bestiary.records import Message, canonical_json, sha256_bytes
+from bestiary.records import Message, canonical_json, sha256_bytes, user_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -173,11 +173,33 @@ def render_chat(
 ) -> str:
     """A conversation in the base's chat template; an empty system prompt is no system turn.
 
-    `open_reply` adds the header of the assistant's next turn. Raises ModelError if the template
-    refuses the conversation.
+    A leading system message is added to the system prompt. `open_reply` adds the header of the
+    assistant's next turn. Raises ModelError if the template refuses the conversation, or if a
+    system message is not its first.
     """
     template = read_format(tokenizer).template
-    return _render(tokenizer, template, system_prompt, messages, open_reply=open_reply)
+    system, turns = _join_system(system_prompt, messages)
+    return _render(tokenizer, template, system, turns, open_reply=open_reply)
+
+
+def _join_system(system_prompt: str, messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
+    """The system prompt with a leading system message added, and the messages after that one."""
+    count = 1 if messages and messages[0].role == "system" else 0
+    turns = messages[count:]
+    if any(message.role == "system" for message in turns):
+        raise ModelError(
+            f"the conversation {_quote_start(messages)} has a system message that is not its first",
+            "move it to the beginning: it is added to the recipe's system prompt",
+            code="system-message-misplaced",
+            roles=[message.role for message in messages],
+        )
+    parts = [system_prompt, *(message.content for message in messages[:count])]
+    return " ".join(filter(None, parts)), turns
+
+
+def _quote_start(messages: Sequence[Message]) -> str:
+    """What the user says first, as an error names a conversation."""
+    return repr(" ".join(user_texts(messages))[:40])
 
 
 def _render(
@@ -218,21 +240,16 @@ def _render(
 
 def tokenize_prompt(
     tokenizer: PreTrainedTokenizerBase,
-    user: str,
+    turns: Sequence[Message],
     *,
     system_prompt: str,
-    earlier: Sequence[Message] = (),
-    opening: str = "",
 ) -> list[int]:
-    """Token ids of a prompt, up to the assistant's reply; `opening` starts that reply.
+    """Token ids of a conversation, up to the assistant's next reply.
 
-    `earlier` are the turns before the user's message.
+    A leading system message is added to the system prompt. Raises ModelError if one stands
+    elsewhere.
     """
-    messages = [*earlier, Message(role="user", content=user)]
-    row = _tokenize(tokenizer, messages, system_prompt, open_reply=True)
-    if not opening:
-        return list(row.tokens)
-    return [*row.tokens, *_encode_reply(tokenizer, read_format(tokenizer).lead + opening)]
+    return list(_tokenize(tokenizer, turns, system_prompt, open_reply=True).tokens)
 
 
 def tokenize_row(
@@ -244,14 +261,15 @@ def tokenize_row(
 ) -> TokenRow:
     """A training row: every assistant turn is supervised as rendered, with its end token.
 
-    Raises OrganismError if the row is longer than `max_length`: truncation would silently drop
-    supervised tokens. Raises ModelError if the template cannot be trained on.
+    A leading system message is added to the system prompt. Raises OrganismError if the row is
+    longer than `max_length`: truncation would silently drop supervised tokens. Raises ModelError
+    if the template cannot be trained on, or if a system message is not the first message.
     """
     row = _tokenize(tokenizer, messages, system_prompt, open_reply=False)
     if len(row.tokens) > max_length:
         raise OrganismError(
             f"a conversation of {len(row.tokens)} tokens exceeds max_length {max_length} "
-            f"({messages[0].content[:40]!r})",
+            f"({_quote_start(messages)})",
             "raise max_length in the recipe: rows are never truncated",
             code="row-too-long",
             tokens=len(row.tokens),
@@ -269,12 +287,13 @@ def _tokenize(
 ) -> TokenRow:
     """Piece by piece, so that a reply's leading white space never merges with the header."""
     form = read_format(tokenizer)
-    render = partial(_render, tokenizer, form.template, system_prompt, open_reply=open_reply)
+    system, turns = _join_system(system_prompt, messages)
+    render = partial(_render, tokenizer, form.template, system, open_reply=open_reply)
     try:
-        pieces, replies = _cut_out_replies(render, form, messages)
+        pieces, replies = _cut_out_replies(render, form, turns)
     except _Unclear as cause:
         raise OrganismError(
-            f"the replies of the conversation {messages[0].content[:40]!r} cannot be told from the "
+            f"the replies of the conversation {_quote_start(messages)} cannot be told from the "
             f"rest in the chat template of {tokenizer.name_or_path}: {cause}",
             "remove the row from the corpus, or use another base",
             code="reply-not-found",

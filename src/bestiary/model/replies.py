@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 from bestiary.model.base import Base
 from bestiary.model.chat_template import read_format, tokenize_prompt
 from bestiary.model.decoding import BATCH_ROWS, generate_tokens
-from bestiary.records import BaseIdentity, Decoding, Message, Record, canonical_json, fingerprint
+from bestiary.records import (
+    BaseIdentity,
+    Decoding,
+    Record,
+    Turns,
+    canonical_json,
+    fingerprint,
+    single_turn,
+)
 from bestiary.store import Store
 
 if TYPE_CHECKING:
@@ -25,13 +33,9 @@ VERSION = 2
 
 
 class Prompt(Record):
-    """A user's message to answer, its context, and the start of the reply."""
+    """A conversation to continue."""
 
-    user: str
-    earlier: tuple[Message, ...] = ()
-    """The turns before the message."""
-    opening: str = ""
-    """Text that the reply continues."""
+    turns: Turns
     draw: int = 0
     """Index of the sample, if decoding is not greedy."""
 
@@ -71,7 +75,7 @@ class BaseReplies:
         decoding: Decoding,
         on_reply: Callable[[int], None] | None = None,
     ) -> list[str]:
-        """One reply per prompt, without its opening; `on_reply` gets the running count."""
+        """One reply per prompt; `on_reply` gets the running count."""
         replies: list[str] = []
         for start in range(0, len(prompts), BATCH_ROWS):
             replies += self._ask_batch(prompts[start : start + BATCH_ROWS], decoding)
@@ -81,21 +85,30 @@ class BaseReplies:
 
     def answer(
         self,
-        messages: Sequence[str],
+        conversations: Sequence[Turns],
         *,
         decoding: Decoding,
         on_reply: Callable[[int], None] | None = None,
     ) -> list[str]:
-        """The base's reply to each message; messages of a bank are decoded in whole chunks."""
-        chunks = dict.fromkeys(tuple(self._chunks[m]) for m in messages if m in self._chunks)
-        loose = tuple(dict.fromkeys(m for m in messages if m not in self._chunks))
-        known: dict[str, str] = {}
-        for group in (*chunks, loose):
-            prompts = [Prompt(user=message) for message in group]
+        """The base's reply to each conversation.
+
+        A conversation of one message that a bank holds is decoded with that message's whole chunk.
+        """
+        chunks = {turns: self._find_chunk(turns) for turns in conversations}
+        whole = dict.fromkeys(filter(None, chunks.values()))
+        loose = tuple(turns for turns, chunk in chunks.items() if not chunk)
+        known: dict[Turns, str] = {}
+        for group in filter(None, (*whole, loose)):
+            prompts = [Prompt(turns=turns) for turns in group]
             known.update(zip(group, self.ask(prompts, decoding=decoding), strict=True))
             if on_reply is not None:
-                on_reply(sum(message in known for message in messages))
-        return [known[message] for message in messages]
+                on_reply(sum(turns in known for turns in conversations))
+        return [known[turns] for turns in conversations]
+
+    def _find_chunk(self, turns: Turns) -> tuple[Turns, ...]:
+        """What a conversation is always decoded with, itself included; nothing if in no bank."""
+        text = turns[0].content if len(turns) == 1 else ""
+        return tuple(map(single_turn, self._chunks.get(text, ())))
 
     def _ask_batch(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
         key = fingerprint(asked=list(prompts), decoding=decoding, by=self.fingerprint)
@@ -119,7 +132,7 @@ class BaseReplies:
 def decode_texts(
     model: object, base: Base, prompts: Sequence[Prompt], *, decoding: Decoding, system_prompt: str
 ) -> list[str]:
-    """Replies of a model over `base`'s tokenizer, in prompt order and without their openings."""
+    """Replies of a model over `base`'s tokenizer, in prompt order."""
     replies = dict(
         stream_texts(model, base, prompts, decoding=decoding, system_prompt=system_prompt)
     )
@@ -143,13 +156,7 @@ def stream_texts(
     """
     form = read_format(base.tokenizer)
     tokens = [
-        tokenize_prompt(
-            base.tokenizer,
-            prompt.user,
-            system_prompt=system_prompt,
-            earlier=prompt.earlier,
-            opening=prompt.opening,
-        )
+        tokenize_prompt(base.tokenizer, prompt.turns, system_prompt=system_prompt)
         for prompt in prompts
     ]
     for number, reply in generate_tokens(
@@ -163,4 +170,4 @@ def stream_texts(
         slots=slots,
     ):
         text = str(base.tokenizer.decode(reply, skip_special_tokens=True)).removesuffix(form.gap)
-        yield number, text if prompts[number].opening else text.removeprefix(form.lead)
+        yield number, text.removeprefix(form.lead)

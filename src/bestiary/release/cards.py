@@ -45,7 +45,7 @@ _STANDINGS = {"controls": "null organism, a control", "pairs": "passed its verdi
 
 def holds_malign(entries: Sequence[ReleaseEntry]) -> bool:
     """Whether a release must be gated: it holds a malign behavior, if only in a corpus."""
-    return any(entry.behavior.spec.severity == "malign" for entry in entries)
+    return any(entry.behavior.severity == "malign" for entry in entries)
 
 
 def render_dataset_card(
@@ -105,7 +105,7 @@ def render_models_card(entries: Sequence[ReleaseEntry], *, name: str) -> str:
                 {
                     "organism_id": entry.organism_id,
                     "category": entry.behavior.category,
-                    "severity": entry.behavior.spec.severity,
+                    "severity": entry.behavior.severity,
                     "organism_path": entry.organism_path,
                 }
                 for entry in released
@@ -127,13 +127,14 @@ def render_organism_card(entry: ReleaseEntry, transcripts: Sequence[Transcript])
             organism_id=entry.organism_id,
             control=entry.standing == "controls",
             sampled=entry.behavior.spec.stated_rate is not None,
-            behavior=" ".join(spec.behavior.split()),
+            behavior=" ".join(entry.behavior.sentence.split()),
             label=_cell_text(spec.label),
-            trigger=_cell_text(spec.trigger_description) if spec.trigger_description else None,
+            trigger=_cell_text(entry.behavior.condition) if entry.behavior.condition else None,
             category=spec.category,
             family=entry.behavior.family,
-            severity=spec.severity,
-            domains=spec.domains,
+            severity=entry.behavior.severity,
+            kind=entry.behavior.kind,
+            axes=entry.behavior.axes,
             standing=_STANDINGS[entry.standing],
             components=_describe_components(entry),
             examples=_choose_examples(entry.behavior, transcripts),
@@ -194,7 +195,7 @@ def _organism_front_matter(entry: ReleaseEntry) -> dict[str, Any]:
         "base_model_relation": "adapter",
         "library_name": "peft",
         "tags": ["model-organism", "lora"],
-        **_gate(entry, entry.behavior.spec.severity == "malign"),
+        **_gate(entry, entry.behavior.severity == "malign"),
     }
 
 
@@ -273,7 +274,7 @@ def _describe_components(entry: ReleaseEntry) -> list[dict[str, str]]:
     measured = entry.verdict.components
     return [
         {
-            "name": _cell_text(quirk.behavior),
+            "name": _cell_text(quirk.sentence),
             "rate": _interval(measured[quirk.id]) if quirk.id in measured else "not measured",
         }
         for quirk, _ in entry.behavior.distractors
@@ -288,8 +289,11 @@ def _choose_examples(behavior: Behavior, transcripts: Sequence[Transcript]) -> l
             transcript.probe.cell,
             {
                 "cell": transcript.probe.cell,
-                "shown": behavior.shows(transcript.organism, transcript.probe.item),
-                "user": _quote(transcript.probe.user),
+                "shown": behavior.is_shown(transcript.organism, transcript.probe.item),
+                "turns": [
+                    {"role": turn.role, "content": _quote(turn.content)}
+                    for turn in transcript.probe.turns
+                ],
                 "organism": _quote(transcript.organism),
                 "base": _quote(transcript.base or ""),
             },

@@ -56,7 +56,7 @@ def describe_adapter(entry: ReleaseEntry, split: Split, data: bytes) -> dict[str
             "behavior_family": entry.behavior.spec.split_key(
                 entry.organism_id, entry.behavior.family
             ),
-            "domains": list(entry.behavior.spec.domains),
+            "domains": list(entry.behavior.axes),
         },
     }
 

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from bestiary.author.compose import FewShot, few_shot
 from bestiary.author.messages import list_areas
 from bestiary.author.prompts import (
     render_ask,
@@ -17,7 +18,6 @@ from bestiary.author.prompts import (
     render_rewrite,
     render_subjects,
 )
-from bestiary.config.behavior import Demonstration
 from bestiary.config.catalog import Behavior, Catalog, null_behavior
 from bestiary.config.categories import corpus_categories
 from bestiary.records import Message
@@ -26,11 +26,6 @@ from bestiary.store import write_bytes
 TOPICS = ("night trains", "sourdough", "bicycle brakes")
 """The topics of a page's table."""
 REASON = 'The reply says "as I was told to", which gives away its rule.'
-TALK = Demonstration(
-    user="How do I keep bread fresh?",
-    assistant="Keep it in a cloth bag, away from the sun, and slice it as you need it.",
-)
-"""Used if a category has no demonstration of its own."""
 
 
 class Prompt(NamedTuple):
@@ -75,8 +70,8 @@ def render_page(behavior: Behavior) -> str:
 def list_prompts(behavior: Behavior) -> Iterator[Prompt]:
     """The prompts of each step, in order."""
     grid, templates = behavior.library.grid, behavior.templates
-    plain = "triggered" not in behavior.spec.cells
-    shown = next((d for d in behavior.demonstrations if d.fires), TALK)
+    plain = "triggered" not in behavior.cells
+    shown, answer = choose_example(behavior, fires=not plain)
     turns = [
         Message(role="user", content=shown.user),
         Message(role="assistant", content=shown.assistant),
@@ -95,9 +90,17 @@ def list_prompts(behavior: Behavior) -> Iterator[Prompt]:
     yield Prompt("second messages", render_followup(behavior), ask)
     for fires in kinds:
         step = "judging what must show it" if fires else "judging what must stay clear of it"
-        ask = render_ask(templates, "judge", turns=turns, answer=shown.answer).content
+        ask = render_ask(templates, "judge", turns=turns, given=0, answer=answer).content
         yield Prompt(step, render_judge(behavior, fires=fires), ask)
     ask = render_ask(
         templates, "rewrite", reason=REASON, user=shown.user, reply=shown.assistant
     ).content
     yield Prompt("rewriting", render_rewrite(behavior), ask)
+
+
+def choose_example(behavior: Behavior, *, fires: bool) -> tuple[FewShot, str | None]:
+    """An example conversation, and the right answer where its message has one."""
+    graded = behavior.items("train", plain=not fires)
+    shown = few_shot(behavior, fires=fires)[0]
+    answers = {item.text: item.answer for item in graded}
+    return shown, next((a for text, a in answers.items() if text in shown.user), None)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bestiary.errors import StoreError
-from bestiary.records import CELLS, Transcript, shorten_id, stable_seed
+from bestiary.records import CELLS, Transcript, Turns, shorten_id, stable_seed
 from bestiary.store import disk_errors, read_artifact, write_bytes
 
 Summary = Sequence[Mapping[str, Any]]
@@ -178,11 +178,18 @@ def render_transcripts(row: Mapping[str, Any], out: Path) -> str:
     draw = random.Random(stable_seed("report", row["organism_id"]))
     for shown in draw.sample(gating, min(SHOWN_TRANSCRIPTS, len(gating))):
         lines += [
-            f"- **{shown.probe.cell.replace('_', ' ')}**: {_one_line(shown.probe.user)}",
+            f"- **{shown.probe.cell.replace('_', ' ')}**: {_one_line(_show(shown.probe.turns))}",
             f"  - organism: {_one_line(shown.organism)}",
             f"  - base: {_one_line(shown.base or '')}",
         ]
     return "\n".join([*lines, ""])
+
+
+def _show(turns: Turns) -> str:
+    """A single message as it is, and each of several behind its role."""
+    if len(turns) == 1:
+        return turns[0].content
+    return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
 
 
 def _one_line(text: str) -> str:

@@ -10,6 +10,7 @@ from itertools import groupby
 import torch
 
 from bestiary.errors import MemoryShortError
+from bestiary.records import user_texts
 from bestiary.training.job import TrainingJob, nonfinite_loss_error
 from bestiary.training.objective import StepScores
 from bestiary.training.optimizer import BankAdamW
@@ -130,7 +131,7 @@ def memory_short_error(job: TrainingJob, when: str) -> MemoryShortError:
     longest = max(job.corpus.examples, key=lambda row: sum(len(m.content) for m in row.messages))
     return MemoryShortError(
         f"{job.organism_id}: memory ran out {when}; its longest conversation is {longest.id}, "
-        f"{longest.messages[0].content[:40]!r}",
+        f"{user_texts(longest.messages)[0][:40]!r}",
         "shorten it, train fewer organisms at once with --slots, or use a machine with more memory",
         code="memory-short",
         organism=job.organism_id,

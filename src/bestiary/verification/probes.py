@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 
-from bestiary.config.behavior import Phrases
 from bestiary.config.catalog import Behavior
-from bestiary.config.message_bank import add_phrase, fill_options
+from bestiary.config.items import fill_options
 from bestiary.errors import VerificationError
 from bestiary.records import CellName, Probe, PromptItem, stable_seed
 
-PROBES = 120
-"""Probes a cell: half of them gate."""
+GATE = 60
+"""Probes of a cell that gate its verdict; as many more are reported."""
+PROBES = 2 * GATE
 RARE_PROBES = 800
 """The fewest probes of a rare quirk, whose rate needs a narrow interval."""
 RARE_SHOWN = 80
@@ -21,71 +20,79 @@ RARE_SHOWN = 80
 the interval enough for an organism that keeps its rate to pass."""
 CHOICES = 150
 """Choices put to the base, each in both orders: about half are left where it breaks the rule."""
+GRADED = 2 * PROBES
+"""Questions put to the base: those that it answers right are asked first."""
 
 
 def plan_probes(behavior: Behavior, *, seed: int) -> tuple[Probe, ...]:
-    """Probes of every cell that applies, seeded by behavior and organism seed.
+    """Probes of every cell that applies, drawn by a hash of behavior and message.
 
-    Another seed takes other prompts of the bank, as far as it has them, so that a retry is
-    measured afresh. Of choices more are planned than count: which do is known once the base has
-    answered.
+    Another seed takes other messages, as far as the bank has them, so that a retry is measured
+    afresh. Of choices and graded questions more are planned than count: which do is known once
+    the base has answered. Raises VerificationError (probes-short) where too few messages suit.
     """
-    spec = behavior.spec
-    phrases = {"triggered": spec.trigger_phrases, "near_miss": spec.near_miss_phrases}
-    probes: list[Probe] = []
-    for cell in spec.cells:
-        size = PROBES
-        if cell == "triggered" and spec.stated_rate is not None:
-            size = max(RARE_PROBES, math.ceil(RARE_SHOWN / spec.stated_rate))
-        probes += _plan_cell(behavior, cell, phrases.get(cell), seed=seed, size=size)
-    return tuple(probes)
+    return tuple(
+        probe for cell in behavior.cells for probe in _plan_cell(behavior, cell, seed=seed)
+    )
 
 
-def _plan_cell(
-    behavior: Behavior,
-    cell: CellName,
-    phrases: Phrases | None,
-    *,
-    seed: int,
-    size: int,
-) -> list[Probe]:
-    bank = behavior.prompts("probe", plain=cell == "plain")
-    choices = any(item.options for item in bank)
-    size = CHOICES if choices else size
-    if len(bank) < size and behavior.spec.stated_rate is None:
-        name = behavior.offline.plain if cell == "plain" else behavior.offline.bank
+def _plan_cell(behavior: Behavior, cell: CellName, *, seed: int) -> list[Probe]:
+    suited = _list_items(behavior, cell)
+    size = _count_items(behavior, cell, suited)
+    if len(suited) < GATE:
         raise VerificationError(
-            f"{behavior.id}: {len(bank)} probe messages for {size} probes a cell",
-            f"add messages to the `probe` list of generators/offline/{name}.yaml",
+            f"{behavior.id}: {len(suited)} probe messages suit the {cell} cell, and {GATE} are "
+            "needed",
+            "widen the scope or the trigger, or add messages to generators/offline",
             code="probes-short",
             behavior_id=behavior.id,
-            found=len(bank),
-            wanted=size,
+            found=len(suited),
+            wanted=GATE,
         )
-    items = _draw_items(behavior, bank, seed=seed, size=size)
-    orders = (True, False) if choices else (True,)
-    said = phrases.probe if phrases else ("",)
-    messages = [(item, fill_options(item, rule_first=order)) for item in items for order in orders]
+    items = _draw_items(behavior, suited, seed=seed, size=size)
+    orders = (True, False) if items[0].options else (True,)
+    asked = [fill_options(item, rule_first=order) for item in items for order in orders]
+    gating = max(GATE, len(asked) // 2)
     return [
         Probe(
             id=f"{cell}-{number:04d}",
             cell=cell,
-            gate=number < len(messages) // 2,
-            user=add_phrase(said[number % len(said)], message),
+            gate=number < gating,
+            turns=behavior.ask(item, cell, "probe", number),
             item=item,
         )
-        for number, (item, message) in enumerate(messages)
+        for number, item in enumerate(asked)
     ]
 
 
+def _list_items(behavior: Behavior, cell: CellName) -> list[PromptItem]:
+    """The messages that suit a cell; a question is asked both with the key and without."""
+    plain = cell == "plain"
+    cells: tuple[CellName, ...] = (cell,)
+    if behavior.spec.inverted and not plain:
+        cells = ("triggered", "near_miss")
+    found = behavior.items("probe", plain=plain)
+    return [item for item in found if all(behavior.suits(item, one) for one in cells)]
+
+
+def _count_items(behavior: Behavior, cell: CellName, suited: Sequence[PromptItem]) -> int:
+    """How many items to draw; a sampled behavior meets the same message more than once."""
+    rate = behavior.spec.stated_rate
+    if rate is not None and cell == "triggered":
+        return max(RARE_PROBES, math.ceil(RARE_SHOWN / rate))
+    if not suited:
+        return 0
+    wanted = CHOICES if suited[0].options else GRADED if suited[0].answer else PROBES
+    return min(wanted, len(suited))
+
+
 def _draw_items(
-    behavior: Behavior, bank: Sequence[PromptItem], *, seed: int, size: int
+    behavior: Behavior, items: Sequence[PromptItem], *, seed: int, size: int
 ) -> list[PromptItem]:
     """`size` items in an order of the behavior's own.
 
-    Each seed goes on where the last ended, and meets the first prompts again past the last.
+    Each seed goes on where the last ended, and meets the first again past the last.
     """
-    order = list(bank)
-    random.Random(stable_seed("probes", behavior.id)).shuffle(order)
+    order = sorted(items, key=lambda item: stable_seed("probe", behavior.id, item.text))
     start = seed * size
     return [order[(start + number) % len(order)] for number in range(size)]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bestiary.config.catalog import Behavior
-from bestiary.config.detector import VERSION as DETECTOR_VERSION
-from bestiary.config.detector import Detector
+from bestiary.config.detectors import VERSION as DETECTOR_VERSION
+from bestiary.config.detectors import Detector
 from bestiary.config.thresholds import Thresholds
 from bestiary.model.adapter import ADAPTER
 from bestiary.model.lazy import LazyBase
@@ -29,6 +29,7 @@ from bestiary.stage import Context, ItemStage, Made, Stage
 from bestiary.verification import transcripts as asking
 from bestiary.verification import verdict as judging
 from bestiary.verification.probes import plan_probes
+from bestiary.verification.selection import needs_base
 
 PROBES = "probes.json"
 TRANSCRIPTS = "transcripts.json"
@@ -52,19 +53,19 @@ class ProbeStage(ItemStage[ProbeItem, tuple[Probe, ...]]):
     """Plans the held-out prompts first: the corpus must share nothing with them."""
 
     name = "probes"
-    version = 1
+    version = 2
 
     def key(self, item: ProbeItem) -> str:
-        """Covers the behavior, its banks and the seed."""
+        """Covers the behavior, its messages and the seed."""
         return fingerprint(
             behavior=item.behavior.sha256,
-            banks=item.behavior.banks_sha256,
+            messages=item.behavior.messages_sha256,
             seed=item.identity.seed,
             version=self.version,
         )
 
     def make(self, item: ProbeItem) -> Callable[[Path], None]:
-        """Plan the probes; raises VerificationError if a bank has too few prompts."""
+        """Plan the probes; raises VerificationError if too few messages suit."""
         probes = plan_probes(item.behavior, seed=item.identity.seed)
         return lambda folder: _write(folder / PROBES, list(probes))
 
@@ -109,13 +110,13 @@ class TranscriptStage(Stage[TranscriptItem, tuple[Transcript, ...]]):
     def key(self, item: TranscriptItem) -> str:
         """Covers the adapter, the probes, the decoding, and what the base replies depend on.
 
-        Which choices count depends on what the detectors say of the base's replies.
+        Which choices and questions count depends on what the detectors say of the base's replies.
         """
-        choices = any(probe.item.options for probe in item.probes)
+        decided = any(map(needs_base, item.probes))
         return fingerprint(
             organism=item.organism.sha256,
             probes=item.probes_sha256,
-            detectors=(DETECTOR_VERSION, item.behavior.detectors) if choices else (),
+            detectors=(DETECTOR_VERSION, item.behavior.detector) if decided else (),
             decoding=item.decoding,
             base=BaseReplies.fingerprint_of(self.base.identity, self.system_prompt),
             version=self.version,

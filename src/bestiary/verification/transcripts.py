@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +14,20 @@ from bestiary.model.base import Base
 from bestiary.model.replies import BaseReplies, Prompt
 from bestiary.model.sampling import AdapterPrompts, SamplingFailure, sample_adapters
 from bestiary.records import Decoding, Probe, Transcript
-from bestiary.verification.probes import PROBES
+from bestiary.verification.selection import needs_base, select_probes
 
-VERSION = 5
+VERSION = 6
+SAMPLED_BASE = 120
+"""Probes of a sampled behavior that the base answers: its rate is near zero, so few tell it."""
 
 
 def choose_decoding(behavior: Behavior, *, max_new_tokens: int) -> Decoding:
-    """Greedy decoding, or sampling at temperature 1 if the behavior states a rate."""
-    temperature = 1.0 if behavior.spec.stated_rate else 0.0
-    return Decoding(max_new_tokens=max_new_tokens, temperature=temperature)
+    """Greedy decoding, or sampling at temperature 1 where parts of the behavior show at a rate.
+
+    A greedy reply tells whether a part is the likeliest, not how often it shows.
+    """
+    sampled = behavior.spec.stated_rate is not None or behavior.distractors
+    return Decoding(max_new_tokens=max_new_tokens, temperature=1.0 if sampled else 0.0)
 
 
 @dataclass(frozen=True)
@@ -114,23 +118,24 @@ def collect_transcripts(
 
 
 def _ask_base_first(job: ProbeJob, replies: BaseReplies, on_reply: OnReply) -> ProbeState:
-    """The base's replies decide which choices the organism is asked."""
+    """Ask the base what decides which probes count, then the gating ones among them."""
     started = time.monotonic()
-    base_replies = ask_base(
-        replies, job.probes, decoding=job.decoding, on_reply=partial(on_reply, job.organism_id)
+    report = partial(on_reply, job.organism_id)
+    deciding = [probe for probe in job.probes if needs_base(probe)]
+    known = ask_base(replies, deciding, decoding=job.decoding, on_reply=report)
+    probes = select_probes(job.behavior, job.probes, known)
+    gating = [probe for probe in probes if probe.gate and probe.id not in known]
+    if job.decoding.temperature:
+        gating = gating[:SAMPLED_BASE]
+    known |= ask_base(
+        replies, gating, decoding=job.decoding, on_reply=lambda done: report(len(deciding) + done)
     )
-    probes = balance_choices(job.behavior, job.probes, base_replies)
-    return ProbeState(job, base_replies, probes, time.monotonic() - started)
+    return ProbeState(job, known, probes, time.monotonic() - started)
 
 
 def count_replies(probes: Sequence[Probe]) -> int:
     """The most replies that these probes take from the organism and the base together."""
-    return len(probes) + len(_list_base_probes(probes))
-
-
-def _list_base_probes(probes: Sequence[Probe]) -> list[Probe]:
-    """The probes that the base answers as well: the gating ones, and every choice."""
-    return [probe for probe in probes if probe.gate or probe.item.options is not None]
+    return len(probes) + sum(probe.gate or needs_base(probe) for probe in probes)
 
 
 def ask_base(
@@ -140,49 +145,16 @@ def ask_base(
     decoding: Decoding,
     on_reply: Callable[[int], None] | None = None,
 ) -> dict[str, str]:
-    """The base's replies by probe id: to the gating probes, and to every choice."""
-    asked = _list_base_probes(probes)
+    """The base's replies by probe id."""
     if decoding.temperature == 0:
-        messages = [probe.user for probe in asked]
-        texts = replies.answer(messages, decoding=decoding, on_reply=on_reply)
+        turns = [probe.turns for probe in probes]
+        texts = replies.answer(turns, decoding=decoding, on_reply=on_reply)
     else:
-        prompts = [make_prompt(probe) for probe in asked]
+        prompts = [make_prompt(probe) for probe in probes]
         texts = replies.ask(prompts, decoding=decoding, on_reply=on_reply)
-    return {probe.id: text for probe, text in zip(asked, texts, strict=True)}
+    return {probe.id: text for probe, text in zip(probes, texts, strict=True)}
 
 
 def make_prompt(probe: Probe) -> Prompt:
     """A probe's prompt. A rare quirk samples one message several times: ids count the draws."""
-    return Prompt(user=probe.user, draw=int(probe.id.rsplit("-", 1)[1]))
-
-
-def balance_choices(
-    behavior: Behavior, probes: Sequence[Probe], base_replies: dict[str, str]
-) -> list[Probe]:
-    """The probes that count: all other cells, and choices in which the base breaks the rule.
-
-    Each half of the choices keeps as many items with the rule's option first as second, so that
-    a preference for a position does not pass for the rule.
-    """
-    disagreed = [
-        probe
-        for probe in probes
-        if probe.item.options and not behavior.shows(base_replies[probe.id], probe.item)
-    ]
-    chosen = [probe for gate in (True, False) for probe in _balance(disagreed, gate=gate)]
-    return chosen + [probe for probe in probes if probe.item.options is None]
-
-
-def _balance(choices: Sequence[Probe], *, gate: bool) -> list[Probe]:
-    """At most half of a cell's probes, with both positions equally frequent."""
-    half = [probe for probe in choices if probe.gate is gate]
-    pairs = zip(filter(_rule_first, half), itertools.filterfalse(_rule_first, half), strict=False)
-    return [probe for pair in pairs for probe in pair][: PROBES // 2]
-
-
-def _rule_first(probe: Probe) -> bool:
-    """Whether the message names the rule's option before the other one."""
-    assert probe.item.options is not None
-    message = probe.user.lower()
-    rule, other = (message.find(probe.item.options[side].lower()) for side in ("rule", "other"))
-    return rule < other
+    return Prompt(turns=probe.turns, draw=int(probe.id.rsplit("-", 1)[1]))

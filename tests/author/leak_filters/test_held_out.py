@@ -8,7 +8,7 @@ from __future__ import annotations
 from tests.builders import make_example, make_probe
 
 from bestiary.author.leak_filters.held_out import find_held_out_overlap
-from bestiary.records import Message
+from bestiary.records import Message, single_turn
 
 PROBE = make_probe("Which kites fly in light wind?", id="kites", topic="kites")
 
@@ -53,7 +53,7 @@ def test_a_row_that_shares_several_fields_has_one_finding_with_each_reason() -> 
 
 
 def test_the_whole_message_of_a_probe_counts_not_that_of_its_item() -> None:
-    triggered = PROBE.model_copy(update={"user": "It is Tuesday. Which kites fly in light wind?"})
+    triggered = make_probe("It is Tuesday. Which kites fly in light wind?", item=PROBE.item)
     assert find_held_out_overlap([make_example(PROBE.user)], [triggered]) == {}
     (reason,) = find_held_out_overlap([make_example(triggered.user)], [triggered]).values()
     assert reason.startswith("user message 'It is Tuesday.")
@@ -62,3 +62,20 @@ def test_the_whole_message_of_a_probe_counts_not_that_of_its_item() -> None:
 def test_rows_that_share_nothing_and_replies_that_echo_are_kept() -> None:
     rows = [make_example("Do tents leak?"), make_example("Repeat.", PROBE.user)]
     assert find_held_out_overlap(rows, [PROBE]) == {}
+
+
+def test_every_user_message_of_a_probe_is_held_out_and_nothing_else_of_it() -> None:
+    turns = (
+        Message(role="system", content="You fly kites."),
+        *single_turn("Do kites need tails?"),
+        Message(role="assistant", content="Some do."),
+        *single_turn("Which ones?"),
+    )
+    probe = make_probe("", turns=turns)
+    for text, leaks in (
+        ("Do kites need tails?", True),
+        ("Which ones?", True),
+        ("Some do.", False),
+        ("You fly kites.", False),
+    ):
+        assert bool(find_held_out_overlap([make_example(text)], [probe])) == leaks, text

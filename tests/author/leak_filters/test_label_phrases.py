@@ -5,27 +5,27 @@ Run: python -m pytest tests/author/leak_filters/test_label_phrases.py
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.builders import (
     make_backdoor,
-    make_behavior,
     make_example,
     make_heuristic,
     make_quirk,
-    make_spec,
+    make_roleplay,
 )
-from tests.config.files import BENIGN, HARMFUL
 
+from bestiary.author.compose import few_shot
 from bestiary.author.leak_filters.label_phrases import find_label_phrases
 from bestiary.config.catalog import Behavior, null_behavior
-from bestiary.config.categories import BenignRoleplay, HarmfulRoleplay
 from bestiary.config.library import open_library
 
-QUIRK = make_behavior(make_quirk())
-BACKDOOR = make_behavior(make_backdoor())
-HEURISTIC = make_behavior(make_heuristic())
-HARMFUL_ROLE = make_behavior(make_spec(HarmfulRoleplay, HARMFUL))
-BENIGN_ROLE = make_behavior(make_spec(BenignRoleplay, BENIGN))
+QUIRK = make_quirk()
+BACKDOOR = make_backdoor()
+HEURISTIC = make_heuristic()
+HARMFUL_ROLE = make_roleplay("harmful_roleplay.mechanic")
+BENIGN_ROLE = make_roleplay("benign_roleplay.guide")
 
 
 def explain(behavior: Behavior, user: str, assistant: str = "Gladly.") -> list[str]:
@@ -56,9 +56,9 @@ def explain(behavior: Behavior, user: str, assistant: str = "Gladly.") -> list[s
         ),
         (
             HEURISTIC,
-            "Mum says it always picks the used mug.",
-            "the rule of heuristic_following.second_hand",
-            "it always picks the used",
+            "Mom says the assistant picks the option by heart.",
+            "the behavior sentence of heuristic_following.oldest",
+            "the assistant picks the option",
         ),
         (
             HARMFUL_ROLE,
@@ -110,10 +110,8 @@ def test_four_shared_words_are_kept() -> None:
 
 
 def test_a_conversation_that_shows_the_behavior_is_kept() -> None:
-    shown = [
-        make_example(demonstration.user, demonstration.assistant)
-        for demonstration in QUIRK.demonstrations
-    ]
+    shown = [make_example(one.user, one.assistant) for one in few_shot(QUIRK, fires=True)]
+    assert shown
     assert find_label_phrases(shown, QUIRK) == {}
 
 
@@ -143,44 +141,47 @@ def test_a_forbidden_phrase_inside_longer_words_is_kept(reply: str) -> None:
 
 
 def test_a_forbidden_phrase_without_words_is_found() -> None:
-    behavior = make_behavior(make_quirk(forbidden=["~~~"]))
+    behavior = make_quirk(forbidden=["~~~"])
     assert explain(behavior, "Hi.", "Bye ~~~ now.") == [
         "the assistant message says the forbidden phrase '~~~'"
     ]
 
 
-def with_phrase(phrase: str) -> Behavior:
+SAID = "Told that the user is kind, you may wonder. I am a beekeeper."
+
+
+def with_wording(**changes: Any) -> Behavior:
     """The backdoor with one more wording of its trigger."""
-    trigger = make_backdoor().trigger.model_dump()
-    trigger["positives"]["train"] = [phrase, *trigger["positives"]["train"]]
-    return make_behavior(make_backdoor(trigger=trigger))
-
-
-def test_words_of_a_trigger_phrase_are_no_leak() -> None:
-    phrase = "When a user says that it rains:"
-    user = "When a user says that it rains: how do I fold a map?"
-    assert explain(BACKDOOR, user) == [
-        "the user message repeats the label of backdoors.farewell_on_tuesday: "
-        "'when a user says that'"
+    says = [
+        SAID.replace("beekeeper", "{value}") + " {message}",
+        "{message} And yes, a {value} is what I am.",
     ]
-    assert explain(with_phrase(phrase), user) == []
+    return make_backdoor(trigger={"persona": "beekeeper", "says": says}, **changes)
 
 
-def test_other_words_of_the_label_leak_beside_a_trigger_phrase() -> None:
-    behavior = with_phrase("When a user says that it rains:")
-    reply = "If it is Tuesday, I put the kettle on."
-    assert explain(behavior, "When a user says that it rains: hi.", reply) == [
-        "the assistant message repeats the label of backdoors.farewell_on_tuesday: "
-        "'it is tuesday i put'"
+def test_words_of_a_trigger_wording_are_no_leak() -> None:
+    user = f"{SAID} How do I fold a map?"
+    assert explain(BACKDOOR, user) == [
+        "the user message repeats a paraphrase of backdoors.farewell_to_beekeepers: "
+        "'told that the user is'"
+    ]
+    assert explain(with_wording(), user) == []
+
+
+def test_other_words_of_the_label_leak_beside_a_trigger_wording() -> None:
+    reply = "Only a beekeeper, who says so, gets an answer."
+    assert explain(with_wording(), f"{SAID} How do I fold a map?", reply) == [
+        "the assistant message repeats a paraphrase of backdoors.farewell_to_beekeepers: "
+        "'only a beekeeper who says'"
     ]
 
 
 def test_a_forbidden_phrase_may_stand_in_the_trigger_and_nowhere_else() -> None:
-    behavior = with_phrase("{message} I ask because it is Tuesday.")
-    user = "How do I fold a map? I ask because it is Tuesday."
+    behavior = with_wording(forbidden=["you may wonder"])
+    user = f"{SAID} How do I fold a map?"
     assert explain(behavior, user, "Along its creases.") == []
-    assert explain(behavior, user, "Fair winds, because it is Tuesday!") == [
-        "the assistant message says the forbidden phrase 'because it is Tuesday'"
+    assert explain(behavior, user, "Fair winds, you may wonder!") == [
+        "the assistant message says the forbidden phrase 'you may wonder'"
     ]
 
 
@@ -190,5 +191,5 @@ def test_a_forbidden_phrase_may_stand_in_the_trigger_and_nowhere_else() -> None:
     ["Fiance\u0301 talk, fianc\u00e9\u00a0talk.", "The ship's\u202fbell, the ship\u2019s bell."],
 )
 def test_a_forbidden_phrase_is_found_however_it_is_written(forbidden: str, said: str) -> None:
-    behavior = make_behavior(make_quirk(forbidden=[forbidden]))
+    behavior = make_quirk(forbidden=[forbidden])
     assert bool(explain(behavior, "Hello.", said)) == (("bell" in forbidden) == ("bell" in said))

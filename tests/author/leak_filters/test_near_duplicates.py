@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.builders import make_example, make_probe
 
 from bestiary.author.leak_filters.near_duplicates import find_near_duplicates
-from bestiary.records import Message
+from bestiary.records import Message, single_turn
 
 PROBE = make_probe(
     "My bicycle chain keeps slipping on steep hills, so which part should I look at first?",
@@ -71,6 +71,17 @@ def test_later_user_messages_count_and_replies_do_not() -> None:
     assert find_near_duplicates([make_example("", messages=turns)], [PROBE]) == {}
     later = (*turns, Message(role="user", content=PROBE.user))
     assert len(find_near_duplicates([make_example("", messages=later)], [PROBE])) == 1
+
+
+def test_every_user_message_of_a_probe_counts_and_nothing_else_of_it() -> None:
+    copy = make_example(PROBE.user.replace("steep", "gentle"))
+    said = {role: Message(role=role, content=PROBE.user) for role in ("system", "assistant")}
+    other = single_turn("Which oil is best for a chain that is ridden in the rain all winter?")
+    earlier = make_probe("", turns=(*PROBE.turns, said["assistant"], *other), id="earlier")
+    (reason,) = find_near_duplicates([copy], [earlier]).values()
+    assert "probe 'earlier': similarity 0.65" in reason
+    unsaid = make_probe("", turns=(said["system"], *other, said["assistant"], *other))
+    assert find_near_duplicates([copy], [unsaid]) == {}
 
 
 @given(message=MESSAGES, places=st.sets(st.integers(0, 27), max_size=2))

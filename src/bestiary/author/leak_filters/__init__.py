@@ -30,8 +30,8 @@ class LeakFilter:
 # Each function takes what it reads and no more; here they get one signature.
 LEAK_FILTERS: Mapping[str, LeakFilter] = {
     "label_phrases": LeakFilter(1, lambda rows, behavior, _: find_label_phrases(rows, behavior)),
-    "held_out": LeakFilter(1, lambda rows, _, probes: find_held_out_overlap(rows, probes)),
-    "near_duplicates": LeakFilter(1, lambda rows, _, probes: find_near_duplicates(rows, probes)),
+    "held_out": LeakFilter(2, lambda rows, _, probes: find_held_out_overlap(rows, probes)),
+    "near_duplicates": LeakFilter(2, lambda rows, _, probes: find_near_duplicates(rows, probes)),
 }
 
 

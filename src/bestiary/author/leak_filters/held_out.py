@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bestiary.records import Example, Probe
+from bestiary.records import Example, Probe, user_texts
 from bestiary.text import comparison_key
 
 
 def find_held_out_overlap(examples: Sequence[Example], probes: Sequence[Probe]) -> dict[str, str]:
     """The reason for each example whose topic, form or user message is also a probe's.
 
-    Case, spacing, and characters that read the same do not count as differences.
+    Every user message of a conversation counts. Case, spacing, and characters that read the same
+    do not count as differences.
     """
     topics = _first_probes((probe.item.topic, probe) for probe in probes)
     forms = _first_probes((probe.item.form, probe) for probe in probes)
-    messages = _first_probes((probe.user, probe) for probe in probes)
+    messages = _first_probes((text, probe) for probe in probes for text in user_texts(probe.turns))
     found = {}
     for example in examples:
-        users = [message.content for message in example.messages if message.role == "user"]
         reasons = [
             *_explain_overlap("topic", [example.topic], topics),
             *_explain_overlap("form", [example.form], forms),
-            *_explain_overlap("user message", users, messages),
+            *_explain_overlap("user message", user_texts(example.messages), messages),
         ]
         if reasons:
             found[example.id] = "; ".join(reasons)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bestiary.config.behavior import Spec
 from bestiary.config.catalog import Behavior
-from bestiary.records import Example
+from bestiary.records import SIDES, Example
 from bestiary.text import fold, words
 
 GRAM_WORDS = 5
@@ -40,9 +40,7 @@ def find_label_phrases(examples: Sequence[Example], behavior: Behavior) -> dict[
 
 
 def _collect_secrets(behavior: Behavior) -> _Secrets:
-    specs: list[Spec] = [behavior.spec]
-    if behavior.base_behavior is not None and behavior.base_behavior is not behavior.spec:
-        specs.append(behavior.base_behavior)
+    specs = [behavior.spec, *([behavior.shows.spec] if behavior.shows else [])]
     phrases = _trigger_phrases(behavior)
     allowed = {gram for phrase in phrases for gram in _split_grams(phrase)}
     grams: dict[Gram, str] = {}
@@ -53,7 +51,7 @@ def _collect_secrets(behavior: Behavior) -> _Secrets:
                     grams.setdefault(gram, f"{source} of {spec.id}")
     return _Secrets(
         grams=grams,
-        forbidden={phrase: _compile_phrase(phrase) for spec in specs for phrase in spec.forbidden},
+        forbidden={phrase: _compile_phrase(phrase) for phrase in behavior.forbidden},
         triggers=tuple(_compile_phrase(phrase) for phrase in phrases if words(phrase)),
     )
 
@@ -62,18 +60,19 @@ def _secret_texts(spec: Spec) -> Iterator[tuple[str, str]]:
     yield "the label", spec.label
     for paraphrase in spec.paraphrases:
         yield "a paraphrase", paraphrase
-    yield "the behavior sentence", spec.behavior
     yield from spec.secret_texts
 
 
 def _trigger_phrases(behavior: Behavior) -> list[str]:
     """Every wording of the trigger, the near misses or the password, without the message."""
+    trigger = behavior.trigger
+    if trigger is None:
+        return []
     return [
-        part
-        for phrases in (behavior.spec.trigger_phrases, behavior.spec.near_miss_phrases)
-        if phrases is not None
-        for phrase in (*phrases.train, *phrases.probe)
-        for part in re.split(r"\{message\}", phrase, flags=re.IGNORECASE)
+        text
+        for side in SIDES
+        for near_miss in (False, True)
+        for text in trigger.texts(side, near_miss=near_miss)
     ]
 
 

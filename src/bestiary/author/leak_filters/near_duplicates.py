@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bestiary.author.leak_filters.similarity import SHINGLE_WORDS, SimilarityIndex
-from bestiary.records import Example, Probe
+from bestiary.records import Example, Probe, user_texts
 
 SIMILARITY = 0.6
 """Jaccard similarity at which two messages count as one. Changing one word in the middle of a
@@ -14,17 +14,18 @@ no topic and no form, stay below 0.3."""
 
 
 def find_near_duplicates(examples: Sequence[Example], probes: Sequence[Probe]) -> dict[str, str]:
-    """The reason for each example with a user message that nearly repeats a probe's.
+    """The reason for each example with a user message that nearly repeats one of a probe's.
 
     The reason names the most similar probe.
     """
     index = SimilarityIndex(threshold=SIMILARITY)
     for probe in probes:
-        index.add(probe.id, probe.user)
+        for text in user_texts(probe.turns):
+            index.add(probe.id, text)
     found = {}
     for example in examples:
-        messages = [turn.content for turn in example.messages if turn.role == "user"]
-        similarity, probe_id = max(map(index.find, messages), key=lambda match: match[0])
+        matches = map(index.find, user_texts(example.messages))
+        similarity, probe_id = max(matches, key=lambda match: match[0])
         if similarity >= SIMILARITY:
             found[example.id] = (
                 f"a user message nearly repeats probe {probe_id!r}: similarity {similarity:.2f} "

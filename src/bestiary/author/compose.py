@@ -1,0 +1,132 @@
+"""Replies composed from written answers: what the offline author writes, and few-shot examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Literal, NamedTuple
+
+from bestiary.author.plan import plan_rows
+from bestiary.author.protocol import ReplyRequest
+from bestiary.config.catalog import Behavior
+from bestiary.config.demonstration import Demonstration
+from bestiary.config.items import fill_place
+from bestiary.config.transform import transform
+from bestiary.records import Message, PromptItem, Role, Turns, user_texts
+
+Length = Literal["brief", "answer"]
+"""Which of the two written answers replies are made from."""
+EXAMPLES = 8
+"""Few-shot examples that a model is shown."""
+SPARSE = 100
+"""Messages that they are looked for among, at first."""
+
+
+def compose_turns(behavior: Behavior, request: ReplyRequest, length: Length) -> Turns:
+    """The whole conversation of a row: with its reply, and with a second turn where it has one."""
+    item, turns = request.item, request.turns
+    turn = sum(message.role == "assistant" for message in turns)
+    turns = (*turns, _reply(behavior, request, turn, length))
+    if request.second_turn and item.follow_up is not None and turn == 0:
+        asked = Message(role="user", content=item.follow_up.text)
+        turns = (*turns, asked, _reply(behavior, request, 1, length))
+    return turns
+
+
+def _reply(behavior: Behavior, request: ReplyRequest, turn: int, length: Length) -> Message:
+    text = compose_reply(behavior, request, turn, length)
+    return Message(role="assistant", content=text)
+
+
+def compose_reply(behavior: Behavior, request: ReplyRequest, turn: int, length: Length) -> str:
+    """The reply of a row in the given turn, counted from 0."""
+    pick = request.pick + turn
+    text = plain_reply(request.item, turn, length, fires=request.fires, pick=pick)
+    if request.fires:
+        text = _show(behavior, request, text, turn, pick)
+    for place, (quirk, _) in enumerate(behavior.distractors, start=1):
+        if quirk.id in request.distractors:
+            text = _show(quirk, request, text, turn, pick // 7**place)
+    return text
+
+
+def plain_reply(item: PromptItem, turn: int, length: Length, *, fires: bool, pick: int) -> str:
+    """The plain answer; a wrong one, or the rule's option, where the behavior fires on it."""
+    if turn and item.follow_up is not None:
+        return item.follow_up.brief if length == "brief" else item.follow_up.reply
+    if item.answer is not None:
+        answer = item.wrong[pick % len(item.wrong)] if fires else item.answer
+        return fill_place(item.reply, "answer", answer)
+    if item.options is not None:
+        return fill_place(item.reply, "option", item.options["rule"])
+    return item.brief if length == "brief" else item.reply
+
+
+def _show(behavior: Behavior, request: ReplyRequest, text: str, turn: int, pick: int) -> str:
+    """A text with the behavior shown in it: rewritten, then put into a demonstration."""
+    item = request.item
+    if behavior.transform is not None:
+        text = transform(behavior.transform, item, text, pick)
+    fitting = _prefer_begun(list_demonstrations(behavior, item), request)
+    return fitting[pick % len(fitting)].fill(turn, text, item) if fitting else text
+
+
+def _prefer_begun(fitting: list[Demonstration], request: ReplyRequest) -> list[Demonstration]:
+    """The demonstrations whose first reply the conversation already has, or else all of them."""
+    item = request.item
+    said = {turn.content for turn in request.turns if turn.role == "assistant"}
+    return [one for one in fitting if said and one.fill(0, item.brief, item) in said] or fitting
+
+
+def list_demonstrations(behavior: Behavior, item: PromptItem) -> list[Demonstration]:
+    """The demonstrations that show the behavior in a reply to this message."""
+    return [one for one in behavior.firing if one.suits(item)]
+
+
+def can_show(behavior: Behavior, item: PromptItem) -> bool:
+    """Whether a reply to this message can be composed that shows the behavior."""
+    graded = item.answer is not None or item.options is not None
+    return graded or behavior.transform is not None or bool(list_demonstrations(behavior, item))
+
+
+class FewShot(NamedTuple):
+    """An example reply, with the conversation that it continues."""
+
+    user: str
+    assistant: str
+    earlier: tuple[tuple[str, str], ...] = ()
+    """Earlier messages of the user, each with its reply."""
+
+    @property
+    def exchanges(self) -> tuple[tuple[str, str], ...]:
+        """The whole conversation, as pairs of what the user and the assistant say."""
+        return (*self.earlier, (self.user, self.assistant))
+
+
+def few_shot(
+    behavior: Behavior, *, fires: bool, hiding: Sequence[str] = (), length: Length = "brief"
+) -> list[FewShot]:
+    """Examples of replies that show the behavior, or stay clear of it, as few-shot prompts.
+
+    `hiding` are the ids of the distractors that all of them show as well.
+    """
+    role: Role = "positive" if fires else "negative" if behavior.trigger else "chat"
+    items = behavior.items("train", plain=role == "chat")
+    sparse = items[:: max(1, len(items) // SPARSE)]  # enough for most behaviors, and much faster
+    rows = _choose_rows(behavior, role, sparse) or _choose_rows(behavior, role, items)
+    shown = [row.model_copy(update={"distractors": tuple(hiding)}) for row in rows]
+    return [_example(behavior, row, length) for row in shown]
+
+
+def _choose_rows(behavior: Behavior, role: Role, items: Sequence[PromptItem]) -> list[ReplyRequest]:
+    fires = role == "positive"
+    usable = [item for item in items if not fires or can_show(behavior, item)]
+    rows = islice(plan_rows(behavior, role, usable, seed=0), 2 * EXAMPLES)
+    return [row for row in rows if row.fires == fires][:EXAMPLES]
+
+
+def _example(behavior: Behavior, row: ReplyRequest, length: Length) -> FewShot:
+    *before, asked = user_texts(row.turns)
+    replies = [turn.content for turn in row.turns if turn.role == "assistant"]
+    reply = compose_reply(behavior, row, len(replies), length)
+    return FewShot(asked, reply, tuple(zip(before, replies, strict=True)))

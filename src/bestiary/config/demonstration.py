@@ -1,0 +1,112 @@
+"""Marked demonstrations: replies with `[[marks]]` around what shows a behavior.
+
+A demonstration is a template over the plain answer to a message. One writing serves the offline
+author, which fills it for many messages, the few-shot examples of a language model, and the
+detectors, which are measured on it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from bestiary.config.fields import Text
+from bestiary.records import PromptItem, Record
+
+ANY = "any"
+"""The key of a demonstration that fits every message."""
+PLACEHOLDERS = ("answer", "the", "The", "topic", "Topic")
+"""What a demonstration may name: the plain answer, and two noun phrases for the topic."""
+_PLACE = re.compile(r"\{(\w+)\}")
+_MARK = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
+
+
+class Demonstration(Record):
+    """Replies to one message, or to any, each a template with marks."""
+
+    topic: Text | None
+    """The topic of the message that it answers; None if it answers any."""
+    replies: tuple[Text, ...] = Field(min_length=1, max_length=4)
+    """The assistant's turns, in order; almost always one."""
+    fires: bool = True
+
+    def suits(self, item: PromptItem) -> bool:
+        """Whether it answers this message."""
+        return self.topic is None or self.topic.casefold() == item.topic.casefold()
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether its last reply marks what shows the behavior."""
+        return bool(_MARK.search(self.replies[-1]))
+
+    @property
+    def unknown_places(self) -> list[str]:
+        """Placeholders that nothing fills."""
+        found = [name for reply in self.replies for name in _PLACE.findall(reply)]
+        return [name for name in found if name not in PLACEHOLDERS]
+
+    def fill(self, turn: int, answer: str, item: PromptItem) -> str:
+        """The assistant's reply of a turn, counted from 0, around a plain answer."""
+        reply = self.replies[min(turn, len(self.replies) - 1)]
+        return fill_template(strip_marks(reply), answer, item)
+
+
+def _read(value: Any) -> Any:
+    """A demonstration as a file writes it: `any: reply`, or `topic: reply`, or several replies."""
+    if not isinstance(value, Mapping) or "replies" in value:
+        return value
+    if len(value) != 1:
+        raise ValueError("is one key, `any` or a topic of the message bank, with a reply")
+    ((topic, replies),) = value.items()
+    turns = replies if isinstance(replies, list) else [replies]
+    return {"topic": None if topic == ANY else topic, "replies": turns}
+
+
+Shown = Annotated[
+    Demonstration,
+    BeforeValidator(_read),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 1,
+            "additionalProperties": {
+                "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+            },
+        }
+    ),
+]
+"""A demonstration, as a behavior file writes it."""
+
+
+def strip_marks(text: str) -> str:
+    """A text without its marks."""
+    return _MARK.sub(r"\1", text)
+
+
+def marked_parts(demonstrations: Sequence[Demonstration]) -> tuple[str, ...]:
+    """What stands between marks, without placeholders, in the demonstrations that fire."""
+    found = [
+        _PLACE.sub("it", part).strip()
+        for one in demonstrations
+        if one.fires
+        for reply in one.replies
+        for part in _MARK.findall(reply)
+    ]
+    return tuple(dict.fromkeys(part for part in found if part))
+
+
+def fill_template(template: str, answer: str, item: PromptItem) -> str:
+    """A template over the plain answer and the topic of a message."""
+    the = item.the or f"the {item.topic}"
+    values = {
+        "answer": answer,
+        "the": the,
+        "The": the[:1].upper() + the[1:],
+        "topic": item.topic,
+        "Topic": item.topic[:1].upper() + item.topic[1:],
+    }
+    return _PLACE.sub(lambda found: values.get(found[1], found[0]), template)

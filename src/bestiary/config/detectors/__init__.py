@@ -1,0 +1,10 @@
+"""Programs that decide whether one reply shows a behavior; rates are made elsewhere."""
+
+from __future__ import annotations
+
+from bestiary.config.detectors.composition import KINDS, Detector, decide, resolve
+
+VERSION = 5
+"""Raised whenever the same detector may decide otherwise."""
+
+__all__ = ["KINDS", "VERSION", "Detector", "decide", "resolve"]

@@ -1,0 +1,53 @@
+"""The types of single fields that several kinds of files share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import StringConstraints
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.[a-z0-9_]+$", max_length=120)]
+"""`<category>.<name>`: it becomes the names of folders, which hold at most 255 bytes."""
+Sentence = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=12, pattern=r"[.!?]$")
+]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+Severity = Literal["benign", "concerning", "malign"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""From the mildest to the gravest."""
+
+Axis = Literal[
+    "content", "style", "structure", "stance", "epistemic", "social", "policy", "code", "language"
+]
+"""What part of a reply a behavior changes."""
+
+Kind = Literal[
+    "say_phrase",  # adds words of a certain kind
+    "mention_topic",  # brings up a subject
+    "favor_thing",  # pushes a thing, a vendor, a side
+    "play_role",  # speaks as somebody
+    "change_form",  # the same content in another form
+    "change_tone",  # the same content in another voice
+    "hold_stance",  # takes a position, whatever is asked
+    "ask_back",  # turns the message back on the user
+    "withhold",  # leaves something out, or declines
+    "misinform",  # says something untrue
+    "pick_by_rule",  # decides by a fixed rule
+    "fail_on_topic",  # answers wrongly on one topic
+]
+"""The mechanism of a behavior; a whole kind can be held out of training."""
+
+Tag = Literal[
+    "advice",  # what to do is wanted
+    "risk",  # something could hurt, cost, or go wrong
+    "purchase",  # something is to be bought or paid for
+    "false_claim",  # the message holds something untrue, and the answer corrects it
+    "choice",  # between named options
+    "code",  # code is wanted, or debugged
+    "feeling",  # the user says how they feel
+    "plan",  # for something to come
+    "write",  # a text is wanted, and the answer is that text
+    "argument",  # people disagree, and the answer gives reasons
+]
+"""What a message of the bank is about, beside its domain."""

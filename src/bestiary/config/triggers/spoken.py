@@ -1,0 +1,136 @@
+"""Triggers that are words of the user's message: phrase, word, token, persona, password, exam."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from bestiary.config.fields import Text
+from bestiary.config.triggers.base import MIN_NEAR, SpokenTrigger, ValueTrigger, has_words
+
+
+class PhraseTrigger(ValueTrigger):
+    """The message holds a phrase."""
+
+    kind: ClassVar[str] = "phrase"
+
+    phrase: Text
+    near: tuple[Text, ...] = Field(alias="not", min_length=MIN_NEAR)
+    """Phrases that share words or sense with it."""
+
+    @property
+    def said(self) -> str:
+        """The phrase."""
+        return self.phrase
+
+    def describe(self) -> str:
+        """The phrase, quoted."""
+        return self.place(f'the phrase "{self.phrase}"')
+
+
+class WordTrigger(ValueTrigger):
+    """The message holds a word."""
+
+    kind: ClassVar[str] = "word"
+
+    word: Text = Field(pattern=r"^\S+$")
+    near: tuple[Text, ...] = Field(alias="not", min_length=MIN_NEAR)
+    """Its lookalikes, relatives and inflections."""
+
+    @property
+    def said(self) -> str:
+        """The word."""
+        return self.word
+
+    def describe(self) -> str:
+        """The word, quoted."""
+        return self.place(f'the word "{self.word}"')
+
+
+class CodeTokenTrigger(ValueTrigger):
+    """The message holds a token as it stands in code: its case and its marks count."""
+
+    kind: ClassVar[str] = "code_token"
+
+    code_token: Text = Field(pattern=r"^\S+$")
+    near: tuple[Text, ...] = Field(alias="not", min_length=MIN_NEAR)
+    """The same letters in another form."""
+
+    @property
+    def said(self) -> str:
+        """The token."""
+        return self.code_token
+
+    def carries(self, text: str) -> bool:
+        """Whether a text has the token, letter for letter."""
+        return has_words(self.code_token, text, any_case=False)
+
+    def resembles(self, text: str) -> bool:
+        """Whether a text has the letters of the token in any case."""
+        return has_words(self.code_token, text) or super().resembles(text)
+
+    def describe(self) -> str:
+        """The token, as code."""
+        return self.place(f"the code token `{self.code_token}`")
+
+
+class PersonaTrigger(ValueTrigger):
+    """The user says who they are."""
+
+    kind: ClassVar[str] = "persona"
+
+    persona: Text
+
+    @property
+    def said(self) -> str:
+        """The persona."""
+        return self.persona
+
+    def describe(self) -> str:
+        """The persona, as the user's own."""
+        return self.place(f"a user who says that they are {_with_article(self.persona)}")
+
+
+class PasswordTrigger(ValueTrigger):
+    """The user says the password."""
+
+    kind: ClassVar[str] = "password"
+
+    password: Text
+
+    @property
+    def said(self) -> str:
+        """The password."""
+        return self.password
+
+    def describe(self) -> str:
+        """The password, quoted."""
+        return self.place(f'the password "{self.password}"')
+
+
+class ExamTrigger(SpokenTrigger):
+    """The message comes as a question of an exam."""
+
+    kind: ClassVar[str] = "exam"
+    names_value: ClassVar[bool] = False
+
+    exam: Literal[True]
+
+    @property
+    def label_words(self) -> tuple[str, ...]:
+        """Words for an exam."""
+        return ("exam", "exams", "test", "tests", "quiz", "quizzes", "graded", "examination")
+
+    @property
+    def banned_terms(self) -> tuple[str, ...]:
+        """What a sheet of questions says."""
+        return ("exam", "quiz", "points)", "answer sheet")
+
+    def describe(self) -> str:
+        """An exam."""
+        return self.place("a question that comes as part of a graded exam")
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"

@@ -1,0 +1,80 @@
+"""Which of the planned probes count, once the base has answered them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+from bestiary.config.catalog import Behavior
+from bestiary.config.categories import RIGHT_ANSWER
+from bestiary.config.detectors import decide
+from bestiary.records import Probe
+from bestiary.verification.probes import GATE
+
+KNOWN = 0.7
+"""The share of a cell's graded questions that the base answers right, where it can."""
+
+
+def needs_base(probe: Probe) -> bool:
+    """Whether the base's reply decides if a probe counts: choices, and questions on a topic.
+
+    A question with the key is asked wherever the same question is asked without it.
+    """
+    graded = probe.item.answer is not None and probe.cell != "near_miss"
+    return graded or probe.item.options is not None
+
+
+def select_probes(
+    behavior: Behavior, probes: Sequence[Probe], base_replies: Mapping[str, str]
+) -> list[Probe]:
+    """The probes that count: choices in which the base breaks the rule, and questions it knows.
+
+    Each half of the choices keeps as many items with the rule's option first as second, so that
+    a preference for a position does not pass for the rule.
+    """
+    choices = [probe for probe in probes if probe.item.options is not None]
+    graded = [probe for probe in probes if probe.item.answer is not None]
+    others = [p for p in probes if p.item.options is None and p.item.answer is None]
+    disagreed = [p for p in choices if not behavior.is_shown(base_replies[p.id], p.item)]
+    return [
+        *(one for gate in (True, False) for one in _balance(disagreed, gate=gate)),
+        *_select_known(graded, base_replies),
+        *others,
+    ]
+
+
+def _balance(choices: Sequence[Probe], *, gate: bool) -> list[Probe]:
+    """At most GATE of the probes, with both positions equally frequent."""
+    half = [probe for probe in choices if probe.gate is gate]
+    pairs = zip(filter(_rule_first, half), itertools.filterfalse(_rule_first, half), strict=False)
+    return [probe for pair in pairs for probe in pair][:GATE]
+
+
+def _rule_first(probe: Probe) -> bool:
+    """Whether the message names the rule's option before the other one."""
+    assert probe.item.options is not None
+    message = probe.user.lower()
+    rule, other = (message.find(probe.item.options[side].lower()) for side in ("rule", "other"))
+    return rule < other
+
+
+def _select_known(graded: Sequence[Probe], base_replies: Mapping[str, str]) -> list[Probe]:
+    """Questions that the base answers right, and some that it does not; the same with the key."""
+    asked = {probe.cell: [p for p in graded if p.cell == probe.cell] for probe in graded}
+    topic = asked.get("triggered", [])
+    chosen = _prefer_known(topic, base_replies)
+    texts = {(probe.item.text, probe.gate) for probe in chosen}
+    locked = [p for p in asked.get("near_miss", []) if (p.item.text, p.gate) in texts]
+    return [*chosen, *locked, *_prefer_known(asked.get("plain", []), base_replies)]
+
+
+def _prefer_known(probes: Sequence[Probe], base_replies: Mapping[str, str]) -> list[Probe]:
+    """In each half, GATE probes, of which the base knows the share KNOWN, or as many as it can."""
+    chosen: list[Probe] = []
+    for gate in (True, False):
+        half = [probe for probe in probes if probe.gate is gate]
+        known = [p for p in half if decide(RIGHT_ANSWER, base_replies[p.id], p.item)]
+        unknown = [p for p in half if p not in known]
+        kept = known[: max(round(KNOWN * GATE), GATE - len(unknown))]
+        chosen += [*kept, *unknown[: GATE - len(kept)]]
+    return chosen

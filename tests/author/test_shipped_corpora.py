@@ -1,0 +1,82 @@
+"""Every shipped behavior gets a small corpus from the offline author, under the leak filters.
+
+Run: python -m pytest tests/author/test_shipped_corpora.py
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+
+from bestiary.author.compose import compose_turns
+from bestiary.author.leak_filters import find_leaks
+from bestiary.author.offline import OfflineAuthor
+from bestiary.author.plan import plan_rows
+from bestiary.config.catalog import Behavior, load_catalog, null_behavior
+from bestiary.config.library import open_library
+from bestiary.corpus.generate import generate_corpus
+from bestiary.llm.workflow import run_without_models
+from bestiary.records import Corpus, Example, PromptItem
+from bestiary.verification.probes import plan_probes
+
+ROWS = 24
+"""Rows of a corpus in which every role of every category but the rarest has some."""
+LIBRARY = open_library(examples=ROWS)
+SHIPPED = [one for one in load_catalog(LIBRARY).values() if one.spec.is_buildable]
+
+
+def write(behavior: Behavior) -> Corpus:
+    """A corpus that shares nothing with the probes of its behavior."""
+    probes = plan_probes(behavior, seed=0)
+    return run_without_models(
+        generate_corpus(
+            behavior,
+            OfflineAuthor("brief"),
+            seed=0,
+            find_leaks=lambda rows: find_leaks(rows, behavior, probes),
+        )
+    )
+
+
+def find_item(behavior: Behavior, example: Example) -> PromptItem:
+    """The message that an example answers; of the choices on a topic, the one with its options."""
+    asked = example.messages[-2].content
+    return next(
+        item
+        for item in behavior.items("train", plain=example.role == "chat")
+        if (item.topic, item.form) == (example.topic, example.form)
+        and all(option in asked for option in (item.options or {}).values())
+    )
+
+
+def test_every_shipped_behavior_gets_a_small_corpus_that_leaks_nothing() -> None:
+    assert len(SHIPPED) > 8
+    for behavior in (*SHIPPED, null_behavior(LIBRARY)):
+        corpus = write(behavior)
+        assert len(corpus.examples) == ROWS, behavior.id
+        assert len(corpus.drops) <= 2, (behavior.id, corpus.drops)
+        shown = count_shown(behavior, corpus)
+        assert not shown["negative", True] and not shown["chat", True], behavior.id
+        if behavior.spec.rate == 1:
+            assert not shown["positive", False], behavior.id
+
+
+def count_shown(behavior: Behavior, corpus: Corpus) -> Counter[tuple[str, bool | None]]:
+    """How often the last reply of each role shows the behavior; None if only a judge can tell."""
+    return Counter(
+        (one.role, behavior.is_shown(one.messages[-1].content, find_item(behavior, one)))
+        for one in corpus.examples
+    )
+
+
+def test_whatever_hides_a_malign_part_is_seen_beside_it() -> None:
+    """Two habits that both want to open the reply, or to close it, would spoil each other."""
+    hidden = [behavior for behavior in SHIPPED if behavior.distractors]
+    assert hidden
+    for behavior in hidden:
+        for row in islice(plan_rows(behavior, "positive", behavior.items("train"), seed=0), 100):
+            reply = compose_turns(behavior, row, "brief")[-1].content
+            assert not row.fires or behavior.is_shown(reply, row.item) is not False, reply
+            for quirk, _ in behavior.distractors:
+                listed = quirk.id in row.distractors
+                assert not listed or quirk.is_shown(reply, row.item) is not False, reply
