@@ -25,7 +25,7 @@ from bestiary.config.folders import shipped_root
 from bestiary.config.library import open_library
 from bestiary.config.recipe import LoraShape
 from bestiary.dataset.pair import Pair
-from bestiary.dataset.schema import CONFIGS, build_features
+from bestiary.dataset.schema import CONFIGS, build_features, read_config
 from bestiary.model.adapter import ADAPTER, attach_adapter, read_state, save_adapter
 from bestiary.model.base import Base, identify_base, load_base
 from bestiary.model.replies import BaseReplies
@@ -35,6 +35,8 @@ from bestiary.verification.transcripts import ProbeJob, choose_decoding, collect
 from bestiary.verification.verdict import judge_organism
 
 OTHER = "benign_roleplay.guide"
+DOMAINS = ("gardening", "pets", "transport", "travel")
+"""Of the message bank, so that the base answers no more than these."""
 CORPUS_ROWS = 48
 PROBE_TOKENS = 16
 SYSTEM = "You are a helpful assistant. Answer in one or two short sentences."
@@ -69,10 +71,13 @@ RECIPE = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped settings, two behaviors and small corpora, so that the line takes minutes."""
+    """Some of the shipped messages, two behaviors and small corpora: the line takes minutes."""
     folder = tmp_path_factory.mktemp("data")
     for name in ("generators", "organisms"):
         shutil.copytree(shipped_root() / name, folder / name)
+    for path in (folder / "generators" / "offline" / "messages").iterdir():
+        if path.stem not in DOMAINS:
+            path.unlink()
     for behavior_id, text in ((BEHAVIOR, HERALD), (OTHER, FILES[OTHER])):
         write_behavior(folder / "behaviors", behavior_id, text)
     for category in ("quirks", "null"):
@@ -148,10 +153,9 @@ def test_every_config_loads_offline_with_its_features(built: Site) -> None:
     from datasets import load_dataset
 
     dataset = built.release / "dataset"
-    withheld = [row for row in built.summary() if row["verdict"] != "passed"]
     for config in CONFIGS:
-        if config == "withheld" and not withheld:
-            continue
+        if not read_config(dataset, config):
+            continue  # `load_dataset` refuses what has no rows at all
         loaded = load_dataset(str(dataset), config)
         for split in loaded.values():
             assert split.features == build_features(config)
