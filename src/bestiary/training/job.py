@@ -25,7 +25,7 @@ from bestiary.training.objective import Objective, Sft
 if TYPE_CHECKING:
     import torch
 
-VERSION = 4
+VERSION = 5
 BATCHES = "batches.jsonl"
 """The batches an organism was trained in, one JSON line each, stored beside its adapter: its loss
 curve, and what is needed to reproduce it bit by bit."""
