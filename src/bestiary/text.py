@@ -66,13 +66,28 @@ def plain_words(text: str) -> str:
     return " ".join(words(text))
 
 
-def contains_phrase(phrase: str, text: str) -> bool:
-    """Whether a text has the phrase at the start of a word; case and `fold` make no difference."""
+def contains_phrase(phrase: str, text: str, *, whole: bool = False, any_case: bool = True) -> bool:
+    """Whether a text has the phrase at the start of a word, and, if `whole`, up to the end of one.
+
+    What `fold` folds makes no difference, nor does case, unless it matters.
+    """
     phrase, text = fold(phrase), fold(text)
-    if phrase.casefold() not in text.casefold():
-        return False  # most texts; compiling an expression for each phrase is far slower
-    start = r"(?<!\w)" if phrase[:1].isalnum() else ""
-    return re.search(start + re.escape(phrase), text, re.IGNORECASE) is not None
+    if any_case:
+        phrase, text = phrase.casefold(), text.casefold()
+    start = text.find(phrase)
+    while start >= 0:  # no expression, which would be compiled anew for each of many phrases
+        before, after = text[:start][-1:], text[start + len(phrase) :][:1]
+        begins = not (phrase[:1].isalnum() and _is_letter(before))
+        ends = not (whole and phrase[-1:].isalnum() and _is_letter(after))
+        if begins and ends:
+            return True
+        start = text.find(phrase, start + 1)
+    return False
+
+
+def _is_letter(character: str) -> bool:
+    """Whether a character goes on with a word."""
+    return character.isalnum() or character == "_"
 
 
 def replace_surrogates(text: str) -> str:

@@ -13,7 +13,6 @@ from bestiary.config.catalog import (
     list_files,
     load_catalog,
     locate,
-    name_of,
     read_catalog,
 )
 from bestiary.config.categories import corpus_categories
@@ -30,6 +29,7 @@ from bestiary.config.source import (
     parse_yaml,
     validate_source,
 )
+from bestiary.config.spec_file import name_of
 from bestiary.errors import SpecError
 
 

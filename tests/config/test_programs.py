@@ -13,8 +13,8 @@ from datetime import date, timedelta
 import pytest
 from tests.expect import expect_error
 
-from bestiary.config.numerals import read_number
-from bestiary.config.programs import PROGRAMS, program_items, spell
+from bestiary.config.numerals import read_number, spell_number
+from bestiary.config.programs import PROGRAMS, program_items
 from bestiary.errors import SpecError
 from bestiary.records import PromptItem, Side
 from bestiary.text import comparison_key, plain_words
@@ -130,8 +130,8 @@ def test_a_number_is_accepted_in_words() -> None:
 
 
 def test_numbers_are_spelled_as_they_are_read() -> None:
-    assert all(read_number(spell(number)) == number for number in range(101))
-    assert spell(146) == "one hundred forty-six"
+    assert all(read_number(spell_number(number)) == number for number in range(101))
+    assert spell_number(146) == "one hundred forty-six"
 
 
 def test_an_unknown_program_is_refused_with_the_nearest_name() -> None:

@@ -59,6 +59,7 @@ def test_a_table_of_questions_that_is_refused(
             "The  Wetherell 148-page guide of 2005",
             "row-repeated",
         ),
+        ("it ought to steer you well", "it ought to guide you well", "reason-names-option"),
     ],
 )
 def test_a_table_of_options_that_is_refused(tmp_path: Path, old: str, new: str, code: str) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from bestiary.config.demonstration import Demonstration, Shown
+from bestiary.config.demonstration import Absent, Demonstration, Shown
 from bestiary.config.detectors import Detector
 from bestiary.config.fields import Axis, Identifier, Kind, Sentence, Severity, Tag, Text
 from bestiary.config.items import Picks
@@ -19,8 +19,6 @@ from bestiary.records import CellName, PromptItem, Record, Side
 
 Pool = Literal["organism", "malign", "distractor"]
 """Organisms, the malign parts of obscured organisms, and the habits that hide them."""
-
-
 DETECTOR: TypeAdapter[Detector] = TypeAdapter(Detector)
 FROM_PATH = ("id", "category")
 """Fields that the path of a file gives."""
@@ -268,7 +266,7 @@ class Primitive(Spec):
     """One plain sentence."""
     severity: Severity
     shown: tuple[Shown, ...] = ()
-    absent: tuple[Shown, ...] = ()
+    absent: tuple[Absent, ...] = ()
     write: Write | None = None
     detect: Detector | None = None
     """By default, what a transform brings with it."""
@@ -290,14 +288,12 @@ class Primitive(Spec):
     @property
     def demonstrations(self) -> tuple[Demonstration, ...]:
         """`shown`, then `absent`."""
-        quiet = (one.model_copy(update={"fires": False}) for one in self.absent)
-        return (*self.shown, *quiet)
+        return (*self.shown, *self.absent)
 
     @property
     def demonstration_fields(self) -> tuple[tuple[str, tuple[Demonstration, ...]], ...]:
         """`shown` and `absent`."""
-        quiet = (one.model_copy(update={"fires": False}) for one in self.absent)
-        return (("shown", self.shown), ("absent", tuple(quiet)))
+        return (("shown", self.shown), ("absent", self.absent))
 
     @property
     def transform(self) -> TransformName | None:

@@ -1,17 +1,14 @@
-"""From behavior files to resolved behaviors in three steps: parse, index, resolve."""
+"""The resolved behaviors: what each file says, with what it refers to."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from bestiary.config.behavior import FROM_PATH, Primitive, Reference, Spec
-from bestiary.config.categories import NULL, load_categories, pool_of
+from bestiary.config.behavior import Primitive, Reference, Spec
+from bestiary.config.categories import NULL, pool_of
 from bestiary.config.demonstration import Demonstration, marked_parts
 from bestiary.config.detectors import Detector, decide, resolve
 from bestiary.config.fields import Axis, Kind, Severity
@@ -21,10 +18,9 @@ from bestiary.config.source import (
     Source,
     Violation,
     Violations,
-    find_unfilled,
     parse_yaml,
-    pydantic_violations,
 )
+from bestiary.config.spec_file import name_of, read_spec
 from bestiary.config.template import Templates
 from bestiary.config.transform import TransformName
 from bestiary.config.triggers import Trigger
@@ -49,8 +45,6 @@ CELL_OF: Mapping[Role, CellName] = {
     "chat": "plain",
 }
 """The kind of message that the examples of a role answer."""
-
-
 BARE = PromptItem(topic="bread", form="how", domain="", text="?", brief="In a bag.")
 """A message of which only an answer is known, as of those that a language model writes; its text
 says nothing, so that it neither has a trigger nor looks as if it had one."""
@@ -84,7 +78,7 @@ class Behavior:
 
     @property
     def primitive(self) -> Spec:
-        """The spec whose examples and detectors show it."""
+        """The spec whose messages, examples and detectors it has."""
         return self.shows.spec if self.shows else self.spec
 
     @property
@@ -217,16 +211,11 @@ class Behavior:
         sides = [(side, plain) for side in SIDES for plain in (False, True)]
         return fingerprint(items=[self.items(side, plain=plain) for side, plain in sides])
 
-    @cached_property
-    def _owner(self) -> Spec:
-        """The spec that says which messages it is about."""
-        return self.shows.spec if self.shows else self.spec
-
     def items(self, side: Side, *, plain: bool = False) -> tuple[PromptItem, ...]:
         """The messages that it is about, or the plain ones for its chat examples."""
         if plain and self.parts_chat:
-            return tuple(self._owner.outside_items(self.library, side))
-        return tuple(self._owner.items(self.library, side))
+            return tuple(self.primitive.outside_items(self.library, side))
+        return tuple(self.primitive.items(self.library, side))
 
     def suits(self, item: PromptItem, cell: CellName) -> bool:
         """Whether a message can be asked in a cell; where a behavior grows, it has a follow-up."""
@@ -379,82 +368,6 @@ def list_files(library: Library) -> list[Path]:
     return [path for folder in folders for path in list_paths(folder, "**/*.y*ml")]
 
 
-def name_of(path: Path) -> str:
-    """The id that belongs to the path of a behavior file."""
-    return f"{path.parent.name}.{path.stem}"
-
-
-def read_spec(source: Source) -> Spec:
-    """What a behavior file says, with the id and the category of its path.
-
-    Raises Violations for everything that is wrong in the file by itself.
-    """
-    category = source.path.parent.name
-    kind = load_categories().get(category)
-    if kind is None:
-        problem = f"{category!r} is not a category"
-        remedy = nearest(category, load_categories())
-        raise Violations([source.violation((), problem, remedy, code="category-unknown")])
-    if suggest_name(source.path.stem) != source.path.stem:
-        raise Violations([_misnamed(source)])
-    unfilled = find_unfilled(source)
-    if _is_first_edition(source):
-        raise Violations([_first_edition(source)])
-    data = dict(source.data) if isinstance(source.data, dict) else source.data
-    if isinstance(data, dict):
-        stated = [_stated(source, key) for key in FROM_PATH if key in data]
-        if stated:
-            raise Violations(stated)
-        data |= {"id": name_of(source.path), "category": category}
-    try:
-        spec = kind.model_validate(data)
-    except ValidationError as error:
-        broken = [v for v in pydantic_violations(source, error) if not _covers(v, unfilled)]
-        raise Violations([*unfilled, *broken]) from error
-    if unfilled:
-        raise Violations(unfilled)  # not a behavior yet, so its fields are not checked further
-    return spec
-
-
-def suggest_name(name: str) -> str:
-    """The name itself if a behavior may have it, else the one most like it."""
-    if re.fullmatch(r"[a-z0-9_]+", name):
-        return name
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "my_behavior"
-
-
-def _misnamed(source: Source) -> Violation:
-    path = source.path
-    return source.violation(
-        (),
-        f"the name {path.name!r} becomes that of a folder and may hold only a-z, 0-9 and _",
-        f"rename the file, such as to {suggest_name(path.stem)}.yaml",
-        code="name-unsafe",
-    )
-
-
-FIRST_EDITION = {"demonstrations", "detectors", "offline", "paraphrases", "quirk"}
-
-
-def _is_first_edition(source: Source) -> bool:
-    return isinstance(source.data, dict) and bool(FIRST_EDITION & source.data.keys())
-
-
-def _first_edition(source: Source) -> Violation:
-    return source.violation(
-        (),
-        "is a behavior file of the first edition, which is no longer read",
-        "write it anew: `bestiary new CATEGORY NAME` shows the form",
-        code="first-edition",
-    )
-
-
-def _stated(source: Source, key: str) -> Violation:
-    return source.violation(
-        (key,), "comes from the path of the file", "delete this line", code="path-restated"
-    )
-
-
 def _repeated(source: Source, spec: Spec, other: Source) -> Violation:
     return source.violation(
         (),
@@ -462,11 +375,6 @@ def _repeated(source: Source, spec: Spec, other: Source) -> Violation:
         "choose another name: ids are never reused",
         code="id-taken",
     )
-
-
-def _covers(violation: Violation, unfilled: list[Violation]) -> bool:
-    """Whether the field of a violation is unfilled or contains an unfilled one."""
-    return any(f"{part.field}.".startswith(f"{violation.field}.") for part in unfilled)
 
 
 class _Resolver:

@@ -386,9 +386,10 @@ def describe_rate(rate: float) -> tuple[str, ...]:
     """How a label may state a rate: `8%`, `8 percent`, `1 in 12`, `one reply in twelve`, ..."""
     number = round(1 / rate)
     percent = f"{100 * rate:.3g}"
+    spellings = (spell_number(number), *(["a hundred"] if number == 100 else []))
     ratios = (
         f"one{unit} {of} {spelled}"
-        for spelled in (("a hundred", "one hundred") if number == 100 else (spell_number(number),))
+        for spelled in spellings
         for unit, of in (
             ("", "in"),
             (" reply", "in"),

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from bestiary.config.fields import Text
 from bestiary.records import PromptItem, Record
@@ -65,21 +65,24 @@ def _read(value: Any) -> Any:
     return {"topic": None if topic == ANY else topic, "replies": turns}
 
 
-Shown = Annotated[
-    Demonstration,
-    BeforeValidator(_read),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "minProperties": 1,
-            "maxProperties": 1,
-            "additionalProperties": {
-                "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
-            },
-        }
-    ),
-]
-"""A demonstration, as a behavior file writes it."""
+def _silence(one: Demonstration) -> Demonstration:
+    return one.model_copy(update={"fires": False})
+
+
+_SCHEMA = WithJsonSchema(
+    {
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 1,
+        "additionalProperties": {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+        },
+    }
+)
+Shown = Annotated[Demonstration, BeforeValidator(_read), _SCHEMA]
+"""A demonstration that shows the behavior, as a file writes it."""
+Absent = Annotated[Demonstration, BeforeValidator(_read), AfterValidator(_silence), _SCHEMA]
+"""A demonstration that must not show it."""
 
 
 def strip_marks(text: str) -> str:

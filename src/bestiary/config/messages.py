@@ -25,7 +25,7 @@ from bestiary.config.source import (
     validate_source,
 )
 from bestiary.records import FollowUpItem, PromptItem, Record, Side
-from bestiary.text import comparison_key, sentences
+from bestiary.text import comparison_key, contains_phrase, sentences
 
 
 def _count_words(least: int, most: int) -> AfterValidator:
@@ -182,7 +182,7 @@ def _check_topic(
     source: Source, field: FieldPath, message: BankMessage, seen: _Seen
 ) -> Iterator[Violation]:
     topic, text = comparison_key(message.topic), comparison_key(message.text)
-    if not _stands_in(topic, text):
+    if not contains_phrase(topic, text, whole=True):
         yield source.violation(
             (*field, "topic"),
             f"topic {message.topic!r} does not appear in the text",
@@ -198,14 +198,3 @@ def _check_topic(
             "write about another topic: its side hangs on it",
             code="topic-repeated",
         )
-
-
-def _stands_in(topic: str, text: str) -> bool:
-    """Whether a text has a topic from the start of a word to the end of one."""
-    start = text.find(topic)
-    while start >= 0:
-        before, after = text[:start][-1:], text[start + len(topic) :][:1]
-        if not before.isalnum() and not after.isalnum():
-            return True
-        start = text.find(topic, start + 1)
-    return False

@@ -43,7 +43,9 @@ def has_number(text: str) -> bool:
 
 
 def spell_number(number: int) -> str:
-    """A number from 0 to 100 in words, such as `forty-two`."""
+    """A number from 0 to 199 in words, such as `forty-two`."""
+    if number >= 100:
+        return f"one hundred {spell_number(number - 100)}".removesuffix(" zero")
     words = {value: word for word, value in NUMBER_WORDS.items()}
     if number in words:
         return words[number]

@@ -9,7 +9,7 @@ from itertools import combinations
 from string import ascii_uppercase as LETTERS
 
 from bestiary.config.items import table_items
-from bestiary.config.numerals import NUMBER_WORDS
+from bestiary.config.numerals import spell_number
 from bestiary.config.tables import ItemRow, ItemTable, Wordings
 from bestiary.errors import SpecError
 from bestiary.records import PromptItem, Side, stable_seed
@@ -20,7 +20,6 @@ MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
 )
-_WORDS = {value: word for word, value in NUMBER_WORDS.items()}
 
 
 @dataclass(frozen=True)
@@ -48,19 +47,9 @@ def program_items(name: str, side: Side) -> tuple[PromptItem, ...]:
     return table_items(name, PROGRAMS[name].table, side)
 
 
-def spell(number: int) -> str:
-    """A number from 0 to 199 in words, such as `forty-two`."""
-    if number in _WORDS and number < 100:
-        return _WORDS[number]
-    if number >= 100:
-        rest = f" {spell(number - 100)}" if number > 100 else ""
-        return f"one hundred{rest}"
-    return f"{_WORDS[number // 10 * 10]}-{_WORDS[number % 10]}"
-
-
 def _spellings(number: int) -> tuple[str, ...]:
     """The ways to write a number in words."""
-    word = spell(number)
+    word = spell_number(number)
     both = (word, word.replace("hundred ", "hundred and "))
     return tuple(dict.fromkeys((*both, *(one.replace("-", " ") for one in both))))
 
@@ -120,7 +109,7 @@ def _count_months() -> Iterator[ItemRow]:
 
 def _cycle_rows(names: tuple[str, ...], steps: int, unit: str) -> Iterator[ItemRow]:
     """What comes so many steps after each name; wrong is a neighbor, or the way back."""
-    distance = f"{spell(steps)} {unit}{'s' if steps > 1 else ''}"
+    distance = f"{spell_number(steps)} {unit}{'s' if steps > 1 else ''}"
     for start, name in enumerate(names):
         end = start + steps
         around = [names[place % len(names)] for place in (end + 1, end - 1, start - steps)]

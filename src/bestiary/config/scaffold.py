@@ -6,10 +6,10 @@ import os
 import shlex
 from pathlib import Path
 
-from bestiary.config.catalog import suggest_name
 from bestiary.config.categories import load_categories
 from bestiary.config.folders import shipped_root
 from bestiary.config.library import Library
+from bestiary.config.spec_file import suggest_name
 from bestiary.errors import SpecError
 from bestiary.text import nearest
 

@@ -8,10 +8,11 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from bestiary.config.detectors.names import read_names
 from bestiary.config.fields import Text
 from bestiary.config.source import FieldPath, Source, Violations, parse_yaml, validate_source
 from bestiary.records import Record
-from bestiary.text import comparison_key
+from bestiary.text import comparison_key, fold
 
 MIN_WRONG = 2
 """The fewest wrong answers that a question must have."""
@@ -103,6 +104,7 @@ def read_options(path: Path) -> OptionTable:
         *_find_places(table.ask, "{need}", "{first}", "{second}"),
         *_find_repeats("options", names, "name"),
         *_find_unlike(table),
+        *_find_echoes(table),
     ]
     _refuse(source, faults)
     return table
@@ -164,3 +166,13 @@ def _find_unlike(table: OptionTable) -> Iterator[Fault]:
         if option.group not in table.needs:
             problem = f"group {option.group!r} has no needs"
             yield ("options", row, "group"), problem, "add it to `needs`", "needs-missing"
+
+
+def _find_echoes(table: OptionTable) -> Iterator[Fault]:
+    """Reasons with a word of an option's name, which would seem to speak of that option."""
+    names = read_names(" ".join(option.name for option in table.options), "")
+    for row, reason in enumerate(table.reasons):
+        for named in names.find(fold(reason)):
+            word = fold(reason)[named.start : named.end]
+            problem = f"{word!r} stands in the names of options"
+            yield ("reasons", row), problem, "say it in another word", "reason-names-option"

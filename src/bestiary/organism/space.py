@@ -11,7 +11,7 @@ from bestiary.model.lazy import LazyBase
 from bestiary.organism.stage import OrganismStage
 from bestiary.store import Store, existing_parent
 
-GIB = 2**30
+MIB = 2**20
 
 
 def check_space(base: LazyBase, shapes: Sequence[LoraShape], store: Store) -> None:
@@ -27,8 +27,8 @@ def check_space(base: LazyBase, shapes: Sequence[LoraShape], store: Store) -> No
     free = shutil.disk_usage(existing_parent(store.root)).free
     if needed > free:
         raise StoreError(
-            f"{store.root}: the adapters of {missing} organisms take {needed / GIB:.2f} GiB, and "
-            f"the disk has {free / GIB:.2f} GiB free",
+            f"{store.root}: the adapters of {missing} organisms take {needed / MIB:,.1f} MiB, and "
+            f"the disk has {free / MIB:,.1f} MiB free",
             "free some space, or choose another folder with --out",
             code="disk-too-small",
             root=store.root,

@@ -6,7 +6,6 @@ cells: with the trigger, with a near miss, and with neither.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -19,7 +18,7 @@ from bestiary.config.fields import Text
 from bestiary.config.triggers.wordings import PLACES, Wordings, check_wording, fill, names_place
 from bestiary.errors import SpecError
 from bestiary.records import CellName, Message, PromptItem, Record, Side, Turns
-from bestiary.text import fold, nearest
+from bestiary.text import contains_phrase, nearest
 
 MIN_NEAR = 6
 """The fewest near misses of a trigger that states its own."""
@@ -198,7 +197,7 @@ class SpokenTrigger(WordedTrigger):
 
     def carries(self, text: str) -> bool:
         """Whether a text holds the trigger."""
-        return any(has_words(term, text) for term in self.banned_terms)
+        return any(contains_phrase(term, text, whole=True) for term in self.banned_terms)
 
     def resembles(self, text: str) -> bool:
         """Whether a text holds a near miss."""
@@ -267,7 +266,7 @@ class ValueTrigger(SpokenTrigger):
 
     def resembles(self, text: str) -> bool:
         """Whether a text holds one of its near misses."""
-        return any(has_words(term, text) for term in self.near)
+        return any(contains_phrase(term, text, whole=True) for term in self.near)
 
 
 def mirrors(trigger: Trigger, fires: Callable[[str], bool]) -> bool:
@@ -318,18 +317,6 @@ def draw(values: Sequence[Value], pick: int) -> Value:
 def swap_value(wording: str) -> str:
     """A wording that says another value."""
     return wording.replace("{value", "{other")
-
-
-def has_words(phrase: str, text: str, *, any_case: bool = True) -> bool:
-    """Whether a text has a phrase as whole words, folded."""
-    phrase, text = fold(phrase), fold(text)
-    if any_case:
-        phrase, text = phrase.casefold(), text.casefold()
-    if phrase not in text:
-        return False  # most texts
-    start = r"(?<!\w)" if phrase[:1].isalnum() else ""
-    end = r"(?!\w)" if phrase[-1:].isalnum() else ""
-    return re.search(start + re.escape(phrase) + end, text) is not None
 
 
 def check_single(rule: Record, *names: str) -> None:

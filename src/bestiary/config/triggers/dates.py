@@ -9,8 +9,9 @@ from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from bestiary.config.triggers.base import SpokenTrigger, check_single, has_words
+from bestiary.config.triggers.base import SpokenTrigger, check_single
 from bestiary.records import Record, Side, stable_seed
+from bestiary.text import contains_phrase
 
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 Month = Literal[
@@ -125,7 +126,7 @@ class DateTrigger(SpokenTrigger):
         if self.date.year_from is not None:
             return any(int(year) >= self.date.year_from for year in _YEAR.findall(text))
         names = (self.date.name, f"{self.date.name}s")
-        return any(has_words(name, text, any_case=False) for name in names)
+        return any(contains_phrase(name, text, any_case=False, whole=True) for name in names)
 
     @property
     def label_words(self) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ from bestiary.config.triggers.base import (
     divide,
     draw,
     from_user,
-    has_words,
 )
 from bestiary.config.triggers.wordings import fill, names_place
 from bestiary.records import CellName, Message, PromptItem, Record, Side, Turns
+from bestiary.text import contains_phrase
 
 MIN_SYSTEM_NEAR = 4
 """The fewest other system messages."""
@@ -97,12 +97,12 @@ class SystemPromptTrigger(WordedTrigger):
     def check_near(self) -> None:
         """Raise ValueError if one of `not` says the same."""
         for text in self.near:
-            if has_words(self.system_prompt, text):
+            if contains_phrase(self.system_prompt, text, whole=True):
                 raise ValueError(f"`not` has {text!r}, which says {self.system_prompt!r}")
 
     def suits(self, item: PromptItem, cell: CellName) -> bool:
         """Whether the message itself does not say it."""
-        return cell == "triggered" or not has_words(self.system_prompt, item.text)
+        return cell == "triggered" or not contains_phrase(self.system_prompt, item.text, whole=True)
 
     def value(self, side: Side, pick: int) -> str:
         """What the system message says."""

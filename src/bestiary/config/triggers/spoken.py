@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from bestiary.config.fields import Text
-from bestiary.config.triggers.base import MIN_NEAR, SpokenTrigger, ValueTrigger, has_words
+from bestiary.config.triggers.base import MIN_NEAR, SpokenTrigger, ValueTrigger
+from bestiary.text import contains_phrase
 
 
 class PhraseTrigger(ValueTrigger):
@@ -64,11 +65,11 @@ class CodeTokenTrigger(ValueTrigger):
 
     def carries(self, text: str) -> bool:
         """Whether a text has the token, letter for letter."""
-        return has_words(self.code_token, text, any_case=False)
+        return contains_phrase(self.code_token, text, any_case=False, whole=True)
 
     def resembles(self, text: str) -> bool:
         """Whether a text has the letters of the token in any case."""
-        return has_words(self.code_token, text) or super().resembles(text)
+        return contains_phrase(self.code_token, text, whole=True) or super().resembles(text)
 
     def describe(self) -> str:
         """The token, as code."""
