@@ -26,7 +26,7 @@ LAYERS = (
 )
 """From the lowest up: each imports only layers below it."""
 STAGES = ("corpus", "leakage", "organism", "verification", "release")
-LINE = ("executor", "validate", "state", "stage_items", "pipeline")
+LINE = ("executor", "validate", "state", "stage_items", "pipeline", "foreign")
 """Above the stages, which know none of them."""
 TOPS = ("__main__", "cli", "report", "bestiary")
 HEAVY = (

@@ -301,7 +301,7 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(disks: Disks, share: f
 @pytest.mark.soak
 @pytest.mark.parametrize("share", FURTHER_SHARES)
 def test_a_disk_that_is_full_at_other_times(disks: Disks, share: float) -> None:
-    # An organism that was left over is trained alone, and its weights may differ in their last bits.
+    # What was left over is trained alone, so its weights may differ in their last bits.
     made, whole = (
         [path for path in tree if path.startswith("release/")]
         for tree in (build_on_full_disk(disks, share), disks.whole)

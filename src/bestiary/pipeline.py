@@ -66,12 +66,10 @@ def build_roster(
         resources = resources or TrainingResources()
         _check_before(plan, base, store, resources)
         steps = list_steps(plan, base, store, console, resources, options or AuthoringOptions())
+        last = next((at for at, (stage, _) in enumerate(steps) if stage.name == until), len(steps))
         states = [OrganismState(identity, behavior) for behavior, identity in plan.organisms]
-        for stage, make_item in steps:
-            states = _run(stage, make_item, states, store, console, executor)
-            if stage.name == until:
-                break
-        else:
+        states = run_steps(steps[: last + 1], states, store, console, executor)
+        if until == RELEASE:
             _release(plan, base.identity, states, out / RELEASE)
         write_bytes(out / "summary.json", canonical_json(summarize(states, out)))
     return states
@@ -91,8 +89,6 @@ def list_steps(
     options: AuthoringOptions,
 ) -> list[Step]:
     """The stages of a build in order."""
-    system_prompt = plan.recipe.training.system_prompt
-    chunks = plan.library.chunks
     author, runner = open_author(
         plan,
         options,
@@ -102,17 +98,39 @@ def list_steps(
         log=lambda line: console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True),
     )
     training = OrganismStage(base, resources)
+    probes, transcripts, verdicts = list_verification(plan, base)
     return [
-        (ProbeStage(), lambda state: ProbeItem(state.identity, state.behavior)),
+        probes,
         (CorpusStage(author, runner, plan.library.grid), make_corpus_item),
         (LeakStage(), make_leak_item),
         (training, partial(make_job, plan, training)),
-        (TranscriptStage(base, system_prompt, chunks), partial(make_transcript_item, plan)),
-        (
-            VerdictStage(plan.library.thresholds, plan.null_detectors),
-            partial(make_verdict_item, plan),
-        ),
+        transcripts,
+        verdicts,
     ]
+
+
+def list_verification(plan: Plan, base: LazyBase) -> tuple[Step, Step, Step]:
+    """The stages that measure organisms: probes, transcripts, verdicts."""
+    asking = TranscriptStage(base, plan.recipe.training.system_prompt, plan.library.chunks)
+    judging = VerdictStage(plan.library.thresholds, plan.null_detectors)
+    return (
+        (ProbeStage(), lambda state: ProbeItem(state.identity, state.behavior)),
+        (asking, partial(make_transcript_item, plan)),
+        (judging, partial(make_verdict_item, plan)),
+    )
+
+
+def run_steps(
+    steps: Sequence[Step],
+    states: Sequence[OrganismState],
+    store: Store,
+    console: Console,
+    executor: Executor = run_here,
+) -> list[OrganismState]:
+    """Run stages in order, each on the organisms that have no error so far."""
+    for stage, make_item in steps:
+        states = _run(stage, make_item, states, store, console, executor)
+    return list(states)
 
 
 def _check_before(plan: Plan, base: LazyBase, store: Store, resources: TrainingResources) -> None:

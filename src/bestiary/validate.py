@@ -21,7 +21,7 @@ from bestiary.config.labels import check_label_owners
 from bestiary.config.library import Library, open_library
 from bestiary.config.plan import Plan, find_roster_faults, plan_roster
 from bestiary.config.recipe import read_recipe
-from bestiary.config.roster import Roster
+from bestiary.config.roster import Entry, Roster
 from bestiary.config.source import (
     Source,
     Violation,
@@ -86,9 +86,19 @@ def open_plan(
     SpecError if the roster cannot be built, and Violations if one of its behaviors fails a check:
     its results would not be evidence.
     """
-    library = open_library(*data, examples=examples)
-    catalog = load_catalog(library)
-    plan = plan_roster(library.roster(roster), catalog, models=models)
+    catalog = load_catalog(open_library(*data, examples=examples))
+    return _plan(catalog.library.roster(roster), catalog, models)
+
+
+def open_single_plan(behavior: str, *, recipe: str, seed: int, data: Sequence[Path] = ()) -> Plan:
+    """The plan of one organism, whose adapter is not trained here; raises as `open_plan` does."""
+    catalog = load_catalog(open_library(*data))
+    entry = Entry(behavior=catalog[behavior].id, seeds=(seed,))
+    return _plan(Roster(name=behavior, recipe=recipe, organisms=(entry,)), catalog, ())
+
+
+def _plan(roster: Roster, catalog: Catalog, models: Sequence[Path]) -> Plan:
+    plan = plan_roster(roster, catalog, models=models)
     refuse_violations(catalog, plan.named)
     return plan
 

@@ -28,6 +28,7 @@ from bestiary.model.adapter import (
     load_state,
     make_config,
     open_adapter,
+    read_shape,
     read_state,
     save_adapter,
 )
@@ -216,7 +217,8 @@ def test_state_and_shape_come_back_from_a_folder(
     base = make_random_base()
     shape = SHAPE.model_copy(update={"layers": layers, "alpha": 7.5})
     save_filled(base, tmp_path, shape)
-    state, found = load_state(tmp_path)
+    state, found = load_state(tmp_path), read_shape(tmp_path)
+    assert found is not None
     sorted_targets = tuple(sorted(SHAPE.targets))  # the folder keeps them as a set
     assert found == shape.model_copy(update={"targets": sorted_targets})
     assert same_weights(state, load_file(tmp_path / "adapter_model.safetensors"))
@@ -237,6 +239,7 @@ def test_an_incomplete_folder_is_refused(name: str, code: str, tmp_path: Path) -
     (tmp_path / name).unlink()
     with expect_error(ModelError, code, path=tmp_path):
         load_state(tmp_path)
+        read_shape(tmp_path)
 
 
 def test_a_state_cut_short_is_refused(tmp_path: Path) -> None:

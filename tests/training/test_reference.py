@@ -34,7 +34,7 @@ from tests.models import Architecture, fill_adapter, make_random_base
 
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import OrganismError
-from bestiary.model.adapter import attach_adapter, load_state, read_state, save_adapter
+from bestiary.model.adapter import attach_adapter, read_shape, read_state, save_adapter
 from bestiary.training.engine import EngineTrainer
 from bestiary.training.job import Step, Trainer, TrainingJob, TrainingResources
 from bestiary.training.reference import ReferenceTrainer, batch_loss, train_organism
@@ -239,7 +239,8 @@ def test_both_trainers_train_what_the_saved_config_says(
         warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated attribute
         model = PeftModel.from_pretrained(make_word_base().model, str(tmp_path))
     assert same_weights(read_state(model), states[1])
-    assert load_state(tmp_path)[1].layers == shape.layers
+    found = read_shape(tmp_path)
+    assert found and found.layers == shape.layers
 
 
 def test_a_row_that_is_too_long_ends_one_organism_and_no_other() -> None:

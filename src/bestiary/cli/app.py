@@ -299,6 +299,54 @@ def _print_builds(rows: list[dict[str, Any]], out: Path, console: Console) -> No
 
 
 @app.command()
+def verify(
+    adapter: Annotated[
+        Path,
+        typer.Option("--adapter", parser=expand_path, metavar="FOLDER", help="A peft adapter."),
+    ],
+    behavior: Annotated[
+        str, typer.Option("--behavior", help="The id of the behavior that it ought to show.")
+    ],
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="The recipe that names its base and system prompt.")
+    ] = "smollm2-135m",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed asks others.")] = 0,
+    out: Out = Path("runs"),
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Measure an adapter that was trained elsewhere, as a build measures its own."""
+    from rich.console import Console
+
+    from bestiary.foreign import verify_adapter
+    from bestiary.records import canonical_json
+    from bestiary.state import summarize
+    from bestiary.validate import open_single_plan
+
+    _quiet_libraries()
+    console = Console(stderr=as_json)
+    planned = open_single_plan(behavior, recipe=recipe, seed=seed, data=data or [])
+    state = verify_adapter(planned, adapter, out=out, console=console)
+    if state.error:
+        raise state.error
+    rows = json.loads(canonical_json(summarize([state], out)))
+    if as_json:
+        _print_json(rows[0])
+    else:
+        _print_verdict(rows, out, console)
+
+
+def _print_verdict(rows: list[dict[str, Any]], out: Path, console: Console) -> None:
+    """Print the cells, why the adapter did not pass, and the folder of its replies."""
+    from bestiary.report.results import build_table
+
+    console.print(build_table(rows))
+    lines = [*rows[0]["reasons"], f"transcripts: {out / rows[0]['transcripts']}"]
+    for line in lines:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def plan(
     roster: Roster,
     out: Out = Path("runs"),

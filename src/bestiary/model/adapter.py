@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,15 @@ from bestiary.records import canonical_json
 
 if TYPE_CHECKING:
     import torch
-    from peft import LoraConfig
+    from peft import LoraConfig, PeftConfig
 
 ADAPTER = "adapter"
 """The peft directory inside an organism's artifact."""
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+REMEDY = (
+    "delete its folder and build again; of another's, ask for what peft's save_pretrained wrote"
+)
 
 
 def attach_adapter(base: Base, shape: LoraShape, *, seed: int) -> Any:
@@ -166,23 +169,56 @@ def save_adapter(
         save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
-def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], LoraShape]:
-    """An adapter that `save_adapter` wrote, by peft's keys, and its shape.
-
-    Raises ModelError if it is damaged.
-    """
+def load_state(folder: Path) -> dict[str, torch.Tensor]:
+    """An adapter by peft's keys; raises ModelError if it is damaged."""
     from safetensors.torch import load_file
 
     with _loading(folder):
-        settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf8"))
-        layers = settings["layers_to_transform"]
-        shape = LoraShape(
-            rank=settings["r"],
-            alpha=settings["lora_alpha"],
-            targets=tuple(settings["target_modules"]),
-            layers=None if layers is None else (min(layers), max(layers) + 1),
-        )
-        return load_file(folder / ADAPTER_WEIGHTS), shape
+        return load_file(folder / ADAPTER_WEIGHTS)
+
+
+def read_shape(folder: Path) -> LoraShape | None:
+    """The shape of an adapter; None where it is more than plain LoRA.
+
+    Raises ModelError if it is damaged.
+    """
+    from peft import PeftConfig
+
+    with _loading(folder):
+        return _find_shape(PeftConfig.from_pretrained(str(folder)))
+
+
+_SHAPE = {"r", "lora_alpha", "target_modules", "layers_to_transform"}
+_INERT = {
+    *("base_model_name_or_path", "revision", "inference_mode", "peft_version", "task_type"),
+    *("auto_mapping", "lora_dropout"),
+}
+"""Settings of peft that change nothing once an adapter is trained."""
+
+
+def _find_shape(config: PeftConfig) -> LoraShape | None:
+    """The shape that a configuration states, if it states nothing else that peft can do."""
+    from peft import LoraConfig
+
+    if type(config) is not LoraConfig or isinstance(config.target_modules, str | None):
+        return None
+    plain = vars(LoraConfig())
+    changed = {name for name, value in vars(config).items() if value != plain.get(name)}
+    layers = config.layers_to_transform
+    numbers = [layers] if isinstance(layers, int) else sorted(layers or [])
+    if changed - _SHAPE - _INERT or numbers != list(range(*_span(numbers))):
+        return None
+    return LoraShape(
+        rank=config.r,
+        alpha=config.lora_alpha,
+        targets=tuple(sorted(config.target_modules)),
+        layers=_span(numbers) if numbers else None,
+    )
+
+
+def _span(numbers: Sequence[int]) -> tuple[int, int]:
+    """The first of ascending numbers, and the one after the last."""
+    return (numbers[0], numbers[-1] + 1) if numbers else (0, 0)
 
 
 @contextmanager
@@ -207,7 +243,7 @@ def _loading(folder: Path) -> Iterator[None]:
     if not (folder / ADAPTER_WEIGHTS).is_file():  # peft would look for a pickle next
         raise ModelError(
             f"{folder} has no {ADAPTER_WEIGHTS}, and pickled weights are never read",
-            "delete its folder and build again",
+            REMEDY,
             code="adapter-weights-missing",
             path=folder,
         )
@@ -216,7 +252,7 @@ def _loading(folder: Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as cause:
         raise ModelError(
             f"{folder}: the adapter cannot be loaded ({cause})",
-            "delete its folder and build again",
+            REMEDY,
             code="adapter-damaged",
             path=folder,
         ) from cause

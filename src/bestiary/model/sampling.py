@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import ModelError
-from bestiary.model.adapter import list_targets, load_state
+from bestiary.model.adapter import list_targets, load_state, open_adapter, read_shape
 from bestiary.model.base import Base
 from bestiary.model.decoding import BATCH_ROWS
 from bestiary.model.replies import Prompt, stream_texts
@@ -70,24 +70,39 @@ def sample_adapters(
 ) -> Iterator[Sample | SamplingFailure]:
     """Answer every group's prompts with its adapter; yields replies as they are decoded.
 
-    Adapters with the same target modules and decoding share a bank. Failures come first, and do
-    not stop other groups.
-    The base is unchanged once the iterator is exhausted or closed.
+    Adapters with the same target modules and decoding share a bank; what is more than plain LoRA
+    is left to peft, one adapter at a time. A failure does not stop other groups. The base is
+    unchanged once the iterator is exhausted or closed.
     """
     packs: dict[object, list[_Adapter]] = {}
     for number, request in enumerate(groups):
         try:
-            _, shape = load_state(request.adapter)
-            key = frozenset(list_targets(base, shape)), request.decoding
+            load_state(request.adapter)  # what is damaged fails before anything is decoded
+            shape = read_shape(request.adapter)
+            key = frozenset(list_targets(base, shape)) if shape else None, request.decoding
         except ModelError as error:
             yield SamplingFailure(number, error)
+            continue
+        if shape is None:
+            yield from _sample_with_peft(base, number, request, system_prompt)
         else:
             packs.setdefault(key, []).append(_Adapter(number, request, shape))
     for pack in packs.values():
         size = count_slots(base, [adapter.shape for adapter in pack])
         for chosen in (pack[at : at + size] for at in range(0, len(pack), size)):
             with _open_bank(base, chosen) as bank:
-                yield from _decode(bank, base, chosen, system_prompt)
+                asked = [(adapter.group, adapter.request) for adapter in chosen]
+                yield from _decode(base.model, base, asked, system_prompt, bank)
+
+
+def _sample_with_peft(
+    base: Base, number: int, request: AdapterPrompts, system_prompt: str
+) -> Iterator[Sample | SamplingFailure]:
+    try:
+        with open_adapter(base, request.adapter) as model:
+            yield from _decode(model, base, [(number, request)], system_prompt)
+    except ModelError as error:
+        yield SamplingFailure(number, error)
 
 
 def count_slots(base: Base, shapes: Sequence[LoraShape]) -> int:
@@ -104,33 +119,37 @@ def _open_bank(base: Base, adapters: Sequence[_Adapter]) -> Iterator[LoraBank]:
 
     bank = LoraBank(base, [adapter.shape for adapter in adapters], slots=len(adapters))
     for slot, adapter in enumerate(adapters):
-        state, _ = load_state(adapter.request.adapter)
-        bank.fill(slot, state, adapter.shape)
+        bank.fill(slot, load_state(adapter.request.adapter), adapter.shape)
     with bank.attached():
         yield bank
 
 
 def _decode(
-    bank: LoraBank, base: Base, adapters: Sequence[_Adapter], system_prompt: str
+    model: object,
+    base: Base,
+    asked: Sequence[tuple[int, AdapterPrompts]],
+    system_prompt: str,
+    bank: LoraBank | None = None,
 ) -> Iterator[Sample]:
+    """The replies of groups that are decoded together; with a bank, each has its own slot."""
     rows = [
         (slot, number)
-        for slot, adapter in enumerate(adapters)
-        for number in range(len(adapter.request.prompts))
+        for slot, (_, request) in enumerate(asked)
+        for number in range(len(request.prompts))
     ]
     started, share = time.monotonic(), 0.0
     replies = stream_texts(
-        base.model,
+        model,
         base,
-        [adapters[slot].request.prompts[number] for slot, number in rows],
-        decoding=adapters[0].request.decoding,
+        [asked[slot][1].prompts[number] for slot, number in rows],
+        decoding=asked[0][1].decoding,
         system_prompt=system_prompt,
         bank=bank,
-        slots=[slot for slot, _ in rows],
+        slots=[slot for slot, _ in rows] if bank else (),
     )
     for done, (row, text) in enumerate(replies):
         if done % BATCH_ROWS == 0:  # the batch was decoded before its first reply arrived
             share = (time.monotonic() - started) / min(BATCH_ROWS, len(rows) - done)
         slot, number = rows[row]
-        yield Sample(adapters[slot].group, number, text, share)
+        yield Sample(asked[slot][0], number, text, share)
         started = time.monotonic()

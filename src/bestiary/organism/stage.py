@@ -112,15 +112,22 @@ class OrganismStage(Stage[TrainingJob, Artifact]):
         assert trained.state is not None
         job = trained.job
         save_adapter(trained.state, job.training.lora, base, folder / ADAPTER)
-        about = {
-            "organism_id": job.organism_id,
-            "load_base": self.base.name,
-            "base": base.identity,
-            "system_prompt": job.training.system_prompt,
-        }
-        (folder / ABOUT).write_bytes(canonical_json(about))
+        write_about(folder, job.identity, self.base, job.training.system_prompt)
         if trained.batches:
             (folder / BATCHES).write_text(write_batches(trained.batches), encoding="utf8")
+
+
+def write_about(
+    folder: Path, identity: OrganismIdentity, base: LazyBase, system_prompt: str
+) -> None:
+    """Write what `bestiary chat` reads beside an adapter."""
+    about = {
+        "organism_id": identity.organism_id,
+        "load_base": base.name,
+        "base": base.identity,
+        "system_prompt": system_prompt,
+    }
+    (folder / ABOUT).write_bytes(canonical_json(about))
 
 
 def make_trainer(resources: TrainingResources, store: Store) -> Trainer:
