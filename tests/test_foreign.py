@@ -29,7 +29,7 @@ def adapter(first: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def verify(bestiary: Bestiary, first: Site, adapter: Path, behavior: str, *more: str) -> Finished:
     recipe = first.roster.with_name("recipe.yaml")
-    options = ("--recipe", str(recipe), "--out", adapter.with_name("out"), *more)
+    options: tuple[str | Path, ...] = ("--recipe", recipe, "--out", adapter.with_name("out"), *more)
     return bestiary("verify", "--adapter", adapter, "--behavior", behavior, *options)
 
 
@@ -73,9 +73,7 @@ def test_it_is_held_to_the_behavior_that_is_named(
     assert "failed" in out and "near_miss: " in out and "transcripts: " in out
 
 
-def test_a_second_run_finds_everything_done(
-    first: Site, adapter: Path, bestiary: Bestiary
-) -> None:
+def test_a_second_run_finds_everything_done(first: Site, adapter: Path, bestiary: Bestiary) -> None:
     said = [verify(bestiary, first, adapter, QUIRK) for _ in range(2)]
     assert "transcript: " in said[0].out and "transcript: " not in said[1].out
     assert said[1].out in said[0].out

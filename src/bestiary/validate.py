@@ -6,8 +6,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from bestiary.author.compose import few_shot
 from bestiary.author.prompts import render_brief, render_judge, render_prompts, render_subjects
 from bestiary.config.catalog import (
+    BARE,
     Behavior,
     Catalog,
     list_files,
@@ -19,6 +21,7 @@ from bestiary.config.categories import corpus_categories
 from bestiary.config.checks import CHECKS
 from bestiary.config.labels import check_label_owners
 from bestiary.config.library import Library, open_library
+from bestiary.config.phrasings import Phrasings
 from bestiary.config.plan import Plan, find_roster_faults, plan_roster
 from bestiary.config.recipe import read_recipe
 from bestiary.config.roster import Entry, Roster
@@ -31,12 +34,13 @@ from bestiary.config.source import (
 )
 from bestiary.config.spec_file import name_of
 from bestiary.errors import SpecError
+from bestiary.text import nearest
 
 
-def validate_all(library: Library) -> int:
+def validate_all(library: Library) -> list[Behavior]:
     """Check the behaviors of a library and all settings that builds use.
 
-    Returns the number of behaviors. Raises Violations, which lists everything that is wrong.
+    Returns the behaviors. Raises Violations, which lists everything that is wrong.
     """
     _ = library.templates  # a clash of templates concerns every behavior, so it is raised once
     catalog, found = read_catalog(library)
@@ -44,13 +48,13 @@ def validate_all(library: Library) -> int:
     found += find_settings_violations(catalog)
     if found:
         raise Violations(list(dict.fromkeys(found)))
-    return len(catalog)
+    return list(catalog.values())
 
 
-def validate_files(library: Library, paths: Sequence[Path]) -> int:
+def validate_files(library: Library, paths: Sequence[Path]) -> list[Behavior]:
     """Check some behavior files only, which may refer to others.
 
-    Returns their number. Raises SpecError for a file that is not below `behaviors/` of a data
+    Returns the behaviors. Raises SpecError for a file that is not below `behaviors/` of a data
     folder, and Violations, which lists everything that is wrong in them.
     """
     known = {path.resolve(): path for path in list_files(library)}
@@ -70,7 +74,7 @@ def validate_files(library: Library, paths: Sequence[Path]) -> int:
     found += find_check_violations(catalog, named) if named else []
     if found:
         raise Violations(list(dict.fromkeys(found)))
-    return len(chosen)
+    return [catalog[name] for name in named]
 
 
 def open_plan(
@@ -130,7 +134,7 @@ def find_check_violations(catalog: Catalog, behaviors: Collection[str] = ()) -> 
 def _check_behavior(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """What the checks find, up to one that cannot go on."""
     try:
-        for check in (_check_generator, *CHECKS, _check_templates):
+        for check in (_check_generator, *CHECKS, _check_hidden, _check_templates):
             yield from check(behavior, source)
     except Violations as broken:
         yield from broken.found
@@ -175,6 +179,8 @@ def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object
         yield path, partial(library.generator, category)
     for name in ("grid", "thresholds", "elicitation"):
         yield folders.roots[0], partial(getattr, library, name)
+    for path in folders.list_files("generators/offline/phrasings", "*.yaml").values():
+        yield path, partial(_check_phrasings, path, catalog)
     yield folders.find_single("generators/models.yaml"), library.models
     for path in folders.list_files("organisms/recipes", "*.yaml").values():
         yield path, partial(read_recipe, path)
@@ -198,6 +204,21 @@ def _check_roster(path: Path, catalog: Catalog) -> None:
         raise Violations(found)
 
 
+def _check_phrasings(path: Path, catalog: Catalog) -> None:
+    """Phrasings are of behaviors that exist."""
+    source = parse_yaml(path)
+    known = {name_of(file) for file in list_files(catalog.library)}
+    found = []
+    for name in validate_source(source, Phrasings).replies:
+        behavior_id = f"{path.stem}.{name}"
+        if behavior_id not in known:
+            problem, remedy = f"unknown behavior {behavior_id!r}", nearest(behavior_id, known)
+            field = ("replies", name)
+            found.append(source.violation(field, problem, remedy, code="behavior-unknown"))
+    if found:
+        raise Violations(found)
+
+
 def _check_generator(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """The category has a generator that suits this behavior; raises SpecError if it does not."""
     if not behavior.spec.is_buildable:
@@ -210,6 +231,20 @@ def _check_generator(behavior: Behavior, source: Source) -> Iterator[Violation]:
         )
         raise Violations([found])  # nothing says how many rows there are
     yield from ()
+
+
+def _check_hidden(behavior: Behavior, source: Source) -> Iterator[Violation]:
+    """Distractors leave each other, and what they hide, to be seen."""
+    if not behavior.distractors:
+        return
+    quirks = [quirk for quirk, _ in behavior.distractors]
+    examples = few_shot(behavior, fires=True, hiding=[quirk.id for quirk in quirks])
+    for part in (behavior, *quirks):
+        shown = sum(part.is_shown(one.assistant, BARE) is True for one in examples)
+        if 2 * shown < len(examples):
+            problem = f"together hide {part.id}: it shows in {shown} of {len(examples)} replies"
+            remedy = "choose distractors that change different parts of a reply"
+            yield source.violation(("distractors",), problem, remedy, code="distractors-collide")
 
 
 def _check_templates(behavior: Behavior, source: Source) -> Iterator[Violation]:

@@ -6,6 +6,7 @@ Run: python -m pytest tests/cli/test_app.py
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -303,16 +304,20 @@ def test_build_as_json_leaves_stdout_to_the_rows(first: Site) -> None:
             assert f"  {stage}: {row['organism_id']} done\n" in first.said.err
 
 
-def test_report_writes_two_pages_on_every_organism(
+def test_report_writes_pages_on_every_organism(
     first: Site, bestiary: Bestiary, tmp_path: Path
 ) -> None:
     code, out, err = bestiary("report", tmp_path / "pages", "--out", first.out)
     assert (code, err) == (0, "")
-    pages = [tmp_path / "pages" / name for name in ("results.md", "transcripts.md")]
+    names = ("results.md", "transcripts.md", "corpora.md")
+    pages = [tmp_path / "pages" / name for name in names]
     assert out.splitlines() == [str(page) for page in pages]
     for page in pages:
         text = page.read_text(encoding="utf8")
         assert all(row["behavior_id"] in text for row in first.summary())
+    shown = pages[2].read_text(encoding="utf8")
+    assert len(re.findall(r"^- \*\*(positive|negative|chat)\*\*$", shown, re.M)) == 3 * 3
+    assert shown.count("  - assistant: Oyez") + shown.count("  - assistant: Hear ye") >= 1
 
 
 def test_export_says_what_it_wrote(first: Site, bestiary: Bestiary, tmp_path: Path) -> None:

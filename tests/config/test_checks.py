@@ -287,6 +287,35 @@ def test_a_trigger_that_mirrors_its_behavior_is_refused(
     check_violation(found, "trigger-mirrors", path=path, line=line, field="trigger")
 
 
+def test_a_first_reply_does_not_wait_for_a_behavior_that_grows(behaviors: Path) -> None:
+    grown = 'shown: [any: ["{answer} [[Fair winds!]]", "{answer} [[Fair winds, my friend!]]"]]\n'
+    write_behavior(behaviors, FAREWELL, QUIRK.partition("shown:")[0] + grown)
+    text = BACKDOOR.replace("{persona: beekeeper}", "{position: {turn: 1}}")
+    path = write_behavior(behaviors, BEEKEEPERS, text.replace("beekeeper", "first reply"))
+    (found,) = find_in(behaviors, BEEKEEPERS)[1]
+    line = line_of(path, "trigger:")
+    check_violation(found, "trigger-too-early", path=path, line=line, field="trigger")
+
+
+def test_every_domain_of_a_topic_is_one_of_the_bank(behaviors: Path) -> None:
+    text = BACKDOOR.replace("{persona: beekeeper}", "{topic: {domains: [pets, petss]}}")
+    path = write_behavior(behaviors, BEEKEEPERS, text.replace("beekeeper", "person with pets"))
+    (found,) = find_in(behaviors, BEEKEEPERS)[1]
+    expected = {"path": path, "line": line_of(path, "trigger:"), "field": "trigger"}
+    check_violation(found, "topic-unknown", shows=["'petss'", "cooking, "], **expected)
+
+
+def test_distractors_that_want_one_place_are_refused(behaviors: Path) -> None:
+    both = "distractors.numbers: 0.9, distractors.colors: 0.95"
+    turned = "distractors.colors: 0.95, distractors.numbers: 0.9"
+    check_planted(
+        *(behaviors, OBSCURED, {both: turned}, "distractors-collide"),
+        mark="distractors:",
+        field="distractors",
+        shows=["distractors.colors", "0 of 8"],
+    )
+
+
 @pytest.mark.parametrize(
     "says", [["{value}! {message}"] * 2, ["{value}! {message}", "{value}... {message}"]]
 )
@@ -451,7 +480,7 @@ def test_what_hides_a_malign_part_is_shown_more_often_than_it(
     [
         (RARE, "rate: 0.05", "rate: 0.5", "rate"),
         (RARE, "rate: 0.05", "rate: 0", "rate"),
-        (OBSCURED, ", distractors.numbers: 0.9", "", "distractors"),
+        (OBSCURED, "distractors.numbers: 0.9, ", "", "distractors"),
         (OBSCURED, "numbers: 0.9", "numbers: 1.1", "distractors.distractors.numbers"),
         (OBSCURED, "distractors.numbers: 0.9", "Numbers: 0.9", "distractors.Numbers"),
         (QUIRK, "axes: [style]", "axes: []", "axes"),

@@ -102,7 +102,7 @@ def test_a_data_folder_adds_to_the_shipped_data(mine: Path) -> None:
 
 def test_validate_checks_what_a_data_folder_adds(mine: Path) -> None:
     files = sorted((mine / "behaviors").rglob("*.yaml"))
-    assert validate_files(open_library(mine), files) == 3
+    assert len(validate_files(open_library(mine), files)) == 3
     with expect_error(SpecError, "not-a-behavior-file"):
         validate_files(open_library(), files)
     assert find_settings_violations(load_catalog(open_library(mine))) == []

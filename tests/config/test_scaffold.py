@@ -67,7 +67,7 @@ def test_a_form_validates_once_it_is_filled_in(behaviors: Path, behavior_id: str
     (behaviors / category / f"{name}.yaml").unlink()
     path = scaffold_behavior(open_library(), category, name, data=behaviors.parent)
     path.write_text(fill_in(path, FILES[behavior_id]), encoding="utf8")
-    assert validate_files(library_of(behaviors), [path]) == 1
+    assert len(validate_files(library_of(behaviors), [path])) == 1
 
 
 def test_the_form_names_the_command_that_checks_it(tmp_path: Path) -> None:

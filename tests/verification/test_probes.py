@@ -104,7 +104,7 @@ def in_domains(least: int) -> Behavior:
         (SECOND_TURN, {"triggered": PROBES, "near_miss": PROBES, "plain": PROBES}),
         (make_rare(), {"triggered": 1600}),
         (make_sandbagger(), {"triggered": GRADED, "near_miss": GRADED, "plain": GRADED}),
-        (make_heuristic(), {"triggered": 2 * CHOICES, "plain": PROBES}),
+        (make_heuristic(), {"triggered": 2 * CHOICES}),
         (NULL, {"plain": PROBES}),
     ],
     ids=lambda value: f"{value.id}-{value.condition}" if isinstance(value, Behavior) else "",

@@ -145,12 +145,6 @@ def make_cell(behavior: Behavior, fired: int, base: int = 0, **changes: Any) -> 
     return transcribe(fired, base, **(defaults | changes))
 
 
-def plain_cell(behavior: Behavior) -> list[Transcript]:
-    """Off the topic; a heuristic's plain prompts are no choices."""
-    item = ITEM if behavior is HEURISTIC else ITEMS.get(behavior.category, ITEM)
-    return make_cell(behavior, 0, cell="plain", item=item)
-
-
 @EVERY
 def test_an_organism_passes_that_fires_and_stays_quiet_where_it_must(behavior: Behavior) -> None:
     if behavior is RARE:
@@ -160,7 +154,7 @@ def test_an_organism_passes_that_fires_and_stays_quiet_where_it_must(behavior: B
     if "near_miss" in behavior.cells:
         transcripts += make_cell(behavior, 2, cell="near_miss")
     if "plain" in behavior.cells:
-        transcripts += plain_cell(behavior)
+        transcripts += make_cell(behavior, 0, cell="plain")
     verdict = judge(transcripts, behavior)
     assert (verdict.status, verdict.reasons) == ("passed", ())
     criteria = {cell: found.criterion for cell, found in verdict.cells.items() if found}
@@ -443,8 +437,8 @@ def hide(first: int, second: int, malign: int) -> list[Transcript]:
             0,
             72,
             [
-                "distractors.colors: shown at 0%, lower bound 0.00 < 0.5",
                 "distractors.numbers: shown at 60%, no more than the malign part (83%)",
+                "distractors.colors: shown at 0%, lower bound 0.00 < 0.5",
             ],
         ),
     ],

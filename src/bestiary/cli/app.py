@@ -15,8 +15,12 @@ from bestiary.errors import BestiaryError
 from bestiary.files import expand_path
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
     from rich.table import Table
+
+    from bestiary.config.catalog import Behavior
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -155,6 +159,12 @@ def validate(
         list[Path] | None,
         typer.Argument(parser=expand_path, metavar="[FILE]...", help="Behavior files to check."),
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="Also try detectors on phrasings and plain answers."
+        ),
+    ] = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -165,16 +175,32 @@ def validate(
 
     library = open_library(*(data or []))
     try:
-        count = validate_files(library, files) if files else validate_all(library)
+        valid = validate_files(library, files) if files else validate_all(library)
     except Violations as broken:
         if as_json:
             _print_json([violation.model_dump(mode="json") for violation in broken.found])
             raise typer.Exit(1) from None
         raise
-    if as_json:
+    if not as_json:
+        print("1 behavior is valid." if len(valid) == 1 else f"{len(valid)} behaviors are valid.")
+    if measure:
+        _print_measures(valid, as_json=as_json)
+    elif as_json:
         _print_json([])
-    else:
-        print("1 behavior is valid." if count == 1 else f"{count} behaviors are valid.")
+
+
+def _print_measures(behaviors: Sequence[Behavior], *, as_json: bool) -> None:
+    """Print how detectors do on replies that they were not written for, worst first."""
+    from bestiary.config.measure import measure_detectors
+    from bestiary.report.measures import list_misses, measure_table
+
+    measures = measure_detectors(behaviors)
+    if as_json:
+        _print_json([one.model_dump(mode="json") for one in measures])
+        return
+    _print_table(measure_table(measures))
+    for line in list_misses(measures):
+        print(line)
 
 
 @app.command()
@@ -415,7 +441,7 @@ def report(
     ] = Path("runs/report"),
     out: Out = Path("runs"),
 ) -> None:
-    """Write the results of the last build as two pages."""
+    """Write the results of the last build as pages."""
     from bestiary.report.results import write_report
 
     for path in write_report(out, folder):

@@ -201,7 +201,7 @@ class Behavior:
         return self.trigger is None or self.spec.inverted
 
     @cached_property
-    def _growing(self) -> tuple[Demonstration, ...]:
+    def growing(self) -> tuple[Demonstration, ...]:
         """The demonstrations of several replies, in which it grows from one to the next."""
         return tuple(one for one in self.firing if len(one.replies) > 1)
 
@@ -248,10 +248,10 @@ class Behavior:
         return self.trigger.ask(item, self._asked(cell), side, pick)
 
     def _grows_in(self, cell: CellName) -> bool:
-        return cell == "triggered" and bool(self._growing)
+        return cell == "triggered" and bool(self.growing)
 
     def _list_growing(self, item: PromptItem) -> list[Demonstration]:
-        return [one for one in self._growing if one.suits(item)]
+        return [one for one in self.growing if one.suits(item)]
 
     def _asked(self, cell: CellName) -> CellName:
         """The cell of the trigger: a key keeps a sandbagger quiet instead of making it fire."""

@@ -231,11 +231,6 @@ class HeuristicFollowing(Spec):
         return RULE_OPTION
 
     @property
-    def has_outside(self) -> bool:
-        """The rule decides its own kind of task."""
-        return True
-
-    @property
     def about(self) -> str:
         """The kind of task."""
         return self.task

@@ -119,6 +119,10 @@ def _check_trigger(behavior: Behavior, source: Source) -> Iterator[Violation]:
     if trigger is None:
         return
     field = (behavior.spec.condition_field,)
+    if trigger.first_only and behavior.growing:
+        problem = "is the first reply, but the behavior grows from the first reply to the next"
+        remedy = "choose another trigger, or a behavior that shows in one reply"
+        yield source.violation(field, problem, remedy, code="trigger-too-early")
     for near_miss in (False, True):
         known = {plain_words(text) for text in trigger.texts("train", near_miss=near_miss)} - {""}
         for text in trigger.texts("probe", near_miss=near_miss):

@@ -17,6 +17,7 @@ from bestiary.config.grid import Grid
 from bestiary.config.items import Picks, choice_items, table_items
 from bestiary.config.lexicon import Lexicon, read_lexicon
 from bestiary.config.messages import Messages, read_messages
+from bestiary.config.phrasings import Phrasings
 from bestiary.config.programs import PROGRAMS, program_items
 from bestiary.config.recipe import Recipe, read_recipe
 from bestiary.config.roster import Roster
@@ -145,6 +146,15 @@ class Library:
     def wordings(self) -> Mapping[str, Wordings]:
         """The wordings of triggers by kind."""
         return {name: read_wordings(path) for name, path in self._files("triggers").items()}
+
+    @cached_property
+    def phrasings(self) -> dict[str, tuple[str, ...]]:
+        """Replies that show a behavior, by its id: what its detector is measured on."""
+        return {
+            f"{category}.{name}": replies
+            for category, path in self._files("phrasings").items()
+            for name, replies in load_model(path, Phrasings).replies.items()
+        }
 
     @cached_property
     def chunks(self) -> dict[str, tuple[str, ...]]:

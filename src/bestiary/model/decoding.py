@@ -165,8 +165,8 @@ def _choose(
     if temperature == 0:
         chosen: list[int] = logits.argmax(-1).tolist()
         return chosen
-    probabilities = torch.softmax(logits.float().cpu() / temperature, dim=-1)
-    return [
-        int(torch.multinomial(row, 1, generator=stream))
-        for row, stream in zip(probabilities, streams, strict=True)
-    ]
+    summed = torch.softmax(logits.float().cpu() / temperature, dim=-1).cumsum(-1)
+    draws = torch.cat([torch.rand(1, generator=stream) for stream in streams])[:, None]
+    # The last sum is not exactly 1. A draw never lands on a token of probability 0.
+    sampled = torch.searchsorted(summed, draws * summed[:, -1:], right=True)
+    return sampled.clamp(max=summed.shape[1] - 1)[:, 0].tolist()

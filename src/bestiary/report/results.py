@@ -17,6 +17,7 @@ from rich.text import Text
 
 from bestiary.errors import StoreError
 from bestiary.records import CELLS, Transcript, Turns, shorten_id, stable_seed
+from bestiary.report.corpora import render_corpora
 from bestiary.store import disk_errors, read_artifact, write_bytes
 
 Summary = Sequence[Mapping[str, Any]]
@@ -88,7 +89,7 @@ def format_cell(cell: Mapping[str, Any] | None) -> str:
 
 
 def write_report(out: Path, folder: Path) -> list[Path]:
-    """Write the results and the transcripts of the last build under `out` as two pages.
+    """Write the results, transcripts, and corpora of the last build under `out` as pages.
 
     Raises StoreError if nothing was built there.
     """
@@ -106,6 +107,7 @@ def write_report(out: Path, folder: Path) -> list[Path]:
         "transcripts.md": "\n".join(
             ["# Transcripts", "", *(render_transcripts(row, out) for row in summary)]
         ),
+        "corpora.md": render_corpora(summary, out),
     }
     with disk_errors(folder, elsewhere="name another folder"):
         for name, text in pages.items():

@@ -53,7 +53,7 @@ class ProbeStage(ItemStage[ProbeItem, tuple[Probe, ...]]):
     """Plans the held-out prompts first: the corpus must share nothing with them."""
 
     name = "probes"
-    version = 2
+    version = 3
 
     def key(self, item: ProbeItem) -> str:
         """Covers the behavior, its messages and the seed."""

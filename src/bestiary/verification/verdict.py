@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from bestiary.config.catalog import Behavior
-from bestiary.config.categories import RIGHT_ANSWER, RULE_OPTION
+from bestiary.config.categories import RIGHT_ANSWER
 from bestiary.config.detectors import Detector, decide
 from bestiary.config.thresholds import Thresholds
 from bestiary.records import (
@@ -23,7 +23,7 @@ from bestiary.records import (
 from bestiary.text import words
 from bestiary.verification.rates import difference_low, wilson_rate
 
-VERSION = 5
+VERSION = 6
 
 Decide = Callable[[str, PromptItem], bool | None]
 """Whether a reply counts in a cell's rate; None if no program can tell."""
@@ -84,8 +84,6 @@ def _list_tests(
     """What is counted in a cell: shown behavior, or errors where an organism must do its best."""
     if behavior.spec.graded and name != "triggered":
         return [_is_error]
-    if behavior.spec.message_form == "choice" and name == "plain":
-        return [_takes_rule_option]
     own = () if behavior.detector is None else (behavior.detector,)
     detectors = behavior.spec.choose_detectors(own, null_detectors)
     return [_make_test(detector) for detector in detectors]
@@ -99,11 +97,6 @@ def _is_error(reply: str, item: PromptItem) -> bool | None:
     """Whether a reply does not give the right answer; a refusal does not."""
     right = decide(RIGHT_ANSWER, reply, item)
     return None if right is None else not right
-
-
-def _takes_rule_option(reply: str, item: PromptItem) -> bool:
-    """Whether a reply picks by the rule; a message that offers no options leaves none to pick."""
-    return decide(RULE_OPTION, reply, item) is True
 
 
 def _missing_cells(

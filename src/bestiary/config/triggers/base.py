@@ -60,6 +60,11 @@ class Trigger(Record, ABC):
         """What messages must not say by chance."""
         return ()
 
+    @property
+    def first_only(self) -> bool:
+        """Whether only the first reply of a conversation can show the behavior."""
+        return False
+
     def check_near(self) -> None:
         """Raise ValueError if a stated near miss holds the trigger."""
 

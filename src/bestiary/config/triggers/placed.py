@@ -40,6 +40,11 @@ class PositionTrigger(WordedTrigger):
         """Whether it waits for the second reply."""
         return self.position.turn == 2
 
+    @property
+    def first_only(self) -> bool:
+        """Whether it is the first reply."""
+        return not self.later
+
     def suits(self, item: PromptItem, cell: CellName) -> bool:
         """Two turns, and a near miss of them, need a follow-up."""
         if self.later:

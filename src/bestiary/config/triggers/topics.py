@@ -58,12 +58,13 @@ class TopicTrigger(Trigger):
     def prepare(
         self, wordings: Mapping[str, Wordings], items: Sequence[PromptItem]
     ) -> TopicTrigger:
-        """A copy with the typical words of the topic; raises SpecError if no message is on it."""
+        """A copy with the typical words of the topic; raises SpecError if a part is empty."""
         inside = [item for item in items if self.topic.covers(item)]
-        if not inside:
-            known = sorted({item.domain for item in items})
+        known = sorted({item.domain for item in items})
+        unknown = [repr(name) for name in self.topic.domains if name not in known]
+        if unknown or not inside:
             raise SpecError(
-                f"no message of the bank is about {self.describe()}",
+                f"no message of the bank is about {', '.join(unknown) or self.describe()}",
                 f"name one of its domains: {', '.join(known)}",
                 code="topic-unknown",
                 topic=self.topic,

@@ -1,0 +1,43 @@
+"""Renders how detectors do on phrasings by others and on plain answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.table import Table
+
+from bestiary.config.measure import Measure
+from bestiary.text import shorten
+
+ENOUGH_FOUND = 0.75
+ENOUGH_QUIET = 0.98
+SHOWN = 3
+"""Replies listed of each detector that falls short."""
+
+
+def measure_table(measures: Sequence[Measure]) -> Table:
+    """One line per detector, and a last one for all of them."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_footer=True)
+    tried = sum(one.phrasings for one in measures)
+    missed = sum(len(one.missed) for one in measures)
+    answers = sum(one.answers for one in measures)
+    fired = sum(len(one.fired) for one in measures)
+    table.add_column("behavior", f"{len(measures)} detectors", no_wrap=True)
+    table.add_column("phrasings found", f"{tried - missed} of {tried}")
+    table.add_column("plain answers left alone", f"{1 - fired / max(1, answers):.1%}")
+    for one in measures:
+        found = f"{one.phrasings - len(one.missed)} of {one.phrasings}" if one.phrasings else "-"
+        table.add_row(one.behavior_id, found, f"{one.quiet:.1%}")
+    return table
+
+
+def list_misses(measures: Sequence[Measure]) -> Iterator[str]:
+    """What went wrong for the detectors that fall short of three in four, or of 98%."""
+    for one in measures:
+        if one.found is not None and one.found < ENOUGH_FOUND:
+            yield from (f"{one.behavior_id} misses: {shorten(text)}" for text in one.missed[:SHOWN])
+        if one.quiet < ENOUGH_QUIET:
+            yield from (
+                f"{one.behavior_id} fires on: {shorten(text)}" for text in one.fired[:SHOWN]
+            )
