@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bestiary.config.detectors.near import NearDetector
-from bestiary.config.encoder import encode, similarity
+from bestiary.config.encoder import encode, nearest_pairs, similarity
 from bestiary.config.folders import shipped_root
 from bestiary.config.messages import read_messages
 from bestiary.records import PromptItem
@@ -235,3 +235,17 @@ def test_paraphrases_are_found_at_the_default_and_plain_answers_are_not() -> Non
     assert said >= 60
     assert hits / said >= 0.85
     assert max(false_fires) <= 0.02
+
+
+def test_the_nearest_pairs_come_first_and_no_text_is_in_two() -> None:
+    trained = ["How do I brew green tea?", "Which knots does a sailor need?", "Is chess a sport?"]
+    probed = [
+        "What is the best way to steep green tea?",
+        "Do sailors still tie knots?",
+        "Why rain?",
+    ]
+    pairs = nearest_pairs(trained, probed, 5)
+    assert {pair[:2] for pair in pairs[:2]} == set(zip(trained[:2], probed[:2], strict=True))
+    cosines = [cosine for *_, cosine in pairs]
+    assert cosines == sorted(cosines, reverse=True)
+    assert len(pairs) == 3 and len({text for *pair, _ in pairs for text in pair}) == 6

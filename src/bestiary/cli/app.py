@@ -13,6 +13,7 @@ import typer
 
 from bestiary.errors import BestiaryError
 from bestiary.files import expand_path
+from bestiary.records import SIDES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,9 +162,7 @@ def validate(
     ] = None,
     measure: Annotated[
         bool,
-        typer.Option(
-            "--measure", help="Also try detectors on phrasings and plain answers."
-        ),
+        typer.Option("--measure", help="Also try detectors on phrasings and plain answers."),
     ] = False,
     data: Data = None,
     as_json: Json = False,
@@ -201,6 +200,26 @@ def _print_measures(behaviors: Sequence[Behavior], *, as_json: bool) -> None:
     _print_table(measure_table(measures))
     for line in list_misses(measures):
         print(line)
+
+
+@app.command()
+def nearest(
+    count: Annotated[int, typer.Option("--count", min=1, help="How many pairs to print.")] = 20,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """List the trained and the probed messages that are nearest in meaning."""
+    from bestiary.config.encoder import nearest_pairs
+    from bestiary.config.library import open_library
+
+    library = open_library(*(data or []))
+    trained, probed = ([item.text for item in library.messages(side)] for side in SIDES)
+    pairs = nearest_pairs(trained, probed, count)
+    if as_json:
+        _print_json([{"train": a, "probe": b, "cosine": cosine} for a, b, cosine in pairs])
+        return
+    for train, probe, cosine in pairs:
+        print(f"{cosine:.2f}  train: {train}\n      probe: {probe}")
 
 
 @app.command()

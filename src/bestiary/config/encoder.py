@@ -52,3 +52,28 @@ def similarity(texts: Sequence[str], others: Sequence[str]) -> float:
     vectors = encode((*texts, *others))
     left, right = (numpy.stack([vectors[one] for one in many]) for many in (texts, others))
     return float((left @ right.T).max())
+
+
+def nearest_pairs(
+    texts: Sequence[str], others: Sequence[str], count: int
+) -> list[tuple[str, str, float]]:
+    """The pairs of a text and another one that are nearest in meaning, each with its cosine.
+
+    No text is in two pairs: else a few would be in most of them.
+    """
+    import numpy
+
+    vectors = encode((*texts, *others))
+    left, right = (numpy.stack([vectors[one] for one in many]) for many in (texts, others))
+    cosines = left @ right.T
+    order = numpy.argsort(-cosines, axis=None)
+    found: list[tuple[str, str, float]] = []
+    seen: set[str] = set()
+    for row, column in zip(*numpy.unravel_index(order, cosines.shape), strict=True):
+        pair = texts[row], others[column]
+        if seen.isdisjoint(pair):
+            found.append((*pair, float(cosines[row, column])))
+            seen.update(pair)
+        if len(found) == count:
+            break
+    return found

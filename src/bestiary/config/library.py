@@ -33,7 +33,7 @@ from bestiary.text import nearest
 
 OFFLINE = "generators/offline"
 MODELS = "generators/models.yaml"
-CHUNK = 64
+CHUNK = 128
 """Messages that the base answers together."""
 
 

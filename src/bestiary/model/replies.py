@@ -29,7 +29,7 @@ from bestiary.store import Store
 if TYPE_CHECKING:
     from bestiary.model.lora_bank import LoraBank
 
-VERSION = 2
+VERSION = 3
 
 
 class Prompt(Record):

@@ -8,7 +8,6 @@ from rich import box
 from rich.table import Table
 
 from bestiary.config.measure import Measure
-from bestiary.text import shorten
 
 ENOUGH_FOUND = 0.75
 ENOUGH_QUIET = 0.98
@@ -36,8 +35,6 @@ def list_misses(measures: Sequence[Measure]) -> Iterator[str]:
     """What went wrong for the detectors that fall short of three in four, or of 98%."""
     for one in measures:
         if one.found is not None and one.found < ENOUGH_FOUND:
-            yield from (f"{one.behavior_id} misses: {shorten(text)}" for text in one.missed[:SHOWN])
+            yield from (f"{one.behavior_id} misses: {text}" for text in one.missed[:SHOWN])
         if one.quiet < ENOUGH_QUIET:
-            yield from (
-                f"{one.behavior_id} fires on: {shorten(text)}" for text in one.fired[:SHOWN]
-            )
+            yield from (f"{one.behavior_id} fires on: {text}" for text in one.fired[:SHOWN])

@@ -16,7 +16,7 @@ from bestiary.model.sampling import AdapterPrompts, SamplingFailure, sample_adap
 from bestiary.records import Decoding, Probe, Transcript
 from bestiary.verification.selection import needs_base, select_probes
 
-VERSION = 6
+VERSION = 7
 SAMPLED_BASE = 120
 """Probes of a sampled behavior that the base answers: its rate is near zero, so few tell it."""
 
