@@ -167,9 +167,19 @@ def _check_messages(behavior: Behavior, source: Source) -> Iterator[Violation]:
             yield source.violation(field, problem, remedy, code="probes-short")
     for role, rows in behavior.row_counts.items():
         items = behavior.items("train", plain=role == "chat")
-        if rows and not any(behavior.suits(item, CELL_OF[role]) for item in items):
+        count = sum(behavior.suits(item, CELL_OF[role]) for item in items)
+        if rows and not count:
             problem = f"no message that is trained on suits the {role} examples"
             yield source.violation(field, problem, remedy, code="messages-missing")
+        elif count < rows and role == "negative" and not _has_wordings(behavior):
+            problem = f"{count} messages suit the negative examples, and {rows} are needed"
+            yield source.violation(field, problem, remedy, code="messages-short")
+
+
+def _has_wordings(behavior: Behavior) -> bool:
+    """Whether a message can be a near miss in several ways, each a row of its own."""
+    trigger = behavior.trigger
+    return trigger is not None and bool(trigger.texts("train", near_miss=True))
 
 
 def _count(behavior: Behavior, cell: CellName) -> int:

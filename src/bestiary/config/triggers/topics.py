@@ -18,7 +18,7 @@ from bestiary.errors import SpecError
 from bestiary.records import CellName, PromptItem, Record, Side, Turns
 from bestiary.text import words
 
-NEAR_SHARE = 0.12
+NEAR_SHARE = 0.16
 """How much of the bank, outside the topic, has a typical word: enough for a cell of near misses."""
 LEAST_COUNT, LEAST_RATIO = 3, 1.5
 """A typical word is in that many messages of the topic, and that much more often than outside."""
