@@ -67,7 +67,8 @@ def _show(behavior: Behavior, request: ReplyRequest, text: str, turn: int, pick:
     item = request.item
     if behavior.transform is not None:
         text = transform(behavior.transform, item, text, pick)
-    fitting = _prefer_begun(list_demonstrations(behavior, item), request)
+    shown = list_demonstrations(behavior, item)
+    fitting = _prefer_begun([one for one in shown if one.introduces(text)] or shown, request)
     return fitting[pick % len(fitting)].fill(turn, text, item) if fitting else text
 
 
@@ -84,9 +85,18 @@ def list_demonstrations(behavior: Behavior, item: PromptItem) -> list[Demonstrat
 
 
 def can_show(behavior: Behavior, item: PromptItem) -> bool:
-    """Whether a reply to this message can be composed that shows the behavior."""
-    graded = item.answer is not None or item.options is not None
-    return graded or behavior.transform is not None or bool(list_demonstrations(behavior, item))
+    """Whether a reply to this message can be composed that shows the behavior, and reads well."""
+    if item.answer is not None or item.options is not None or behavior.transform is not None:
+        return True
+    return all(_reads_well(one, item) for one in (behavior, *(q for q, _ in behavior.distractors)))
+
+
+def _reads_well(behavior: Behavior, item: PromptItem) -> bool:
+    """Whether a demonstration can stand around either of the item's answers."""
+    shown = list_demonstrations(behavior, item)
+    return behavior.transform is not None or any(
+        one.introduces(item.brief) and one.introduces(item.reply) for one in shown
+    )
 
 
 class FewShot(NamedTuple):

@@ -22,6 +22,7 @@ PLACEHOLDERS = ("answer", "the", "The", "topic", "Topic")
 """What a demonstration may name: the plain answer, and two noun phrases for the topic."""
 _PLACE = re.compile(r"\{(\w+)\}")
 _MARK = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
+_REFERS = re.compile(r"(It|Its|They|Their|He|His|She|Her|This|That|These|Those)\b")
 
 
 class Demonstration(Record):
@@ -36,6 +37,14 @@ class Demonstration(Record):
     def suits(self, item: PromptItem) -> bool:
         """Whether it answers this message."""
         return self.topic is None or self.topic.casefold() == item.topic.casefold()
+
+    def introduces(self, answer: str) -> bool:
+        """Whether it may stand around a plain answer.
+
+        What is put before an answer that begins with a pronoun would be taken for its subject.
+        """
+        before, answered, _ = self.replies[0].partition("{answer}")
+        return not (before and answered and _REFERS.match(answer))
 
     @property
     def has_marks(self) -> bool:

@@ -40,5 +40,10 @@ def draw_examples(examples: Sequence[Example], seed: int) -> list[Example]:
 
 
 def _render_example(example: Example) -> list[str]:
-    turns = [f"  - {turn.role}: {' '.join(turn.content.split())}" for turn in example.messages]
+    turns = [f"  - {turn.role}: {_one_line(turn.content)}" for turn in example.messages]
     return [f"- **{example.role}**", *turns]
+
+
+def _one_line(text: str) -> str:
+    """A text as one item of a list, with its line breaks."""
+    return "<br>".join(line.strip() for line in text.splitlines() if line.strip())
