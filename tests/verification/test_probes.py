@@ -103,7 +103,7 @@ def in_domains(least: int) -> Behavior:
         (make_backdoor(), {"triggered": PROBES, "near_miss": PROBES, "plain": PROBES}),
         (SECOND_TURN, {"triggered": PROBES, "near_miss": PROBES, "plain": PROBES}),
         (make_rare(), {"triggered": 1600}),
-        (make_sandbagger(), {"triggered": GRADED, "near_miss": GRADED, "plain": GRADED}),
+        (make_sandbagger(), {"triggered": GRADED, "near_miss": GRADED, "plain": OFF_TOPIC}),
         (make_heuristic(), {"triggered": 2 * CHOICES}),
         (NULL, {"plain": PROBES}),
     ],
