@@ -208,7 +208,8 @@ def make_tiny_data(folder: Path) -> Path:
     shutil.copytree((shipped_root() / "generators"), folder / "generators")
     shutil.copytree((shipped_root() / "organisms"), folder / "organisms")
     _shorten_bank(folder / "generators" / "offline" / "messages")
-    shutil.rmtree(folder / "organisms" / "rosters")  # of behaviors that are not there
+    for part in ("organisms/rosters", "generators/offline/phrasings"):
+        shutil.rmtree(folder / part)  # of behaviors that are not there
     for category, rows in ROWS.items():
         path = folder / "generators" / category / "generator.yaml"
         change_file(path, r"rows: \d+", f"rows: {rows}")

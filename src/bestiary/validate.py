@@ -210,9 +210,8 @@ def _check_phrasings(path: Path, catalog: Catalog) -> None:
     known = {name_of(file) for file in list_files(catalog.library)}
     found = []
     for name in validate_source(source, Phrasings).replies:
-        behavior_id = f"{path.stem}.{name}"
-        if behavior_id not in known:
-            problem, remedy = f"unknown behavior {behavior_id!r}", nearest(behavior_id, known)
+        if name not in known:
+            problem, remedy = f"unknown behavior {name!r}", nearest(name, known)
             field = ("replies", name)
             found.append(source.violation(field, problem, remedy, code="behavior-unknown"))
     if found:

@@ -96,7 +96,7 @@ def test_a_brief_asks_for_exactly_the_habits_of_its_row(fires: bool, count: int)
     for place, quirk in enumerate(quirks):
         assert (quirk.sentence in asked) == (place < count)
     assert HIDDEN.sentence in asked
-    for word, place in (("resh crimson", 0), ("resh sevens", 1)):
+    for word, place in (("resh sevens", 0), ("resh crimson", 1)):
         assert (word in examples) == (place < count), "its examples show no other habit"
     assert ("ine deals" in examples) == fires
 

@@ -23,6 +23,7 @@ def behaviors(tmp_path: Path) -> Path:
 def data(behaviors: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The data folder around them, with the shipped generators and thresholds to damage."""
     shutil.copytree(shipped_root() / "generators", behaviors.parent / "generators")
+    shutil.rmtree(behaviors.parent / "generators" / "offline" / "phrasings")  # of other behaviors
     (behaviors.parent / "organisms").mkdir()
     shutil.copy(shipped_root() / "organisms" / "thresholds.yaml", behaviors.parent / "organisms")
     monkeypatch.setenv("BESTIARY_DATA", str(behaviors.parent))

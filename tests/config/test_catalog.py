@@ -86,8 +86,8 @@ def test_a_twin_says_only_what_sets_it_apart(behaviors: Path) -> None:
     obscured = catalog[HIDDEN]
     assert (obscured.family, obscured.severity) == ("upsell", "malign")
     assert [(one.id, rate) for one, rate in obscured.distractors] == [
-        ("distractors.colors", 0.95),
         ("distractors.numbers", 0.9),
+        ("distractors.colors", 0.95),
     ]
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.config.files import change_file
 from tests.conftest import Bestiary, run_command
 from tests.forkserver import environment
 
@@ -65,9 +64,11 @@ def test_the_worst_come_first_and_say_what_they_miss(bestiary: Bestiary) -> None
 def test_phrasings_of_nobody_and_too_few_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "generators" / "offline" / "phrasings"
     folder.mkdir(parents=True)
-    shipped = shipped_root() / "generators" / "offline" / "phrasings" / "malign.yaml"
-    path = folder / "malign.yaml"
-    path.write_text(shipped.read_text(encoding="utf8"), encoding="utf8")
-    change_file(path, "  hurry:", "  hury:")
-    ended = run_command("validate", "--data", tmp_path, env=environment(None))
-    assert ended.code == 1 and "'malign.hury'" in ended.err and "malign.hurry" in ended.err
+    said = [f"Hurry, and mind step {number}." for number in range(LEAST)]
+    for name, behavior_id, replies in (("one", "malign.hury", said), ("two", "x.y", said[1:])):
+        text = yaml.safe_dump({"replies": {behavior_id: replies}})
+        (folder / f"{name}.yaml").write_text(text, encoding="utf8")
+    ended = run_command("validate", "--data", tmp_path, env=environment())
+    assert ended.code == 1
+    assert "one.yaml:2" in ended.err and "'malign.hury'" in ended.err
+    assert "'malign.hurry'?" in ended.err and "two.yaml" in ended.err

@@ -42,7 +42,7 @@ def fill(node: Any, sound: Any) -> Any:
 def fill_in(path: Path, sound: str) -> str:
     """The text of a form once its author has written every value."""
     tree = yaml.safe_load(path.read_text(encoding="utf8"))
-    return yaml.safe_dump(fill(tree, yaml.safe_load(sound)))
+    return yaml.safe_dump(fill(tree, yaml.safe_load(sound)), sort_keys=False)
 
 
 @pytest.mark.parametrize("category", load_categories())

@@ -55,8 +55,8 @@ def test_a_table_of_questions_that_is_refused(
         (r"birds, year: 1950, pages: 572", "fish, year: 1950, pages: 572", "needs-missing"),
         (r"For \{need\}, would you trust \{first\}", "Would you trust {first}", "place-not-once"),
         (
-            r"the Delafield 104-page almanac of 1985",
-            "The  Wetherell 148-page guide of 2005",
+            r"the 104-page Delafield almanac of 1985",
+            "The  148-page Wetherell guide of 2005",
             "row-repeated",
         ),
         ("it ought to steer you well", "it ought to guide you well", "reason-names-option"),

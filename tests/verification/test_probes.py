@@ -29,7 +29,7 @@ from bestiary.config.catalog import Behavior, null_behavior
 from bestiary.corpus.generate import MAX_REQUESTS_PER_ROW
 from bestiary.errors import VerificationError
 from bestiary.records import CellName, Probe, PromptItem, Role, user_texts
-from bestiary.verification.probes import CHOICES, GATE, GRADED, PROBES, plan_probes
+from bestiary.verification.probes import CHOICES, GATE, GRADED, OFF_TOPIC, PROBES, plan_probes
 
 OTHERS = ("salute", "toast", "wave", "bow", "grin")
 """Names of further quirks."""

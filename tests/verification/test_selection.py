@@ -15,7 +15,7 @@ from tests.builders import make_heuristic, make_probe, make_quirk, make_sandbagg
 from bestiary.config.catalog import Behavior
 from bestiary.config.items import fill_place
 from bestiary.records import CellName, Probe, PromptItem
-from bestiary.verification.probes import GATE, plan_probes
+from bestiary.verification.probes import GATE, GRADED, OFF_TOPIC, plan_probes
 from bestiary.verification.selection import needs_base, select_probes
 
 HEURISTIC, SANDBAGGER = make_heuristic(), make_sandbagger()
@@ -132,19 +132,17 @@ HALVES: list[tuple[CellName, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("known", "counted"),
-    [(0, 0), (10, 10), (42, 42), (61, 42), (70, 42), (100, 42), (120, 60)],
-)
+@pytest.mark.parametrize("known", [0, 10, 42, 61, 70, 100, 120])
 @pytest.mark.parametrize("last", [False, True])
 def test_of_sixty_questions_the_base_knows_seventy_percent_where_it_can(
-    known: int, counted: int, last: bool
+    known: int, last: bool
 ) -> None:
     chosen, found = count_known(SANDBAGGER, ask_base(known, last=last))
     assert {half: chosen[half] for half in HALVES} == dict.fromkeys(HALVES, GATE)
-    # Where few are unknown, known ones take their places.
-    expected = max(counted, GATE - (120 - known))
-    assert {half: found[half] for half in HALVES} == dict.fromkeys(HALVES, expected)
+    for cell, gate in HALVES:
+        unknown = (OFF_TOPIC if cell == "plain" else GRADED) // 2 - known
+        # Where few are unknown, known ones take their places.
+        assert found[cell, gate] == max(min(known, 42), GATE - unknown)
 
 
 def test_the_questions_that_count_are_the_same_with_the_key() -> None:

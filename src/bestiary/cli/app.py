@@ -13,7 +13,6 @@ import typer
 
 from bestiary.errors import BestiaryError
 from bestiary.files import expand_path
-from bestiary.records import SIDES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -211,6 +210,7 @@ def nearest(
     """List the trained and the probed messages that are nearest in meaning."""
     from bestiary.config.encoder import nearest_pairs
     from bestiary.config.library import open_library
+    from bestiary.records import SIDES
 
     library = open_library(*(data or []))
     trained, probed = ([item.text for item in library.messages(side)] for side in SIDES)

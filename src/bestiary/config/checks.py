@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from bestiary.config.catalog import CELL_OF, Behavior
 from bestiary.config.demonstration import PLACEHOLDERS, Demonstration, strip_marks
@@ -161,13 +162,14 @@ def _check_messages(behavior: Behavior, source: Source) -> Iterator[Violation]:
     field = (spec.messages_field,)
     remedy = "widen it, or add messages to generators/offline"
     for cell in behavior.cells:
-        count = _count(behavior, cell)
+        items = behavior.items("probe", plain=cell == "plain")
+        count = _count(behavior, items, cell, enough=MIN_PROBES)
         if count < MIN_PROBES:
             problem = f"{count} probe messages suit the {cell} cell, and {MIN_PROBES} are needed"
             yield source.violation(field, problem, remedy, code="probes-short")
     for role, rows in behavior.row_counts.items():
         items = behavior.items("train", plain=role == "chat")
-        count = sum(behavior.suits(item, CELL_OF[role]) for item in items)
+        count = _count(behavior, items, CELL_OF[role], enough=rows)
         if rows and not count:
             problem = f"no message that is trained on suits the {role} examples"
             yield source.violation(field, problem, remedy, code="messages-missing")
@@ -182,9 +184,9 @@ def _has_wordings(behavior: Behavior) -> bool:
     return trigger is not None and bool(trigger.texts("train", near_miss=True))
 
 
-def _count(behavior: Behavior, cell: CellName) -> int:
-    items = behavior.items("probe", plain=cell == "plain")
-    return sum(behavior.suits(item, cell) for item in items)
+def _count(behavior: Behavior, items: Sequence[PromptItem], cell: CellName, enough: int) -> int:
+    """How many messages suit a cell, as far as there are not enough."""
+    return len(list(islice((item for item in items if behavior.suits(item, cell)), enough)))
 
 
 def _check_severity(behavior: Behavior, source: Source) -> Iterator[Violation]:

@@ -150,10 +150,11 @@ class Library:
     @cached_property
     def phrasings(self) -> dict[str, tuple[str, ...]]:
         """Replies that show a behavior, by its id: what its detector is measured on."""
+        files = self._files("phrasings").values()
         return {
-            f"{category}.{name}": replies
-            for category, path in self._files("phrasings").items()
-            for name, replies in load_model(path, Phrasings).replies.items()
+            behavior_id: replies
+            for path in files
+            for behavior_id, replies in load_model(path, Phrasings).replies.items()
         }
 
     @cached_property

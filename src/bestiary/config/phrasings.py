@@ -14,7 +14,7 @@ LEAST = 6
 
 
 class Phrasings(Record):
-    """One file of `generators/offline/phrasings/`, which is named after its category."""
+    """One file of `generators/offline/phrasings/`."""
 
     replies: dict[str, Annotated[tuple[Text, ...], Field(min_length=LEAST)]]
-    """By the name of the behavior."""
+    """By the id of the behavior."""

@@ -13,6 +13,7 @@ from bestiary.config.generator import Generator
 from bestiary.config.grid import Grid
 from bestiary.config.lexicon import Lexicon
 from bestiary.config.messages import MessageFile
+from bestiary.config.phrasings import Phrasings
 from bestiary.config.recipe import Recipe
 from bestiary.config.roster import Roster
 from bestiary.config.tables import ItemTable, OptionTable
@@ -31,6 +32,7 @@ _FILES: dict[str, tuple[str, TypeAdapter[Any]]] = {
     "messages": ("Messages", TypeAdapter(MessageFile)),
     "models": ("Language models", TypeAdapter(ModelFile)),
     "options": ("Option table", TypeAdapter(OptionTable)),
+    "phrasings": ("Phrasings", TypeAdapter(Phrasings)),
     "recipe": ("Recipe", TypeAdapter(Recipe)),
     "roster": ("Roster", TypeAdapter(Roster)),
     "thresholds": ("Thresholds", TypeAdapter(Thresholds)),

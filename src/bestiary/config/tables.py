@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from bestiary.config.detectors.names import read_names
+from bestiary.config.detectors.names import telling_words
 from bestiary.config.fields import Text
 from bestiary.config.source import FieldPath, Source, Violations, parse_yaml, validate_source
 from bestiary.records import Record
-from bestiary.text import comparison_key, fold
+from bestiary.text import comparison_key
 
 MIN_WRONG = 2
 """The fewest wrong answers that a question must have."""
@@ -170,9 +170,8 @@ def _find_unlike(table: OptionTable) -> Iterator[Fault]:
 
 def _find_echoes(table: OptionTable) -> Iterator[Fault]:
     """Reasons with a word of an option's name, which would seem to speak of that option."""
-    names = read_names(" ".join(option.name for option in table.options), "")
+    named = telling_words(" ".join(option.name for option in table.options))
     for row, reason in enumerate(table.reasons):
-        for named in names.find(fold(reason)):
-            word = fold(reason)[named.start : named.end]
+        for word in sorted(telling_words(reason) & named):
             problem = f"{word!r} stands in the names of options"
             yield ("reasons", row), problem, "say it in another word", "reason-names-option"

@@ -125,3 +125,8 @@ def read_names(rule: str, other: str) -> Names:
 def _read_words(name: str) -> tuple[str, ...]:
     found = (match[0] for match in _WORD.finditer(fold(name)))
     return tuple(word for word in found if word[0].isalnum() and word.lower() not in _SMALL)
+
+
+def telling_words(name: str) -> frozenset[str]:
+    """The words of a name that name an option wherever they stand."""
+    return frozenset(word for word in _read_words(name) if word.lower() not in _VAGUE)
