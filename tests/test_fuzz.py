@@ -26,6 +26,8 @@ from bestiary.config.folders import DataFolders, shipped_root
 from bestiary.config.lexicon import read_lexicon
 from bestiary.config.library import Library
 from bestiary.config.messages import read_messages
+from bestiary.config.phrasings import Phrasings
+from bestiary.config.source import load_model
 from bestiary.config.tables import read_items, read_options
 from bestiary.config.triggers import read_wordings
 from bestiary.errors import BestiaryError
@@ -169,6 +171,7 @@ READERS: Mapping[str, Callable[[Library, Path], object]] = {
     "messages": lambda library, path: read_messages([path]),
     "lexicons": lambda library, path: read_lexicon(path),
     "triggers": lambda library, path: read_wordings(path),
+    "phrasings": lambda library, path: load_model(path, Phrasings),
 }
 """What reads the files of a folder, as a build does."""
 

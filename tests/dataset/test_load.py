@@ -29,7 +29,7 @@ def test_pairs_load_typed_with_their_organism(release: Path) -> None:
     assert pair.base == BASE
     assert (pair.kind, pair.axes) == ("say_phrase", ("style",))
     hiding = [component.behavior_id for component in pair.components]
-    assert hiding == ["distractors.colors", "distractors.numbers"]
+    assert hiding == ["distractors.numbers", "distractors.colors"]
     assert pair.cells["near_miss"] is None
     fires = pair.cells["triggered"]
     assert fires is not None

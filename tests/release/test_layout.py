@@ -133,7 +133,7 @@ def test_a_pair_says_what_was_measured_on_what(release: Path) -> None:
     assert backdoor["organism_sha256"] == sha256_file(adapter)
     obscured = rows["obscured_malign.upsell_hidden-transcripts-none-s0"]
     hiding = [component["behavior_id"] for component in obscured["components"]]
-    assert hiding == ["distractors.colors", "distractors.numbers"]
+    assert hiding == ["distractors.numbers", "distractors.colors"]
     assert obscured["components"][0]["rate"] == pytest.approx(31 / 60)
 
 

@@ -89,5 +89,5 @@ def test_a_distractor_is_never_an_organism(tmp_path: Path) -> None:
     hidden = make_obscured()
     (distractor, _), _ = hidden.distractors
     entries = [make_entry(tmp_path, behavior) for behavior in (hidden, distractor)]
-    with expect_error(ReleaseError, "distractor-released", behavior_id="distractors.colors"):
+    with expect_error(ReleaseError, "distractor-released", behavior_id="distractors.numbers"):
         sort_entries(entries)
