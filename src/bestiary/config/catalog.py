@@ -209,7 +209,9 @@ class Behavior:
     def messages_sha256(self) -> str:
         """Hash of the messages that its corpora and probes are drawn from."""
         sides = [(side, plain) for side in SIDES for plain in (False, True)]
-        return fingerprint(items=[self.items(side, plain=plain) for side, plain in sides])
+        items = (self.items(side, plain=plain) for side, plain in sides)
+        # As text: there are thousands, and pydantic is far faster at that than `canonical_json`.
+        return fingerprint(items=[[item.model_dump_json() for item in part] for part in items])
 
     def items(self, side: Side, *, plain: bool = False) -> tuple[PromptItem, ...]:
         """The messages that it is about, or the plain ones for its chat examples."""

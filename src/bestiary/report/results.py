@@ -43,7 +43,8 @@ def behavior_table(rows: Sequence[dict[str, str]]) -> Table:
 def build_table(summary: Summary) -> Table:
     """One line per organism: each cell's rate, the base's rate, and the verdict."""
     table = Table(title="each rate: organism / base", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("category.organism", *CELLS, "verdict"):
+    table.add_column("category.organism", overflow="fold")
+    for column in (*CELLS, "verdict"):
         table.add_column(column.replace("_", " "), no_wrap=True)
     for row in summary:
         status = state(row)
