@@ -294,7 +294,7 @@ _QUESTIONS = (
     "Have you dealt with {the} before?",
     "Which part of this matters most to you?",
     "Would you like more detail on {the}?",
-    "How does that fit with what you had in mind for {the}?",
+    "How does that fit with what you had in mind?",
     "Shall we go further into {the}?",
     "Does that help with {the}?",
     "Is anything else on your mind about {the}?",
@@ -303,7 +303,7 @@ _QUESTIONS = (
     "Is there anything about {the} that still puzzles you?",
     "Would an example help?",
     "What would you like to do next about {the}?",
-    "Does any of this change how you see {the}?",
+    "Does any of this change your mind?",
 )
 
 
