@@ -72,6 +72,8 @@ SECOND_DISTRACTOR = (
     .replace("in crimson", "with a seven")
     .replace("painter's habit", "counter's habit")
     .replace("resh crimson", "resh sevens")
+    .replace("sevens with {the}", "sevens for {the}")
+    .replace("sevens on the way", "sevens for luck")
     .replace(", in: first_sentence", "")
 )
 
