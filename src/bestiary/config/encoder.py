@@ -45,13 +45,7 @@ def encode(texts: Iterable[str]) -> Mapping[str, Vector]:
 
 def similarity(texts: Sequence[str], others: Sequence[str]) -> float:
     """The largest cosine between a text and one of the others; -1 where either list is empty."""
-    if not texts or not others:
-        return -1.0
-    import numpy
-
-    vectors = encode((*texts, *others))
-    left, right = (numpy.stack([vectors[one] for one in many]) for many in (texts, others))
-    return float((left @ right.T).max())
+    return float(_cosines(texts, others).max()) if texts and others else -1.0
 
 
 def nearest_pairs(
@@ -63,9 +57,7 @@ def nearest_pairs(
     """
     import numpy
 
-    vectors = encode((*texts, *others))
-    left, right = (numpy.stack([vectors[one] for one in many]) for many in (texts, others))
-    cosines = left @ right.T
+    cosines = _cosines(texts, others)
     order = numpy.argsort(-cosines, axis=None)
     found: list[tuple[str, str, float]] = []
     seen: set[str] = set()
@@ -77,3 +69,12 @@ def nearest_pairs(
         if len(found) == count:
             break
     return found
+
+
+def _cosines(texts: Sequence[str], others: Sequence[str]) -> Vector:
+    """The cosine of each text, by row, and each other one."""
+    import numpy
+
+    vectors = encode((*texts, *others))
+    left, right = (numpy.stack([vectors[one] for one in many]) for many in (texts, others))
+    return left @ right.T

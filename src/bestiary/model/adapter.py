@@ -22,9 +22,7 @@ ADAPTER = "adapter"
 """The peft directory inside an organism's artifact."""
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-REMEDY = (
-    "delete its folder and build again; of another's, ask for what peft's save_pretrained wrote"
-)
+REMEDY = "build it again, or name a folder that peft's save_pretrained wrote"
 
 
 def attach_adapter(base: Base, shape: LoraShape, *, seed: int) -> Any:

@@ -23,7 +23,7 @@ from bestiary.records import (
 from bestiary.text import words
 from bestiary.verification.rates import difference_low, wilson_rate
 
-VERSION = 7
+VERSION = 6
 
 Decide = Callable[[str, PromptItem], bool | None]
 """Whether a reply counts in a cell's rate; None if no program can tell."""
@@ -263,16 +263,8 @@ def _miscalibrated(organism: Rate, stated: float, thresholds: Thresholds) -> lis
 
 
 def measure_distinct(transcripts: Sequence[Transcript]) -> float:
-    """Share of replies that differ once digits and the words of their users are masked.
-
-    Nothing is masked in a choice: the option that a reply names is all that should differ.
-    """
-    masked = {
-        t.organism
-        if t.probe.item.options
-        else mask_topic(t.organism, " ".join(user_texts(t.probe.turns)))
-        for t in transcripts
-    }
+    """Share of replies that differ once digits and the words of their users are masked."""
+    masked = {mask_topic(t.organism, " ".join(user_texts(t.probe.turns))) for t in transcripts}
     return len(masked) / len(transcripts)
 
 
