@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tests.expect import expect_error
 from tests.forkserver import COMMAND, ForkServer, environment
 from tests.tiny import QUIRK, change_file, hash_tree, make_tiny_data, tiny_roster
@@ -303,12 +305,22 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(disks: Disks, share: f
 @pytest.mark.soak
 @pytest.mark.parametrize("share", FURTHER_SHARES)
 def test_a_disk_that_is_full_at_other_times(disks: Disks, share: float) -> None:
+    made = build_on_full_disk(disks, share)
+    names = [[path for path in tree if path.startswith("release/")] for tree in (made, disks.whole)]
+    assert names[0] == names[1]
     # What was left over is trained alone, so its weights may differ in their last bits.
-    made, whole = (
-        [path for path in tree if path.startswith("release/")]
-        for tree in (build_on_full_disk(disks, share), disks.whole)
-    )
-    assert made == whole
+    found, expected = (read_adapters(disks, name) for name in (f"disk-{share}", "large"))
+    assert found.keys() == expected.keys() and len(found) == 2
+    for adapter, tensors in found.items():
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(tensor, expected[adapter][name])
+
+
+def read_adapters(disks: Disks, name: str) -> dict[str, dict[str, torch.Tensor]]:
+    """The weights of a release, by the folder of each organism."""
+    release = disks.server.see(disks.work / name) / "runs" / "release"
+    paths = release.rglob("adapter_model.safetensors")
+    return {path.parent.name: load_file(path) for path in paths}
 
 
 def test_the_command_itself_on_a_full_disk(disks: Disks) -> None:
