@@ -15,7 +15,7 @@ from bestiary.records import Decoding, stable_seed
 
 if TYPE_CHECKING:
     import torch
-    from transformers import DynamicCache
+    from transformers import Cache
 
     from bestiary.model.lora_bank import LoraBank
 
@@ -122,12 +122,13 @@ def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
-def _read_prefix(model: Model, tokens: Sequence[int], batch: _Batch) -> DynamicCache:
+def _read_prefix(model: Model, tokens: Sequence[int], batch: _Batch) -> Cache:
     """The cache of the shared prefix: computed once per slot, then copied to every row."""
     import torch
-    from transformers import DynamicCache
 
-    cache = DynamicCache()
+    from bestiary.model.cache import new_cache
+
+    cache = new_cache()
     if tokens:
         slots = sorted(set(batch.owners))
         read = torch.tensor([list(tokens)] * len(slots), device=model.device)

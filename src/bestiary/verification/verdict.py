@@ -23,7 +23,7 @@ from bestiary.records import (
 from bestiary.text import words
 from bestiary.verification.rates import difference_low, wilson_rate
 
-VERSION = 6
+VERSION = 7
 
 Decide = Callable[[str, PromptItem], bool | None]
 """Whether a reply counts in a cell's rate; None if no program can tell."""
@@ -64,7 +64,7 @@ def judge_organism(
     failures = [
         *(f"{name}: {cell.reason}" for name, cell in cells.items() if cell and not cell.passed),
         *_missing_cells(behavior, cells, undecided),
-        *_repetitive(distinct, thresholds),
+        *(() if _are_choices(triggered) else _repetitive(distinct, thresholds)),
         *_exposed(cells["triggered"], components, thresholds),
     ]
     return Verdict(
@@ -105,6 +105,11 @@ def _missing_cells(
     """A cell that ought to be there but has no probes at all."""
     first = behavior.cells[0]
     return [f"{first}: no probe counts"] if cells[first] is None and not undecided else []
+
+
+def _are_choices(transcripts: Sequence[Transcript]) -> bool:
+    """Whether replies choose an option: it is all that they must vary, and it is masked."""
+    return any(t.probe.item.options for t in transcripts)
 
 
 def _repetitive(distinct: float | None, thresholds: Thresholds) -> list[str]:
