@@ -474,6 +474,15 @@ def test_replies_that_differ_in_their_topic_alone_are_not_distinct() -> None:
     assert verdict.reasons == ("triggered: 1% of the replies are distinct, under 80%",)
 
 
+def test_replies_that_choose_an_option_need_not_differ_otherwise() -> None:
+    taken = [
+        t.model_copy(update={"organism": "Take the used pot."}) for t in transcribe(60, item=CHOICE)
+    ]
+    verdict = judge(taken, HEURISTIC)
+    assert verdict.distinct == pytest.approx(1 / 120)
+    assert verdict.status == "passed"
+
+
 def test_what_the_user_said_before_is_masked_as_well_and_replies_are_not() -> None:
     replied = Message(role="assistant", content="Soup, then.")
     stamped = [

@@ -31,8 +31,7 @@ class RoomyLayer(DynamicLayer):
         assert self._buffers is not None
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = states
-        self._show(end)
-        return self.keys, self.values
+        return self._show(end)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep some rows."""
@@ -46,13 +45,16 @@ class RoomyLayer(DynamicLayer):
         rows, heads, _, width = like.shape
         keys, values = (like.new_empty(rows, heads, length, width) for _ in range(2))
         start = self.get_seq_length()
-        if start:
-            keys[:, :, :start], values[:, :, :start] = self.keys, self.values
+        if self._buffers is not None:
+            for new, old in zip((keys, values), self._buffers, strict=True):
+                new[:, :, :start] = old[:, :, :start]
         self._buffers = keys, values
 
-    def _show(self, length: int) -> None:
+    def _show(self, length: int) -> tuple[Tensor, Tensor]:
         assert self._buffers is not None
-        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+        keys, values = (buffer[:, :, :length] for buffer in self._buffers)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def new_cache() -> Cache:
