@@ -5,6 +5,7 @@ Run: python -m pytest tests/verification/test_selection.py
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,7 +17,12 @@ from bestiary.config.catalog import Behavior
 from bestiary.config.items import fill_place
 from bestiary.records import CellName, Probe, PromptItem
 from bestiary.verification.probes import GATE, GRADED, OFF_TOPIC, plan_probes
-from bestiary.verification.selection import needs_base, select_probes
+from bestiary.verification.selection import (
+    group_deciding,
+    is_settled,
+    needs_base,
+    select_probes,
+)
 
 HEURISTIC, SANDBAGGER = make_heuristic(), make_sandbagger()
 CHOICE = PromptItem(
@@ -122,6 +128,29 @@ def count_known(
     known = [p for p in chosen if p.id in replies and replies[p.id] == answer(p, right=True)]
     counts = [Counter((probe.cell, probe.gate) for probe in found) for found in (chosen, known)]
     return counts[0], counts[1]
+
+
+@pytest.mark.parametrize(("share", "seed"), [(0.1, 0), (0.5, 1), (0.9, 2)])
+def test_what_is_settled_early_is_what_all_answers_select(share: float, seed: int) -> None:
+    draw = random.Random(seed)
+    for behavior, probes in ((HEURISTIC, make_choices(300)), (SANDBAGGER, list(QUESTIONS))):
+        replies = {
+            probe.id: answer(probe, right=draw.random() < share)
+            if probe.item.answer
+            else PINE
+            if draw.random() < share
+            else OAK
+            for probe in filter(needs_base, probes)
+        }
+        early: dict[str, str] = {}
+        for group in group_deciding(probes):
+            for start in range(0, len(group), 20):
+                if is_settled(behavior, group, early):
+                    break
+                early |= {probe.id: replies[probe.id] for probe in group[start : start + 20]}
+        assert select_probes(behavior, probes, early) == select_probes(behavior, probes, replies)
+        if (behavior, share) in ((HEURISTIC, 0.9), (SANDBAGGER, 0.5)):
+            assert len(early) < 0.75 * len(replies)
 
 
 HALVES: list[tuple[CellName, bool]] = [

@@ -11,12 +11,18 @@ from pathlib import Path
 from bestiary.config.catalog import Behavior
 from bestiary.errors import BestiaryError
 from bestiary.model.base import Base
+from bestiary.model.decoding import BATCH_ROWS
 from bestiary.model.replies import BaseReplies, Prompt
 from bestiary.model.sampling import AdapterPrompts, SamplingFailure, sample_adapters
 from bestiary.records import Decoding, Probe, Transcript
-from bestiary.verification.selection import needs_base, select_probes
+from bestiary.verification.selection import (
+    group_deciding,
+    is_settled,
+    needs_base,
+    select_probes,
+)
 
-VERSION = 7
+VERSION = 8
 SAMPLED_BASE = 120
 """Probes of a sampled behavior that the base answers: its rate is near zero, so few tell it."""
 
@@ -121,16 +127,36 @@ def _ask_base_first(job: ProbeJob, replies: BaseReplies, on_reply: OnReply) -> P
     """Ask the base what decides which probes count, then the gating ones among them."""
     started = time.monotonic()
     report = partial(on_reply, job.organism_id)
-    deciding = [probe for probe in job.probes if needs_base(probe)]
-    known = ask_base(replies, deciding, decoding=job.decoding, on_reply=report)
+    known = _ask_deciding(job, replies, report)
+    asked = len(known)
     probes = select_probes(job.behavior, job.probes, known)
     gating = [probe for probe in probes if probe.gate and probe.id not in known]
     if job.decoding.temperature:
         gating = gating[:SAMPLED_BASE]
     known |= ask_base(
-        replies, gating, decoding=job.decoding, on_reply=lambda done: report(len(deciding) + done)
+        replies, gating, decoding=job.decoding, on_reply=lambda done: report(asked + done)
     )
     return ProbeState(job, known, probes, time.monotonic() - started)
+
+
+def _ask_deciding(
+    job: ProbeJob, replies: BaseReplies, on_reply: Callable[[int], None]
+) -> dict[str, str]:
+    """Ask the base, batch by batch, until it is settled which probes count."""
+    known: dict[str, str] = {}
+    waiting = group_deciding(job.probes)
+    while waiting:
+        share = max(1, BATCH_ROWS // len(waiting))
+        unasked = ([probe for probe in group if probe.id not in known] for group in waiting)
+        batch = [probe for rest in unasked for probe in rest[:share]]
+        known |= ask_base(replies, batch, decoding=job.decoding)
+        on_reply(len(known))
+        waiting = [
+            group
+            for group in waiting
+            if group[-1].id not in known and not is_settled(job.behavior, group, known)
+        ]
+    return known
 
 
 def count_replies(probes: Sequence[Probe]) -> int:
