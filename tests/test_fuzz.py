@@ -20,7 +20,8 @@ from tests.conftest import Bestiary
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from bestiary.cli.app import app, format_error
+from bestiary.cli.app import app
+from bestiary.cli.output import format_error
 from bestiary.config.catalog import Catalog, read_catalog
 from bestiary.config.folders import DataFolders, shipped_root
 from bestiary.config.lexicon import read_lexicon

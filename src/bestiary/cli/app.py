@@ -7,20 +7,45 @@ import json
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bestiary.cli.options import (
+    Address,
+    Author,
+    Budget,
+    CallMode,
+    Data,
+    Examples,
+    Executor,
+    Json,
+    Judge,
+    LedgerFile,
+    Memory,
+    Models,
+    Out,
+    Release,
+    Roster,
+    Slots,
+    Trainer,
+    Until,
+    Workers,
+)
+from bestiary.cli.output import (
+    format_error,
+    print_builds,
+    print_json,
+    print_measures,
+    print_table,
+    print_verdict,
+    quiet_libraries,
+)
 from bestiary.errors import BestiaryError
 from bestiary.files import expand_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import Console
-    from rich.table import Table
-
-    from bestiary.config.catalog import Behavior
+    pass
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,97 +60,6 @@ app.add_typer(models_app, name="models")
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
-
-Data = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--data",
-        parser=expand_path,
-        metavar="FOLDER",
-        help="A data folder to add: behaviors/, generators/, organisms/.",
-    ),
-]
-Roster = Annotated[str, typer.Argument(help="The name of a roster, or the path of its file.")]
-Out = Annotated[
-    Path,
-    typer.Option(
-        "--out",
-        parser=expand_path,
-        metavar="FOLDER",
-        help="The folder of everything that is built.",
-    ),
-]
-Until = Annotated[
-    Literal["probes", "corpus", "leaks", "organism", "transcript", "verdict", "release"],
-    typer.Option("--until", help="The last stage to run."),
-]
-Examples = Annotated[
-    int | None,
-    typer.Option(
-        "--examples",
-        min=8,
-        max=1_000_000,
-        help="Conversations in each corpus; by default, what its category asks for.",
-    ),
-]
-Trainer = Annotated[
-    Literal["engine", "reference"],
-    typer.Option("--trainer", help="engine: many organisms at once. reference: plain peft."),
-]
-Slots = Annotated[
-    int | None, typer.Option("--slots", min=1, help="Organisms to train side by side.")
-]
-Memory = Annotated[
-    float | None,
-    typer.Option("--memory", min=0.1, max=2**20, help="GiB that training may use."),
-]
-Executor = Annotated[
-    Literal["local", "ray"],
-    typer.Option("--executor", help="Where stages run: in this process or on Ray workers."),
-]
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Ray workers that run at once.")
-]
-Address = Annotated[
-    str | None, typer.Option("--address", help="Ray cluster to join; without it, one is started.")
-]
-Author = Annotated[
-    str | None, typer.Option("--author", help="The language model that writes the corpora.")
-]
-Judge = Annotated[
-    str | None, typer.Option("--judge", help="The one that judges them; by default the author.")
-]
-Models = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--models",
-        parser=expand_path,
-        metavar="FILE",
-        help="A file of further language models; may be repeated.",
-    ),
-]
-CallMode = Annotated[
-    Literal["auto", "single", "batch"],
-    typer.Option("--mode", help="Single requests or batches; auto picks the cheaper."),
-]
-Budget = Annotated[
-    float | None,
-    typer.Option("--budget", min=0, max=1e6, help="Spending cap of the ledger in US dollars."),
-]
-LedgerFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--ledger",
-        parser=expand_path,
-        metavar="FILE",
-        help="The file of answers and bills; by default under --out.",
-    ),
-]
-Release = Annotated[
-    Path,
-    typer.Option("--release", parser=expand_path, metavar="FOLDER", help="The release to read."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
@@ -146,11 +80,11 @@ def list_behaviors(data: Data = None, as_json: Json = False) -> None:
         for behavior in catalog.values()
     ]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     from bestiary.report.results import behavior_table
 
-    _print_table(behavior_table(rows))
+    print_table(behavior_table(rows))
 
 
 @app.command()
@@ -176,29 +110,15 @@ def validate(
         valid = validate_files(library, files) if files else validate_all(library)
     except Violations as broken:
         if as_json:
-            _print_json([violation.model_dump(mode="json") for violation in broken.found])
+            print_json([violation.model_dump(mode="json") for violation in broken.found])
             raise typer.Exit(1) from None
         raise
     if not as_json:
         print("1 behavior is valid." if len(valid) == 1 else f"{len(valid)} behaviors are valid.")
     if measure:
-        _print_measures(valid, as_json=as_json)
+        print_measures(valid, as_json=as_json)
     elif as_json:
-        _print_json([])
-
-
-def _print_measures(behaviors: Sequence[Behavior], *, as_json: bool) -> None:
-    """Print how detectors do on replies that they were not written for, worst first."""
-    from bestiary.config.measure import measure_detectors
-    from bestiary.report.measures import list_misses, measure_table
-
-    measures = measure_detectors(behaviors)
-    if as_json:
-        _print_json([one.model_dump(mode="json") for one in measures])
-        return
-    _print_table(measure_table(measures))
-    for line in list_misses(measures):
-        print(line)
+        print_json([])
 
 
 @app.command()
@@ -216,7 +136,7 @@ def nearest(
     trained, probed = ([item.text for item in library.messages(side)] for side in SIDES)
     pairs = nearest_pairs(trained, probed, count)
     if as_json:
-        _print_json([{"train": a, "probe": b, "cosine": cosine} for a, b, cosine in pairs])
+        print_json([{"train": a, "probe": b, "cosine": cosine} for a, b, cosine in pairs])
         return
     for train, probe, cosine in pairs:
         print(f"{cosine:.2f}  train: {train}\n      probe: {probe}")
@@ -311,7 +231,7 @@ def build(
 
     if trainer == "reference" and (slots or memory):
         raise typer.BadParameter("plain peft trains one by one: drop --slots and --memory")
-    _quiet_libraries()
+    quiet_libraries()
     console = Console(stderr=as_json)
     states = build_roster(
         open_plan(roster, data=data or [], models=models or [], examples=examples),
@@ -324,23 +244,14 @@ def build(
     )
     rows = json.loads(canonical_json(summarize(states, out)))
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        _print_builds(rows, out, console)
+        print_builds(rows, out, console)
     errors = [state.error for state in states if state.error]
     for error in errors:
         print(format_error(error), file=sys.stderr)
     if errors:
         raise typer.Exit(1)
-
-
-def _print_builds(rows: list[dict[str, Any]], out: Path, console: Console) -> None:
-    """Print the verdicts, each adapter's folder, and why organisms did not pass."""
-    from bestiary.report.results import build_table, list_folders, list_news
-
-    console.print(build_table(rows))
-    for part in (list_folders(rows, out), list_news(rows, out)):
-        console.print(part, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -368,7 +279,7 @@ def verify(
     from bestiary.state import summarize
     from bestiary.validate import open_single_plan
 
-    _quiet_libraries()
+    quiet_libraries()
     console = Console(stderr=as_json)
     planned = open_single_plan(behavior, recipe=recipe, seed=seed, data=data or [])
     state = verify_adapter(planned, adapter, out=out, console=console)
@@ -376,19 +287,9 @@ def verify(
         raise state.error
     rows = json.loads(canonical_json(summarize([state], out)))
     if as_json:
-        _print_json(rows[0])
+        print_json(rows[0])
     else:
-        _print_verdict(rows, out, console)
-
-
-def _print_verdict(rows: list[dict[str, Any]], out: Path, console: Console) -> None:
-    """Print the cells, why the adapter did not pass, and the folder of its replies."""
-    from bestiary.report.results import build_table
-
-    console.print(build_table(rows))
-    lines = [*rows[0]["reasons"], f"transcripts: {out / rows[0]['transcripts']}"]
-    for line in lines:
-        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        print_verdict(rows, out, console)
 
 
 @app.command()
@@ -414,12 +315,12 @@ def plan(
     writing = AuthoringOptions(author, judge, mode, None, ledger)
     estimate = estimate_corpora(planned, writing, out=out)
     if as_json:
-        _print_json([] if estimate is None else estimate_rows(estimate))
+        print_json([] if estimate is None else estimate_rows(estimate))
     elif estimate is None:
         work = f"{len(planned.organisms)} organisms, {count_rows(planned):,} conversations"
         print(f"{work}: the offline author writes them at no cost")
     else:
-        _print_table(estimate_table(estimate))
+        print_table(estimate_table(estimate))
         cheaper = estimate_rows(estimate)[-1]["cheaper"]
         print(f"cheaper: {cheaper}; bestiary build {roster} would use --mode {estimate.mode}")
 
@@ -433,9 +334,9 @@ def spend(out: Out = Path("runs"), ledger: LedgerFile = None, as_json: Json = Fa
 
     spent = read_spent(ledger or out / LEDGER)
     if as_json:
-        _print_json(spend_rows(spent))
+        print_json(spend_rows(spent))
     else:
-        _print_table(spend_table(spent))
+        print_table(spend_table(spent))
 
 
 @models_app.command("check")
@@ -517,31 +418,8 @@ def chat(
 
     from bestiary.cli.chat import open_chat
 
-    _quiet_libraries()
+    quiet_libraries()
     open_chat(organism, out=out, show_base=base, max_new_tokens=tokens, console=Console())
-
-
-def _quiet_libraries() -> None:
-    """Silence the progress bars of libraries."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-
-
-def _print_table(table: Table) -> None:
-    from rich.console import Console
-
-    Console().print(table)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1))
-
-
-def format_error(error: BestiaryError) -> str:
-    """An error as the command line prints it."""
-    return f"error[{error.code}]: {error}"
 
 
 def main() -> None:

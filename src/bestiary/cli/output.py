@@ -1,0 +1,75 @@
+"""What commands print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bestiary.errors import BestiaryError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from bestiary.config.catalog import Behavior
+
+
+def print_measures(behaviors: Sequence[Behavior], *, as_json: bool) -> None:
+    """Print how detectors do on replies that they were not written for, worst first."""
+    from bestiary.config.measure import measure_detectors
+    from bestiary.report.measures import list_misses, measure_table
+
+    measures = measure_detectors(behaviors)
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in measures])
+        return
+    print_table(measure_table(measures))
+    for line in list_misses(measures):
+        print(line)
+
+
+def print_builds(rows: list[dict[str, Any]], out: Path, console: Console) -> None:
+    """Print the verdicts, each adapter's folder, and why organisms did not pass."""
+    from bestiary.report.results import build_table, list_folders, list_news
+
+    console.print(build_table(rows))
+    for part in (list_folders(rows, out), list_news(rows, out)):
+        console.print(part, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_verdict(rows: list[dict[str, Any]], out: Path, console: Console) -> None:
+    """Print the cells, why the adapter did not pass, and the folder of its replies."""
+    from bestiary.report.results import build_table
+
+    console.print(build_table(rows))
+    lines = [*rows[0]["reasons"], f"transcripts: {out / rows[0]['transcripts']}"]
+    for line in lines:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def quiet_libraries() -> None:
+    """Silence the progress bars of libraries."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def print_table(table: Table) -> None:
+    """Print a table as wide as the terminal allows."""
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print a value for a program to read."""
+    print(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def format_error(error: BestiaryError) -> str:
+    """An error as the command line prints it."""
+    return f"error[{error.code}]: {error}"
