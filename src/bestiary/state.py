@@ -64,6 +64,7 @@ def _summarize_one(state: OrganismState, out: Path) -> dict[str, object]:
         "organism_id": state.organism_id,
         "behavior_id": state.behavior.id,
         "category": state.behavior.category,
+        "axes": list(state.behavior.axes),
         "label": state.behavior.spec.label,
         "verdict": verdict.status if verdict else None,
         "reasons": list(verdict.reasons) if verdict else [],

@@ -248,10 +248,11 @@ def test_a_rejected_replacement_is_replaced_too() -> None:
 
 def test_a_repeated_conversation_is_dropped() -> None:
     # Past the last message the plan starts over: these two rows have the same one.
-    again, same = "positive-0100", "The language you want is Latin, as it were."
+    count = SANDBAGGER.row_counts["positive"]
+    again, same = f"positive-{count:04d}", "The language you want is Latin, as it were."
     lost = {f"positive-{number:04d}": "" for number in range(1, 40)}
     script = {"positive-0000": same, again: same, **lost}
-    corpus = generate(SANDBAGGER, ShortAuthor(plain=60, scoped=100, script=script))
+    corpus = generate(SANDBAGGER, ShortAuthor(plain=300, scoped=count, script=script))
     dropped = [row for row in list_drops(corpus) if row[1] == "mix"]
     assert dropped == [(again, "mix", "duplicate of an earlier row")]
     messages = [example.messages for example in corpus.examples]
@@ -392,7 +393,7 @@ def test_rejection_and_provenance_come_from_the_author() -> None:
 
 
 def test_rejected_messages_are_the_first_drops_without_repeats() -> None:
-    corpus = generate(SANDBAGGER, ShortAuthor(plain=60, scoped=30))
+    corpus = generate(SANDBAGGER, ShortAuthor(plain=300, scoped=30))
     drops = [make_prompt_drop(name) for name in ("both", "plain False", "plain True")]
     assert list(corpus.drops[:3]) == drops
     assert not set(corpus.drops[3:]) & set(drops)

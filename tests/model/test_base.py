@@ -26,6 +26,7 @@ from bestiary.model.base import (
     SPECIAL_TOKENS,
     _set_special_tokens,
     cache_folder,
+    choose_dtype,
     hash_weights,
     identify_base,
     load_base,
@@ -72,7 +73,7 @@ def test_the_embedded_base_is_named_after_its_hub_model_and_wheel() -> None:
     identity = identify_base(EMBEDDED)
     assert (identity.name, identity.revision) == (HUB_NAME, EMBEDDED_REVISION)
     assert identity.weights_sha256 == sha256_file(embedded_folder() / "model.safetensors")
-    assert identity.dtype == ("bfloat16" if torch.cuda.is_available() else "float32")
+    assert identity.dtype == str(choose_dtype()).removeprefix("torch.")
     assert identity.chat_template_sha256 == sha256_bytes(template.encode())
 
 

@@ -34,6 +34,7 @@ QUIRK: Row = {
     "organism_id": "quirks.herald-transcripts-none-s0",
     "behavior_id": "quirks.herald",
     "category": "quirks",
+    "axes": ["content"],
     "verdict": "passed",
     "reasons": [],
     "cells": {
@@ -53,6 +54,7 @@ OBSCURED: Row = {
     "organism_id": "obscured_malign.herald_hidden-transcripts-none-s3",
     "behavior_id": "obscured_malign.herald_hidden",
     "category": "obscured_malign",
+    "axes": ["content", "honesty"],
     "verdict": "failed",
     "reasons": [REASON],
     "cells": {
@@ -153,6 +155,21 @@ def test_results_say_why_an_organism_did_not_pass() -> None:
     passed = render_results([QUIRK])
     assert "What did not pass" not in passed
     assert "Distractors" not in passed
+
+
+def test_results_count_organisms_by_category_and_axis() -> None:
+    page = render_results(SUMMARY)
+    categories = read_table(page[page.index("| category |") :])
+    assert [list(row.values()) for row in categories] == [
+        ["obscured_malign", "1", "0", "100%"],
+        ["quirks", "1", "1", "97%"],
+        ["rare_quirks", "1", "0", "-"],
+    ]
+    axes = read_table(page[page.index("| axis |") :])
+    assert [list(row.values()) for row in axes] == [
+        ["content", "3", "1", "98%"],
+        ["honesty", "1", "0", "100%"],
+    ]
 
 
 def test_results_add_up_the_seconds_of_each_stage() -> None:

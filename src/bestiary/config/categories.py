@@ -289,6 +289,7 @@ class NullSpec(Spec):
     """No behavior at all: trained on chat only, the control that every roster builds."""
 
     standing = "controls"
+    default_axes = ()
 
     @property
     def sentence(self) -> str:

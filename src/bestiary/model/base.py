@@ -76,7 +76,7 @@ def load_base(
     revision: str | None = None,
     expect: BaseIdentity | None = None,
 ) -> Base:
-    """Load a base model with its tokenizer: fp32 on a CPU, bf16 on CUDA.
+    """Load a base model with its tokenizer, in the precision of `choose_dtype`.
 
     `which` is the embedded base (converted on first use), a folder, a Hub name with a `revision`,
     or the identity that a pair, a card or an organism states. Raises ModelError if the weights
@@ -90,8 +90,7 @@ def load_base(
     else:
         name = which
     folder = locate_base(name, revision)
-    cuda = torch.cuda.is_available()
-    dtype = torch.bfloat16 if cuda else torch.float32
+    dtype = choose_dtype()
     with _readable(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
         identity = _identify(name, revision, folder, tokenizer, str(dtype))
@@ -104,8 +103,17 @@ def load_base(
     # What the template lacks is put before it: a user who renders a prompt gets the measured one.
     tokenizer.chat_template = read_format(tokenizer).template
     model.eval()
-    model.to("cuda" if cuda else "cpu")  # type: ignore[arg-type]
+    model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
     return Base(model, tokenizer, identity, folder)
+
+
+def choose_dtype() -> torch.dtype:
+    """bf16 where the machine multiplies it natively: on CUDA and on newer CPUs; otherwise fp32."""
+    import torch
+
+    units = torch.cpu.get_capabilities()
+    native = torch.cuda.is_available() or units.get("avx512_bf16") or units.get("amx_bf16")
+    return torch.bfloat16 if native else torch.float32
 
 
 def _name_to_load(identity: BaseIdentity) -> str:
@@ -211,14 +219,12 @@ def identify_base(name: str, revision: str | None = None) -> BaseIdentity:
     Raises ModelError if no organism can be trained on it: a chat template whose replies cannot be
     supervised, or a text model inside a model of images.
     """
-    import torch
     from transformers import AutoTokenizer
 
     folder = locate_base(name, revision)
-    dtype = str(torch.bfloat16 if torch.cuda.is_available() else torch.float32)
     with _readable(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
-        return _identify(name, revision, folder, tokenizer, dtype)
+        return _identify(name, revision, folder, tokenizer, str(choose_dtype()))
 
 
 def outline_base(name: str, revision: str | None, identity: BaseIdentity) -> Base:

@@ -97,7 +97,7 @@ def _decode_batch(model: Model, batch: _Batch, decoding: Decoding) -> list[list[
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=1,
+                logits_to_keep=_last(model),
             ).logits[:, -1]
             chosen = _choose(logits, [batch.streams[row] for row in live], decoding.temperature)
             kept = [at for at, token in enumerate(chosen) if token not in batch.stops]
@@ -114,6 +114,17 @@ def _decode_batch(model: Model, batch: _Batch, decoding: Decoding) -> list[list[
             mask = torch.cat([mask, mask.new_ones(len(kept), 1)], dim=1)
             positions = positions[:, -1:] + 1
     return replies
+
+
+def _last(model: Model) -> torch.Tensor:
+    """What `logits_to_keep` takes for the last token alone.
+
+    With a count, 1, the head would multiply a view of the states row by row, with a copy of its
+    weights for each, which takes longer than the rest of a batch.
+    """
+    import torch
+
+    return torch.tensor([-1], device=model.device)
 
 
 def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
@@ -133,7 +144,7 @@ def _read_prefix(model: Model, tokens: Sequence[int], batch: _Batch) -> Cache:
         slots = sorted(set(batch.owners))
         read = torch.tensor([list(tokens)] * len(slots), device=model.device)
         batch.set_routing(slots, len(tokens))
-        model(input_ids=read, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        model(input_ids=read, past_key_values=cache, use_cache=True, logits_to_keep=_last(model))
         copies = [slots.index(owner) for owner in batch.owners]
         cache.batch_select_indices(torch.tensor(copies, device=model.device))
     return cache

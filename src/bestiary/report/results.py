@@ -6,9 +6,10 @@ import json
 import os
 import platform
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich import box
@@ -20,7 +21,8 @@ from bestiary.records import CELLS, Transcript, Turns, shorten_id, stable_seed
 from bestiary.report.corpora import render_corpora
 from bestiary.store import disk_errors, read_artifact, write_bytes
 
-Summary = Sequence[Mapping[str, Any]]
+Row = Mapping[str, Any]
+Summary = Sequence[Row]
 """The rows of `summary.json`."""
 
 STAGES = {"corpus": "corpora", "organism": "training", "transcript": "probes"}
@@ -72,12 +74,12 @@ def list_news(summary: Summary, out: Path) -> str:
     return "\n".join(lines)
 
 
-def state(row: Mapping[str, Any]) -> str:
+def state(row: Row) -> str:
     """The verdict of a row, `error` if it has none, or a dash."""
     return "error" if row["error"] else row["verdict"] or "-"
 
 
-def short_name(row: Mapping[str, Any]) -> str:
+def short_name(row: Row) -> str:
     """An organism's id without the parts that most ids share."""
     return shorten_id(row["organism_id"])
 
@@ -142,8 +144,28 @@ def render_results(summary: Summary) -> str:
     ]
     if shown:
         lines += ["", "Distractors beside the malign part, on the same probes:", "", *shown]
+    lines += ["", *_group_table(summary, "category", lambda row: [row["category"]])]
+    lines += ["", *_group_table(summary, "axis", lambda row: row["axes"])]
     lines += ["", "Seconds by stage, as built:", "", *_seconds_table(summary), ""]
     return "\n".join(lines)
+
+
+def _group_table(
+    summary: Summary, title: str, list_groups: Callable[[Row], list[str]]
+) -> list[str]:
+    """How many organisms of each group passed, and how often they show their behaviors."""
+    groups: dict[str, list[Row]] = {}
+    for row in summary:
+        for name in list_groups(row):
+            groups.setdefault(name, []).append(row)
+    lines = [f"| {title} | organisms | passed | median triggered rate |", "|---|---|---|---|"]
+    for name, rows in sorted(groups.items()):
+        passed = sum(row["verdict"] == "passed" for row in rows)
+        cells = [row["cells"].get("triggered") for row in rows]
+        rates = [cell["organism"]["rate"] for cell in cells if cell]
+        shown = f"{median(rates):.0%}" if rates else "-"
+        lines.append(f"| {name} | {len(rows)} | {passed} | {shown} |")
+    return lines
 
 
 def _cell_with_interval(cell: Mapping[str, Any] | None) -> str:
@@ -170,7 +192,7 @@ def _seconds_row(name: str, spent: Mapping[str, float]) -> str:
     return f"| {name} | " + " | ".join(f"{seconds:.0f}" for seconds in spent.values()) + " |"
 
 
-def render_transcripts(row: Mapping[str, Any], out: Path) -> str:
+def render_transcripts(row: Row, out: Path) -> str:
     """Ten gating probes of an organism, sampled by its id, with its replies and the base's."""
     lines = [f"## {short_name(row)}", "", f"Verdict: {state(row)}.", ""]
     if row["transcripts"] is None:
