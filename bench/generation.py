@@ -8,6 +8,9 @@ of its own over the same base tensors, since switching adapters would take as lo
 a small base.
 On the bases with random weights both must give the same tokens, or the exit code is 1; on
 SmolLM2 the share of equal replies is told.
+
+The limit is what the base's products alone would take at the machine's rate for a large square
+product of the base's precision, measured in the same rounds.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from bestiary.config.recipe import LoraShape
 from bestiary.model.adapter import make_config
 from bestiary.model.base import Base, load_base
 from bestiary.model.chat_template import tokenize_prompt
-from bestiary.model.decoding import generate_tokens
+from bestiary.model.decoding import generate_tokens, shared_prefix_length
 from bestiary.model.lora_bank import LoraBank
 from bestiary.records import Decoding, single_turn
 from common import (
@@ -55,6 +58,7 @@ from common import (
     quiet_libraries,
     say,
 )
+from limits import count_weights, make_product
 
 SHAPE = LoraShape(rank=8, alpha=16, targets=LINEARS)
 TRAINED = 0.01
@@ -98,7 +102,7 @@ def list_cases(*, quick: bool, tiny: bool) -> list[Case]:
         for shape in SMALL.values()
         for organisms, prompts in grid
     ]
-    large = ((16, 1), (4, 16)) if quick else grid
+    large = ((16, 1), (4, 16), (1, 128)) if quick else (*grid, (1, 128))
     return small + [
         Case(None, organisms, prompts, rounds=2 if quick else 3) for organisms, prompts in large
     ]
@@ -228,14 +232,17 @@ def measure_case(case: Case) -> Figures:
     warm = [own[:1] for own in prompts]
     answer_by_bank(bank, warm, 2)
     answer_by_peft(organisms, base, warm, 2)
+    product = make_product(64 if case.shape else 2048, dtype=base.model.dtype)
     runs = interleave(
         {
             "bank": lambda: answer_by_bank(bank, prompts, case.new_tokens),
             "peft": lambda: answer_by_peft(organisms, base, prompts, case.new_tokens),
+            "product": product,
         },
         rounds=case.rounds,
     )
     ratio, spread = compare(runs["peft"].seconds, runs["bank"].seconds)
+    slower, _ = compare(runs["bank"].seconds, runs["product"].seconds)
     replies = [reply for own in runs["bank"].last for reply in own]
     others = [reply for own in runs["peft"].last for reply in own]
     same = [one == other for one, other in zip(replies, others, strict=True)]
@@ -248,7 +255,20 @@ def measure_case(case: Case) -> Figures:
         "peft_replies_per_second": len(replies) / runs["peft"].median,
         "equal_replies": sum(same) / len(same),
         "new_tokens": sum(map(len, replies)),
+        "tokens_per_second": sum(map(len, replies)) / runs["bank"].median,
+        "matmul_tflops": product.flops / runs["product"].median / 1e12,
+        "share_of_matmul": count_flops(base, prompts, replies) / product.flops / slower,
     }
+
+
+def count_flops(base: Base, prompts: Prompts, replies: Sequence[Sequence[int]]) -> float:
+    """Of the base's products: each prompt once, the part that all share once an organism."""
+    sizes = count_weights(base)
+    flat = [prompt for own in prompts for prompt in own]
+    shared = shared_prefix_length(flat)
+    read = sum(len(prompt) - shared for prompt in flat) + shared * len(prompts)
+    written = sum(map(len, replies))
+    return 2.0 * (sizes.layers * sizes.layer * (read + written) + sizes.head * written)
 
 
 COLUMNS: Sequence[Column] = (
@@ -258,6 +278,8 @@ COLUMNS: Sequence[Column] = (
     ("range", "ratio_range", "{0[0]:.2f}-{0[1]:.2f}"),
     ("equal replies", "equal_replies", "{:.1%}"),
     ("new tokens", "new_tokens", "{:,}"),
+    ("tokens/s", "tokens_per_second", "{:,.0f}"),
+    ("of matmul", "share_of_matmul", "{:.0%}"),
 )
 
 

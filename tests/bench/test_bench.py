@@ -204,7 +204,9 @@ def test_generation(figures: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert found.keys() == {
         *("bank_seconds", "peft_seconds", "ratio", "ratio_range", "equal_replies", "new_tokens"),
         *("bank_replies_per_second", "peft_replies_per_second"),
+        *("tokens_per_second", "matmul_tflops", "share_of_matmul"),
     }
+    assert 0 < found["share_of_matmul"] < 1
     assert found["equal_replies"] == 1
     assert found["ratio"] == pytest.approx(found["peft_seconds"] / found["bank_seconds"])
     assert found["bank_replies_per_second"] == pytest.approx(4 / found["bank_seconds"])
