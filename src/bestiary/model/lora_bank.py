@@ -82,15 +82,15 @@ class TokenRouting:
         self, out: Tensor, pieces: Sequence[Tensor], weights: Sequence[Tensor]
     ) -> None:
         """Add each piece times its weights to `out`, [tokens, width]."""
-        if out.dtype == pieces[0].dtype and (self.even or self.separate):
-            for own, piece, weight in zip(self.split(out), pieces, weights, strict=True):
-                own.baddbmm_(piece, weight)
+        if not self.even and not self.separate:
+            product = torch.bmm(pieces[0], weights[0]).flatten(0, 1)
+            out.add_(product.index_select(0, self._padded_positions))
             return
-        products = [torch.bmm(*pair).flatten(0, 1) for pair in zip(pieces, weights, strict=True)]
-        if self.even or self.separate:
-            out.add_(torch.cat(products))
-        else:
-            out.add_(products[0].index_select(0, self._padded_positions))
+        for own, piece, weight in zip(self.split(out), pieces, weights, strict=True):
+            if own.dtype == piece.dtype:
+                own.baddbmm_(piece, weight)
+            else:
+                own.add_(torch.bmm(piece, weight))
 
 
 @dataclass
