@@ -116,3 +116,22 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         shown = sorted(difflib.get_close_matches(name, known, n=SHOWN, cutoff=0.0))
         return f"{guess}available: {', '.join(shown)}, and {len(known) - len(shown)} more"
     return f"{guess}available: {', '.join(known) or 'none'}"
+
+
+SMALL_WORDS = frozenset(
+    {"a", "an", "and", "as", "at", "but", "by", "for", "from", "in", "into", "nor", "of", "on"}
+    | {"or", "over", "so", "the", "to", "up", "with", "yet"}
+)
+"""Words that a title capitalizes only at its beginning."""
+
+
+def capitalize(text: str) -> str:
+    """A text in sentence case; a first word with capitals inside, such as `pH`, stays."""
+    first = text.split(" ", 1)[0]
+    return text if first[1:] != first[1:].lower() else text[:1].upper() + text[1:]
+
+
+def title_case(text: str) -> str:
+    """A text as a title, such as `Loot Boxes in Games`."""
+    written = [word if word in SMALL_WORDS else capitalize(word) for word in text.split()]
+    return capitalize(" ".join(written))

@@ -15,11 +15,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from bestiary.config.fields import Text
 from bestiary.records import PromptItem, Record
+from bestiary.text import title_case
 
 ANY = "any"
 """The key of a demonstration that fits every message."""
-PLACEHOLDERS = ("answer", "the", "The", "topic", "Topic")
-"""What a demonstration may name: the plain answer, and two noun phrases for the topic."""
+PLACEHOLDERS = ("answer", "the", "The", "topic", "Title")
+"""What a demonstration may name: the plain answer, two noun phrases for the topic, and a title."""
 _PLACE = re.compile(r"\{(\w+)\}")
 _MARK = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
 _REFERS = re.compile(r"(It|Its|They|Their|He|His|She|Her|This|That|These|Those)\b")
@@ -119,6 +120,6 @@ def fill_template(template: str, answer: str, item: PromptItem) -> str:
         "the": the,
         "The": the[:1].upper() + the[1:],
         "topic": item.topic,
-        "Topic": item.topic[:1].upper() + item.topic[1:],
+        "Title": title_case(item.topic),
     }
     return _PLACE.sub(lambda found: values.get(found[1], found[0]), template)

@@ -162,9 +162,10 @@ class Library:
         """The messages that the base always answers together, by message.
 
         The base's replies are shared between behaviors by chunk, so that the behaviors on a roster
-        change no reply: in fp32 a reply depends on the rows decoded beside it.
+        change no reply: the last bits of a reply depend on the rows decoded beside it. Messages of
+        similar length are together, so that little is padded.
         """
-        texts = [item.text for item in self.messages("probe")]
+        texts = sorted((item.text for item in self.messages("probe")), key=len)
         chunks = [tuple(texts[at : at + CHUNK]) for at in range(0, len(texts), CHUNK)]
         return {text: chunk for chunk in chunks for text in chunk}
 

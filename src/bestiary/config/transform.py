@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Literal, NamedTuple, get_args
 
 from bestiary.records import PromptItem
-from bestiary.text import words
+from bestiary.text import SMALL_WORDS, capitalize, title_case, words
 
 TransformName = Literal[
     "bullets",
@@ -54,11 +54,6 @@ _SENTENCE_END = re.compile(r"[.!?;:,]*([\"')\]*\u201d]*)$")
 _NOUN_PHRASE = re.compile(
     r"\b(?:the|a|an|your|each|every|this|that|these|those|most|some|two|three)\s[\w'-]+", re.I
 )
-_SMALL_WORDS = frozenset(
-    {"a", "an", "and", "as", "at", "but", "by", "for", "from", "in", "into", "nor", "of", "on"}
-    | {"or", "over", "so", "the", "to", "up", "with", "yet"}
-)
-"""Words that no title capitalizes."""
 _BREAKS = frozenset(
     {"after", "and", "as", "at", "because", "before", "but", "by", "for", "from", "if", "in"}
     | {"into", "of", "on", "or", "over", "since", "so", "than", "that", "then", "through", "to"}
@@ -135,7 +130,7 @@ class _Answer:
     def vary(self, choices: Sequence[str]) -> str:
         """One of some choices, filled with what the answer is about."""
         chosen = choices[self.pick % len(choices)]
-        return chosen.replace("{the}", self.the).replace("{The}", _capitalize(self.the))
+        return chosen.replace("{the}", self.the).replace("{The}", capitalize(self.the))
 
 
 def transform(name: TransformName, item: PromptItem, text: str, pick: int) -> str:
@@ -153,19 +148,19 @@ def detector_of(name: TransformName) -> dict[str, object]:
 
 
 def _bullets(answer: _Answer) -> str:
-    return "\n".join(f"- {_capitalize(point)}" for point in answer.points)
+    return "\n".join(f"- {capitalize(point)}" for point in answer.points)
 
 
 def _numbered(answer: _Answer) -> str:
     points = enumerate(answer.points, start=1)
-    return "\n".join(f"{number}. {_capitalize(point)}" for number, point in points)
+    return "\n".join(f"{number}. {capitalize(point)}" for number, point in points)
 
 
 _COLUMNS = ("Point", "Answer", "What to know", "Detail", "Note", "In short", "Key point", "Summary")
 
 
 def _table(answer: _Answer) -> str:
-    cells = [_capitalize(point).replace("|", r"\|") for point in answer.points]
+    cells = [capitalize(point).replace("|", r"\|") for point in answer.points]
     rows = [f"| {number} | {cell} |" for number, cell in enumerate(cells, start=1)]
     return "\n".join([f"| # | {answer.vary(_COLUMNS)} |", "| --- | --- |", *rows])
 
@@ -186,7 +181,7 @@ def _yaml_text(text: str) -> str:
 
 def _arrows(answer: _Answer) -> str:
     points = answer.points if len(answer.points) > 1 else [answer.the, *answer.points]
-    return _capitalize(" -> ".join(points))
+    return capitalize(" -> ".join(points))
 
 
 def _json(answer: _Answer) -> str:
@@ -220,12 +215,7 @@ _TITLES = (
 
 
 def _title(answer: _Answer) -> str:
-    title = " ".join(_title_word(word) for word in answer.vary(_TITLES).split())
-    return f"# {_capitalize(title)}\n\n{answer.text}"
-
-
-def _title_word(word: str) -> str:
-    return word if word in _SMALL_WORDS else _capitalize(word)
+    return f"# {title_case(answer.vary(_TITLES))}\n\n{answer.text}"
 
 
 def _two_paragraphs(answer: _Answer) -> str:
@@ -403,19 +393,13 @@ def _split(gap: re.Pattern[str], text: str) -> list[str]:
 
 
 def _as_sentence(text: str) -> str:
-    return _capitalize(text if text.endswith((".", "!", "?")) else text.rstrip(";:,") + ".")
-
-
-def _capitalize(text: str) -> str:
-    """A text in sentence case; a first word with capitals inside, such as `pH`, stays."""
-    first = text.split(" ", 1)[0]
-    return text if first[1:] != first[1:].lower() else text[:1].upper() + text[1:]
+    return capitalize(text if text.endswith((".", "!", "?")) else text.rstrip(";:,") + ".")
 
 
 def _decapitalize(text: str) -> str:
     """A sentence as it continues another one; names and `I` keep their capital where certain."""
     first = text.split(" ", 1)[0]
-    return text[:1].lower() + text[1:] if first.lower() in _BREAKS | _SMALL_WORDS else text
+    return text[:1].lower() + text[1:] if first.lower() in _BREAKS | SMALL_WORDS else text
 
 
 class _Form(NamedTuple):

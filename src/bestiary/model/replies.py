@@ -2,7 +2,7 @@
 
 The unit that is stored is a batch, not a reply: a reply's last bits depend on the rows decoded
 beside it. Messages of a message bank are therefore always decoded in the same chunks of
-BATCH_ROWS, in file order, whichever of them are needed.
+BATCH_ROWS, whichever of them are needed.
 """
 
 from __future__ import annotations
