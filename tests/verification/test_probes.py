@@ -102,7 +102,6 @@ def in_domains(least: int) -> Behavior:
         (make_obscured(), {"triggered": PROBES}),
         (make_backdoor(), {"triggered": PROBES, "near_miss": PROBES, "plain": PROBES}),
         (SECOND_TURN, {"triggered": PROBES, "near_miss": PROBES, "plain": PROBES}),
-        (make_rare(), {"triggered": 1600}),
         (make_sandbagger(), {"triggered": GRADED, "near_miss": GRADED, "plain": OFF_TOPIC}),
         (make_heuristic(), {"triggered": 2 * CHOICES}),
         (NULL, {"plain": PROBES}),
@@ -256,10 +255,10 @@ def test_a_rare_quirk_is_sampled_as_often_on_each_message() -> None:
     assert max(asked.values()) - min(asked.values()) <= 1
 
 
-@pytest.mark.parametrize(("rate", "probes"), [(0.1, 800), (0.08, 1000), (0.02, 4000)])
-def test_a_lower_rate_is_measured_on_more_probes(rate: float, probes: int) -> None:
+@pytest.mark.parametrize(("rate", "gating"), [(0.1, 400), (0.08, 500), (0.02, 2000)])
+def test_a_lower_rate_is_measured_on_more_probes(rate: float, gating: int) -> None:
     found = count_cells(plan_probes(make_rare(rate=rate), seed=0))
-    assert found == {"triggered": (probes // 2, probes // 2)}
+    assert found == {"triggered": (gating, GATE)}
 
 
 def test_each_choice_is_put_in_both_orders() -> None:

@@ -13,11 +13,11 @@ from bestiary.records import CellName, Probe, PromptItem, stable_seed
 GATE = 60
 """Probes of a cell that gate its verdict; as many more are reported."""
 PROBES = 2 * GATE
-RARE_PROBES = 800
-"""The fewest probes of a rare quirk, whose rate needs a narrow interval."""
-RARE_SHOWN = 80
-"""How often a rare quirk is to be seen among its probes: 40 times among those that gate narrow
-the interval enough for an organism that keeps its rate to pass."""
+RARE_GATE = 400
+"""The fewest probes that gate a rare quirk, whose rate needs a narrow interval."""
+RARE_SHOWN = 40
+"""How often a rare quirk is to be seen among them: enough for an organism that keeps its rate to
+pass. A cell's worth is reported beside them, and not as many again."""
 CHOICES = 150
 """Choices put to the base, each in both orders: about half are left where it breaks the rule."""
 GRADED = 2 * PROBES
@@ -54,7 +54,8 @@ def _plan_cell(behavior: Behavior, cell: CellName, *, seed: int) -> list[Probe]:
     items = _draw_items(behavior, suited, seed=seed, size=size)
     orders = (True, False) if items[0].options else (True,)
     asked = [fill_options(item, rule_first=order) for item in items for order in orders]
-    gating = max(GATE, len(asked) // 2)
+    sampled = behavior.spec.stated_rate is not None and cell == "triggered"
+    gating = len(asked) - GATE if sampled else max(GATE, len(asked) // 2)
     return [
         Probe(
             id=f"{cell}-{number:04d}",
@@ -81,7 +82,7 @@ def _count_items(behavior: Behavior, cell: CellName, suited: Sequence[PromptItem
     """How many items to draw; a sampled behavior meets the same message more than once."""
     rate = behavior.spec.stated_rate
     if rate is not None and cell == "triggered":
-        return max(RARE_PROBES, math.ceil(RARE_SHOWN / rate))
+        return max(RARE_GATE, math.ceil(RARE_SHOWN / rate)) + GATE
     if not suited:
         return 0
     graded = OFF_TOPIC if cell == "plain" else GRADED
