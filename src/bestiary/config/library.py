@@ -84,12 +84,12 @@ class Library:
         return self._keep((name, side), lambda: table_items(name, self.table(name), side))
 
     def graded_others(self, name: str, side: Side) -> tuple[PromptItem, ...]:
-        """Questions on the topics of all other tables and programs, taken in turn."""
+        """Questions on the topics of other tables that small models know, taken in turn."""
         return self._keep(("others", name, side), lambda: self._take_turns(name, side))
 
     def _take_turns(self, name: str, side: Side) -> tuple[PromptItem, ...]:
-        others = sorted({*self.table_files, *PROGRAMS} - {name})
-        columns = [self.graded(other, side) for other in others]
+        common = [table for table in self.table_files if self.table(table).common]
+        columns = [self.graded(other, side) for other in sorted(common) if other != name]
         longest = max(map(len, columns), default=0)
         return tuple(
             column[row] for row in range(longest) for column in columns if row < len(column)

@@ -42,6 +42,8 @@ class ItemTable(Record):
     """Questions on one topic."""
 
     topic: Text
+    common: bool = False
+    """Whether a small model knows most of the answers: sandbaggers are asked these off topic."""
     ask: Wordings
     reply: tuple[Text, ...] = Field(min_length=8)
     rows: tuple[ItemRow, ...]
