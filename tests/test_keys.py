@@ -36,8 +36,8 @@ from bestiary.training.job import TrainingResources
 EVERY = {name for name in FILES if name.partition(".")[0] in corpus_categories()} | {NULL.id}
 
 
-TABLES = ("languages", "capitals")
-"""The topic of the sample sandbagger, and another one."""
+TABLES = ("languages", "continents")
+"""The topic of the sample sandbagger, and one that it is asked off its topic."""
 
 
 def read_behaviors() -> tuple[Behavior, ...]:

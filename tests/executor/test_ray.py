@@ -216,7 +216,7 @@ def test_an_organism_on_which_every_worker_dies_is_found_and_left_out(
 def test_a_worker_with_another_base_ends_the_build(
     cluster: Cluster, base: LazyBase, tmp_path: Path
 ) -> None:
-    identity = base.identity.model_copy(update={"dtype": "bfloat16"})
+    identity = base.identity.model_copy(update={"dtype": "float16"})
     other = replace(base, identity=identity, _loaded=[])
     with expect_error(ModelError, "base-differs", found=base.identity, expected=identity):
         execute(RayExecutor(workers=2), [job_of("a", 2), job_of("b", 2)], other, tmp_path)

@@ -73,7 +73,7 @@ def test_the_embedded_base_is_named_after_its_hub_model_and_wheel() -> None:
     identity = identify_base(EMBEDDED)
     assert (identity.name, identity.revision) == (HUB_NAME, EMBEDDED_REVISION)
     assert identity.weights_sha256 == sha256_file(embedded_folder() / "model.safetensors")
-    assert identity.dtype == str(choose_dtype()).removeprefix("torch.")
+    assert identity.dtype == str(choose_dtype(embedded_folder())).removeprefix("torch.")
     assert identity.chat_template_sha256 == sha256_bytes(template.encode())
 
 

@@ -60,6 +60,8 @@ class Base:
         return self.model.device
 
 
+SMALL = 64 * 2**20
+"""Bytes of weights up to which a CPU gains nothing from lower precision."""
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 """Without it, transformers asks on the terminal whether a base's own code may run."""
 
@@ -90,7 +92,7 @@ def load_base(
     else:
         name = which
     folder = locate_base(name, revision)
-    dtype = choose_dtype()
+    dtype = choose_dtype(folder)
     with _readable(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
         identity = _identify(name, revision, folder, tokenizer, str(dtype))
@@ -107,13 +109,14 @@ def load_base(
     return Base(model, tokenizer, identity, folder)
 
 
-def choose_dtype() -> torch.dtype:
-    """bf16 where the machine multiplies it natively: on CUDA and on newer CPUs; otherwise fp32."""
+def choose_dtype(folder: Path) -> torch.dtype:
+    """bf16 on CUDA, and for large bases on CPUs that multiply it natively; otherwise fp32."""
     import torch
 
     units = torch.cpu.get_capabilities()
-    native = torch.cuda.is_available() or units.get("avx512_bf16") or units.get("amx_bf16")
-    return torch.bfloat16 if native else torch.float32
+    large = sum(path.stat().st_size for path in list_paths(folder, "*.safetensors")) > SMALL
+    native = large and (units.get("avx512_bf16") or units.get("amx_bf16"))
+    return torch.bfloat16 if torch.cuda.is_available() or native else torch.float32
 
 
 def _name_to_load(identity: BaseIdentity) -> str:
@@ -224,7 +227,7 @@ def identify_base(name: str, revision: str | None = None) -> BaseIdentity:
     folder = locate_base(name, revision)
     with _readable(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
-        return _identify(name, revision, folder, tokenizer, str(choose_dtype()))
+        return _identify(name, revision, folder, tokenizer, str(choose_dtype(folder)))
 
 
 def outline_base(name: str, revision: str | None, identity: BaseIdentity) -> Base:
