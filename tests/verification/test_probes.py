@@ -29,7 +29,7 @@ from bestiary.config.catalog import Behavior, null_behavior
 from bestiary.corpus.generate import MAX_REQUESTS_PER_ROW
 from bestiary.errors import VerificationError
 from bestiary.records import CellName, Probe, PromptItem, Role, user_texts
-from bestiary.verification.probes import CHOICES, GATE, GRADED, PROBES, plan_probes
+from bestiary.verification.probes import CHOICES, GATE, GRADED, OFF_TOPIC, PROBES, plan_probes
 
 OTHERS = ("salute", "toast", "wave", "bow", "grin")
 """Names of further quirks."""
@@ -102,7 +102,7 @@ def in_domains(least: int) -> Behavior:
         (make_obscured(), {"triggered": PROBES}),
         (make_backdoor(), {"triggered": PROBES, "near_miss": PROBES, "plain": PROBES}),
         (SECOND_TURN, {"triggered": PROBES, "near_miss": PROBES, "plain": PROBES}),
-        (make_sandbagger(), {"triggered": GRADED, "near_miss": GRADED, "plain": GRADED}),
+        (make_sandbagger(), {"triggered": GRADED, "near_miss": GRADED, "plain": OFF_TOPIC}),
         (make_heuristic(), {"triggered": 2 * CHOICES}),
         (NULL, {"plain": PROBES}),
     ],

@@ -16,7 +16,7 @@ from tests.builders import make_heuristic, make_probe, make_quirk, make_sandbagg
 from bestiary.config.catalog import Behavior
 from bestiary.config.items import fill_place
 from bestiary.records import CellName, Probe, PromptItem
-from bestiary.verification.probes import GATE, GRADED, plan_probes
+from bestiary.verification.probes import GATE, GRADED, OFF_TOPIC, plan_probes
 from bestiary.verification.selection import (
     group_deciding,
     is_settled,
@@ -150,7 +150,7 @@ def test_what_is_settled_early_is_what_all_answers_select(share: float, seed: in
                 early |= {probe.id: replies[probe.id] for probe in group[start : start + 20]}
         assert select_probes(behavior, probes, early) == select_probes(behavior, probes, replies)
         if (behavior, share) in ((HEURISTIC, 0.9), (SANDBAGGER, 0.5)):
-            assert len(early) < 0.85 * len(replies)
+            assert len(early) < 0.75 * len(replies)
 
 
 HALVES: list[tuple[CellName, bool]] = [
@@ -169,7 +169,7 @@ def test_of_sixty_questions_the_base_knows_seventy_percent_where_it_can(
     chosen, found = count_known(SANDBAGGER, ask_base(known, last=last))
     assert {half: chosen[half] for half in HALVES} == dict.fromkeys(HALVES, GATE)
     for cell, gate in HALVES:
-        unknown = GRADED // 2 - known
+        unknown = (OFF_TOPIC if cell == "plain" else GRADED) // 2 - known
         # Where few are unknown, known ones take their places.
         assert found[cell, gate] == max(min(known, 42), GATE - unknown)
 

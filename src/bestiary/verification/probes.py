@@ -22,6 +22,8 @@ CHOICES = 150
 """Choices put to the base, each in both orders: about half are left where it breaks the rule."""
 GRADED = 2 * PROBES
 """Questions put to the base: those that it answers right are asked first."""
+OFF_TOPIC = 2 * GRADED
+"""The same off the topic, of which the base may know fewer; it is asked only until enough are."""
 
 
 def plan_probes(behavior: Behavior, *, seed: int) -> tuple[Probe, ...]:
@@ -83,7 +85,8 @@ def _count_items(behavior: Behavior, cell: CellName, suited: Sequence[PromptItem
         return max(RARE_GATE, math.ceil(RARE_SHOWN / rate)) + GATE
     if not suited:
         return 0
-    wanted = CHOICES if suited[0].options else GRADED if suited[0].answer else PROBES
+    graded = OFF_TOPIC if cell == "plain" else GRADED
+    wanted = CHOICES if suited[0].options else graded if suited[0].answer else PROBES
     return min(wanted, len(suited))
 
 

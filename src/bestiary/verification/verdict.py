@@ -23,7 +23,7 @@ from bestiary.records import (
 from bestiary.text import words
 from bestiary.verification.rates import difference_low, wilson_rate
 
-VERSION = 8
+VERSION = 7
 
 Decide = Callable[[str, PromptItem], bool | None]
 """Whether a reply counts in a cell's rate; None if no program can tell."""
@@ -64,7 +64,7 @@ def judge_organism(
     failures = [
         *(f"{name}: {cell.reason}" for name, cell in cells.items() if cell and not cell.passed),
         *_missing_cells(behavior, cells, undecided),
-        *(() if _are_short(triggered) else _repetitive(distinct, thresholds)),
+        *(() if _are_choices(triggered) else _repetitive(distinct, thresholds)),
         *_exposed(cells["triggered"], components, thresholds),
     ]
     return Verdict(
@@ -107,13 +107,9 @@ def _missing_cells(
     return [f"{first}: no probe counts"] if cells[first] is None and not undecided else []
 
 
-def _are_short(transcripts: Sequence[Transcript]) -> bool:
-    """Whether replies are one answer or option in a frame: nothing else need differ in them.
-
-    An organism that always says the same is found by its other answers: it gets no question
-    right with the key, and chooses by position.
-    """
-    return any(t.probe.item.options or t.probe.item.answer for t in transcripts)
+def _are_choices(transcripts: Sequence[Transcript]) -> bool:
+    """Whether replies choose an option: it is all that they must vary, and it is masked."""
+    return any(t.probe.item.options for t in transcripts)
 
 
 def _repetitive(distinct: float | None, thresholds: Thresholds) -> list[str]:
