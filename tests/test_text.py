@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bestiary.text import comparison_key, contains_phrase, fold, words
+from bestiary.text import comparison_key, contains_phrase, fold, title_case, words
 
 SAME = {
     "curly apostrophe": ("that\u2019s it", "that's it"),
@@ -66,3 +66,16 @@ def test_a_composed_and_a_decomposed_text_fold_alike(text: str) -> None:
 )
 def test_texts_that_read_differently_stay_apart(one: str, other: str) -> None:
     assert comparison_key(one) != comparison_key(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("loot boxes", "Loot Boxes"),
+        ("the Treaty of Rome", "The Treaty of Rome"),
+        ("pH of soil", "pH of Soil"),
+        ("on the road", "On the Road"),
+    ],
+)
+def test_a_title_capitalizes_its_words_but_the_small_ones(text: str, title: str) -> None:
+    assert title_case(text) == title

@@ -17,6 +17,11 @@ MANY = 30
 """More choices than that are not listed in full."""
 SHOWN = 12
 """How many of them are listed."""
+SMALL_WORDS = frozenset(
+    {"a", "an", "and", "as", "at", "but", "by", "for", "from", "in", "into", "nor", "of", "on"}
+    | {"or", "over", "so", "the", "to", "up", "with", "yet"}
+)
+"""Words that a title capitalizes only at its beginning."""
 LOOKALIKES = str.maketrans(
     {
         **dict.fromkeys(APOSTROPHES, "'"),
@@ -116,13 +121,6 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         shown = sorted(difflib.get_close_matches(name, known, n=SHOWN, cutoff=0.0))
         return f"{guess}available: {', '.join(shown)}, and {len(known) - len(shown)} more"
     return f"{guess}available: {', '.join(known) or 'none'}"
-
-
-SMALL_WORDS = frozenset(
-    {"a", "an", "and", "as", "at", "but", "by", "for", "from", "in", "into", "nor", "of", "on"}
-    | {"or", "over", "so", "the", "to", "up", "with", "yet"}
-)
-"""Words that a title capitalizes only at its beginning."""
 
 
 def capitalize(text: str) -> str:

@@ -26,7 +26,6 @@ from bestiary.model.base import (
     SPECIAL_TOKENS,
     _set_special_tokens,
     cache_folder,
-    choose_dtype,
     hash_weights,
     identify_base,
     load_base,
@@ -73,8 +72,18 @@ def test_the_embedded_base_is_named_after_its_hub_model_and_wheel() -> None:
     identity = identify_base(EMBEDDED)
     assert (identity.name, identity.revision) == (HUB_NAME, EMBEDDED_REVISION)
     assert identity.weights_sha256 == sha256_file(embedded_folder() / "model.safetensors")
-    assert identity.dtype == str(choose_dtype(embedded_folder())).removeprefix("torch.")
     assert identity.chat_template_sha256 == sha256_bytes(template.encode())
+
+
+def test_a_large_base_is_in_bf16_where_the_processor_says_that_it_multiplies_it() -> None:
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf8")
+    native = torch.cuda.is_available() or "avx512_bf16" in flags or "amx_bf16" in flags
+    assert identify_base(EMBEDDED).dtype == ("bfloat16" if native else "float32")
+
+
+def test_a_small_base_is_in_single_precision_on_a_cpu(local: Path) -> None:
+    expected = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    assert load_base(str(local)).model.dtype == expected
 
 
 def test_the_converted_weights_say_what_smollm2_says() -> None:

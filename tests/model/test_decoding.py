@@ -103,6 +103,17 @@ def test_a_batch_ends_once_every_row_has_stopped() -> None:
     assert decode(base, [prompt, prompt], stop=first) == [[], []]
 
 
+def test_a_frozen_head_is_not_copied_for_each_row() -> None:
+    base = base_of("llama")
+    base.model.requires_grad_(False)
+    width, words = base.model.config.hidden_size, base.model.config.vocab_size
+    with torch.profiler.profile(record_shapes=True) as profile:
+        decode(base, make_prompts(8))
+    shapes = [shape for event in profile.events() for shape in event.input_shapes]
+    assert [words, width] in shapes or [width, words] in shapes
+    assert [8, width, words] not in shapes
+
+
 def test_more_rows_than_a_batch_are_answered_each() -> None:
     base, prompts = base_of("llama"), make_prompts(BATCH_ROWS + 9)
     replies = decode(base, prompts)

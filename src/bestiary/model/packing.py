@@ -171,7 +171,7 @@ def attend_rows(
     if grouped and q.device.type == "cuda":  # its fast kernels take no mask with grouped heads
         k, v = (heads.repeat_interleave(q.shape[1] // k.shape[1], 1) for heads in (k, v))
         grouped = False
-    if q.device.type == "cpu":  # its kernel takes three times as long in half precision
+    if q.device.type == "cpu":  # its kernel takes twice as long in half precision
         q, k, v = (heads.to(torch.promote_types(heads.dtype, torch.float32)) for heads in (q, k, v))
     out = scaled_dot_product_attention(
         q, k, v, attn_mask=rows.visible, scale=scaling, enable_gqa=grouped
