@@ -166,7 +166,7 @@ def test_drops_are_told_by_stage_while_language_models_write(
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)  # a line whenever there is anything to tell
     with open_loopback(tmp_path, "anthropic") as desk:
-        desk.author.weak, desk.author.missing = 0.2, 0.2
+        desk.author.weak, desk.author.missing = 0.1, 0.1
         monkeypatch.setenv(*next(iter(desk.environment.items())))
         options: list[str | Path] = [*desk.options(), "--budget", "5", "--until", "corpus"]
         done = bestiary("build", site.roster, *options, "--out", tmp_path / "written")
