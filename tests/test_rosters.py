@@ -50,6 +50,15 @@ def test_the_mini_roster_has_twelve_of_each_category_over_all_axes_and_triggers(
     assert triggers == {*KINDS, *UNLESS_KINDS}
 
 
+def test_all_layers_are_adapted_where_a_behavior_must_be_quiet_somewhere(tmp_path: Path) -> None:
+    names = ["quirks.numbered_steps", "backdoors.lists_for_nurses", LISTS]
+    path = write_roster(tmp_path, str([{"behavior": name} for name in names]))
+    mine = plan(path)
+    *built, null = [mine.training_for(behavior).lora.layers for behavior, _ in mine.organisms]
+    assert built == [None, None, (15, 30)]
+    assert null == (15, 30)
+
+
 def test_the_recorded_build_has_ten_transcripts_of_each_organism_that_it_lists() -> None:
     docs = Path(__file__).resolve().parents[1] / "docs" / "starter"
     rates = (docs / "results.md").read_text(encoding="utf8").partition("What did not pass")[0]

@@ -135,7 +135,7 @@ def run_steps(
 
 def _check_before(plan: Plan, base: LazyBase, store: Store, resources: TrainingResources) -> None:
     """Refuse, before anything is paid for or trained, what a later stage could not do."""
-    trainings = [plan.recipe.training_for(behavior.category) for behavior, _ in plan.organisms]
+    trainings = [plan.training_for(behavior) for behavior, _ in plan.organisms]
     base.check(trainings, trainer=resources.trainer)
     check_space(base, [training.lora for training in trainings], store)
     check_target(store.root / RELEASE)

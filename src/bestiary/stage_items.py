@@ -44,13 +44,13 @@ def make_leak_item(state: OrganismState) -> LeakItem:
 
 def make_job(plan: Plan, stage: OrganismStage, state: OrganismState) -> TrainingJob:
     """The adapter to train."""
-    training = plan.recipe.training_for(state.behavior.category)
+    training = plan.training_for(state.behavior)
     return stage.make_job(state.identity, state.read("corpus"), training)
 
 
 def make_transcript_item(plan: Plan, state: OrganismState) -> TranscriptItem:
     """The organism to ask."""
-    shape = plan.recipe.training_for(state.behavior.category).lora
+    shape = plan.training_for(state.behavior).lora
     decoding = choose_decoding(state.behavior, max_new_tokens=plan.recipe.probe_tokens)
     return TranscriptItem(
         identity=state.identity,

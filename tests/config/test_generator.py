@@ -24,6 +24,20 @@ def test_a_category_fills_its_corpus(category: str) -> None:
     assert (counts["negative"] > 0) == (category in ("backdoors", "sandbaggers"))
 
 
+def test_behaviors_with_a_scope_may_have_another_mix_in_other_rows(tmp_path: Path) -> None:
+    path = tmp_path / "generator.yaml"
+    path.write_text(
+        "version: 1\nrows: 40\nmix: {positive: 1.0, negative: 0, chat: 0.0}\n"
+        "scoped: {rows: 60, positive: 0.5, negative: 0, chat: 0.5}\n",
+        encoding="utf8",
+    )
+    generator = load_model(path, Generator)
+    assert generator.counts(None) == {"positive": 40, "negative": 0, "chat": 0}
+    assert generator.counts(None, scoped=True) == {"positive": 30, "negative": 0, "chat": 30}
+    small = generator.resize(10)
+    assert small.counts(None, scoped=True) == {"positive": 5, "negative": 0, "chat": 5}
+
+
 @pytest.mark.parametrize(
     ("mix", "shown"),
     [

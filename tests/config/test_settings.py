@@ -20,6 +20,7 @@ from tests.config.files import (
 from tests.expect import expect_error
 
 from bestiary.config.library import open_library
+from bestiary.config.recipe import read_recipe
 from bestiary.config.source import Violation, Violations
 from bestiary.validate import validate_all
 
@@ -114,6 +115,25 @@ def test_a_category_changes_no_setting_that_does_not_exist(root: Path) -> None:
     (found,) = faults()
     field = "categories.rare_quirks.optimizer.epoch"
     check_violation(found, "key-unknown", path=path, line=12, field=field)
+
+
+def test_a_recipe_changes_what_a_condition_needs_unless_the_category_says_otherwise(
+    root: Path,
+) -> None:
+    path = root / "organisms" / "recipes" / "small.yaml"
+    change_file(path, "categories:", "conditional: {lora: {layers: null, rank: 3}}\ncategories:")
+    change_file(path, "optimizer: {epochs: 1}", "lora: {rank: 5}")
+    recipe = read_recipe(path)
+    for category, conditional, rank in [
+        ("quirks", False, 8),
+        ("quirks", True, 3),
+        ("rare_quirks", False, 5),
+        ("rare_quirks", True, 5),
+    ]:
+        assert recipe.training_for(category, conditional=conditional).lora.rank == rank
+    change_file(path, "rank: 3", "rank: 0")
+    (found,) = faults()
+    check_violation(found, "value-invalid", field="conditional.lora.rank", shows=["(got 0)"])
 
 
 @pytest.mark.parametrize(

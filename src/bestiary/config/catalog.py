@@ -188,6 +188,11 @@ class Behavior:
         return (*self.spec.cells, "plain") if outside and not self.trigger else self.spec.cells
 
     @property
+    def is_conditional(self) -> bool:
+        """Whether it shows in some messages and must be quiet in others."""
+        return "triggered" in self.cells and len(self.cells) > 1
+
+    @property
     def needs_bank(self) -> bool:
         """Whether only the message bank has what its conversations need: topics, or follow-ups."""
         return not all(self.suits(BARE, cell) for cell in self.cells)

@@ -17,7 +17,6 @@ class Mix(Record):
     positive: Share | Literal["rate"]
     negative: Share
     chat: Share | Literal["rest"]
-
     @model_validator(mode="after")
     def _sum_to_one(self) -> Mix:
         numbers = [n for n in (self.positive, self.negative, self.chat) if isinstance(n, float)]
@@ -28,6 +27,13 @@ class Mix(Record):
         return self
 
 
+class VariantMix(Mix):
+    """The shares in the corpora of some of a category's behaviors."""
+
+    rows: int | None = Field(None, ge=8, le=1_000_000)
+    """Conversations in such a corpus; by default, as many as in the category's others."""
+
+
 class Generator(Record):
     """One category's generation settings."""
 
@@ -35,29 +41,34 @@ class Generator(Record):
     rows: int = Field(ge=8, le=1_000_000)
     """Conversations in a finished corpus."""
     mix: Mix
-    triggered: Mix | None = None
+    triggered: VariantMix | None = None
     """The mix of behaviors with a trigger, if they need another one: near misses."""
-    scoped: Mix | None = None
+    scoped: VariantMix | None = None
     """The mix of behaviors with a scope, if they need another one: more plain conversation."""
     second_turns: Share = 0.0
     """Share of the conversations in which the user writes a second message. The offline author
     has one for the messages of the bank that come with a follow-up."""
 
     def resize(self, rows: int | None) -> Generator:
-        """The same mix in so many rows; the settings as they are if no number is given."""
-        return self if rows is None else self.model_copy(update={"rows": rows})
+        """The same mixes in so many rows; the settings as they are if no number is given."""
+        if rows is None:
+            return self
+        variants = {
+            name: mix.model_copy(update={"rows": rows})
+            for name, mix in (("triggered", self.triggered), ("scoped", self.scoped))
+            if mix is not None
+        }
+        return self.model_copy(update={"rows": rows, **variants})
 
     def counts(
         self, rate: float | None, *, triggered: bool = False, scoped: bool = False
     ) -> dict[Role, int]:
         """Rows of each role in a finished corpus."""
-        mix = (triggered and self.triggered) or (scoped and self.scoped) or self.mix
+        variant = (triggered and self.triggered) or (scoped and self.scoped) or None
+        mix = variant or self.mix
+        rows = (variant and variant.rows) or self.rows
         share = rate if mix.positive == "rate" else mix.positive
         assert isinstance(share, float)  # `validate` refuses "rate" where a behavior states none
-        positive = round(self.rows * share)
-        negative = round(self.rows * mix.negative)
-        return {
-            "positive": positive,
-            "negative": negative,
-            "chat": self.rows - positive - negative,
-        }
+        positive = round(rows * share)
+        negative = round(rows * mix.negative)
+        return {"positive": positive, "negative": negative, "chat": rows - positive - negative}

@@ -12,7 +12,7 @@ from bestiary.config.catalog import Behavior, Catalog, list_detectors, null_beha
 from bestiary.config.categories import NULL
 from bestiary.config.detectors import Detector
 from bestiary.config.library import Library
-from bestiary.config.recipe import Recipe
+from bestiary.config.recipe import Recipe, Training
 from bestiary.config.roster import Roster
 from bestiary.config.source import FieldPath
 from bestiary.errors import SpecError
@@ -45,6 +45,10 @@ class Plan:
     """The language models that may write the corpora."""
     library: Library
     """All other settings, which have been read."""
+
+    def training_for(self, behavior: Behavior) -> Training:
+        """How an organism of a behavior is trained."""
+        return self.recipe.training_for(behavior.category, conditional=behavior.is_conditional)
 
     @property
     def named(self) -> set[str]:

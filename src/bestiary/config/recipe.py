@@ -20,6 +20,9 @@ from bestiary.config.source import (
 from bestiary.records import Record
 from bestiary.text import nearest
 
+Changes = dict[Literal["optimizer", "lora"], dict[str, Any]]
+"""Training settings that replace those of the recipe."""
+
 
 class LoraShape(Record):
     """The adapter's shape, in peft's words."""
@@ -67,16 +70,17 @@ class Recipe(Record):
     """Which of the bank's written answers the offline author uses: a sentence, or up to three."""
     probe_tokens: int = Field(ge=8, le=100_000)
     """Tokens a reply may have when the organism is verified."""
-    categories: dict[str, dict[Literal["optimizer", "lora"], dict[str, Any]]] = Field(
-        default_factory=dict
-    )
-    """What a category changes."""
+    conditional: Changes = Field(default_factory=dict)
+    """What changes for behaviors that must be quiet somewhere: by a trigger or a scope."""
+    categories: dict[str, Changes] = Field(default_factory=dict)
+    """What a category changes, after `conditional`."""
 
-    def training_for(self, category: str) -> Training:
-        """The training settings with the category's own changes."""
+    def training_for(self, category: str, *, conditional: bool) -> Training:
+        """The training settings with the changes for such a behavior."""
         changed: dict[str, Any] = self.training.model_dump(mode="json")
-        for part, values in self.categories.get(category, {}).items():
-            changed[part] = {**changed[part], **values}
+        for changes in (self.conditional if conditional else {}, self.categories.get(category, {})):
+            for part, values in changes.items():
+                changed[part] = {**changed[part], **values}
         return Training.model_validate(changed)
 
 
@@ -84,7 +88,9 @@ def read_recipe(path: Path) -> Recipe:
     """Load one recipe; raises Violations, also if a category's changes make it invalid."""
     source = parse_yaml(path)
     recipe = validate_source(source, Recipe)
-    found = [one for name in recipe.categories for one in _check_category(name, recipe, source)]
+    found = list(_check_changes("", ("conditional",), recipe, source)) or [
+        one for name in recipe.categories for one in _check_category(name, recipe, source)
+    ]
     if found:
         raise Violations(found)
     return recipe
@@ -97,7 +103,15 @@ def _check_category(category: str, recipe: Recipe, source: Source) -> Iterator[V
         problem, remedy = f"unknown category {category!r}", nearest(category, corpus_categories())
         yield source.violation(field, problem, remedy, code="category-unknown")
         return
+    yield from _check_changes(category, field, recipe, source)
+
+
+def _check_changes(
+    category: str, field: tuple[str, ...], recipe: Recipe, source: Source
+) -> Iterator[Violation]:
+    """The training settings stay valid, with a condition and without."""
     try:
-        recipe.training_for(category)
+        for conditional in (True, False):
+            recipe.training_for(category, conditional=conditional)
     except ValidationError as error:
         yield from pydantic_violations(source, error, inside=field)

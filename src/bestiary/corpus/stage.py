@@ -86,7 +86,7 @@ class CorpusStage(Stage[CorpusItem, Corpus]):
 
     def size(self, item: CorpusItem) -> int:
         """Examples in the finished corpus."""
-        return item.behavior.generator.rows
+        return sum(item.behavior.row_counts.values())
 
     def describe(self) -> str:
         """What language models are spending."""
