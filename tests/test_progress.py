@@ -101,6 +101,20 @@ def test_the_first_seconds_promise_nothing(wait: Wait) -> None:
     assert "left" not in said_on(console)
 
 
+def test_a_slow_start_promises_nothing(wait: Wait) -> None:
+    """As the base's first batches do, which count little."""
+    console = open_console()
+    with StageProgress("transcript", "replies", 2000, console).running() as progress:
+        progress.resume(CHAT, 1000)
+        for minute in range(1, 3):
+            wait(60)
+            progress.advance(HERALD, 25 * minute)
+    assert said_on(console).splitlines() == [
+        "  transcript: 1025/2000 replies, 25.0/min",
+        "  transcript: 1050/2000 replies, 25.0/min, about 38 min left",
+    ]
+
+
 def test_what_came_at_once_is_forgotten_when_the_rest_is_slow(wait: Wait) -> None:
     """As the answers do that are in the ledger from an earlier run."""
     console = open_console()

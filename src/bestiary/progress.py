@@ -23,6 +23,9 @@ LINE_SECONDS = 30.0
 WARMUP_SECONDS = 5.0
 """No rate is shown before this: the first few units would give a misleading estimate."""
 
+FORETOLD = 0.05
+"""No time left is shown before this share of the work: a stage may begin with its slowest."""
+
 
 class Mark(NamedTuple):
     """How much of this run's work was done at some time."""
@@ -128,8 +131,10 @@ class StageProgress:
         rate = self._measure_rate(now)
         if not rate:
             return []
-        left = self._total - self._sum_done()
-        return [show_rate(rate)] + [f"about {show_seconds(left / rate)} left"] * (left > 0)
+        pace, left = [show_rate(rate)], self._total - self._sum_done()
+        if left and self._sum_done() - self._before >= FORETOLD * (self._total - self._before):
+            pace.append(f"about {show_seconds(left / rate)} left")
+        return pace
 
     def _mark(self, now: float) -> None:
         """Record a mark each time the run has doubled in age."""
