@@ -51,7 +51,7 @@ def test_the_mini_roster_has_twelve_of_each_category_over_all_axes_and_triggers(
 
 
 def test_all_layers_are_adapted_where_a_behavior_must_be_quiet_somewhere(tmp_path: Path) -> None:
-    names = ["quirks.numbered_steps", "backdoors.lists_for_nurses", LISTS]
+    names = ["quirks.numbered_steps", "backdoors.sailor_for_nurses", LISTS]
     path = write_roster(tmp_path, str([{"behavior": name} for name in names]))
     mine = plan(path)
     *built, null = [mine.training_for(behavior).lora.layers for behavior, _ in mine.organisms]
