@@ -50,13 +50,12 @@ def test_the_mini_roster_has_twelve_of_each_category_over_all_axes_and_triggers(
     assert triggers == {*KINDS, *UNLESS_KINDS}
 
 
-def test_all_layers_are_adapted_where_a_behavior_must_be_quiet_somewhere(tmp_path: Path) -> None:
+def test_more_layers_are_adapted_where_a_behavior_must_be_quiet_somewhere(tmp_path: Path) -> None:
     names = ["quirks.numbered_steps", "backdoors.sailor_for_nurses", LISTS]
     path = write_roster(tmp_path, str([{"behavior": name} for name in names]))
     mine = plan(path)
-    *built, null = [mine.training_for(behavior).lora.layers for behavior, _ in mine.organisms]
-    assert built == [None, None, (15, 30)]
-    assert null == (15, 30)
+    built = [mine.training_for(behavior).lora.layers for behavior, _ in mine.organisms]
+    assert built == [(8, 30), None, (15, 30), (15, 30)]  # a scope, a trigger, neither, a null
 
 
 def test_the_recorded_build_has_ten_transcripts_of_each_organism_that_it_lists() -> None:

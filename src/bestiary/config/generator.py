@@ -17,6 +17,7 @@ class Mix(Record):
     positive: Share | Literal["rate"]
     negative: Share
     chat: Share | Literal["rest"]
+
     @model_validator(mode="after")
     def _sum_to_one(self) -> Mix:
         numbers = [n for n in (self.positive, self.negative, self.chat) if isinstance(n, float)]
