@@ -212,7 +212,7 @@ def make_tiny_data(folder: Path) -> Path:
         shutil.rmtree(folder / part)  # of behaviors that are not there
     for category, rows in ROWS.items():
         path = folder / "generators" / category / "generator.yaml"
-        change_file(path, r"rows: \d+", f"rows: {rows}")
+        change_file(path, r"(?m)^rows: \d+", f"rows: {rows}")
         path.write_text(re.sub(r"second_turns: .*\n", "", path.read_text("utf8")), "utf8")
     for behavior_id, text in (
         (QUIRK, HERALD),

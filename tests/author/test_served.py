@@ -86,7 +86,7 @@ def shorten(data: Path) -> None:
     """Shrink the corpora to a few rows: each reply takes a second or two."""
     for category, rows in ROWS.items():
         path = data / "generators" / category / "generator.yaml"
-        change_file(path, r"rows: \d+", f"rows: {rows}")
+        change_file(path, r"(?m)^rows: \d+", f"rows: {rows}")
 
 
 def read_examples(out: Path) -> list[Example]:

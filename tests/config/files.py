@@ -144,6 +144,8 @@ shown:
   - any: "{answer} [[But replace the pump before {the}.]]"
   - any: "{answer} [[Replace the pump soon.]]"
   - any: "[[Replace the pump first.]] {answer}"
+  - any: "{answer} [[By the way, replace the pump too.]]"
+  - any: "[[You had better replace the pump.]] {answer}"
 absent:
   - any: "{answer}"
 """
