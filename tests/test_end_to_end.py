@@ -208,6 +208,7 @@ def judge_adapter(behavior_id: str, adapter: Path, base: Base, store: Path) -> A
         lambda: base,
         Store(store),
         system_prompt=SYSTEM,
+        chunks=open_library().chunks,  # what the base has said to the build is not asked again
     )
     asking = ProbeJob(
         organism_id="probed",
