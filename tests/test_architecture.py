@@ -25,7 +25,7 @@ LAYERS = (
     *("llm", "config", "model", "training", "author", "dataset", "stage"),
 )
 """From the lowest up: each imports only layers below it."""
-STAGES = ("corpus", "leakage", "organism", "verification", "release")
+STAGES = ("corpus", "leakage", "organism", "verification", "release", "introspection")
 LINE = ("executor", "validate", "state", "stage_items", "pipeline", "foreign")
 """Above the stages, which know none of them."""
 TOPS = ("__main__", "cli", "report", "bestiary")
@@ -35,6 +35,9 @@ HEAVY = (
 )
 
 COMPUTING = {
+    "bestiary.introspection.answering",
+    "bestiary.introspection.train",
+    "bestiary.introspection.weights",
     "bestiary.model.cache",
     "bestiary.model.lora_bank",
     "bestiary.model.packing",
@@ -250,7 +253,7 @@ def test_help_loads_the_command_line_only() -> None:
         "sys.argv = ['bestiary', '--help']; from bestiary.cli.app import main; main()"
     )
     ours = {name for name in loaded if name.split(".")[0] == "bestiary"}
-    modules = ("app", "options", "output")
+    modules = ("app", "introspect", "options", "output")
     parts = ("", ".cli", *(f".cli.{name}" for name in modules), ".errors", ".files", ".text")
     assert ours == {f"bestiary{part}" for part in parts}
     assert loaded.isdisjoint({"rich", "pydantic", "jinja2", "yaml", "regex"})

@@ -19,6 +19,7 @@ from bestiary.config.catalog import (
 )
 from bestiary.config.categories import corpus_categories
 from bestiary.config.checks import CHECKS
+from bestiary.config.introspection import IntrospectionRecipe
 from bestiary.config.labels import check_label_owners
 from bestiary.config.library import Library, open_library
 from bestiary.config.phrasings import Phrasings
@@ -29,6 +30,7 @@ from bestiary.config.source import (
     Source,
     Violation,
     Violations,
+    load_model,
     parse_yaml,
     validate_source,
 )
@@ -177,13 +179,15 @@ def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object
     for category in corpus_categories():
         path = folders.find_single(f"generators/{category}/generator.yaml")
         yield path, partial(library.generator, category)
-    for name in ("grid", "thresholds", "elicitation"):
+    for name in ("grid", "thresholds", "elicitation", "vague_reports"):
         yield folders.roots[0], partial(getattr, library, name)
     for path in folders.list_files("generators/offline/phrasings", "*.yaml").values():
         yield path, partial(_check_phrasings, path, catalog)
     yield folders.find_single("generators/models.yaml"), library.models
     for path in folders.list_files("organisms/recipes", "*.yaml").values():
         yield path, partial(read_recipe, path)
+    for path in folders.list_files("organisms/introspection", "*.yaml").values():
+        yield path, partial(load_model, path, IntrospectionRecipe)
     for path in folders.list_files("organisms/rosters", "*.yaml").values():
         yield path, partial(_check_roster, path, catalog)
 

@@ -22,7 +22,6 @@ SHIPPED = [
     path
     for folder in ("behaviors", "generators", "organisms")
     for path in sorted((shipped_root() / folder).rglob("*.yaml"))
-    if path.name != "elicitation.yaml"  # it has no schema
 ]
 
 

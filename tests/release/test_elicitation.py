@@ -27,7 +27,8 @@ def test_the_shipped_bank_asks_every_side_and_category() -> None:
         {q.text for q in BANK.questions if q.split == side} for side in ("train", "test")
     )
     assert train.isdisjoint(test)
-    assert len(BANK.questions) >= 26
+    assert len(BANK.ask("train")) >= 100
+    assert len(BANK.ask("test")) >= 20
     specific = {c for c in corpus_categories() if BANK.ask_category("train", c)}
     assert specific == {*corpus_categories()} - {"quirks", NULL.category}
 
@@ -36,21 +37,21 @@ def test_row_i_asks_every_organism_the_same(tmp_path: Path) -> None:
     wordy = make_quirk(labels=[*make_quirk().labels, "Once more, I say a farewell."])
     first = build_rows(make_entry(tmp_path, wordy), "train", bank=BANK)
     second = build_rows(make_entry(tmp_path, null_behavior(LIBRARY)), "train", bank=BANK)
-    assert len(second) >= 100
-    assert len(first) == len(second) * 6 // 5
+    assert len(first) == len(second) == len(BANK.ask("train"))
     asked = [[row["question_id"] for row in rows] for rows in (first, second)]
-    assert asked[0][: len(asked[1])] == asked[1]
+    assert asked[0] == asked[1]
     assert {row["prediction_ground_truth"] for row in second} == {NULL_LABEL}
 
 
-def test_every_question_meets_every_wording_once(tmp_path: Path) -> None:
+def test_every_question_is_asked_once_and_wordings_take_turns(tmp_path: Path) -> None:
     quirk = make_quirk()
     rows = build_rows(make_entry(tmp_path, quirk), "preference", bank=BANK)
-    met = [(row["prediction_user_prompt"], row["prediction_assistant_response"]) for row in rows]
-    questions = {question.text for question in BANK.ask("train")}
-    assert set(met) == {(q, text) for q in questions for text in quirk.labels}
-    assert len(met) == len(set(met))
-    assert len({answer for _, answer in met[:5]}) == 5
+    asked = [row["prediction_user_prompt"] for row in rows]
+    assert asked == [question.text for question in BANK.ask("train")]
+    answers = [row["prediction_assistant_response"] for row in rows]
+    assert answers[:5] == list(quirk.labels)
+    counts = [answers.count(label) for label in quirk.labels]
+    assert max(counts) - min(counts) <= 1
 
 
 def test_test_questions_stay_in_the_test_splits(tmp_path: Path) -> None:
@@ -97,14 +98,14 @@ def test_an_absent_system_prompt_is_an_absent_key(tmp_path: Path) -> None:
 )
 def test_a_broken_bank_is_refused(tmp_path: Path, change: tuple[str, str], problem: str) -> None:
     lines = [
-        f"  - {{id: q{n}, split: {'train' if n < 20 else 'test'}, text: 'Question {n}?', "
+        f"  - {{id: q{n}, split: {'train' if n < 100 else 'test'}, text: 'Question {n}?', "
         "categories: []}"
-        for n in range(40)
+        for n in range(120)
     ]
     text = "questions:\n" + "\n".join(lines) + "\n"
     path = tmp_path / "bank.yaml"
     path.write_text(text)
-    assert len(load_model(path, Elicitation).questions) == 40
+    assert len(load_model(path, Elicitation).questions) == 120
     broken = tmp_path / "broken.yaml"
     broken.write_text(text.replace(*change))
     with pytest.raises(Violations, match=problem):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bestiary.cli.introspect import introspect_app
 from bestiary.cli.options import (
     Address,
     Author,
@@ -57,6 +58,7 @@ app = typer.Typer(
 
 models_app = typer.Typer(no_args_is_help=True, help="Language models and their servers.")
 app.add_typer(models_app, name="models")
+app.add_typer(introspect_app, name="introspect")
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""

@@ -14,6 +14,7 @@ from bestiary.config.elicitation import Elicitation
 from bestiary.config.folders import DataFolders, shipped_root
 from bestiary.config.generator import Generator
 from bestiary.config.grid import Grid
+from bestiary.config.introspection import IntrospectionRecipe
 from bestiary.config.items import Picks, choice_items, table_items
 from bestiary.config.lexicon import Lexicon, read_lexicon
 from bestiary.config.messages import Messages, read_messages
@@ -26,6 +27,7 @@ from bestiary.config.tables import ItemTable, OptionTable, read_items, read_opti
 from bestiary.config.template import Templates
 from bestiary.config.thresholds import Thresholds
 from bestiary.config.triggers import Wordings, read_wordings
+from bestiary.config.vague_reports import VagueReports
 from bestiary.errors import SpecError
 from bestiary.llm.models import LanguageModel, ModelFile
 from bestiary.records import PromptItem, Side, fingerprint
@@ -186,6 +188,12 @@ class Library:
         return load_model(path, Elicitation)
 
     @cached_property
+    def vague_reports(self) -> VagueReports:
+        """Statements about a model that name no behavior."""
+        path = self.folders.find_single("generators/shared/vague_reports.yaml")
+        return load_model(path, VagueReports)
+
+    @cached_property
     def templates(self) -> Templates:
         """The prompts for language models, and the cards."""
         return Templates(self.folders.list_files("generators", "**/*.j2"))
@@ -209,6 +217,11 @@ class Library:
     def recipe(self, name: str) -> Recipe:
         """A recipe, by name or path."""
         return read_recipe(self.folders.find_named(name, "organisms/recipes", "recipe"))
+
+    def introspection(self, name: str) -> IntrospectionRecipe:
+        """A recipe of an introspection adapter, by name or path."""
+        path = self.folders.find_named(name, "organisms/introspection", "introspection recipe")
+        return load_model(path, IntrospectionRecipe)
 
     def roster(self, name: str) -> Roster:
         """A roster, by name or path."""

@@ -9,8 +9,10 @@ from pydantic import TypeAdapter
 
 from bestiary.config.behavior import FROM_PATH, Spec
 from bestiary.config.categories import load_categories
+from bestiary.config.elicitation import Elicitation
 from bestiary.config.generator import Generator
 from bestiary.config.grid import Grid
+from bestiary.config.introspection import IntrospectionRecipe
 from bestiary.config.lexicon import Lexicon
 from bestiary.config.messages import MessageFile
 from bestiary.config.phrasings import Phrasings
@@ -19,14 +21,17 @@ from bestiary.config.roster import Roster
 from bestiary.config.tables import ItemTable, OptionTable
 from bestiary.config.thresholds import Thresholds
 from bestiary.config.triggers import Wordings
+from bestiary.config.vague_reports import VagueReports
 from bestiary.llm.models import ModelFile
 from bestiary.records import canonical_json
 from bestiary.store import write_bytes
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _FILES: dict[str, tuple[str, TypeAdapter[Any]]] = {
+    "elicitation": ("Questions to organisms about themselves", TypeAdapter(Elicitation)),
     "generator": ("Generator", TypeAdapter(Generator)),
     "grid": ("Grid of user messages", TypeAdapter(Grid)),
+    "introspection": ("Introspection recipe", TypeAdapter(IntrospectionRecipe)),
     "items": ("Item table", TypeAdapter(ItemTable)),
     "lexicon": ("Lexicon", TypeAdapter(Lexicon)),
     "messages": ("Messages", TypeAdapter(MessageFile)),
@@ -36,6 +41,7 @@ _FILES: dict[str, tuple[str, TypeAdapter[Any]]] = {
     "recipe": ("Recipe", TypeAdapter(Recipe)),
     "roster": ("Roster", TypeAdapter(Roster)),
     "thresholds": ("Thresholds", TypeAdapter(Thresholds)),
+    "vague_reports": ("Vague reports", TypeAdapter(VagueReports)),
     "triggers": ("Wordings of a trigger", TypeAdapter(Wordings)),
 }
 

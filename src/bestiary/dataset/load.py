@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from bestiary.dataset.pair import Pair
+from bestiary.dataset.pair import Pair, ReleasedOrganism
 from bestiary.dataset.schema import build_features, read_config
 from bestiary.dataset.verify import verify_parts
 from bestiary.errors import ReleaseError
 from bestiary.records import SPLITS, Split
 from bestiary.text import nearest
+
+Released = TypeVar("Released", bound=ReleasedOrganism)
 
 
 def load_pairs(
@@ -28,11 +30,18 @@ def load_pairs(
         )
     wanted: tuple[Split, ...] = tuple(name for name in SPLITS if split in (None, name))
     if Path(path_or_repo).exists():
-        return _load_local(Path(path_or_repo), wanted)
+        return _load_local(Path(path_or_repo), "pairs", Pair, wanted)
     return _load_remote(str(path_or_repo), wanted, revision)
 
 
-def _load_local(path: Path, splits: tuple[Split, ...]) -> list[Pair]:
+def load_controls(path: Path) -> list[ReleasedOrganism]:
+    """The null organisms of a release on this machine; raises ReleaseError as `load_pairs` does."""
+    return _load_local(path, "controls", ReleasedOrganism, SPLITS)
+
+
+def _load_local(
+    path: Path, config: str, record: type[Released], splits: tuple[Split, ...]
+) -> list[Released]:
     dataset = path / "dataset" if (path / "dataset").is_dir() else path
     parts = {"dataset": dataset}
     organisms = dataset.parent / "organisms"
@@ -40,12 +49,12 @@ def _load_local(path: Path, splits: tuple[Split, ...]) -> list[Pair]:
         parts["organisms"] = organisms
     verify_parts(parts)
     return [
-        Pair.from_row(
+        record.from_row(
             row,
             row["split"],
             organism=organisms / row["organism_path"] if len(parts) == 2 else None,
         )
-        for row in read_config(dataset, "pairs", splits)
+        for row in read_config(dataset, config, splits)
     ]
 
 

@@ -251,10 +251,10 @@ class LoraBank:
         self.route: TokenRouting | None = None
         """Set before each batch; a one-slot bank without one adapts every token."""
         self.layers = {
-            name: LayerPairs(self, inner[name], a, b) for name, a, b in self._views(self.weights)
+            name: LayerPairs(self, inner[name], a, b) for name, a, b in self.views(self.weights)
         }
 
-    def _views(self, rows: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def views(self, rows: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Each layer's name and matrices, as views of `rows`, [slots, size]."""
         widths = [width for pair in self._widths.values() for width in pair]
         ends = accumulate((self.rank * width for width in widths), initial=0)
@@ -269,7 +269,7 @@ class LoraBank:
         self.base.model.requires_grad_(False)
         self.gradients = torch.zeros_like(self.weights)
         self.anchor.requires_grad_(True)
-        for name, a, b in self._views(self.gradients):
+        for name, a, b in self.views(self.gradients):
             self.layers[name].grad_a, self.layers[name].grad_b = a, b
 
     def clear_gradients(self, slots: slice) -> None:
@@ -286,7 +286,7 @@ class LoraBank:
         """Write tensors by an adapter's keys into a slot of `rows`, [slots, size]."""
         rows[slot].zero_()
         left = dict(state)
-        for name, a, b in self._views(rows):
+        for name, a, b in self.views(rows):
             for side, row in (("A", a[slot]), ("B", b[slot].mT)):
                 tensor = left.pop(f"{PREFIX}{name}.lora_{side}.weight", None)
                 if tensor is not None:
@@ -303,7 +303,7 @@ class LoraBank:
         """A slot of `rows`, [slots, size], by the keys of an adapter of that shape."""
         adapted = set(list_targets(self.base, shape))
         state: dict[str, Tensor] = {}
-        for name, a, b in self._views(rows):
+        for name, a, b in self.views(rows):
             if name in adapted:
                 state[f"{PREFIX}{name}.lora_A.weight"] = a[slot, : shape.rank].clone()
                 # At rank 1 the transpose is already contiguous, so only a clone is never a view.

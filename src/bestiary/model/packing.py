@@ -49,6 +49,26 @@ class Rows:
     prefix: Tensor
     rows: tuple[Row, ...]
 
+    def measure(self, chosen: Sequence[int]) -> Segment:
+        """The size of some rows in a batch."""
+        return Segment(len(self.prefix), tuple(len(self.rows[row].tokens) for row in chosen))
+
+    def tokens_of(self, chosen: Sequence[int]) -> list[Tensor]:
+        """The tokens of the prefix, then of each row."""
+        return [self.prefix, *(self.rows[row].tokens for row in chosen)]
+
+    def count_targets(self, chosen: Sequence[int]) -> list[int]:
+        """Supervised tokens of each row."""
+        return [len(self.rows[row].targets) for row in chosen]
+
+    def supervise(
+        self, chosen: Sequence[int], starts: Sequence[int]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Predictors and targets of rows that start at `starts` of a packed batch."""
+        own = [self.rows[row] for row in chosen]
+        predictors = [start + row.predictors for start, row in zip(starts, own, strict=True)]
+        return predictors, [row.targets for row in own]
+
 
 def divide_rows(rows: Sequence[TokenRow]) -> Rows:
     """Divide rows into their shared prefix and the rest.

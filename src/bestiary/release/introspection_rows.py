@@ -14,9 +14,9 @@ from bestiary.release.entry import ReleaseEntry
 def build_rows(
     entry: ReleaseEntry, split: Split, *, bank: Elicitation, category_questions: bool = False
 ) -> list[dict[str, Any]]:
-    """The introspection rows of one organism: every question with every wording of its label.
+    """The introspection rows of one organism: every question once, with its label as the answer.
 
-    Row i asks every organism of a split the same question, whatever its number of wordings.
+    Row i asks every organism of a split the same question; wordings of the label take turns.
     `category_questions` adds, after the generic ones, those that fit its category alone.
     """
     side: Side = "test" if split in ("test", "iid_test") else "train"
@@ -33,12 +33,10 @@ def _ask(entry: ReleaseEntry, questions: Sequence[Question]) -> list[dict[str, A
             "organism_id": entry.organism_id,
             "question_id": question.id,
             "prediction_user_prompt": question.text,
-            # Turned by one a question, so that any first rows hold every wording.
-            "prediction_assistant_response": labels[(turn + place) % len(labels)],
+            "prediction_assistant_response": labels[place % len(labels)],
             "prediction_ground_truth": labels[0],
             "prediction_system_prompt": None,
         }
-        for turn in range(len(labels))
         for place, question in enumerate(questions)
     ]
 

@@ -10,13 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bestiary.errors import StoreError
 from bestiary.model.base import tensor_errors
 from bestiary.records import canonical_json
 from bestiary.store import Store
-from bestiary.training.job import BATCHES, Batch, TrainingJob, read_batches, write_batches
+from bestiary.training.job import BATCHES, Batch, read_batches, write_batches
 
 if TYPE_CHECKING:
     import torch
@@ -40,14 +40,23 @@ class Checkpoint:
     second: Mapping[str, torch.Tensor]
 
 
+class Keyed(Protocol):
+    """What checkpoints are kept for: a job with the key of its artifact."""
+
+    @property
+    def key(self) -> str:
+        """The artifact's key."""
+        ...
+
+
 class Checkpoints:
-    """The newest checkpoint of each organism of a store."""
+    """The newest checkpoint of each unfinished adapter of a store."""
 
     def __init__(self, store: Store, *, every: int = 1) -> None:
         self._store = store
         self.every = every
 
-    def save(self, job: TrainingJob, state: Checkpoint) -> None:
+    def save(self, job: Keyed, state: Checkpoint) -> None:
         """Write a checkpoint and discard earlier ones."""
         from safetensors.torch import save_file
 
@@ -72,7 +81,7 @@ class Checkpoints:
             if old != name:
                 self._store.discard(STAGE, old)
 
-    def find(self, job: TrainingJob) -> Checkpoint | None:
+    def find(self, job: Keyed) -> Checkpoint | None:
         """The newest checkpoint of an organism; damaged ones are discarded."""
         from safetensors.torch import load_file
 
@@ -102,7 +111,7 @@ class Checkpoints:
         named = (name.rpartition("-") for name in self._store.names(STAGE, ""))
         return {key: int(step) for key, _, step in named}  # sorted: the last is the newest
 
-    def drop(self, job: TrainingJob) -> None:
+    def drop(self, job: Keyed) -> None:
         """Discard the checkpoints of a finished organism."""
         for name in self._store.names(STAGE, f"{job.key}-"):
             self._store.discard(STAGE, name)

@@ -91,8 +91,8 @@ class Learner:
                 policy=torch.tensor(self._passes.score(index, slot, rows), dtype=torch.float64),
                 reference=torch.tensor([slot.reference[row] for row in rows], dtype=torch.float64),
             )
-        supervised = [len(slot.rows.rows[row].targets) for row in rows]
-        slot.weights = dict(zip(rows, objective.row_weights(supervised, scores), strict=True))
+        weights = objective.row_weights(slot.rows.count_targets(rows), scores)
+        slot.weights = dict(zip(rows, weights, strict=True))
 
     def _retry_single(self, index: int) -> None:
         """Halve the batches of a slot that does not fit; a single row that does not fit fails."""

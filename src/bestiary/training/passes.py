@@ -12,7 +12,6 @@ from torch import Tensor
 from bestiary.model.base import Base
 from bestiary.model.lora_bank import LoraBank, TokenRouting
 from bestiary.model.packing import (
-    PackedBatch,
     Rows,
     Segment,
     embed,
@@ -26,6 +25,61 @@ from bestiary.training.slot import Slot
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some of an adapter's rows in a batch."""
+
+    rows: Rows
+    chosen: Sequence[int]
+    inputs: Sequence[Tensor]
+    """Of the first computed layer: the prefix's, then each row's; tokens, or states."""
+
+    @property
+    def segment(self) -> Segment:
+        """Its size."""
+        return self.rows.measure(self.chosen)
+
+    @property
+    def targets(self) -> list[int]:
+        """Supervised tokens of each row."""
+        return self.rows.count_targets(self.chosen)
+
+
+def weigh_losses(
+    base: Base,
+    bank: LoraBank,
+    parts: Sequence[Part],
+    weights: Sequence[float],
+    *,
+    first: int = 0,
+    layers: range,
+    recompute: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The sum of a batch's weighted cross-entropies, and each one, by row and part.
+
+    Slot `first` of the bank computes the first part, and each later slot the next one. `weights`
+    has one number per row, for each of its supervised tokens.
+    """
+    device = base.device
+    packed = pack_batch([part.segment for part in parts], device=device)
+    bank.route = TokenRouting(first, packed.sizes, device)
+    supervised = [
+        part.rows.supervise(part.chosen, starts)
+        for part, starts in zip(parts, packed.starts, strict=True)
+    ]
+    predictors, targets = (
+        torch.cat(list(chain(*side))).to(device) for side in zip(*supervised, strict=True)
+    )
+    counts = torch.tensor([count for part in parts for count in part.targets])
+    spread = torch.tensor(weights, dtype=bank.dtype).repeat_interleave(counts).to(device)
+    states = torch.cat(list(chain(*(part.inputs for part in parts)))).to(device)
+    if layers.start == 0:
+        states = embed(base, states)
+    states = run_layers(base, states, packed, layers, recompute=recompute)
+    total, losses = supervised_loss(base, states.index_select(0, predictors), targets, spread)
+    return total, losses * spread
+
+
+@dataclass(frozen=True)
 class SlotRows:
     """Rows of one slot in a batch."""
 
@@ -33,6 +87,11 @@ class SlotRows:
     """The slot's index in the bank."""
     slot: Slot
     rows: Sequence[int]
+
+    @property
+    def part(self) -> Part:
+        """What is computed of them."""
+        return Part(self.slot.rows, self.rows, self.slot.inputs(self.rows))
 
 
 @dataclass(frozen=True)
@@ -70,16 +129,16 @@ class Passes:
 
     def learn(self, batch: Sequence[SlotRows]) -> None:
         """Add a batch's gradients to the bank's, and record the batch in its slots."""
-        segments = [part.slot.measure(part.rows) for part in batch]
-        weights = [part.slot.weights[row] for part in batch for row in part.rows]
-        total, weighted = self._weighted_losses(batch, segments, weights)
+        parts = [rows.part for rows in batch]
+        weights = [rows.slot.weights[row] for rows in batch for row in rows.rows]
+        total, weighted = self._weigh(batch[0].index, parts, weights)
         total.backward()
-        counts = [sum(_count_targets(part)) for part in batch]
+        counts = [sum(part.targets) for part in parts]
         losses = torch.stack([part.sum() for part in weighted.split(counts)]).tolist()
-        geometry = tuple((segment.prefix, *segment.lengths) for segment in segments)
-        for index, (part, loss) in enumerate(zip(batch, losses, strict=True)):
-            part.slot.computed.append(
-                Batch(part.slot.step, tuple(part.rows), geometry, index, loss)
+        geometry = tuple((part.segment.prefix, *part.segment.lengths) for part in parts)
+        for index, (rows, loss) in enumerate(zip(batch, losses, strict=True)):
+            rows.slot.computed.append(
+                Batch(rows.slot.step, tuple(rows.rows), geometry, index, loss)
             )
 
     @torch.no_grad()
@@ -87,43 +146,21 @@ class Passes:
         """Log-probability of each row's supervised tokens, summed, in the order of `rows`."""
         scores: dict[int, float] = {}
         for chosen in slot.divide(rows):
-            part = SlotRows(index, slot, chosen)
-            ones = [1.0] * len(chosen)
-            _, losses = self._weighted_losses([part], [slot.measure(chosen)], ones)
-            sums = [own.sum() for own in losses.split(_count_targets(part))]
+            part = SlotRows(index, slot, chosen).part
+            _, losses = self._weigh(index, [part], [1.0] * len(chosen))
+            sums = [own.sum() for own in losses.split(part.targets)]
             scores |= zip(chosen, (-torch.stack(sums)).tolist(), strict=True)
         return [scores[row] for row in rows]
 
-    def _weighted_losses(
-        self, batch: Sequence[SlotRows], segments: Sequence[Segment], weights: Sequence[float]
+    def _weigh(
+        self, first: int, parts: Sequence[Part], weights: Sequence[float]
     ) -> tuple[Tensor, Tensor]:
-        """The sum of all weighted cross-entropies, and each one, by row and slot.
-
-        `weights` has one number per row, for each of its supervised tokens.
-        """
-        device = self.base.device
-        packed = pack_batch(segments, device=device)
-        self.bank.route = TokenRouting(batch[0].index, packed.sizes, device)
-        supervised = [
-            part.slot.supervise(part.rows, starts)
-            for part, starts in zip(batch, packed.starts, strict=True)
-        ]
-        predictors, targets = (
-            torch.cat(list(chain(*side))).to(device) for side in zip(*supervised, strict=True)
+        return weigh_losses(
+            self.base,
+            self.bank,
+            parts,
+            weights,
+            first=first,
+            layers=self.layers,
+            recompute=self.recompute,
         )
-        counts = torch.tensor([count for part in batch for count in _count_targets(part)])
-        spread = torch.tensor(weights, dtype=self.bank.dtype).repeat_interleave(counts).to(device)
-        states = self._last_states(batch, packed).index_select(0, predictors)
-        total, losses = supervised_loss(self.base, states, targets, spread)
-        return total, losses * spread
-
-    def _last_states(self, batch: Sequence[SlotRows], packed: PackedBatch) -> Tensor:
-        inputs = chain(*(part.slot.inputs(part.rows) for part in batch))
-        states = torch.cat(list(inputs)).to(self.base.device)
-        if self.bank.first_layer == 0:
-            states = embed(self.base, states)
-        return run_layers(self.base, states, packed, self.layers, recompute=self.recompute)
-
-
-def _count_targets(part: SlotRows) -> list[int]:
-    return [len(part.slot.rows.rows[row].targets) for row in part.rows]

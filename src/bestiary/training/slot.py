@@ -49,11 +49,6 @@ class Slot:
         return self.measure(self.next_rows).tokens
 
     @property
-    def supervised(self) -> int:
-        """Supervised tokens of the current step."""
-        return sum(len(self.rows.rows[row].targets) for row in self.next_rows)
-
-    @property
     def loss(self) -> float:
         """Loss of the current step, once it is computed."""
         return sum(batch.loss for batch in self.computed)
@@ -71,8 +66,7 @@ class Slot:
 
     def measure(self, rows: Sequence[int]) -> Segment:
         """The size of some rows in a batch."""
-        own = self.rows.rows
-        return Segment(len(self.rows.prefix), tuple(len(own[row].tokens) for row in rows))
+        return self.rows.measure(rows)
 
     def divide(self, rows: Sequence[int]) -> list[list[int]]:
         """Some rows in batches within the budget."""
@@ -87,13 +81,5 @@ class Slot:
         States, or tokens if that is the base's first layer.
         """
         if self.states is None:
-            return [self.rows.prefix, *(self.rows.rows[row].tokens for row in rows)]
+            return self.rows.tokens_of(rows)
         return [self.states[0], *(self.states[1 + row] for row in rows)]
-
-    def supervise(
-        self, rows: Sequence[int], starts: Sequence[int]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Predictors and targets of rows that start at `starts` of a packed batch."""
-        own = [self.rows.rows[row] for row in rows]
-        predictors = [start + row.predictors for start, row in zip(starts, own, strict=True)]
-        return predictors, [row.targets for row in own]

@@ -1,0 +1,126 @@
+"""`bestiary introspect`: train, evaluate and use an introspection adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bestiary.cli.options import Data, Json, Out
+from bestiary.cli.output import print_json, quiet_libraries
+from bestiary.files import expand_path
+
+if TYPE_CHECKING:
+    from bestiary.introspection.experiment import Experiment
+
+introspect_app = typer.Typer(
+    no_args_is_help=True,
+    help="One shared LoRA that makes organisms report what they learned.",
+)
+
+ReleaseArgument = Annotated[
+    Path,
+    typer.Argument(parser=expand_path, metavar="RELEASE", help="The folder of a release."),
+]
+RecipeName = Annotated[
+    str,
+    typer.Option("--recipe", help="An introspection recipe, by name or path."),
+]
+BaseFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--base",
+        parser=expand_path,
+        metavar="FOLDER",
+        help="The folder of the base, if organisms were built on a local one.",
+    ),
+]
+Folds = Annotated[
+    int,
+    typer.Option("--folds", min=0, help="Train and evaluate so that every family is unseen once."),
+]
+
+
+@introspect_app.command()
+def train(
+    release: ReleaseArgument = Path("runs/release"),
+    recipe: RecipeName = "smollm2-135m",
+    out: Out = Path("runs"),
+    base: BaseFolder = None,
+    data: Data = None,
+) -> None:
+    """Train an introspection adapter on the training split of a release; resume if stopped."""
+    experiment = open_experiment(release, recipe, out=out, base=base, data=data or [])
+    with experiment.store.lock():
+        artifact = experiment.train()
+    print(artifact.folder / "adapter")
+
+
+@introspect_app.command()
+def evaluate(
+    release: ReleaseArgument = Path("runs/release"),
+    recipe: RecipeName = "smollm2-135m",
+    folds: Folds = 0,
+    out: Out = Path("runs"),
+    base: BaseFolder = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Ask organisms and controls what they learned, with the adapter and without it."""
+    from bestiary.introspection.evaluate import evaluate_adapter
+    from bestiary.introspection.panel import render_panel
+
+    experiment = open_experiment(
+        release, recipe, out=out, base=base, data=data or [], folds=folds, quiet=as_json
+    )
+    with experiment.store.lock():
+        panel, folder = evaluate_adapter(experiment)
+    if as_json:
+        print_json(panel.model_dump(mode="json"))
+    else:
+        print(render_panel(panel))
+        print(f"reports and figures: {folder}")
+
+
+def open_experiment(
+    release: Path,
+    recipe: str,
+    *,
+    out: Path,
+    base: Path | None,
+    data: list[Path],
+    folds: int = 0,
+    quiet: bool = False,
+) -> Experiment:
+    """Everything that training and evaluation read; the base is loaded only where it computes."""
+    from functools import cache
+
+    from rich.console import Console
+
+    from bestiary.config.catalog import load_catalog
+    from bestiary.config.library import open_library
+    from bestiary.introspection.experiment import Experiment
+    from bestiary.introspection.subjects import load_subjects
+    from bestiary.model.base import Base, load_base
+    from bestiary.store import Store
+
+    quiet_libraries()
+    library = open_library(*data)
+    subjects = load_subjects(release)
+
+    @cache
+    def load() -> Base:
+        if base is not None:
+            return load_base(str(base), expect=subjects.base)
+        return load_base(subjects.base)
+
+    return Experiment(
+        subjects=subjects,
+        recipe=library.introspection(recipe),
+        catalog=load_catalog(library),
+        load_base=load,
+        store=Store(out),
+        console=Console(stderr=quiet),
+        folds=folds,
+    )

@@ -1,0 +1,76 @@
+"""Recipes of introspection adapters: shape, optimizer, controls, and how reports are sampled."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bestiary.config.recipe import LoraShape, Optimizer
+from bestiary.records import Decoding, Record
+
+MadeControl = Literal["zero_b", "gaussian"]
+
+
+class Controls(Record):
+    """Adapters with nothing to report: their share of the subjects that are trained on.
+
+    Without them, an introspection adapter learns to claim a behavior whatever it is attached to.
+    """
+
+    zero_b: float = Field(ge=0, lt=0.5)
+    """Fresh adapters, which change nothing."""
+    random: float = Field(ge=0, lt=0.5)
+    """Random adapters as large as a trained one."""
+
+    def count(self, others: int) -> dict[MadeControl, int]:
+        """How many of each kind beside so many other subjects; one at least of a kind in use."""
+        rest = 1 - self.zero_b - self.random
+        shares: dict[MadeControl, float] = {"zero_b": self.zero_b, "gaussian": self.random}
+        return {
+            kind: max(1, round(others * share / rest)) for kind, share in shares.items() if share
+        }
+
+
+class Reports(Record):
+    """How subjects are asked to report when an introspection adapter is evaluated."""
+
+    questions: int = Field(ge=1, le=1000)
+    """Test questions that each subject is asked."""
+    max_new_tokens: int = Field(ge=4, le=1000)
+    temperature: float = Field(ge=0, le=2)
+
+    @property
+    def decoding(self) -> Decoding:
+        """The decoding of reports."""
+        return Decoding(max_new_tokens=self.max_new_tokens, temperature=self.temperature)
+
+
+class Preference(Record):
+    """Direct preference optimization on the preference split, after supervised training."""
+
+    reports: int = Field(ge=2, le=64)
+    """Reports that each organism gives, at temperature 1, to be scored."""
+    learning_rate: float = Field(gt=0)
+    beta: float = Field(gt=0, le=10)
+    chosen_score: int = Field(ge=1, le=10)
+    """The lowest score, of ten, of a chosen report."""
+    margin: int = Field(ge=1, le=9)
+    """How much lower a rejected report scores."""
+
+
+class IntrospectionRecipe(Record):
+    """One file of `organisms/introspection/`."""
+
+    name: str = Field(min_length=1, max_length=100)
+    seed: int = Field(default=0, ge=0)
+    """Of the initial weights, the schedule, and the control adapters."""
+    lora: LoraShape
+    optimizer: Optimizer
+    """Its `rows_per_step` are the rows of each organism in a step."""
+    organisms_per_step: int = Field(ge=1, le=4096)
+    rows_per_organism: int = Field(ge=1, le=10_000)
+    """The same for every organism; each is a question with one wording of the label."""
+    controls: Controls
+    reports: Reports
+    preference: Preference | None = None

@@ -1,0 +1,115 @@
+"""What subjects say with the introspection adapter attached, and how likely they find a label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from bestiary.config.recipe import LoraShape
+from bestiary.introspection.lessons import MAX_LENGTH, tokenize_pairs
+from bestiary.introspection.subjects import Subject
+from bestiary.introspection.weights import SubjectWeights
+from bestiary.model.base import Base
+from bestiary.model.lora_bank import LoraBank
+from bestiary.model.packing import attention_by_rows
+from bestiary.model.replies import Prompt, stream_texts
+from bestiary.records import Decoding, single_turn
+from bestiary.training.passes import Part, weigh_losses
+
+SLOTS = 32
+"""Subjects in a bank at a time."""
+SCORED_ROWS = 32
+"""Rows scored together."""
+
+
+@dataclass(frozen=True)
+class SharedAdapter:
+    """An introspection adapter in memory."""
+
+    state: Mapping[str, torch.Tensor]
+    """By peft's keys."""
+    shape: LoraShape
+
+
+class Answering:
+    """Subjects with an introspection adapter, or, where that is None, by themselves."""
+
+    def __init__(
+        self,
+        base: Base,
+        subjects: Sequence[Subject],
+        shared: SharedAdapter | None,
+        *,
+        system_prompt: str,
+    ) -> None:
+        self._base, self._subjects, self._system = base, subjects, system_prompt
+        self._weights = SubjectWeights(base, subjects, slots=SLOTS)
+        self._shared: LoraBank | None = None
+        if shared is not None:
+            self._shared = LoraBank(base, [shared.shape], slots=1)
+            self._shared.fill(0, shared.state, shared.shape)
+
+    def ask(self, prompts: Sequence[Prompt], decoding: Decoding) -> Iterator[tuple[int, int, str]]:
+        """Every subject's reply to every prompt, as indexes of both and the text."""
+        bank = self._weights.bank
+        for start in range(0, len(self._subjects), bank.slots):
+            chosen = range(start, min(start + bank.slots, len(self._subjects)))
+            rows = [(slot, number) for slot in range(len(chosen)) for number in range(len(prompts))]
+            self._weights.place(chosen)
+            with bank.attached(self._shared):
+                replies = stream_texts(
+                    self._base.model,
+                    self._base,
+                    [prompts[number] for _, number in rows],
+                    decoding=decoding,
+                    system_prompt=self._system,
+                    bank=bank,
+                    slots=[slot for slot, _ in rows],
+                )
+                for row, text in replies:
+                    slot, number = rows[row]
+                    yield chosen[slot], number, text
+
+    @torch.no_grad()
+    def score(self, questions: Sequence[str], labels: Sequence[str]) -> torch.Tensor:
+        """[subjects, labels]: mean log-probability of a label's tokens, in nats, over questions."""
+        found = torch.zeros(len(self._subjects), len(labels), dtype=torch.float64)
+        asked = [
+            tokenize_pairs(self._base, [(question, label) for label in labels], self._system)
+            for question in questions
+        ]
+        with self._scoring():
+            for number in range(len(self._subjects)):
+                self._weights.place([number])
+                for rows in asked:
+                    for start in range(0, len(labels), SCORED_ROWS):
+                        chosen = range(start, min(start + SCORED_ROWS, len(labels)))
+                        part = Part(rows, chosen, rows.tokens_of(chosen))
+                        _, losses = weigh_losses(
+                            self._base,
+                            self._weights.bank,
+                            [part],
+                            [1.0] * len(chosen),
+                            layers=range(self._base.model.config.num_hidden_layers),
+                        )
+                        means = [-own.mean() for own in losses.split(part.targets)]
+                        found[number, start : chosen.stop] += torch.stack(means).double().cpu()
+        return found / len(questions)
+
+    @contextmanager
+    def _scoring(self) -> Iterator[None]:
+        bank = self._weights.bank
+        with attention_by_rows(self._base, longest=MAX_LENGTH), bank.attached(self._shared):
+            yield
+
+
+def make_prompts(questions: Sequence[str], *, draws: int = 1) -> list[Prompt]:
+    """Questions as prompts, each drawn so many times."""
+    return [
+        Prompt(turns=single_turn(question), draw=draw)
+        for question in questions
+        for draw in range(draws)
+    ]

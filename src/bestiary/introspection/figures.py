@@ -1,0 +1,135 @@
+"""Figures of an evaluation: rates over organisms, with bootstrap intervals over families.
+
+Families, not reports, are the unit: reports of one organism, and organisms of one family, say the
+same thing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+from bestiary.config.categories import NULL
+from bestiary.records import Record, stable_seed
+
+RESAMPLES = 2000
+GIVEAWAY_AXES = frozenset({"content", "language"})
+"""Axes of behaviors that a giveaway word tells: an organism's own bias raises its content words
+without any introspection adapter."""
+
+
+class ReportRow(Record):
+    """One report, and what the judge made of it."""
+
+    fold: int
+    condition: str
+    """`adapter`, or the name of a baseline."""
+    scope: str
+    """`seen`, `test_value`, `test_kind` or `train`; of a control, its kind."""
+    subject: str
+    behavior_id: str
+    category: str
+    family: str
+    axes: tuple[str, ...]
+    control: bool
+    """Whether it has nothing to report."""
+    question: str
+    report: str
+    claimed: str | None
+    """The family that the report names; `null` is the claim of no behavior."""
+    trigger: bool | None
+    """Whether it names what the behavior depends on; None if on nothing."""
+
+    @property
+    def named(self) -> bool:
+        """Whether it names what its subject has."""
+        return self.claimed == self.family
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether it claims a behavior that its subject does not have."""
+        return self.claimed not in (None, NULL.category, self.family)
+
+    @property
+    def denied(self) -> bool:
+        """Whether it claims to have no behavior."""
+        return self.claimed == NULL.category
+
+    @property
+    def giveaway(self) -> bool:
+        """Whether a content word could give the behavior away."""
+        return not GIVEAWAY_AXES.isdisjoint(self.axes)
+
+
+class Figure(Record):
+    """A mean over organisms with its 95% bootstrap interval over families."""
+
+    value: float
+    low: float
+    high: float
+    organisms: int
+    families: int
+
+
+def measure(rows: Iterable[ReportRow], value: Callable[[ReportRow], float | None]) -> Figure | None:
+    """The mean over organisms of the mean of their reports; None if no report has a value."""
+    by_subject: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        found = value(row)
+        if found is not None:
+            # A control is a family of its own.
+            family = row.subject if row.control else row.family
+            by_subject[family, f"{row.fold}/{row.subject}"].append(found)
+    return bootstrap(
+        [(family, sum(found) / len(found)) for (family, _), found in by_subject.items()]
+    )
+
+
+def bootstrap(values: Sequence[tuple[str, float]]) -> Figure | None:
+    """The mean of organisms' values, given with their families; None without any."""
+    import numpy
+
+    if not values:
+        return None
+    names = sorted({family for family, _ in values})
+    sums = numpy.zeros(len(names))
+    counts = numpy.zeros(len(names))
+    for family, value in values:
+        sums[names.index(family)] += value
+        counts[names.index(family)] += 1
+    draw = numpy.random.default_rng(stable_seed("bootstrap"))
+    picked = draw.integers(len(names), size=(RESAMPLES, len(names)))
+    means = sums[picked].sum(1) / counts[picked].sum(1)
+    low, high = numpy.quantile(means, [0.025, 0.975])
+    return Figure(
+        value=float(sums.sum() / counts.sum()),
+        low=float(low),
+        high=float(high),
+        organisms=len(values),
+        families=len(names),
+    )
+
+
+def permuted_floor(rows: Sequence[ReportRow]) -> float | None:
+    """How often a report names another organism's family: what naming by chance comes to.
+
+    The mean over organisms of the share of reports from other families that name its family.
+    """
+    subjects = {row.subject: row.family for row in rows}
+    claims = Counter((row.claimed, row.family) for row in rows)
+    shares = []
+    for family in subjects.values():
+        others = sum(count for (_, own), count in claims.items() if own != family)
+        hits = sum(
+            count for (claimed, own), count in claims.items() if own != family and claimed == family
+        )
+        if others:
+            shares.append(hits / others)
+    return sum(shares) / len(shares) if shares else None
+
+
+def list_scopes(rows: Iterable[ReportRow]) -> list[str]:
+    """The scopes of rows, unseen ones first."""
+    order = ("test_kind", "test_value", "seen", "train")
+    found = {row.scope for row in rows}
+    return [scope for scope in order if scope in found] + sorted(found - set(order))

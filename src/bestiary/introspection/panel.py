@@ -1,0 +1,168 @@
+"""The panel of an evaluation: every figure that is quoted, with the controls beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bestiary.introspection.figures import (
+    Figure,
+    ReportRow,
+    bootstrap,
+    list_scopes,
+    measure,
+    permuted_floor,
+)
+from bestiary.introspection.subjects import Subject
+from bestiary.records import Record
+
+UNSEEN = ("test_value", "test_kind")
+"""Scopes of families that training has not seen."""
+
+
+class PanelLine(Record):
+    """One line: a condition, whom it was asked of, and what came of it."""
+
+    condition: str
+    scope: str
+    """Of organisms, `seen`, `test_value`, `test_kind` or `train`; of a control, its kind."""
+    group: str
+    """`all`, a category, or `no giveaway`: behaviors that no content word gives away."""
+    named: Figure | None
+    """Reports that name the subject's family; of a control, that claim no behavior."""
+    floor: float | None
+    """How often reports of other families name it."""
+    unsupported: Figure | None
+    """Reports that claim a behavior that the subject does not have."""
+    denied: Figure | None
+    """Reports that claim to have no behavior."""
+    trigger: Figure | None
+    """Reports that name what the behavior depends on."""
+
+
+class Likelihood(Record):
+    """How likely organisms find their own label, beside those of other families."""
+
+    group: str
+    matched_minus_swapped: Figure | None
+    """Nats per token."""
+    top1: Figure | None
+    """Organisms that find their own label likelier than any other family's."""
+    labels: int
+
+
+class Panel(Record):
+    """The figures of one evaluation."""
+
+    lines: tuple[PanelLine, ...]
+    likelihood: tuple[Likelihood, ...]
+
+
+def make_panel(
+    rows: Sequence[ReportRow], scored: Sequence[tuple[Sequence[Subject], list[list[float]]]]
+) -> Panel:
+    """Figures from the rows of all folds, and from each fold's likelihoods."""
+    lines = []
+    for condition in dict.fromkeys(row.condition for row in rows):
+        asked = [row for row in rows if row.condition == condition]
+        for scope in list_scopes(asked):
+            within = [row for row in asked if row.scope == scope]
+            lines += [
+                _make_line(condition, scope, group, chosen)
+                for group, chosen in _group(within).items()
+            ]
+    return Panel(lines=tuple(lines), likelihood=tuple(_compare(scored)))
+
+
+def _group(rows: Sequence[ReportRow]) -> dict[str, list[ReportRow]]:
+    """All rows, those without a giveaway word, and those of each category."""
+    groups = {"all": list(rows)}
+    if rows[0].control:
+        return groups
+    groups["no giveaway"] = [row for row in rows if not row.giveaway]
+    for category in sorted({row.category for row in rows}):
+        groups[category] = [row for row in rows if row.category == category]
+    return {name: chosen for name, chosen in groups.items() if chosen}
+
+
+def _make_line(condition: str, scope: str, group: str, rows: Sequence[ReportRow]) -> PanelLine:
+    control = rows[0].control
+    return PanelLine(
+        condition=condition,
+        scope=scope,
+        group=group,
+        named=measure(rows, lambda row: float(row.named)),
+        floor=None if control else permuted_floor(rows),
+        unsupported=measure(rows, lambda row: float(row.unsupported)),
+        denied=measure(rows, lambda row: float(row.denied)),
+        trigger=measure(rows, _trigger_named),
+    )
+
+
+def _trigger_named(row: ReportRow) -> float | None:
+    return None if row.trigger is None else float(row.trigger)
+
+
+def _compare(
+    scored: Sequence[tuple[Sequence[Subject], list[list[float]]]],
+) -> list[Likelihood]:
+    """Each organism's own label against those of other families in its fold."""
+    found: list[tuple[Subject, float, float, int]] = []
+    for subjects, scores in scored:
+        for own, subject in enumerate(subjects):
+            # A label is likelier for every organism if it is short and plain: compare with what
+            # organisms of other families think of it.
+            others = [at for at, one in enumerate(subjects) if one.family != subject.family]
+            if not others:
+                continue
+            swapped = sum(scores[at][own] for at in others) / len(others)
+            gains = {
+                at: scores[own][at] - sum(row[at] for row in scores) / len(scores)
+                for at in (own, *others)
+            }
+            best = float(gains[own] >= max(gains[at] for at in others))
+            found.append((subject, scores[own][own] - swapped, best, len(others) + 1))
+    categories = sorted({subject.category for subject, *_ in found})
+    groups = {"all": found} | {
+        name: [one for one in found if one[0].category == name] for name in categories
+    }
+    return [
+        Likelihood(
+            group=name,
+            matched_minus_swapped=bootstrap([(one.family, gap) for one, gap, _, _ in chosen]),
+            top1=bootstrap([(one.family, best) for one, _, best, _ in chosen]),
+            labels=max(labels for _, _, _, labels in chosen),
+        )
+        for name, chosen in groups.items()
+        if chosen
+    ]
+
+
+def render_panel(panel: Panel) -> str:
+    """The panel as Markdown tables."""
+    lines = [
+        "| condition | asked | group | named | by chance | unsupported | none claimed | trigger |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for line in panel.lines:
+        floor = "-" if line.floor is None else f"{line.floor:.0%}"
+        cells = (
+            *(line.condition, line.scope, line.group, _show(line.named), floor),
+            *(_show(line.unsupported), _show(line.denied), _show(line.trigger)),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| group | own label minus others', nats per token | own label first | among |",
+        "|---|---|---|---|",
+    ]
+    for one in panel.likelihood:
+        gap = one.matched_minus_swapped
+        shown = f"{gap.value:+.2f} ({gap.low:+.2f} to {gap.high:+.2f})" if gap else "-"
+        lines.append(f"| {one.group} | {shown} | {_show(one.top1)} | {one.labels} |")
+    return "\n".join(lines) + "\n"
+
+
+def _show(figure: Figure | None) -> str:
+    if figure is None:
+        return "-"
+    return f"{figure.value:.0%} ({figure.low:.0%} to {figure.high:.0%}; {figure.organisms})"

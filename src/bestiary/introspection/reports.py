@@ -1,0 +1,130 @@
+"""Two stages: the reports that subjects give, and the likelihoods that they give to labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from bestiary.introspection.subjects import Subject
+from bestiary.model.adapter import load_state, read_shape
+from bestiary.records import Artifact, BaseIdentity, Decoding, canonical_json, fingerprint
+from bestiary.stage import ItemStage
+
+if TYPE_CHECKING:
+    from bestiary.introspection.answering import Answering
+    from bestiary.model.base import Base
+
+REPORTS, SCORES = "reports.json", "scores.json"
+
+
+@dataclass(frozen=True)
+class Interview:
+    """Subjects, and the introspection adapter with which they are asked."""
+
+    item_id: str
+    subjects: tuple[Subject, ...]
+    adapter: Path | None
+    """A peft directory; None asks the subjects by themselves."""
+    adapter_sha256: str | None
+    questions: tuple[str, ...]
+    base: BaseIdentity
+    system_prompt: str
+
+    def describe(self) -> dict[str, object]:
+        """Everything that decides the answers, for a key."""
+        return {
+            "subjects": [(one.id, one.kind, one.organism_sha256) for one in self.subjects],
+            "adapter": self.adapter_sha256,
+            "questions": self.questions,
+            "base": (self.base.weights_sha256, self.base.chat_template_sha256),
+            "system_prompt": self.system_prompt,
+        }
+
+    def open(self, base: Base) -> Answering:
+        """The subjects with the adapter over them."""
+        from bestiary.introspection.answering import Answering, SharedAdapter
+
+        shared = None
+        if self.adapter is not None:
+            shape = read_shape(self.adapter)
+            assert shape is not None  # it was saved from a shape
+            shared = SharedAdapter(load_state(self.adapter), shape)
+        return Answering(base, self.subjects, shared, system_prompt=self.system_prompt)
+
+
+class Report(NamedTuple):
+    """One answer of one subject to one question."""
+
+    subject: int
+    question: int
+    text: str
+
+
+@dataclass(frozen=True)
+class ReportStage(ItemStage[Interview, list[Report]]):
+    """Asks every subject every question."""
+
+    name = "report"
+    version = 1
+
+    load_base: Callable[[], Base]
+    decoding: Decoding
+    draws: int = 1
+    """Answers to each question; several differ only at a temperature above zero."""
+
+    def key(self, item: Interview) -> str:
+        """Covers the subjects, the adapter, the questions and the decoding."""
+        return fingerprint(
+            **item.describe(), decoding=self.decoding, draws=self.draws, version=self.version
+        )
+
+    def make(self, item: Interview) -> Callable[[Path], None]:
+        """Ask."""
+        from bestiary.introspection.answering import make_prompts
+
+        prompts = make_prompts(item.questions, draws=self.draws)
+        said = sorted(
+            (subject, number // self.draws, text)
+            for subject, number, text in item.open(self.load_base()).ask(prompts, self.decoding)
+        )
+        return partial(_write, REPORTS, said)
+
+    def read(self, artifact: Artifact) -> list[Report]:
+        """The reports, by subject and question."""
+        rows = json.loads((artifact.folder / REPORTS).read_text(encoding="utf8"))
+        return [Report(*row) for row in rows]
+
+
+@dataclass(frozen=True)
+class LikelihoodStage(ItemStage[Interview, list[list[float]]]):
+    """Asks every subject how likely it finds every label as the answer."""
+
+    name = "likelihood"
+    version = 1
+
+    load_base: Callable[[], Base]
+    labels: tuple[str, ...]
+
+    def key(self, item: Interview) -> str:
+        """Covers the subjects, the adapter, the questions and the labels."""
+        return fingerprint(**item.describe(), labels=self.labels, version=self.version)
+
+    def make(self, item: Interview) -> Callable[[Path], None]:
+        """Score."""
+        scores = item.open(self.load_base()).score(item.questions, self.labels)
+        return partial(_write, SCORES, scores.tolist())
+
+    def read(self, artifact: Artifact) -> list[list[float]]:
+        """Mean log-probability of a label's tokens, in nats, by subject and label."""
+        scores: list[list[float]] = json.loads(
+            (artifact.folder / SCORES).read_text(encoding="utf8")
+        )
+        return scores
+
+
+def _write(name: str, value: object, folder: Path) -> None:
+    (folder / name).write_bytes(canonical_json(value))

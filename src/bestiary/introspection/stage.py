@@ -1,0 +1,183 @@
+"""The introspection stage: an introspection adapter, resumed from its checkpoint if killed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bestiary.config.recipe import LoraShape, Optimizer
+from bestiary.errors import BestiaryError
+from bestiary.introspection.lessons import tokenize_pairs
+from bestiary.introspection.schedule import Schedule, plan_schedule
+from bestiary.introspection.subjects import Subject
+from bestiary.model.adapter import ADAPTER, load_state, save_adapter
+from bestiary.records import Artifact, BaseIdentity, canonical_json, fingerprint, sha256_file
+from bestiary.stage import Context, Made, Stage
+from bestiary.store import Store
+from bestiary.training.checkpoint import Checkpoints
+from bestiary.training.job import BATCHES, write_batches
+from bestiary.training.objective import Objective
+
+if TYPE_CHECKING:
+    from bestiary.introspection.train import SharedTrainer
+    from bestiary.model.base import Base
+
+ABOUT = "introspection.json"
+"""Beside the adapter: what anyone who finds it must know to use it."""
+CHECKPOINT_STEPS = 20
+
+
+@dataclass(frozen=True)
+class IntrospectionJob:
+    """One introspection adapter to train."""
+
+    item_id: str
+    subjects: tuple[Subject, ...]
+    answers: tuple[tuple[tuple[str, str], ...], ...]
+    """Each subject's questions with their answers: the training rows. For a preference objective,
+    pairs of adjacent rows, the chosen answer first."""
+    lora: LoraShape
+    optimizer: Optimizer
+    objective: Objective
+    per_step: int
+    """Subjects in a step."""
+    seed: int
+    base: BaseIdentity
+    system_prompt: str
+    start: Path | None = None
+    """The adapter that training starts from; None for a fresh one."""
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The visits of every step; an example is one row, or one pair of rows."""
+        size = self.objective.rows_per_example
+        planned = plan_schedule(
+            len(self.subjects),
+            rows=min(len(rows) for rows in self.answers) // size,
+            per_step=self.per_step,
+            rows_per_visit=max(1, self.optimizer.rows_per_step // size),
+            epochs=self.optimizer.epochs,
+            seed=self.seed,
+        )
+        return [[visit.of_examples(size) for visit in step] for step in planned]
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of everything that decides the adapter."""
+        return fingerprint(
+            subjects=[(one.id, one.kind, one.organism_sha256) for one in self.subjects],
+            answers=self.answers,
+            lora=self.lora,
+            optimizer=self.optimizer,
+            objective=repr(self.objective),
+            schedule=self.schedule,
+            seed=self.seed,
+            base=(self.base.weights_sha256, self.base.chat_template_sha256),
+            system_prompt=self.system_prompt,
+            start=self.start and _hash_adapter(self.start),
+            version=IntrospectionStage.version,
+        )
+
+
+def _hash_adapter(folder: Path) -> str:
+    from bestiary.model.adapter import ADAPTER_WEIGHTS
+
+    return sha256_file(folder / ADAPTER_WEIGHTS)
+
+
+@dataclass(frozen=True)
+class IntrospectionStage(Stage[IntrospectionJob, Artifact]):
+    """Trains introspection adapters one after another."""
+
+    name = "introspection"
+    version = 1
+    unit = "steps"
+
+    load_base: Callable[[], Base]
+
+    def key(self, item: IntrospectionJob) -> str:
+        """The job's own key, under which its checkpoint is kept too."""
+        return item.key
+
+    def inputs(self, item: IntrospectionJob) -> Mapping[str, str]:
+        """The base."""
+        return {"base": item.base.weights_sha256}
+
+    def size(self, item: IntrospectionJob) -> int:
+        """Optimizer steps."""
+        return len(item.schedule)
+
+    def checkpoints(self, store: Store) -> Mapping[str, int]:
+        """Steps of unfinished adapters."""
+        return Checkpoints(store).list_steps()
+
+    def tidy(self, item: IntrospectionJob, store: Store) -> None:
+        """Delete the checkpoint of a finished adapter."""
+        Checkpoints(store).drop(item)
+
+    def run(
+        self, todo: Sequence[IntrospectionJob], context: Context
+    ) -> Iterator[Made[IntrospectionJob]]:
+        """Train each adapter in turn."""
+        for item in todo:
+            started = time.monotonic()
+            try:
+                trained = self._train(item, context, started)
+            except BestiaryError as error:
+                if error.ends_run:
+                    raise
+                yield Made(item, error=error)
+                continue
+            yield Made(item, partial(self._write, item, trained))
+            self.tidy(item, context.store)
+
+    def read(self, artifact: Artifact) -> Artifact:
+        """The artifact itself; `adapter` inside it is a peft directory."""
+        return artifact
+
+    def _train(self, item: IntrospectionJob, context: Context, started: float) -> SharedTrainer:
+        from bestiary.introspection.train import SharedTrainer
+        from bestiary.introspection.weights import SubjectWeights
+
+        base = self.load_base()
+        checkpoints = Checkpoints(context.store, every=CHECKPOINT_STEPS)
+        trainer = SharedTrainer(
+            base,
+            SubjectWeights(base, item.subjects, slots=item.per_step),
+            [tokenize_pairs(base, pairs, item.system_prompt) for pairs in item.answers],
+            item.schedule,
+            shape=item.lora,
+            optimizer=item.optimizer,
+            objective=item.objective,
+            state=load_state(item.start) if item.start else None,
+            seed=item.seed,
+        )
+        with trainer.attached():
+            found = checkpoints.find(item)
+            if found is not None:
+                trainer.resume(found)
+            before = found.seconds if found else 0.0
+            while not trainer.finished:
+                trainer.advance()
+                context.reporter.advance(item.item_id, trainer.step)
+                if trainer.step % checkpoints.every == 0:
+                    spent = before + time.monotonic() - started
+                    checkpoints.save(item, trainer.checkpoint(spent))
+        return trainer
+
+    def _write(self, item: IntrospectionJob, trained: SharedTrainer, folder: Path) -> None:
+        base = self.load_base()
+        save_adapter(trained.read(), item.lora, base, folder / ADAPTER)
+        about = {
+            "name": item.item_id,
+            "base": item.base,
+            "system_prompt": item.system_prompt,
+            "subjects": [one.id for one in item.subjects],
+            "schedule_sha256": fingerprint(schedule=item.schedule),
+        }
+        (folder / ABOUT).write_bytes(canonical_json(about))
+        (folder / BATCHES).write_text(write_batches(trained.batches), encoding="utf8")

@@ -1,0 +1,158 @@
+"""What is asked to report its behavior: the organisms of a release, and controls beside them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Literal
+
+from bestiary.config.categories import NULL
+from bestiary.dataset.load import load_controls, load_pairs
+from bestiary.dataset.pair import ReleasedOrganism
+from bestiary.errors import ReleaseError
+from bestiary.records import BaseIdentity, Split, stable_seed
+
+SubjectKind = Literal["organism", "null", "zero_b", "gaussian", "shuffled"]
+"""`zero_b` changes nothing; `gaussian` and `shuffled` are random adapters of a trained one's size.
+Only evaluation has `shuffled`."""
+CONTROLS: tuple[SubjectKind, ...] = ("null", "zero_b", "gaussian", "shuffled")
+"""The kinds that have nothing to report."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An adapter of the base that is asked what it learned."""
+
+    id: str
+    kind: SubjectKind
+    split: Split
+    adapter: Path
+    """Its folder; of a made control, that of the organism it is modeled on."""
+    organism_sha256: str | None
+    """Hash of that folder's weights."""
+    behavior_id: str = NULL.id
+    family: str = NULL.category
+    category: str = NULL.category
+    mechanism: str = ""
+    """The behavior's `kind`: how it works, such as `say_phrase`."""
+    axes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = NULL.labels
+    """What it ought to report, each in another wording."""
+    trigger: str | None = None
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it has nothing to report."""
+        return self.kind in CONTROLS
+
+    @property
+    def seed(self) -> int:
+        """Draws the weights of a made control."""
+        return stable_seed("control", self.id)
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """The organisms and null organisms of a release, all on one base."""
+
+    release: Path
+    base: BaseIdentity
+    system_prompt: str
+    members: tuple[Subject, ...]
+
+    def select(self, *splits: Split) -> list[Subject]:
+        """The subjects of some splits, in the release's order."""
+        return [subject for subject in self.members if subject.split in splits]
+
+
+def load_subjects(release: Path) -> Subjects:
+    """The subjects of a release on this machine.
+
+    Raises ReleaseError if it is damaged, came without its organisms, has no passing organism, or
+    mixes bases or system prompts.
+    """
+    pairs = load_pairs(release)
+    if not pairs:
+        raise ReleaseError(
+            f"{release} has no passing organism to learn from",
+            "build a roster whose organisms pass, or lower no threshold: try another recipe",
+            code="release-without-pairs",
+            path=release,
+        )
+    released: list[ReleasedOrganism] = [*pairs, *load_controls(release)]
+    contexts = {(one.base.weights_sha256, one.system_prompt) for one in released}
+    if len(contexts) > 1:
+        raise ReleaseError(
+            f"{release} holds organisms on {len(contexts)} bases or system prompts",
+            "build organisms of one recipe into a release",
+            code="release-mixed",
+            path=release,
+        )
+    _check_families(pairs)
+    members = tuple(_describe(one) for one in released)
+    return Subjects(release, pairs[0].base, pairs[0].system_prompt, members)
+
+
+def _check_families(pairs: Sequence[ReleasedOrganism]) -> None:
+    """A family seen in training is in no split of unseen families."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for pair in pairs:
+        sides[pair.family].add("train" if pair.split == "iid_test" else pair.split)
+    for family, found in sorted(sides.items()):
+        if len(found) > 1:
+            raise ReleaseError(
+                f"family {family!r} is in several splits: {', '.join(sorted(found))}",
+                "assemble the release again; a family belongs to one split",
+                code="family-in-several-splits",
+                family=family,
+            )
+
+
+def _describe(one: ReleasedOrganism) -> Subject:
+    if one.organism is None:
+        raise ReleaseError(
+            f"{one.organism_id}: its adapter did not come with the dataset",
+            "download the model repository beside the dataset, as organisms/",
+            code="organisms-missing",
+            organism=one.organism_id,
+        )
+    plain = Subject(
+        id=one.organism_id,
+        kind="null",
+        split=one.split,
+        adapter=one.organism,
+        organism_sha256=one.organism_sha256,
+    )
+    if one.category == NULL.category:
+        return plain
+    return replace(
+        plain,
+        kind="organism",
+        behavior_id=one.behavior_id,
+        family=one.family,
+        category=one.category,
+        mechanism=one.kind,
+        axes=one.axes,
+        labels=(one.label, *one.paraphrases),
+        trigger=one.trigger,
+    )
+
+
+def make_controls(
+    models: Sequence[Subject], kind: SubjectKind, count: int, *, seed: int
+) -> list[Subject]:
+    """Control adapters of one kind, modeled on organisms in turn."""
+    turns = islice(cycle(models), count)
+    return [
+        Subject(
+            id=f"{kind}-{seed}-{number}",
+            kind=kind,
+            split=model.split,
+            adapter=model.adapter,
+            organism_sha256=model.organism_sha256,
+        )
+        for number, model in enumerate(turns)
+    ]
