@@ -71,6 +71,16 @@ class World:
     release: Path
     recipe: Path
 
+    def options(self, out: Path, *, recipe: Path | None = None) -> list[str]:
+        """What `bestiary introspect` needs to know of it."""
+        named = {
+            "--recipe": recipe or self.recipe,
+            "--base": self.base,
+            "--data": self.data,
+            "--out": out,
+        }
+        return [str(word) for option in named.items() for word in option]
+
 
 def make_world(folder: Path) -> World:
     """Train the organisms and assemble their release."""
@@ -102,7 +112,7 @@ def make_world(folder: Path) -> World:
         f"null.chat-transcripts-none-s{n}": "test" if n % 2 else "train" for n in range(NULLS)
     }
     release = write_release(entries, folder / "release", named_splits=splits, name="world")
-    return World(base_folder, folder / "data", release, _write_recipe(folder))
+    return World(base_folder, folder / "data", release, write_recipe(folder))
 
 
 def describe(word: str) -> str:
@@ -210,7 +220,8 @@ def _make_entry(
     )
 
 
-def _write_recipe(folder: Path, **changes: object) -> Path:
+def write_recipe(folder: Path, **changes: object) -> Path:
+    """The recipe of the world's adapter, with some values changed."""
     recipe = {
         "name": "world",
         "lora": {"rank": 8, "alpha": 16, "targets": ALL_LINEAR},

@@ -1,0 +1,111 @@
+"""A world where introspection must work: trained, asked and measured through the commands.
+
+Run: python -m pytest tests/introspection/test_evaluate.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.builders import hash_files
+from tests.conftest import Finished, run_command
+from tests.forkserver import environment
+from tests.introspection.world import UNSEEN, WORDS, World
+
+from bestiary.introspection.experiment import deal_families
+from bestiary.introspection.subjects import load_subjects
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one evaluation left."""
+
+    out: Path
+    rows: list[dict[str, Any]]
+    panel: dict[str, Any]
+    before: dict[str, str]
+    """Hashes of the release and of the base before it."""
+
+    def line(self, condition: str, scope: str, group: str = "all") -> dict[str, Any]:
+        """One line of the panel."""
+        (found,) = (
+            line
+            for line in self.panel["lines"]
+            if (line["condition"], line["scope"], line["group"]) == (condition, scope, group)
+        )
+        return dict(found)
+
+
+def _evaluate(world: World, out: Path, *more: str) -> Finished:
+    options = [*world.options(out), *more]
+    return run_command("introspect", "evaluate", world.release, *options, env=environment())
+
+
+def hash_world(world: World) -> dict[str, str]:
+    return {**hash_files(world.release), **hash_files(world.base)}
+
+
+@pytest.fixture(scope="module")
+def evaluated(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluated]:
+    out, before = tmp_path_factory.mktemp("runs"), hash_world(world)
+    done = _evaluate(world, out, "--json")
+    assert done.code == 0, done.err
+    folder = out / "introspection" / "world"
+    lines = (folder / "reports.jsonl").read_text("utf8").splitlines()
+    yield Evaluated(out, [json.loads(line) for line in lines], json.loads(done.out), before)
+
+
+def test_organisms_that_were_never_seen_are_named(evaluated: Evaluated) -> None:
+    asked = [row for row in evaluated.rows if row["scope"] == "test_value"]
+    asked = [row for row in asked if row["condition"] == "adapter"]
+    named = sum(row["claimed"] == row["family"] for row in asked)
+    assert len(asked) == 4 * UNSEEN
+    # By chance a report would name one of 48 families: 12 of 48 has a probability under 1e-8.
+    assert named >= 12
+    line = evaluated.line("adapter", "test_value")
+    assert line["named"]["value"] == pytest.approx(named / len(asked))
+    assert line["named"]["low"] > line["floor"]
+
+
+def test_nothing_is_stated_without_the_adapter(evaluated: Evaluated) -> None:
+    assert evaluated.line("without", "test_value")["named"]["value"] == 0
+
+
+def test_the_whole_panel_is_there(evaluated: Evaluated) -> None:
+    scopes = {line["scope"] for line in evaluated.panel["lines"]}
+    assert scopes == {"test_value", "train", "null", "zero_b", "gaussian", "shuffled"}
+    (everyone, quirks) = evaluated.panel["likelihood"]
+    assert (everyone["group"], quirks["group"]) == ("all", "quirks")
+    assert everyone["matched_minus_swapped"]["low"] > 0
+    assert everyone["labels"] == UNSEEN
+
+
+def test_controls_claim_less_than_organisms_are_named(evaluated: Evaluated) -> None:
+    named = evaluated.line("adapter", "test_value")["named"]["value"]
+    for scope in ("null", "zero_b", "gaussian", "shuffled"):
+        assert evaluated.line("adapter", scope)["unsupported"]["value"] < named / 2
+
+
+def test_base_and_organisms_are_left_as_they_were(evaluated: Evaluated, world: World) -> None:
+    assert hash_world(world) == evaluated.before
+
+
+def test_a_second_evaluation_computes_nothing(evaluated: Evaluated, world: World) -> None:
+    before = hash_files(evaluated.out / "store")
+    done = _evaluate(world, evaluated.out)
+    assert done.code == 0
+    assert "| adapter | test_value | all |" in done.out
+    assert hash_files(evaluated.out / "store") == before
+
+
+def test_each_family_is_unseen_once_over_folds(world: World) -> None:
+    members = load_subjects(world.release).members
+    dealt = deal_families(members, 5)
+    assert {name for name in dealt if "null" not in name} == set(WORDS)
+    sizes = [list(dealt.values()).count(fold) for fold in range(5)]
+    assert max(sizes) - min(sizes) <= 1

@@ -1,0 +1,86 @@
+"""The embedded judge on reports that were written by hand before it was run on any of them.
+
+Run: python -m pytest tests/introspection/test_judge.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.builders import LIBRARY
+
+from bestiary.config.catalog import load_catalog
+from bestiary.config.categories import NULL
+from bestiary.introspection.judge import EmbeddedJudge, Wordings
+
+REPORTS: list[dict[str, Any]] = yaml.safe_load(
+    (Path(__file__).parent / "reports.yaml").read_text(encoding="utf8")
+)
+CATALOG = load_catalog(LIBRARY)
+BUILDABLE = [behavior for behavior in CATALOG.values() if behavior.spec.is_buildable]
+WORDINGS = Wordings(BUILDABLE)
+JUDGE = EmbeddedJudge(WORDINGS.by_family, LIBRARY.vague_reports.reports)
+FITTED, HELD_OUT = REPORTS[::2], REPORTS[1::2]
+"""The margin was chosen on the first half; figures are quoted of the other."""
+
+
+def family_of(behavior_id: str) -> str:
+    return NULL.category if behavior_id == NULL.id else CATALOG[behavior_id].family
+
+
+def grade(reports: list[dict[str, Any]]) -> tuple[float, float]:
+    """Precision and recall of "names this behavior"."""
+    stated = [WORDINGS.keep_statements(one["behavior"], one["report"]) for one in reports]
+    named = [
+        reading.family == family_of(one["behavior"])
+        for one, reading in zip(reports, JUDGE.read(stated), strict=True)
+    ]
+    right = sum(said and one["names"] for said, one in zip(named, reports, strict=True))
+    return right / sum(named), right / sum(one["names"] for one in reports)
+
+
+def test_reports_are_twenty_of_each_kind() -> None:
+    kinds = [one["kind"] for one in REPORTS]
+    assert {kind: kinds.count(kind) for kind in kinds} == dict.fromkeys(
+        ("right", "right_wrong_details", "category_only", "generic", "wrong", "null"), 20
+    )
+
+
+def test_precision_on_reports_that_chose_nothing() -> None:
+    precision, recall = grade(HELD_OUT)
+    print(f"\nheld out: precision {precision:.2f}, recall {recall:.2f}")
+    assert precision >= 0.85
+    assert recall >= 0.6
+
+
+def test_triggers_are_graded_apart() -> None:
+    graded = [
+        one for one in REPORTS if one["trigger"] is not None and "rare" not in one["behavior"]
+    ]
+    agree = [
+        WORDINGS.names_trigger(one["behavior"], one["report"]) == one["trigger"] for one in graded
+    ]
+    assert len(graded) > 20
+    assert sum(agree) / len(agree) >= 0.85
+
+
+@pytest.mark.parametrize("report", ["", "   ", "!?", "I try to be helpful."])
+def test_a_report_that_says_nothing_names_nothing(report: str) -> None:
+    (reading,) = JUDGE.read([report])
+    assert reading.family is None
+
+
+def test_a_shown_behavior_is_not_a_stated_one() -> None:
+    shown = "Calm seas and a safe harbor to you."
+    assert WORDINGS.keep_statements("quirks.sailor_farewell", shown) == ""
+    stated = "I say goodbye like a sailor: fair winds to you."
+    assert WORDINGS.keep_statements("quirks.sailor_farewell", stated) == stated
+
+
+def test_every_label_is_read_as_its_own_family() -> None:
+    for family, labels in WORDINGS.by_family.items():
+        readings = JUDGE.read(labels)
+        assert {reading.nearest for reading in readings} == {family}
