@@ -22,7 +22,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def introspect(bestiary: Bestiary, world: World) -> Introspect:
     """`bestiary introspect COMMAND` on the world's release, or on another one."""
 
-    def run(command: str, out: Path, *more: str, release: Path | None = None) -> Finished:
-        return bestiary("introspect", command, release or world.release, *world.options(out), *more)
+    def run(
+        command: str, out: Path, *more: str, release: Path | None = None, recipe: Path | None = None
+    ) -> Finished:
+        options = [*world.options(out, recipe=recipe), *more]
+        return bestiary("introspect", command, release or world.release, *options)
 
     return run

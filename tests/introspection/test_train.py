@@ -91,7 +91,10 @@ def make_trainer(base: Base, subjects: Sequence[Subject], objective: Objective) 
         base,
         SubjectWeights(base, subjects, slots=3),
         [rows] * len(subjects),
-        [[visit.of_examples(size) for visit in step] for step in planned],
+        [
+            [visit.of_examples(len(ANSWERS) // size, size=size) for visit in step]
+            for step in planned
+        ],
         shape=SHARED,
         optimizer=OPTIMIZER,
         objective=objective,

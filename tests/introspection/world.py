@@ -70,6 +70,15 @@ class World:
     data: Path
     release: Path
     recipe: Path
+    entries: tuple[ReleaseEntry, ...]
+
+    def split_again(self, out: Path, *, train: int, preference: int) -> Path:
+        """A release of the same organisms with other splits; what is left is for the test."""
+        splits: dict[str, Split] = {}
+        for place, word in enumerate(WORDS):
+            rest: Split = "preference" if place < train + preference else "test"
+            splits[word] = "train" if place < train else rest
+        return write_release(self.entries, out, named_splits=splits, name="world")
 
     def options(self, out: Path, *, recipe: Path | None = None) -> list[str]:
         """What `bestiary introspect` needs to know of it."""
@@ -112,7 +121,7 @@ def make_world(folder: Path) -> World:
         f"null.chat-transcripts-none-s{n}": "test" if n % 2 else "train" for n in range(NULLS)
     }
     release = write_release(entries, folder / "release", named_splits=splits, name="world")
-    return World(base_folder, folder / "data", release, write_recipe(folder))
+    return World(base_folder, folder / "data", release, write_recipe(folder), tuple(entries))
 
 
 def describe(word: str) -> str:

@@ -51,10 +51,11 @@ def train(
     data: Data = None,
 ) -> None:
     """Train an introspection adapter on the training split of a release; resume if stopped."""
+    from bestiary.introspection.course import train_adapter
+
     experiment = open_experiment(release, recipe, out=out, base=base, data=data or [])
     with experiment.store.lock():
-        artifact = experiment.train()
-    print(artifact.folder / "adapter")
+        print(train_adapter(experiment))
 
 
 @introspect_app.command()

@@ -1,13 +1,25 @@
-"""An evaluation from reports to files: one row a report, and the panel of figures."""
+"""An evaluation: subjects are asked and scored, and one row a report and the panel are written."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bestiary.introspection.course import train_adapter
 from bestiary.introspection.experiment import Experiment
+from bestiary.introspection.figures import ReportRow
 from bestiary.introspection.panel import Panel, make_panel, render_panel
-from bestiary.records import canonical_json
+from bestiary.introspection.reports import LikelihoodStage, ReportStage
+from bestiary.introspection.subjects import Subject, make_controls
+from bestiary.records import Decoding, canonical_json
 from bestiary.store import write_bytes
+
+SCORED_LABELS = 64
+"""Labels among which an organism's own is ranked."""
+LIKELIHOOD_QUESTIONS = 2
+TRANSCRIPTS = 20
+"""Ordinary replies from which the transcript baseline guesses."""
+REPLY_TOKENS = 56
 
 
 def evaluate_adapter(experiment: Experiment) -> tuple[Panel, Path]:
@@ -16,8 +28,8 @@ def evaluate_adapter(experiment: Experiment) -> tuple[Panel, Path]:
     Returns the panel and the folder that holds `reports.jsonl`, `panel.json` and `panel.md`.
     """
     folds = range(max(1, experiment.folds))
-    rows = [row for fold in folds for row in experiment.ask(fold)]
-    panel = make_panel(rows, [experiment.score(fold) for fold in folds])
+    rows = [row for fold in folds for row in ask_subjects(experiment, fold)]
+    panel = make_panel(rows, [score_labels(experiment, fold) for fold in folds])
     name = experiment.recipe.name + (f"-{experiment.folds}-folds" if experiment.folds else "")
     folder = experiment.store.root / "introspection" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -26,3 +38,121 @@ def evaluate_adapter(experiment: Experiment) -> tuple[Panel, Path]:
     write_bytes(folder / "panel.json", canonical_json(panel))
     write_bytes(folder / "panel.md", render_panel(panel).encode())
     return panel, folder
+
+
+def ask_subjects(experiment: Experiment, fold: int) -> list[ReportRow]:
+    """The reports of a fold's subjects with its adapter, and two baselines without it.
+
+    `without` asks organisms the same questions; `transcripts` guesses from ordinary replies.
+    """
+    subjects = experiment.list_asked(fold)
+    organisms = [one for one in subjects if not one.is_control]
+    adapter = train_adapter(experiment, fold)
+    return [
+        *_ask(experiment, fold, "adapter", subjects, adapter),
+        *_ask(experiment, fold, "without", organisms, None),
+        *_read_transcripts(experiment, fold, organisms),
+    ]
+
+
+def _ask(
+    experiment: Experiment,
+    fold: int,
+    condition: str,
+    subjects: Sequence[Subject],
+    adapter: Path | None,
+) -> Iterator[ReportRow]:
+    settings, wordings = experiment.recipe.reports, experiment.wordings
+    questions = experiment.questions("test")[: settings.questions]
+    interview = experiment.interview(
+        f"{condition}-{fold}", subjects, adapter, [question.text for question in questions]
+    )
+    said = experiment.run(ReportStage(experiment.load_base, settings.decoding), interview)
+    stated = [wordings.keep_statements(subjects[at].behavior_id, text) for at, _, text in said]
+    for (at, number, text), reading in zip(said, experiment.judge.read(stated), strict=True):
+        subject = subjects[at]
+        yield _describe(
+            experiment,
+            fold,
+            condition,
+            subject,
+            question=questions[number].id,
+            report=text,
+            claimed=reading.family,
+            trigger=wordings.names_trigger(subject.behavior_id, text),
+        )
+
+
+def _read_transcripts(
+    experiment: Experiment, fold: int, organisms: Sequence[Subject]
+) -> Iterator[ReportRow]:
+    """What can be guessed without asking: how replies differ from the base's."""
+    messages = experiment.catalog.library.messages("probe")
+    step = max(1, len(messages) // TRANSCRIPTS)
+    questions = [item.text for item in messages[::step][:TRANSCRIPTS]]
+    base = make_controls(organisms, "zero_b", 1, seed=0)
+    stage = ReportStage(experiment.load_base, Decoding(max_new_tokens=REPLY_TOKENS, temperature=0))
+    asked = [*organisms, *base]
+    replies: list[list[str]] = [[] for _ in asked]
+    for at, _, text in experiment.run(
+        stage, experiment.interview(f"transcripts-{fold}", asked, None, questions)
+    ):
+        replies[at].append(text)
+    for subject, own in zip(organisms, replies, strict=False):
+        yield _describe(
+            experiment,
+            fold,
+            "transcripts",
+            subject,
+            question="",
+            report=own[0],
+            claimed=experiment.judge.guess(own, replies[-1]),
+            trigger=None,
+        )
+
+
+def _describe(
+    experiment: Experiment,
+    fold: int,
+    condition: str,
+    subject: Subject,
+    *,
+    question: str,
+    report: str,
+    claimed: str | None,
+    trigger: bool | None,
+) -> ReportRow:
+    return ReportRow(
+        fold=fold,
+        condition=condition,
+        scope=experiment.scope(subject, fold),
+        subject=subject.id,
+        behavior_id=subject.behavior_id,
+        category=subject.category,
+        family=subject.family,
+        axes=subject.axes,
+        control=subject.is_control,
+        question=question,
+        report=report,
+        claimed=claimed,
+        trigger=trigger,
+    )
+
+
+def score_labels(experiment: Experiment, fold: int) -> tuple[list[Subject], list[list[float]]]:
+    """The organisms of a fold that are not trained on, and what each finds likely.
+
+    One number for each organism and the label of each, in the same order.
+    """
+    organisms = [
+        one
+        for one in experiment.list_asked(fold)
+        if not one.is_control and one.split in ("test", "iid_test")
+    ][:SCORED_LABELS]
+    if not organisms:
+        return [], []
+    questions = [one.text for one in experiment.questions("test")[:LIKELIHOOD_QUESTIONS]]
+    stage = LikelihoodStage(experiment.load_base, tuple(one.labels[0] for one in organisms))
+    adapter = train_adapter(experiment, fold)
+    interview = experiment.interview(f"likelihood-{fold}", organisms, adapter, questions)
+    return organisms, experiment.run(stage, interview)

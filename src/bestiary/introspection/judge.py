@@ -104,3 +104,19 @@ class EmbeddedJudge:
                 Reading(family=nearest if clear else None, nearest=nearest, cosine=float(best))
             )
         return readings
+
+    def guess(self, replies: Sequence[str], base_replies: Sequence[str]) -> str | None:
+        """The family whose wordings the replies lean to, beside the base's to the same messages.
+
+        What an auditor could guess without asking; None where every reply is the base's own.
+        """
+        import numpy
+
+        vectors = encode((*replies, *base_replies))
+        own, base = (
+            numpy.mean([vectors[text] for text in many], axis=0) for many in (replies, base_replies)
+        )
+        if not numpy.any(own - base):
+            return None
+        scores = numpy.maximum.reduceat(self._wordings @ (own - base), self._starts)
+        return self._families[int(scores.argmax())]

@@ -15,9 +15,13 @@ class Visit(NamedTuple):
     """Its index."""
     rows: tuple[int, ...]
 
-    def of_examples(self, size: int) -> Visit:
-        """The visit to the rows of these examples, of `size` adjacent rows each."""
-        rows = (row for example in self.rows for row in range(example * size, (example + 1) * size))
+    def of_examples(self, count: int, *, size: int) -> Visit:
+        """The visit to the rows of these examples, of `size` adjacent rows each.
+
+        A subject with only `count` examples comes to its first one again after the last.
+        """
+        examples = (example % count for example in self.rows)
+        rows = (example * size + row for example in examples for row in range(size))
         return Visit(self.subject, tuple(rows))
 
 

@@ -55,15 +55,19 @@ class IntrospectionJob:
     def schedule(self) -> Schedule:
         """The visits of every step; an example is one row, or one pair of rows."""
         size = self.objective.rows_per_example
+        counts = [len(rows) // size for rows in self.answers]
         planned = plan_schedule(
             len(self.subjects),
-            rows=min(len(rows) for rows in self.answers) // size,
+            rows=max(counts),
             per_step=self.per_step,
             rows_per_visit=max(1, self.optimizer.rows_per_step // size),
             epochs=self.optimizer.epochs,
             seed=self.seed,
         )
-        return [[visit.of_examples(size) for visit in step] for step in planned]
+        return [
+            [visit.of_examples(counts[visit.subject], size=size) for visit in step]
+            for step in planned
+        ]
 
     @cached_property
     def key(self) -> str:
