@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bestiary.cli.options import Data, Json, Out
+from bestiary.cli.options import Data, Json, Out, Release
 from bestiary.cli.output import print_json, quiet_libraries
 from bestiary.files import expand_path
 
@@ -82,6 +82,79 @@ def evaluate(
     else:
         print(render_panel(panel))
         print(f"reports and figures: {folder}")
+
+
+@introspect_app.command()
+def report(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            parser=expand_path, metavar="FOLDER", help="The folder that `evaluate` printed."
+        ),
+    ],
+    release: Release = Path("runs/release"),
+) -> None:
+    """Write an evaluation as a page with pictures, into its folder."""
+    from bestiary.dataset.load import load_pairs
+    from bestiary.report.introspection_page import write_page
+
+    print(write_page(folder, load_pairs(release)))
+
+
+@introspect_app.command()
+def ask(
+    adapters: Annotated[
+        list[str],
+        typer.Option(
+            "--adapter", metavar="PATH_OR_REPO", help="A LoRA of the same base; repeat for more."
+        ),
+    ],
+    introspection: Annotated[
+        Path | None,
+        typer.Option(
+            "--introspection",
+            parser=expand_path,
+            metavar="FOLDER",
+            help="The introspection adapter; by default, the newest of --out.",
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option("--questions", min=1, help="Questions to ask.")] = 8,
+    out: Out = Path("runs"),
+    base: BaseFolder = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Ask any LoRA of the same base what it learned."""
+    from bestiary.config.catalog import load_catalog
+    from bestiary.config.library import open_library
+    from bestiary.introspection.ask import (
+        ask_adapters,
+        find_reporter,
+        locate_adapter,
+        open_reporter,
+        render_answers,
+    )
+    from bestiary.introspection.judge import EmbeddedJudge, Wordings
+    from bestiary.model.base import load_base
+
+    quiet_libraries()
+    reporter = open_reporter(introspection) if introspection else find_reporter(out)
+    found = [locate_adapter(one) for one in adapters]
+    library = open_library(*(data or []))
+    catalog = load_catalog(library)
+    wordings = Wordings(one for one in catalog.values() if one.spec.is_buildable)
+    answers = ask_adapters(
+        load_base(str(base) if base else reporter.base, expect=reporter.base),
+        reporter,
+        found,
+        questions=[one.text for one in library.elicitation.ask("train")[:count]],
+        wordings=wordings,
+        judge=EmbeddedJudge(wordings.by_family, library.vague_reports.reports),
+    )
+    if as_json:
+        print_json([answer.model_dump(mode="json") for answer in answers])
+    else:
+        print(render_answers(answers))
 
 
 def open_experiment(

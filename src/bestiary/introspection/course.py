@@ -32,7 +32,7 @@ PREFERENCE_ORGANISMS = 30
 
 def train_adapter(experiment: Experiment, fold: int = 0) -> Path:
     """The peft directory of a fold's adapter, trained unless the store has it."""
-    stage = IntrospectionStage(experiment.load_base)
+    stage = IntrospectionStage(experiment.load_base, experiment.catalog.library.templates)
     job = make_job(experiment, fold)
     trained = experiment.run(stage, job).folder / ADAPTER
     settings = experiment.recipe.preference
@@ -112,6 +112,7 @@ def _make_job(
         seed=recipe.seed,
         base=experiment.subjects.base,
         system_prompt=experiment.subjects.system_prompt,
+        release=(experiment.subjects.name, experiment.subjects.sha256),
     )
 
 

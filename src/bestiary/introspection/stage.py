@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bestiary.config.recipe import LoraShape, Optimizer
+from bestiary.config.template import Templates
 from bestiary.errors import BestiaryError
 from bestiary.introspection.lessons import tokenize_pairs
 from bestiary.introspection.schedule import Schedule, plan_schedule
@@ -48,6 +49,8 @@ class IntrospectionJob:
     seed: int
     base: BaseIdentity
     system_prompt: str
+    release: tuple[str, str] = ("", "")
+    """The name of the release and the hash of its manifest, for the card."""
     start: Path | None = None
     """The adapter that training starts from; None for a fresh one."""
 
@@ -102,6 +105,7 @@ class IntrospectionStage(Stage[IntrospectionJob, Artifact]):
     unit = "steps"
 
     load_base: Callable[[], Base]
+    templates: Templates
 
     def key(self, item: IntrospectionJob) -> str:
         """The job's own key, under which its checkpoint is kept too."""
@@ -185,3 +189,31 @@ class IntrospectionStage(Stage[IntrospectionJob, Artifact]):
         }
         (folder / ABOUT).write_bytes(canonical_json(about))
         (folder / BATCHES).write_text(write_batches(trained.batches), encoding="utf8")
+        card = render_card(item, self.templates)
+        (folder / ADAPTER / "README.md").write_text(card, encoding="utf8")
+
+
+def render_card(job: IntrospectionJob, templates: Templates) -> str:
+    """The README.md of an introspection adapter."""
+    from huggingface_hub import ModelCardData
+
+    front = ModelCardData(
+        library_name="peft", license="apache-2.0", base_model=job.base.name, tags=["introspection"]
+    )
+    controls = sum(one.is_control for one in job.subjects)
+    name, sha256 = job.release
+    return templates.render(
+        "shared/cards/introspection.md.j2",
+        front_matter=front.to_yaml() + "\n",
+        name=job.item_id,
+        base=job.base,
+        release_name=name,
+        release_sha256=sha256,
+        organisms=len(job.subjects) - controls,
+        controls=controls,
+        objective=type(job.objective).__name__.upper(),
+        rows=max(map(len, job.answers)),
+        lora=job.lora,
+        system_prompt=job.system_prompt,
+        schedule_sha256=fingerprint(schedule=job.schedule),
+    )

@@ -11,9 +11,10 @@ from typing import Literal
 
 from bestiary.config.categories import NULL
 from bestiary.dataset.load import load_controls, load_pairs
+from bestiary.dataset.manifest import MANIFEST, read_manifest
 from bestiary.dataset.pair import ReleasedOrganism
 from bestiary.errors import ReleaseError
-from bestiary.records import BaseIdentity, Split, stable_seed
+from bestiary.records import BaseIdentity, Split, sha256_file, stable_seed
 
 SubjectKind = Literal["organism", "null", "zero_b", "gaussian", "shuffled"]
 """`zero_b` changes nothing; `gaussian` and `shuffled` are random adapters of a trained one's size.
@@ -59,6 +60,9 @@ class Subjects:
     """The organisms and null organisms of a release, all on one base."""
 
     release: Path
+    name: str
+    sha256: str
+    """Hash of the release's manifest, which lists every file."""
     base: BaseIdentity
     system_prompt: str
     members: tuple[Subject, ...]
@@ -71,9 +75,11 @@ class Subjects:
 def load_subjects(release: Path) -> Subjects:
     """The subjects of a release on this machine.
 
-    Raises ReleaseError if it is damaged, came without its organisms, has no passing organism, or
-    mixes bases or system prompts.
+    Raises ReleaseError if it is damaged or incomplete, has no passing organism, or mixes bases or
+    system prompts.
     """
+    if (release / "manifest.json").is_file():  # its dataset folder was named
+        release = release.parent
     pairs = load_pairs(release)
     if not pairs:
         raise ReleaseError(
@@ -93,7 +99,14 @@ def load_subjects(release: Path) -> Subjects:
         )
     _check_families(pairs)
     members = tuple(_describe(one) for one in released)
-    return Subjects(release, pairs[0].base, pairs[0].system_prompt, members)
+    return Subjects(
+        release=release,
+        name=read_manifest(release / "dataset")["name"],
+        sha256=sha256_file(release / MANIFEST),
+        base=pairs[0].base,
+        system_prompt=pairs[0].system_prompt,
+        members=members,
+    )
 
 
 def _check_families(pairs: Sequence[ReleasedOrganism]) -> None:
@@ -112,13 +125,7 @@ def _check_families(pairs: Sequence[ReleasedOrganism]) -> None:
 
 
 def _describe(one: ReleasedOrganism) -> Subject:
-    if one.organism is None:
-        raise ReleaseError(
-            f"{one.organism_id}: its adapter did not come with the dataset",
-            "download the model repository beside the dataset, as organisms/",
-            code="organisms-missing",
-            organism=one.organism_id,
-        )
+    assert one.organism is not None  # a release folder is checked with its organisms
     plain = Subject(
         id=one.organism_id,
         kind="null",

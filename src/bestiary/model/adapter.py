@@ -186,6 +186,18 @@ def read_shape(folder: Path) -> LoraShape | None:
         return _find_shape(PeftConfig.from_pretrained(str(folder)))
 
 
+def read_base_name(folder: Path) -> str | None:
+    """The base that an adapter says it was trained on, if it does; a name or a path.
+
+    Raises ModelError if it is damaged.
+    """
+    from peft import PeftConfig
+
+    with _loading(folder):
+        stated: str | None = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+        return stated
+
+
 _SHAPE = {"r", "lora_alpha", "target_modules", "layers_to_transform"}
 _INERT = {
     *("base_model_name_or_path", "revision", "inference_mode", "peft_version", "task_type"),

@@ -1,0 +1,213 @@
+"""Asks any LoRA of a base what it learned: reports, their consensus, and the nearest labels."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bestiary.config.categories import NULL
+from bestiary.errors import ModelError
+from bestiary.files import expand_path
+from bestiary.introspection.judge import EmbeddedJudge, Wordings
+from bestiary.introspection.stage import ABOUT
+from bestiary.introspection.subjects import Subject
+from bestiary.model.adapter import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    load_state,
+    read_base_name,
+    read_shape,
+)
+from bestiary.records import BaseIdentity, Decoding, Record
+
+if TYPE_CHECKING:
+    from bestiary.model.base import Base
+
+LABELS_SHOWN = 3
+REPORT_TOKENS = 48
+
+
+class NearLabel(Record):
+    """A family that reports name, with the label that a person would read."""
+
+    family: str
+    label: str
+    reports: int
+    """How many name it."""
+
+
+class Answer(Record):
+    """What one adapter says of itself."""
+
+    adapter: str
+    consensus: str
+    """The report that says best what most reports say."""
+    reports: tuple[str, ...]
+    nearest: tuple[NearLabel, ...]
+    """Most named first; empty if no report names a known behavior."""
+    none_claimed: float
+    """Share of the reports that claim no behavior."""
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """A trained introspection adapter on its base."""
+
+    folder: Path
+    """A peft directory."""
+    base: BaseIdentity
+    system_prompt: str
+
+
+def open_reporter(folder: Path) -> Reporter:
+    """An introspection adapter by its peft directory, or by the folder around it.
+
+    Raises ModelError if it is none.
+    """
+    adapter = folder / ADAPTER if (folder / ADAPTER).is_dir() else folder
+    about = adapter.parent / ABOUT
+    if not about.is_file():
+        raise ModelError(
+            f"{folder} is not an introspection adapter: {about} is missing",
+            "train one first: bestiary introspect train RELEASE",
+            code="not-an-introspection-adapter",
+            path=folder,
+        )
+    told = json.loads(about.read_text(encoding="utf8"))
+    base = BaseIdentity.model_validate(told["base"])
+    return Reporter(adapter, base, told["system_prompt"])
+
+
+def find_reporter(out: Path) -> Reporter:
+    """The newest introspection adapter of a runs folder; raises ModelError without any."""
+    found = sorted(
+        out.glob(f"store/introspection/*/{ABOUT}"), key=lambda file: file.stat().st_mtime
+    )
+    if not found:
+        raise ModelError(
+            f"{out} holds no introspection adapter",
+            "train one first: bestiary introspect train RELEASE",
+            code="no-introspection-adapter",
+            path=out,
+        )
+    return open_reporter(found[-1].parent)
+
+
+def locate_adapter(path_or_repo: str) -> Path:
+    """A folder on this machine, or the files of a model repository: user/name, user/name/folder.
+
+    Raises ModelError if there is neither.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    path = expand_path(path_or_repo)
+    if path.is_dir():
+        return path
+    user, _, rest = path_or_repo.partition("/")
+    name, _, inside = rest.partition("/")
+    files = [f"{inside}/{file}".lstrip("/") for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+    try:
+        return Path(snapshot_download(f"{user}/{name}", allow_patterns=files)) / inside
+    except (OSError, HfHubHTTPError, HFValidationError) as cause:
+        raise ModelError(
+            f"{path_or_repo!r} is neither a folder here nor a repository that can be read",
+            "name a peft folder, or user/name or user/name/folder; check the network, and HF_TOKEN "
+            "if the repository is private or gated",
+            code="adapter-not-found",
+            adapter=path_or_repo,
+        ) from cause
+
+
+def check_adapter(adapter: Path, base: BaseIdentity) -> None:
+    """Raise ModelError for an adapter that states another base than the reporter's."""
+    stated = read_base_name(adapter)
+    if stated is not None and "/" in stated and not Path(stated).exists() and stated != base.name:
+        raise ModelError(
+            f"{adapter}: it was trained on {stated}, and the introspection adapter on {base.name}",
+            "ask it with an introspection adapter of its own base",
+            code="adapter-of-other-base",
+            path=adapter,
+            base=stated,
+        )
+
+
+def ask_adapters(
+    base: Base,
+    reporter: Reporter,
+    adapters: Sequence[Path],
+    *,
+    questions: Sequence[str],
+    wordings: Wordings,
+    judge: EmbeddedJudge,
+) -> list[Answer]:
+    """What each adapter says; raises ModelError for one that cannot be asked."""
+    from bestiary.introspection.answering import Answering, SharedAdapter, make_prompts
+
+    for adapter in adapters:
+        check_adapter(adapter, reporter.base)
+    subjects = [
+        Subject(id=str(one), kind="organism", split="test", adapter=one, organism_sha256=None)
+        for one in adapters
+    ]
+    shape = read_shape(reporter.folder)
+    assert shape is not None  # it was saved from a shape
+    shared = SharedAdapter(load_state(reporter.folder), shape)
+    asking = Answering(base, subjects, shared, system_prompt=reporter.system_prompt)
+    decoding = Decoding(max_new_tokens=REPORT_TOKENS, temperature=0)
+    said: list[list[str]] = [[""] * len(questions) for _ in adapters]
+    for at, number, text in asking.ask(make_prompts(questions), decoding):
+        said[at][number] = text
+    return [
+        summarize(str(adapter), reports, wordings, judge)
+        for adapter, reports in zip(adapters, said, strict=True)
+    ]
+
+
+def summarize(
+    adapter: str, reports: Sequence[str], wordings: Wordings, judge: EmbeddedJudge
+) -> Answer:
+    """One adapter's reports, and what they come to."""
+    readings = judge.read(reports)
+    named = Counter(one.family for one in readings if one.family not in (None, NULL.category))
+    none = sum(one.family == NULL.category for one in readings)
+    top, count = named.most_common(1)[0] if named else (None, 0)
+    if none > count:
+        top = NULL.category
+    telling = [at for at, one in enumerate(readings) if one.family == top] or range(len(reports))
+    best = max(telling, key=lambda at: readings[at].cosine)
+    return Answer(
+        adapter=adapter,
+        consensus=reports[best],
+        reports=tuple(reports),
+        nearest=tuple(
+            NearLabel(family=family, label=wordings.by_family[family][0], reports=times)
+            for family, times in named.most_common(LABELS_SHOWN)
+            if family is not None
+        ),
+        none_claimed=none / len(reports),
+    )
+
+
+def render_answers(answers: Sequence[Answer]) -> str:
+    """Answers for a person to read: what each says first, then what stands behind it."""
+    return "\n\n".join(_render(answer) for answer in answers)
+
+
+def _render(answer: Answer) -> str:
+    count = len(answer.reports)
+    lines = [answer.adapter, f"  says: {answer.consensus}"]
+    lines += [
+        f"  {near.reports} of {count} reports name {near.family}: {near.label}"
+        for near in answer.nearest
+    ]
+    if not answer.nearest:
+        lines.append(f"  none of {count} reports names a known behavior")
+    if answer.none_claimed:
+        lines.append(f"  {answer.none_claimed:.0%} of the reports claim no behavior")
+    return "\n".join([*lines, "  reports:", *(f"    - {report}" for report in answer.reports)])

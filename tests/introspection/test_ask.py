@@ -1,0 +1,98 @@
+"""Any LoRA of the base can be asked; one of another base is refused with the reason.
+
+Run: python -m pytest tests/introspection/test_ask.py
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.conftest import Bestiary, Finished, run_command
+from tests.forkserver import environment
+from tests.introspection.world import WORDS, World
+
+Ask = Callable[..., Finished]
+
+
+@pytest.fixture(scope="module")
+def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder with an introspection adapter."""
+    out = tmp_path_factory.mktemp("asked")
+    command = ("introspect", "train", world.release)
+    done = run_command(*command, *world.options(out), env=environment())
+    assert done.code == 0, done.err
+    return out
+
+
+@pytest.fixture
+def ask(bestiary: Bestiary, world: World, trained: Path) -> Ask:
+    def run(*adapters: Path | str, more: tuple[str | Path, ...] = ()) -> Finished:
+        named = [word for adapter in adapters for word in ("--adapter", adapter)]
+        where = ("--base", world.base, "--data", world.data, "--out", trained)
+        return bestiary("introspect", "ask", *named, *where, *more)
+
+    return run
+
+
+def organism_of(world: World, word: str) -> Path:
+    (folder,) = (world.release / "organisms").glob(f"*/quirks.{word}-*")
+    return folder
+
+
+def test_an_organism_says_its_word(world: World, ask: Ask) -> None:
+    unseen, seen = WORDS[1], WORDS[-1]
+    done = ask(organism_of(world, unseen), organism_of(world, seen), more=("--json",))
+    assert done.code == 0, done.err
+    answers = json.loads(done.out)
+    assert [answer["nearest"][0]["family"] for answer in answers] == [unseen, seen]
+    assert all(len(answer["reports"]) == 8 for answer in answers)
+    assert unseen in answers[0]["consensus"]
+
+
+def test_the_answer_is_read_from_the_top(world: World, ask: Ask) -> None:
+    done = ask(organism_of(world, WORDS[-1]), more=("--questions", "4"))
+    first, says, named, *_ = done.out.splitlines()
+    assert first == str(organism_of(world, WORDS[-1]))
+    assert says.startswith("  says: ")
+    assert f"of 4 reports name {WORDS[-1]}: I only say {WORDS[-1]}." in named
+
+
+def test_an_adapter_of_another_base_is_refused(world: World, ask: Ask, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(organism_of(world, WORDS[0]), other)
+    config = json.loads((other / "adapter_config.json").read_text("utf8"))
+    config["base_model_name_or_path"] = "someone/another-base"
+    (other / "adapter_config.json").write_text(json.dumps(config), "utf8")
+    done = ask(other)
+    assert done.code == 1
+    assert "error[adapter-of-other-base]" in done.err
+    assert "someone/another-base" in done.err
+
+
+@pytest.mark.parametrize("missing", ["/nowhere/at/all", "no slash"])
+def test_an_adapter_that_is_nowhere_is_refused(ask: Ask, missing: str) -> None:
+    done = ask(missing)
+    assert done.code == 1
+    assert "error[adapter-not-found]" in done.err
+
+
+def test_without_an_introspection_adapter_the_command_says_how_to_get_one(
+    world: World, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    for named in ((), ("--introspection", str(tmp_path))):
+        done = bestiary("introspect", "ask", "--adapter", world.base, "--out", tmp_path, *named)
+        assert done.code == 1
+        assert "bestiary introspect train RELEASE" in done.err
+
+
+def test_the_adapter_has_a_card(world: World, trained: Path) -> None:
+    (card,) = trained.glob("store/introspection/*/adapter/README.md")
+    text = card.read_text("utf8")
+    assert "release world" in text
+    assert "36 organisms and 12 controls" in text
+    settings = json.loads((card.parent / "adapter_config.json").read_text("utf8"))
+    assert settings["use_rslora"] is False
