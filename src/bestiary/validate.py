@@ -188,6 +188,8 @@ def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object
         yield path, partial(read_recipe, path)
     for path in folders.list_files("organisms/introspection", "*.yaml").values():
         yield path, partial(load_model, path, IntrospectionRecipe)
+    for path in folders.list_files("organisms/introspection/sweeps", "*.yaml").values():
+        yield path, partial(library.sweep, str(path))
     for path in folders.list_files("organisms/rosters", "*.yaml").values():
         yield path, partial(_check_roster, path, catalog)
 

@@ -20,8 +20,9 @@ Ask = Callable[..., Finished]
 
 @pytest.fixture(scope="module")
 def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A runs folder with an introspection adapter."""
+    """A runs folder with organisms and an introspection adapter."""
     out = tmp_path_factory.mktemp("asked")
+    shutil.copytree(world.runs, out, dirs_exist_ok=True)
     command = ("introspect", "train", world.release)
     done = run_command(*command, *world.options(out), env=environment())
     assert done.code == 0, done.err
@@ -96,3 +97,15 @@ def test_the_adapter_has_a_card(world: World, trained: Path) -> None:
     assert "36 organisms and 12 controls" in text
     settings = json.loads((card.parent / "adapter_config.json").read_text("utf8"))
     assert settings["use_rslora"] is False
+
+
+def test_an_organism_reports_in_a_chat(world: World, trained: Path, bestiary: Bestiary) -> None:
+    word = WORDS[-1]
+    command = ("chat", f"quirks.{word}", "--out", trained, "--tokens", "8", "--introspect")
+    done = bestiary(*command, say="What habit did you pick up?\n/base\nTell me.\n/quit\n")
+    assert done.code == 0, done.err
+    reports = [line for line in done.out.splitlines() if line.startswith("reports>")]
+    assert len(reports) == 2
+    assert any(word in report and "I" in report for report in reports)
+    assert done.out.count("organism>") == 2
+    assert done.out.count("base>") == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,8 @@ from bestiary.config.categories import NULL
 from bestiary.config.recipe import LoraShape, Optimizer
 from bestiary.model.adapter import save_adapter
 from bestiary.model.base import Base, load_base
+from bestiary.model.lazy import open_base
+from bestiary.organism.stage import write_about
 from bestiary.records import (
     Organism,
     OrganismIdentity,
@@ -71,6 +74,8 @@ class World:
     release: Path
     recipe: Path
     entries: tuple[ReleaseEntry, ...]
+    runs: Path
+    """The store of the organisms."""
 
     def split_again(self, out: Path, *, train: int, preference: int) -> Path:
         """A release of the same organisms with other splits; what is left is for the test."""
@@ -103,7 +108,7 @@ def make_world(folder: Path) -> World:
     jobs = [make_talker(word) for word in WORDS]
     jobs += [make_talker(None, number) for number in range(NULLS)]
     trained = train(EngineTrainer(TrainingResources()), jobs, base).trained
-    store = Store(folder / "store")
+    store = Store(folder / "runs")
     entries = [
         _make_entry(store, base, behaviors[word], 0, state_of(trained[job.identity.behavior_id]))
         for word, job in zip(WORDS, jobs, strict=False)
@@ -121,7 +126,9 @@ def make_world(folder: Path) -> World:
         f"null.chat-transcripts-none-s{n}": "test" if n % 2 else "train" for n in range(NULLS)
     }
     release = write_release(entries, folder / "release", named_splits=splits, name="world")
-    return World(base_folder, folder / "data", release, write_recipe(folder), tuple(entries))
+    return World(
+        base_folder, folder / "data", release, write_recipe(folder), tuple(entries), store.root
+    )
 
 
 def describe(word: str) -> str:
@@ -216,7 +223,7 @@ def _make_entry(
             artifact=store.build(
                 "organism",
                 fingerprint(identity=identity),
-                lambda folder: save_adapter(state, SHAPE, base, folder / "adapter"),
+                partial(_write_organism, identity, base, state),
                 inputs={},
             ),
             corpus_sha256=fingerprint(corpus=corpus),
@@ -227,6 +234,13 @@ def _make_entry(
         load_corpus=lambda: corpus,
         load_transcripts=lambda: transcripts,
     )
+
+
+def _write_organism(
+    identity: OrganismIdentity, base: Base, state: dict[str, torch.Tensor], folder: Path
+) -> None:
+    save_adapter(state, SHAPE, base, folder / "adapter")
+    write_about(folder, identity, open_base(str(base.weights), None), SYSTEM)
 
 
 def write_recipe(folder: Path, **changes: object) -> Path:

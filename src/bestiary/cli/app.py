@@ -376,6 +376,13 @@ def publish(
     model_repo: Annotated[str, typer.Argument(help="Model repository, as user/name.")],
     release: Release = Path("runs/release"),
     public: Annotated[bool, typer.Option("--public", help="Make the repositories public.")] = False,
+    separate: Annotated[
+        bool,
+        typer.Option(
+            "--separate",
+            help="Also give each organism a repository of its own, MODEL_REPO-ORGANISM.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print what would be uploaded, without network access."),
@@ -389,6 +396,7 @@ def publish(
         dataset_repo=dataset_repo,
         model_repo=model_repo,
         private=not public,
+        separate=separate,
         dry_run=dry_run,
     )
     print("\n".join(lines))
@@ -414,6 +422,10 @@ def chat(
     out: Out = Path("runs"),
     base: Annotated[bool, typer.Option("--base", help="Also show the base model's reply.")] = False,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Maximum tokens of a reply.")] = 96,
+    introspect: Annotated[
+        bool,
+        typer.Option("--introspect", help="Also reply with the newest introspection adapter."),
+    ] = False,
 ) -> None:
     """Talk to an organism; /quit ends, /base compares with the base."""
     from rich.console import Console
@@ -421,7 +433,14 @@ def chat(
     from bestiary.cli.chat import open_chat
 
     quiet_libraries()
-    open_chat(organism, out=out, show_base=base, max_new_tokens=tokens, console=Console())
+    open_chat(
+        organism,
+        out=out,
+        show_base=base,
+        max_new_tokens=tokens,
+        console=Console(),
+        introspect=introspect,
+    )
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bestiary.errors import ModelError
+from bestiary.introspection.ask import find_reporter
 from bestiary.model.adapter import ADAPTER, open_adapter
 from bestiary.model.base import load_base
 from bestiary.model.replies import Prompt, decode_texts
@@ -21,15 +22,24 @@ from bestiary.store import MANIFEST, read_artifact
 from bestiary.text import nearest
 
 HELP = "/base shows or hides the base's reply, /new starts afresh, /quit leaves"
+REPORTER = "introspection"
+"""What peft calls the introspection adapter beside the organism's own, which is its default."""
 
 
 def open_chat(
-    organism: str, *, out: Path, show_base: bool, max_new_tokens: int, console: Console
+    organism: str,
+    *,
+    out: Path,
+    show_base: bool,
+    max_new_tokens: int,
+    console: Console,
+    introspect: bool = False,
 ) -> None:
     """Answer each line read until `/quit` or the end of input.
 
-    Organism and base each remember their own side of the conversation. Raises ModelError when
-    the organism is unknown, or stands on other weights than its base has.
+    Organism and base each remember their own side of the conversation, and so does the organism
+    with the newest introspection adapter attached, if asked for. Raises ModelError when the
+    organism is unknown, or stands on other weights than its base has.
     """
     folder = find_organism(organism, out)
     about = json.loads((folder / "organism.json").read_text(encoding="utf8"))
@@ -41,20 +51,34 @@ def open_chat(
         decode = partial(
             decode_texts, model, base, decoding=decoding, system_prompt=about["system_prompt"]
         )
-        sides = (
-            Side("organism> ", "green", decode, nullcontext),
-            Side("base>     ", "blue", decode, model.disable_adapter),
-        )
+        organism_side = Side("organism> ", "green", decode, nullcontext)
+        base_side = Side("base>     ", "blue", decode, model.disable_adapter)
+        reporters = []
+        if introspect:
+            attach = partial(_attached, model)
+            model.load_adapter(str(find_reporter(out).folder), REPORTER)
+            model.base_model.set_adapter("default")
+            reporters = [Side("reports>  ", "magenta", decode, attach)]
         while (message := _read_message(console)) is not None:
             if message == "/base":
                 show_base = not show_base
                 console.print(f"the base's reply is {'shown' if show_base else 'hidden'}")
             elif message == "/new":
-                for side in sides:
+                for side in (organism_side, base_side, *reporters):
                     side.turns.clear()
             else:
-                for side in sides[: 2 if show_base else 1]:
+                for side in (organism_side, *([base_side] if show_base else []), *reporters):
                     console.print(Text(side.name + side.answer(message), style=side.style))
+
+
+@contextmanager
+def _attached(model: Any) -> Iterator[None]:
+    """Inside the context, the introspection adapter is active beside the organism's own."""
+    model.base_model.set_adapter(["default", REPORTER])
+    try:
+        yield
+    finally:
+        model.base_model.set_adapter("default")
 
 
 class Side:

@@ -102,6 +102,24 @@ def report(
 
 
 @introspect_app.command()
+def sweep(
+    name: Annotated[str, typer.Argument(help="A sweep, by name or path.")],
+    release: Release = Path("runs/release"),
+    out: Out = Path("runs"),
+    base: BaseFolder = None,
+    data: Data = None,
+) -> None:
+    """Train and evaluate a recipe with one thing changed at a time."""
+    from bestiary.config.library import open_library
+    from bestiary.introspection.sweep import render_sweep, run_sweep
+
+    planned = open_library(*(data or [])).sweep(name)
+    experiment = open_experiment(release, planned.recipe, out=out, base=base, data=data or [])
+    with experiment.store.lock():
+        print(render_sweep(run_sweep(experiment, planned)))
+
+
+@introspect_app.command()
 def ask(
     adapters: Annotated[
         list[str],

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, field_validator
 
+from bestiary.config.categories import corpus_categories
 from bestiary.config.recipe import LoraShape, Optimizer
+from bestiary.config.source import (
+    Violation,
+    Violations,
+    parse_yaml,
+    pydantic_violations,
+    validate_source,
+)
 from bestiary.records import Decoding, Record
+from bestiary.text import nearest
 
 MadeControl = Literal["zero_b", "gaussian"]
 
@@ -71,6 +82,55 @@ class IntrospectionRecipe(Record):
     organisms_per_step: int = Field(ge=1, le=4096)
     rows_per_organism: int = Field(ge=1, le=10_000)
     """The same for every organism; each is a question with one wording of the label."""
+    share: float = Field(default=1, gt=0, le=1)
+    """Share of the training families that is trained on, chosen by a hash."""
+    leave_out: tuple[str, ...] = ()
+    """Categories that are not trained on, so that all of their organisms are unseen."""
     controls: Controls
     reports: Reports
     preference: Preference | None = None
+
+    @field_validator("leave_out")
+    @classmethod
+    def _know_categories(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in corpus_categories():
+                problem = f"unknown category {name!r}; {nearest(name, corpus_categories())}"
+                raise ValueError(problem)
+        return names
+
+    def change(self, name: str, changes: Mapping[str, Any]) -> IntrospectionRecipe:
+        """The recipe of another name with some values changed, parts of it value by value."""
+        merged: dict[str, Any] = self.model_dump(mode="json") | {"name": name}
+        for field, value in changes.items():
+            old = merged.get(field)
+            both = isinstance(old, dict) and isinstance(value, Mapping)
+            merged[field] = {**old, **value} if both else value
+        return IntrospectionRecipe.model_validate(merged)
+
+
+class Sweep(Record):
+    """One file of `organisms/introspection/sweeps/`: a recipe, and what is changed in it."""
+
+    name: str = Field(min_length=1, max_length=100)
+    recipe: str
+    """An introspection recipe, by name or path; the first run is the recipe as it is."""
+    folds: int = Field(default=0, ge=0, le=100)
+    runs: dict[str, dict[str, Any]] = Field(min_length=1)
+    """Changed values of the recipe by the run's name."""
+
+
+def read_sweep(path: Path, find_recipe: Callable[[str], IntrospectionRecipe]) -> Sweep:
+    """Load one sweep; raises Violations, also if a run's changes make its recipe invalid."""
+    source = parse_yaml(path)
+    sweep = validate_source(source, Sweep)
+    recipe = find_recipe(sweep.recipe)
+    found: list[Violation] = []
+    for name, changes in sweep.runs.items():
+        try:
+            recipe.change(name, changes)
+        except ValidationError as error:
+            found += pydantic_violations(source, error, inside=("runs", name))
+    if found:
+        raise Violations(found)
+    return sweep

@@ -14,7 +14,7 @@ from bestiary.config.elicitation import Elicitation
 from bestiary.config.folders import DataFolders, shipped_root
 from bestiary.config.generator import Generator
 from bestiary.config.grid import Grid
-from bestiary.config.introspection import IntrospectionRecipe
+from bestiary.config.introspection import IntrospectionRecipe, Sweep, read_sweep
 from bestiary.config.items import Picks, choice_items, table_items
 from bestiary.config.lexicon import Lexicon, read_lexicon
 from bestiary.config.messages import Messages, read_messages
@@ -222,6 +222,11 @@ class Library:
         """A recipe of an introspection adapter, by name or path."""
         path = self.folders.find_named(name, "organisms/introspection", "introspection recipe")
         return load_model(path, IntrospectionRecipe)
+
+    def sweep(self, name: str) -> Sweep:
+        """Changes of an introspection recipe, by name or path."""
+        path = self.folders.find_named(name, "organisms/introspection/sweeps", "sweep")
+        return read_sweep(path, self.introspection)
 
     def roster(self, name: str) -> Roster:
         """A roster, by name or path."""

@@ -12,7 +12,7 @@ from bestiary.config.categories import load_categories
 from bestiary.config.elicitation import Elicitation
 from bestiary.config.generator import Generator
 from bestiary.config.grid import Grid
-from bestiary.config.introspection import IntrospectionRecipe
+from bestiary.config.introspection import IntrospectionRecipe, Sweep
 from bestiary.config.lexicon import Lexicon
 from bestiary.config.messages import MessageFile
 from bestiary.config.phrasings import Phrasings
@@ -40,6 +40,7 @@ _FILES: dict[str, tuple[str, TypeAdapter[Any]]] = {
     "phrasings": ("Phrasings", TypeAdapter(Phrasings)),
     "recipe": ("Recipe", TypeAdapter(Recipe)),
     "roster": ("Roster", TypeAdapter(Roster)),
+    "sweep": ("Sweep of an introspection recipe", TypeAdapter(Sweep)),
     "thresholds": ("Thresholds", TypeAdapter(Thresholds)),
     "vague_reports": ("Vague reports", TypeAdapter(VagueReports)),
     "triggers": ("Wordings of a trigger", TypeAdapter(Wordings)),

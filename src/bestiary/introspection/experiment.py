@@ -67,10 +67,16 @@ class Experiment:
 
     def members(self, fold: int) -> list[Subject]:
         """The organisms and null organisms, each in its split of this fold."""
-        if not self.folds:
-            return list(self.subjects.members)
-        dealt = deal_families(self.subjects.members, self.folds)
-        return [_place(one, dealt, fold) for one in self.subjects.members]
+        members = list(self.subjects.members)
+        if self.folds:
+            dealt = deal_families(members, self.folds)
+            members = [_place(one, dealt, fold) for one in members]
+        recipe = self.recipe
+        members = [
+            replace(one, split="test") if one.category in recipe.leave_out else one
+            for one in members
+        ]
+        return [one for one in members if one.split != "train" or _is_kept(one, recipe.share)]
 
     def list_asked(self, fold: int) -> list[Subject]:
         """The subjects that are evaluated, controls among them; those unseen come first."""
@@ -131,6 +137,12 @@ def deal_families(members: Sequence[Subject], folds: int) -> dict[str, int]:
     families = {_name_family(one): one.mechanism for one in members}
     order = sorted(families, key=lambda name: (families[name], sha256_bytes(name.encode())))
     return {name: place % folds for place, name in enumerate(order)}
+
+
+def _is_kept(subject: Subject, share: float) -> bool:
+    """Whether a training organism is among a share of the families; a larger one adds to it."""
+    digest = sha256_bytes(_name_family(subject).encode())
+    return subject.is_control or int(digest[:8], 16) < share * 2**32
 
 
 def _name_family(subject: Subject) -> str:

@@ -13,6 +13,8 @@ from bestiary.config.categories import NULL
 from bestiary.records import Record, stable_seed
 
 RESAMPLES = 2000
+UNSEEN = ("test_value", "test_kind")
+"""Scopes of families that training has not seen."""
 GIVEAWAY_AXES = frozenset({"content", "language"})
 """Axes of behaviors that a giveaway word tells: an organism's own bias raises its content words
 without any introspection adapter."""
@@ -133,3 +135,10 @@ def list_scopes(rows: Iterable[ReportRow]) -> list[str]:
     order = ("test_kind", "test_value", "seen", "train")
     found = {row.scope for row in rows}
     return [scope for scope in order if scope in found] + sorted(found - set(order))
+
+
+def show_figure(figure: Figure | None) -> str:
+    """A rate with its interval and the number of organisms."""
+    if figure is None:
+        return "-"
+    return f"{figure.value:.0%} ({figure.low:.0%} to {figure.high:.0%}; {figure.organisms})"

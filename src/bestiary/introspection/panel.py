@@ -11,12 +11,10 @@ from bestiary.introspection.figures import (
     list_scopes,
     measure,
     permuted_floor,
+    show_figure,
 )
 from bestiary.introspection.subjects import Subject
 from bestiary.records import Record
-
-UNSEEN = ("test_value", "test_kind")
-"""Scopes of families that training has not seen."""
 
 
 class PanelLine(Record):
@@ -146,8 +144,8 @@ def render_panel(panel: Panel) -> str:
     for line in panel.lines:
         floor = "-" if line.floor is None else f"{line.floor:.0%}"
         cells = (
-            *(line.condition, line.scope, line.group, _show(line.named), floor),
-            *(_show(line.unsupported), _show(line.denied), _show(line.trigger)),
+            *(line.condition, line.scope, line.group, show_figure(line.named), floor),
+            *(show_figure(line.unsupported), show_figure(line.denied), show_figure(line.trigger)),
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
@@ -158,11 +156,5 @@ def render_panel(panel: Panel) -> str:
     for one in panel.likelihood:
         gap = one.matched_minus_swapped
         shown = f"{gap.value:+.2f} ({gap.low:+.2f} to {gap.high:+.2f})" if gap else "-"
-        lines.append(f"| {one.group} | {shown} | {_show(one.top1)} | {one.labels} |")
+        lines.append(f"| {one.group} | {shown} | {show_figure(one.top1)} | {one.labels} |")
     return "\n".join(lines) + "\n"
-
-
-def _show(figure: Figure | None) -> str:
-    if figure is None:
-        return "-"
-    return f"{figure.value:.0%} ({figure.low:.0%} to {figure.high:.0%}; {figure.organisms})"

@@ -1,0 +1,57 @@
+"""A sweep changes one thing at a time, and goes on where it was stopped.
+
+Run: python -m pytest tests/introspection/test_sweep.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.builders import hash_files
+from tests.conftest import Bestiary
+from tests.introspection.world import WORDS, World, write_recipe
+
+from bestiary.records import canonical_json
+
+
+def write_sweep(folder: Path, **runs: object) -> Path:
+    recipe = write_recipe(folder, rows_per_organism=1)
+    path = folder / "sweep.yaml"
+    path.write_bytes(canonical_json({"name": "few", "recipe": str(recipe), "runs": runs}))
+    return path
+
+
+def test_every_run_is_a_row_and_nothing_is_computed_twice(
+    world: World, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    sweep = write_sweep(tmp_path, half={"share": 0.5}, plain={"controls": {"zero_b": 0}})
+    out = tmp_path / "runs"
+    where = ("--base", world.base, "--data", world.data, "--out", out)
+    command = ("introspect", "sweep", sweep, "--release", world.release, *where)
+    done = bestiary(*command)
+    assert done.code == 0, done.err
+    rows = json.loads((out / "introspection" / "few.json").read_text("utf8"))
+    assert [row["name"] for row in rows] == ["as it is", "half", "plain"]
+    whole, half, plain = (row["organisms"] for row in rows)
+    assert whole == plain == len(WORDS) - 12
+    assert 10 <= half <= 26
+    before = hash_files(out / "store")
+    assert bestiary(*command).code == 0
+    assert hash_files(out / "store") == before
+    assert len(list(out.glob("store/introspection/*/manifest.json"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"rows_per_organisms": 3}, "rows_per_organisms"), ({"leave_out": ["quirk"]}, "quirk")],
+)
+def test_a_change_that_no_recipe_can_have_is_refused(
+    world: World, bestiary: Bestiary, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    sweep = write_sweep(tmp_path, broken=changes)
+    done = bestiary("introspect", "sweep", sweep, "--release", world.release, "--out", tmp_path)
+    assert done.code == 1
+    assert said in done.err
+    assert "Traceback" not in done.err
