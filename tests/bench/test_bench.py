@@ -78,6 +78,13 @@ def figures(load: Load, tmp_path: Path) -> Callable[[str, Sequence[str]], dict[s
 Run = Callable[[str, Sequence[str]], dict[str, Any]]
 
 
+def test_introspection(figures: Run) -> None:
+    (case,) = figures("introspection", ["--tiny"]).values()
+    told = {"peft_seconds", "same_seconds", "wide_seconds", "same_ratio", "wide_ratio", "aim"}
+    assert told <= case.keys()
+    assert case["distance"] < 1e-4, "both ways are one training"
+
+
 def test_engine(figures: Run, load: Load, capsys: pytest.CaptureFixture[str]) -> None:
     found = figures("engine", ["--tiny"])
     assert found.keys() == {"micro all K=2", "memory micro all K=2", "precision micro"}
