@@ -12,6 +12,9 @@ from bestiary.introspection.figures import UNSEEN, Figure, ReportRow, measure, s
 from bestiary.records import Record, canonical_json
 from bestiary.store import write_bytes
 
+SWEEPS = "sweeps"
+"""The folder of results, beside those of evaluations."""
+
 
 class SweepRow(Record):
     """One run of a sweep."""
@@ -28,7 +31,7 @@ class SweepRow(Record):
 
 
 def run_sweep(experiment: Experiment, sweep: Sweep) -> list[SweepRow]:
-    """Train and ask every run, write `sweep.json` and `sweep.md`, and return the rows.
+    """Train and ask every run, write `<sweep>.json` and `<sweep>.md`, and return the rows.
 
     What the store has is not computed again, so a sweep that was stopped goes on.
     """
@@ -37,7 +40,7 @@ def run_sweep(experiment: Experiment, sweep: Sweep) -> list[SweepRow]:
         name: recipe.change(f"{recipe.name} {name}", changes)
         for name, changes in sweep.runs.items()
     }
-    folder = experiment.store.root / "introspection"
+    folder = experiment.store.root / "introspection" / SWEEPS
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[SweepRow] = []
     for name, changed in runs.items():
