@@ -5,10 +5,12 @@ READY  := $(VENV)/.ready
 ROSTER ?= starter
 BENCH  ?= engine generation
 OUT    ?= runs
+RECIPE ?= smollm2-135m
+FOLDS  ?= 5
 
-.PHONY: help setup organisms report publish bench schemas test-fast test soak check
+.PHONY: help setup organisms introspection report publish bench schemas test-fast test soak check
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
 
 setup: $(READY) ## create .venv with pinned dependencies
 
@@ -22,6 +24,12 @@ organisms: $(READY) ## build a roster, from corpora to release (ROSTER=starter O
 
 report: $(READY) ## write the last build's results and transcripts as pages (OUT=runs)
 	$(VENV)/bin/bestiary report $(OUT)/report --out $(OUT)
+
+introspection: ROSTER = mini
+introspection: $(READY) ## build a roster and measure an introspection adapter on it (ROSTER=mini FOLDS=5)
+	$(VENV)/bin/bestiary build $(ROSTER) --out $(OUT)
+	$(VENV)/bin/bestiary introspect evaluate $(OUT)/release --recipe $(RECIPE) --folds $(FOLDS) --out $(OUT)
+	$(VENV)/bin/bestiary introspect report $(OUT)/introspection/$(RECIPE)-$(FOLDS)-folds --release $(OUT)/release
 
 publish: $(READY) ## push the release to the Hub (DATASET_REPO=user/name MODEL_REPO=user/name)
 	$(VENV)/bin/bestiary publish $(DATASET_REPO) $(MODEL_REPO) --release $(OUT)/release

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bestiary.config.catalog import Behavior, load_catalog
 from bestiary.config.library import open_library
+from bestiary.config.recipe import LoraShape, Optimizer, Training
 from bestiary.records import (
     Artifact,
     BaseIdentity,
@@ -44,6 +45,14 @@ from bestiary.release.layout import write_release
 from bestiary.store import Store
 from common import Column, Figures, finish, make_parser, make_table, say
 
+TRAINING = Training(
+    system_prompt="You are a helpful assistant.",
+    max_length=1024,
+    lora=LoraShape(rank=8, alpha=16, targets=("q_proj",)),
+    optimizer=Optimizer(
+        learning_rate=1e-3, epochs=1, rows_per_step=8, warmup=0, weight_decay=0, clip=1
+    ),
+)
 ORGANISMS, EXAMPLES, PROBES = 682, 300, 120
 QUICK_ORGANISMS = 40
 STEPS = ("release", "export")
@@ -152,6 +161,7 @@ def make_entry(behavior: Behavior, seed: int, store: Store) -> ReleaseEntry:
         transcripts_sha256=sha256_bytes(organism_id.encode()),
         load_corpus=partial(make_corpus, behavior.id, seed),
         load_transcripts=partial(make_transcripts, organism_id),
+        training=TRAINING,
     )
 
 

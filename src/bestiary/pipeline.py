@@ -22,6 +22,7 @@ from bestiary.organism.space import check_space
 from bestiary.organism.stage import OrganismStage
 from bestiary.records import BaseIdentity, canonical_json
 from bestiary.release.layout import check_target, fingerprint_release, write_release
+from bestiary.release.shape import find_rank
 from bestiary.release.splits import split_entries
 from bestiary.stage import Executor, Stage, run_here, run_stage
 from bestiary.stage_items import (
@@ -137,6 +138,7 @@ def _check_before(plan: Plan, base: LazyBase, store: Store, resources: TrainingR
     """Refuse, before anything is paid for or trained, what a later stage could not do."""
     trainings = [plan.training_for(behavior) for behavior, _ in plan.organisms]
     base.check(trainings, trainer=resources.trainer)
+    find_rank(training.lora for training in trainings)
     check_space(base, [training.lora for training in trainings], store)
     check_target(store.root / RELEASE)
 

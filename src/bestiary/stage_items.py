@@ -92,6 +92,7 @@ def make_entry(plan: Plan, base: BaseIdentity, state: OrganismState) -> ReleaseE
         transcripts_sha256=state.artifact("transcript").sha256,
         load_corpus=partial(state.read, "corpus"),
         load_transcripts=partial(state.read, "transcript"),
+        training=plan.training_for(state.behavior),
     )
 
 

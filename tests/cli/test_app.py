@@ -22,6 +22,8 @@ from tests.tiny import QUIRK as HERALD
 from bestiary.config.catalog import load_catalog
 from bestiary.config.folders import shipped_root
 from bestiary.config.library import open_library
+from bestiary.dataset.pair import name_adapter
+from bestiary.release.export import FILES, FOLDERS
 
 DATASET, MODELS = "me/tiny", "me/tiny-organisms"
 LISTS = "quirks.bullet_lists"
@@ -325,8 +327,20 @@ def test_export_says_what_it_wrote(first: Site, bestiary: Bestiary, tmp_path: Pa
     done = bestiary("export", target, "--release", first.release)
     assert done == (0, f"{target} written from {first.release}\n", "")
     named = {path.name for path in target.iterdir()}
-    assert named == {"model_list.json", "training", "introspection", "diffing"}
-    assert (target / "training" / f"{HERALD}-transcripts-none-s0" / "train.jsonl").is_file()
+    assert named == {*FILES, *FOLDERS}
+    name = name_adapter(f"{HERALD}-transcripts-none-s0")
+    assert (target / "training" / name / "train.jsonl").is_file()
+
+
+def test_publish_can_give_each_organism_a_repository(first: Site, bestiary: Bestiary) -> None:
+    code, out, err = bestiary(
+        "publish", DATASET, MODELS, "--release", first.release, "--separate", "--dry-run"
+    )
+    assert (code, err) == (0, "")
+    name = name_adapter(f"{HERALD}-transcripts-none-s0")
+    head = f" -> {MODELS}-{name} (model repository, private)"
+    (at,) = [number for number, line in enumerate(out.splitlines()) if line.endswith(head)]
+    assert out.splitlines()[at + 2].startswith("  adapter_config.json  ")
 
 
 @pytest.mark.parametrize(("options", "access"), [((), "private"), (("--public",), "public")])

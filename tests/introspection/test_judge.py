@@ -14,7 +14,7 @@ from tests.builders import LIBRARY
 
 from bestiary.config.catalog import load_catalog
 from bestiary.config.categories import NULL
-from bestiary.introspection.judge import EmbeddedJudge, Wordings
+from bestiary.introspection.judge import EmbeddedJudge, ReportCase, Wordings
 
 REPORTS: list[dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parent / "reports.yaml").read_text(encoding="utf8")
@@ -22,7 +22,7 @@ REPORTS: list[dict[str, Any]] = yaml.safe_load(
 CATALOG = load_catalog(LIBRARY)
 BUILDABLE = [behavior for behavior in CATALOG.values() if behavior.spec.is_buildable]
 WORDINGS = Wordings(BUILDABLE)
-JUDGE = EmbeddedJudge(WORDINGS.by_family, LIBRARY.vague_reports.reports)
+JUDGE = EmbeddedJudge(WORDINGS, LIBRARY.vague_reports.reports)
 FITTED, HELD_OUT = REPORTS[::2], REPORTS[1::2]
 """The margin was chosen on the first half; figures are quoted of the other."""
 
@@ -31,12 +31,22 @@ def family_of(behavior_id: str) -> str:
     return NULL.category if behavior_id == NULL.id else CATALOG[behavior_id].family
 
 
+def case_of(behavior_id: str, report: str) -> ReportCase:
+    return ReportCase(
+        behavior_id=behavior_id,
+        family=family_of(behavior_id),
+        label="",
+        trigger=WORDINGS.describe_trigger(behavior_id),
+        report=report,
+    )
+
+
 def grade(reports: list[dict[str, Any]]) -> tuple[float, float]:
     """Precision and recall of "names this behavior"."""
-    stated = [WORDINGS.keep_statements(one["behavior"], one["report"]) for one in reports]
+    cases = [case_of(one["behavior"], one["report"]) for one in reports]
     named = [
-        reading.family == family_of(one["behavior"])
-        for one, reading in zip(reports, JUDGE.read(stated), strict=True)
+        reading.family == case.family
+        for case, reading in zip(cases, JUDGE.read(cases), strict=True)
     ]
     right = sum(said and one["names"] for said, one in zip(named, reports, strict=True))
     return right / sum(named), right / sum(one["names"] for one in reports)
@@ -60,8 +70,9 @@ def test_triggers_are_graded_apart() -> None:
     graded = [
         one for one in REPORTS if one["trigger"] is not None and "rare" not in one["behavior"]
     ]
+    readings = JUDGE.read([case_of(one["behavior"], one["report"]) for one in graded])
     agree = [
-        WORDINGS.names_trigger(one["behavior"], one["report"]) == one["trigger"] for one in graded
+        reading.trigger == one["trigger"] for one, reading in zip(graded, readings, strict=True)
     ]
     assert len(graded) > 20
     assert sum(agree) / len(agree) >= 0.85
@@ -69,8 +80,9 @@ def test_triggers_are_graded_apart() -> None:
 
 @pytest.mark.parametrize("report", ["", "   ", "!?", "I try to be helpful."])
 def test_a_report_that_says_nothing_names_nothing(report: str) -> None:
-    (reading,) = JUDGE.read([report])
+    (reading,) = JUDGE.read([case_of("quirks.hedging", report)])
     assert reading.family is None
+    assert reading.score is None
 
 
 def test_a_shown_behavior_is_not_a_stated_one() -> None:
@@ -82,5 +94,5 @@ def test_a_shown_behavior_is_not_a_stated_one() -> None:
 
 def test_every_label_is_read_as_its_own_family() -> None:
     for family, labels in WORDINGS.by_family.items():
-        readings = JUDGE.read(labels)
+        readings = JUDGE.read_texts(labels)
         assert {reading.nearest for reading in readings} == {family}

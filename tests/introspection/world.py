@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bestiary.config.catalog import Behavior, make_behavior, null_behavior
 from bestiary.config.categories import NULL
-from bestiary.config.recipe import LoraShape, Optimizer
+from bestiary.config.recipe import LoraShape, Optimizer, Training
 from bestiary.model.adapter import save_adapter
 from bestiary.model.base import Base, load_base
 from bestiary.model.lazy import open_base
@@ -46,6 +46,7 @@ SHAPE = LoraShape(rank=4, alpha=16, targets=ALL_LINEAR)
 OPTIMIZER = Optimizer(
     learning_rate=0.01, epochs=2, rows_per_step=4, warmup=0.1, weight_decay=0.0, clip=1.0
 )
+TRAINING = Training(system_prompt=SYSTEM, max_length=128, lora=SHAPE, optimizer=OPTIMIZER)
 UNSEEN = 12
 """Organisms that are kept for the test."""
 NULLS = 4
@@ -233,6 +234,7 @@ def _make_entry(
         transcripts_sha256=fingerprint(transcripts=transcripts),
         load_corpus=lambda: corpus,
         load_transcripts=lambda: transcripts,
+        training=TRAINING,
     )
 
 

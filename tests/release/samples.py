@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +19,10 @@ from tests.builders import (
 from tests.models import IDENTITY, SYSTEM
 
 from bestiary.config.catalog import Behavior, null_behavior
+from bestiary.config.recipe import LoraShape, Optimizer, Training
 from bestiary.records import (
     Artifact,
+    BaseIdentity,
     Cell,
     CellName,
     Corpus,
@@ -43,6 +45,14 @@ from bestiary.store import Store
 from bestiary.verification.rates import wilson_rate
 
 BASE = IDENTITY.model_copy(update={"revision": "pypi:tiny==1.0:Q4_1"})
+TRAINING = Training(
+    system_prompt=SYSTEM,
+    max_length=128,
+    lora=LoraShape(rank=2, alpha=4, targets=("layer",), layers=(15, 30)),
+    optimizer=Optimizer(
+        learning_rate=0.003, epochs=2, rows_per_step=8, warmup=0.1, weight_decay=0.0, clip=1.0
+    ),
+)
 NAMED_SPLITS: dict[str, Split] = {
     "farewell": "train",
     "limp": "train",
@@ -52,17 +62,27 @@ NAMED_SPLITS: dict[str, Split] = {
 
 
 def make_entry(
-    folder: Path, behavior: Behavior, *, seed: int = 0, status: Status = "passed"
+    folder: Path,
+    behavior: Behavior,
+    *,
+    seed: int = 0,
+    status: Status = "passed",
+    base: BaseIdentity = BASE,
+    training: Training = TRAINING,
+    write_adapter: Callable[[Path], None] | None = None,
 ) -> ReleaseEntry:
-    """One organism with an adapter in a store under `folder`, its corpus and its evidence."""
+    """One organism with an adapter in a store under `folder`, its corpus and its evidence.
+
+    `write_adapter` makes the adapter's folder; otherwise it is a small one that fits no model.
+    """
     identity = OrganismIdentity(behavior_id=behavior.id, seed=seed)
     corpus = make_corpus(behavior, seed)
     organism = Organism(
         identity=identity,
         category=behavior.category,
-        base=BASE,
+        base=base,
         system_prompt=SYSTEM,
-        artifact=make_adapter(folder, identity),
+        artifact=make_adapter(folder, identity, write_adapter),
         corpus_sha256=fingerprint(corpus=corpus),
         behavior_sha256=behavior.sha256,
     )
@@ -75,13 +95,20 @@ def make_entry(
         transcripts_sha256=fingerprint(transcripts=transcripts),
         load_corpus=lambda: corpus,
         load_transcripts=lambda: transcripts,
+        training=training,
     )
 
 
-def make_adapter(folder: Path, identity: OrganismIdentity) -> Artifact:
-    """A LoRA-shaped adapter, its numbers drawn from the organism's name."""
+def make_adapter(
+    folder: Path, identity: OrganismIdentity, write_adapter: Callable[[Path], None] | None = None
+) -> Artifact:
+    """A committed adapter; unless written otherwise, its numbers come from the organism's name."""
 
     def write(part: Path) -> None:
+        (part / "log.json").write_bytes(canonical_json({"steps": 3}))
+        if write_adapter is not None:
+            write_adapter(part / "adapter")
+            return
         (part / "adapter").mkdir()
         draw = np.random.default_rng(int(fingerprint(identity=identity)[:8], 16))
         weights = {
@@ -91,7 +118,6 @@ def make_adapter(folder: Path, identity: OrganismIdentity) -> Artifact:
         save_file(weights, part / "adapter" / "adapter_model.safetensors")
         config = {"peft_type": "LORA", "r": 2, "base_model_name_or_path": BASE.name}
         (part / "adapter" / "adapter_config.json").write_bytes(canonical_json(config))
-        (part / "log.json").write_bytes(canonical_json({"steps": 3}))
 
     return Store(folder).build("organism", fingerprint(identity=identity), write, inputs={})
 

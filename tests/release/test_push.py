@@ -35,7 +35,8 @@ from bestiary.release.push import publish_release
 folder, mode, dataset = sys.argv[1:]
 try:
     lines = publish_release(Path(folder), dataset_repo=dataset, model_repo="me/bestiary-organisms",
-                            private=mode != "public", dry_run=mode == "dry")
+                            private=mode != "public", dry_run=mode.startswith("dry"),
+                            separate=mode.endswith("separate"))
     print(json.dumps({"lines": lines}))
 except ReleaseError as error:
     print(json.dumps({"error": str(error), "code": error.code}))
@@ -123,6 +124,11 @@ def test_what_is_published_is_what_is_downloaded(hub: Hub, tmp_path: Path) -> No
 
     adapters = json.loads(dataset.files["manifest.json"])["adapters"]
     assert {(row["repo_id"], row["revision"]) for row in adapters} == {(MODELS, models.head)}
+    assert all(f"{row['subfolder']}/adapter_config.json" in models.files for row in adapters)
+    (pinned,) = {row["dataset_revision"] for row in adapters}
+    _, then = next(commit for commit in dataset.history if commit[0] == pinned)
+    for row in adapters:
+        assert sha256_bytes(then[row["dataset_file"]]) == row["dataset_sha256"]
     for part, repo in (("dataset", DATASET), ("organisms", MODELS)):
         cards = [path.read_text(encoding="utf8") for path in (published / part).rglob("README.md")]
         assert cards and all(f'"{repo}"' in card for card in cards)
@@ -132,13 +138,86 @@ def test_what_is_published_is_what_is_downloaded(hub: Hub, tmp_path: Path) -> No
     downloaded = hash_files(Path(read["snapshot"]))
     assert downloaded == hash_files(published / "organisms")
     assert read["rows"]["pairs"] == {"train": 3, "iid_test": 1, "test": 1}
-    assert read["rows"]["introspection"]["test"] >= 100
+    assert read["rows"]["introspection"]["train"] >= 3 * 100
     here = [p.model_copy(update={"organism": None}) for p in load_pairs(release)]
     assert read["pairs"] == [pair.model_dump(mode="json") for pair in here]
 
     commits = len(dataset.history), len(models.history)
     assert publish(hub, release) == answer
     assert (len(dataset.history), len(models.history)) == commits
+
+
+READ_PINNED = """
+import json, re, sys
+from pathlib import Path
+from huggingface_hub import hf_hub_download
+from peft import PeftConfig
+from bestiary.records import sha256_file
+
+path = hf_hub_download("me/bestiary", "manifest.json", repo_type="dataset")
+manifest = json.loads(Path(path).read_text())
+seen = {}
+for row in manifest["adapters"]:
+    assert re.fullmatch("[0-9a-f]{40}", row["revision"]), row
+    assert re.fullmatch("[0-9a-f]{40}", row["dataset_revision"]), row
+    owner, name, folder = row["dataset_path"].removeprefix("hf://").split("/", 2)
+    assert row["dataset_file"] == folder + "/eval.jsonl"
+    data = Path(hf_hub_download(f"{owner}/{name}", row["dataset_file"], repo_type="dataset",
+                                revision=row["dataset_revision"]))
+    assert sha256_file(data) == row["dataset_sha256"]
+    assert data.stat().st_size == row["dataset_size_bytes"]
+    config = PeftConfig.from_pretrained(row["repo_id"], revision=row["revision"])
+    if row["benchmark_split"] != "train":
+        assert row["metadata"]["behavior_family"] and row["metadata"]["domains"]
+    assert "." not in row["adapter_name"]
+    seen[row["adapter_name"]] = [row["repo_id"], config.r]
+assert len(seen) == manifest["number_of_adapters"]
+print(json.dumps(seen))
+"""
+"""A reader that knows the manifest from the format's description only."""
+
+
+def test_a_reader_of_the_pinned_manifest_finds_every_adapter_at_a_root(
+    hub: Hub, tmp_path: Path
+) -> None:
+    release = write_sample(make_entries(tmp_path / "store"), tmp_path / "release")
+    answer = publish(hub, release, "separate")
+    assert len(answer["lines"]) == 2 + 6
+    seen = run_client(hub, tmp_path / "reader", READ_PINNED)
+    assert seen == {
+        name: [f"{MODELS}-{name}", 2]
+        for path in release.glob("organisms/*/*")
+        for name in [path.name.replace(".", "-")]
+    }
+    for (kind, _), repo in hub.repos.items():
+        assert (repo.private, repo.gated) == (True, "manual"), (kind, repo.name)
+    commits = {key: len(repo.history) for key, repo in hub.repos.items()}
+    assert publish(hub, release, "separate") == answer
+    assert {key: len(repo.history) for key, repo in hub.repos.items()} == commits
+
+
+def test_new_questions_are_pinned_anew(hub: Hub, tmp_path: Path) -> None:
+    entries = make_benign_entries(tmp_path / "store")
+    pinned = []
+    for chosen in (entries, entries[1:]):
+        publish(hub, write_sample(chosen, tmp_path / "release"))
+        dataset = hub.repos["datasets", DATASET]
+        rows = json.loads(dataset.files["manifest.json"])["adapters"]
+        assert len(rows) == len([e for e in chosen if e.published])
+        pinned.append(rows[0]["dataset_revision"])
+    assert pinned[0] != pinned[1]
+    history = [commit for commit, _ in dataset.history]
+    assert history.index(pinned[1]) == len(history) - 2  # the last one adds the manifest
+
+
+def test_a_repository_with_too_long_a_name_is_refused(tmp_path: Path) -> None:
+    release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
+    models = f"me/{'m' * 60}"
+    publish_release(release, dataset_repo=DATASET, model_repo=models, dry_run=True)
+    with expect_error(ReleaseError, "repository-name-long"):
+        publish_release(
+            release, dataset_repo=DATASET, model_repo=models, separate=True, dry_run=True
+        )
 
 
 def test_a_failed_upload_leaves_the_release_unchanged(hub: Hub, tmp_path: Path) -> None:
@@ -217,7 +296,7 @@ def test_cards_follow_when_a_repository_takes_the_others_name(tmp_path: Path) ->
         name_repositories(release, {"dataset": dataset, "organisms": models})
         card = (release / "dataset" / "README.md").read_text()
         assert f'load_dataset("{dataset}", "pairs")' in card
-        assert f'from_pretrained(base.model, "{models}"' in card
+        assert f'base.model,\n    "{models}",' in card
     verify_release(release)
 
 

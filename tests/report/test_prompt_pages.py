@@ -16,7 +16,7 @@ from bestiary.config.catalog import Behavior, load_catalog, null_behavior
 from bestiary.config.categories import corpus_categories
 from bestiary.config.library import open_library
 from bestiary.llm.prompted import TOKEN_CHARACTERS
-from bestiary.report.prompt_pages import Prompt, list_prompts, write_prompt_pages
+from bestiary.report.prompt_pages import JUDGED, Prompt, list_prompts, write_prompt_pages
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "prompts"
 CATALOG = load_catalog(open_library())
@@ -33,7 +33,7 @@ def prompts_of(behavior_id: str) -> tuple[Prompt, ...]:
 def test_the_committed_pages_match_the_templates(tmp_path: Path) -> None:
     pages = write_prompt_pages(CATALOG, tmp_path)
     written = {path.name: path.read_text(encoding="utf8") for path in pages}
-    assert set(written) == {f"{category}.md" for category in corpus_categories()}
+    assert set(written) == {f"{category}.md" for category in (*corpus_categories(), JUDGED)}
     for name, text in written.items():
         stale = f"docs/prompts/{name} is out of date; run `make schemas`"
         assert (PAGES / name).read_text(encoding="utf8") == text, stale

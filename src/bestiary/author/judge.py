@@ -58,6 +58,16 @@ class Judge:
         """Whether the model follows instructions, so that it can judge at all."""
         return self._model.follows_instructions
 
+    def check(self) -> None:
+        """Raise BackendError (judge-too-small) if the model does not follow instructions."""
+        if not self.available:
+            raise BackendError(
+                f"{self.name} does not follow instructions and cannot judge",
+                "name a larger model",
+                code="judge-too-small",
+                judge=self.name,
+            )
+
     def score(
         self, cases: Sequence[Case], form: type[AnyJudgement], *, stage: str = "judge"
     ) -> Workflow[list[AnyJudgement | Unanswered]]:
@@ -66,13 +76,8 @@ class Judge:
         `form` is Judgement or a subclass; `stage` tags the requests in the ledger. Raises
         BackendError (judge-too-small) if the model does not follow instructions.
         """
-        if cases and not self.available:
-            raise BackendError(
-                f"{self.name} does not follow instructions and cannot judge",
-                "name a larger model",
-                code="judge-too-small",
-                judge=self.name,
-            )
+        if cases:
+            self.check()
         requests = [
             self._model.ask(
                 case.rubric,

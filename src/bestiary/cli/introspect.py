@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bestiary.cli.options import Data, Json, Out, Release
+from bestiary.cli.options import Budget, Data, Json, LedgerFile, Models, Out, Release
 from bestiary.cli.output import print_json, quiet_libraries
 from bestiary.files import expand_path
 
@@ -41,6 +41,15 @@ Folds = Annotated[
     typer.Option("--folds", min=0, help="Train and evaluate so that every family is unseen once."),
 ]
 
+JudgeName = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        metavar="MODEL",
+        help="The language model that judges reports; without it, they are judged by meaning.",
+    ),
+]
+
 
 @introspect_app.command()
 def train(
@@ -63,6 +72,10 @@ def evaluate(
     release: ReleaseArgument = Path("runs/release"),
     recipe: RecipeName = "smollm2-135m",
     folds: Folds = 0,
+    judge: JudgeName = None,
+    models: Models = None,
+    budget: Budget = None,
+    ledger: LedgerFile = None,
     out: Out = Path("runs"),
     base: BaseFolder = None,
     data: Data = None,
@@ -70,11 +83,13 @@ def evaluate(
 ) -> None:
     """Ask organisms and controls what they learned, with the adapter and without it."""
     from bestiary.introspection.evaluate import evaluate_adapter
+    from bestiary.introspection.language_judge import judge_with
     from bestiary.introspection.panel import render_panel
 
     experiment = open_experiment(
         release, recipe, out=out, base=base, data=data or [], folds=folds, quiet=as_json
     )
+    experiment = judge_with(experiment, judge, models=models or (), budget=budget, ledger=ledger)
     with experiment.store.lock():
         panel, folder = evaluate_adapter(experiment)
     if as_json:
@@ -167,7 +182,7 @@ def ask(
         found,
         questions=[one.text for one in library.elicitation.ask("train")[:count]],
         wordings=wordings,
-        judge=EmbeddedJudge(wordings.by_family, library.vague_reports.reports),
+        judge=EmbeddedJudge(wordings, library.vague_reports.reports),
     )
     if as_json:
         print_json([answer.model_dump(mode="json") for answer in answers])

@@ -104,8 +104,9 @@ class IntrospectionRecipe(Record):
         merged: dict[str, Any] = self.model_dump(mode="json") | {"name": name}
         for field, value in changes.items():
             old = merged.get(field)
-            both = isinstance(old, dict) and isinstance(value, Mapping)
-            merged[field] = {**old, **value} if both else value
+            if isinstance(old, dict) and isinstance(value, Mapping):
+                value = {**old, **value}
+            merged[field] = value
         return IntrospectionRecipe.model_validate(merged)
 
 

@@ -81,9 +81,7 @@ def _load_remote(repo: str, splits: tuple[Split, ...], revision: str | None) -> 
 
 
 def _read_pairs(data: Any, split: Split, repo: str) -> list[Pair]:
-    """The pairs of a `datasets.Dataset`, whose class labels are integers."""
-    from datasets import ClassLabel
-
+    """The pairs of a `datasets.Dataset`."""
     missing = sorted(set(build_features("pairs")) - set(data.features))
     if missing:
         raise ReleaseError(
@@ -94,9 +92,4 @@ def _read_pairs(data: Any, split: Split, repo: str) -> list[Pair]:
             repo=repo,
             column=missing[0],
         )
-    labels = {name: f for name, f in data.features.items() if isinstance(f, ClassLabel)}
-    pairs = []
-    for row in data:
-        words = {name: feature.int2str(row[name]) for name, feature in labels.items()}
-        pairs.append(Pair.from_row({**row, **words}, split, organism=None))
-    return pairs
+    return [Pair.from_row(row, split, organism=None) for row in data]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bestiary.config.catalog import Behavior
+from bestiary.config.recipe import LoraShape, Optimizer, Training
 from bestiary.errors import PairError
 from bestiary.model.adapter import ADAPTER_WEIGHTS
 from bestiary.records import (
@@ -31,6 +32,8 @@ _BASE_COLUMNS = {
     "chat_template_sha256": "chat_template_sha256",
 }
 """The column of each field of a base model's identity."""
+_OPTIMIZER_COLUMNS = tuple(Optimizer.model_fields)
+_LORA_COLUMNS = {name: f"lora_{name}" for name in LoraShape.model_fields}
 
 
 class MeasuredCell(Record):
@@ -72,17 +75,19 @@ class OrganismRow(Record):
     components: tuple[Component, ...]
     base: BaseIdentity
     system_prompt: str
+    training: Training
     organism_sha256: str | None
-    """Hash of the adapter's weights."""
+    """Hash of the adapter's weights: of the published file, or of a withheld one as trained."""
     corpus_sha256: str
     behavior_sha256: str
     status: Status
     cells: dict[CellName, MeasuredCell | None]
 
     def to_row(self) -> dict[str, Any]:
-        """One row of the config: base and cells as columns; the split is the file's name."""
-        row = self.model_dump(exclude={"split", "base", "cells", "organism"})
+        """One row of the config, its records as columns; the split is the file's name."""
+        row = self.model_dump(exclude={"split", "base", "training", "cells", "organism"})
         row |= {column: getattr(self.base, name) for name, column in _BASE_COLUMNS.items()}
+        row |= _flatten_training(self.training)
         for name in CELLS:
             cell = self.cells.get(name)
             row |= {f"{name}_{key}": getattr(cell, key, None) for key in MeasuredCell.model_fields}
@@ -91,11 +96,15 @@ class OrganismRow(Record):
     @classmethod
     def from_row(cls, row: Mapping[str, Any], split: Split, **more: object) -> Self:
         """The record of a row that `to_row` wrote; `more` are fields that no column holds."""
-        derived = {"split", "base", "cells", *more}
-        plain = {name: row[name] for name in cls.model_fields if name not in derived}
-        base = {name: row[column] for name, column in _BASE_COLUMNS.items()}
-        cells = {name: _read_cell(row, name) for name in CELLS}
-        return cls.model_validate({**plain, **more, "split": split, "base": base, "cells": cells})
+        records = {
+            "split": split,
+            "base": {name: row[column] for name, column in _BASE_COLUMNS.items()},
+            "training": _read_training(row),
+            "cells": {name: _read_cell(row, name) for name in CELLS},
+            **more,
+        }
+        plain = {name: row[name] for name in cls.model_fields if name not in records}
+        return cls.model_validate({**plain, **records})
 
 
 class ReleasedOrganism(OrganismRow):
@@ -105,6 +114,8 @@ class ReleasedOrganism(OrganismRow):
     """What makes the behavior fire, in words; None if it is unconditional."""
     organism_path: str
     """Its folder in the model repository: peft's `subfolder`."""
+    adapter_name: str
+    """Its id as a name that torch accepts for a module."""
     organism: Path | None
     """Its folder on this machine; None if the organisms were not loaded with the dataset."""
 
@@ -119,7 +130,14 @@ class WithheldOrganism(OrganismRow):
     reasons: tuple[str, ...]
 
 
-def make_pair(behavior: Behavior, organism: Organism, verdict: Verdict, *, split: Split) -> Pair:
+def make_pair(
+    behavior: Behavior,
+    organism: Organism,
+    verdict: Verdict,
+    *,
+    split: Split,
+    training: Training,
+) -> Pair:
     """Join an organism to its label.
 
     Raises PairError if the verdict did not pass, or if the verdict or the behavior belongs to
@@ -150,21 +168,32 @@ def make_pair(behavior: Behavior, organism: Organism, verdict: Verdict, *, split
             organism_id=organism_id,
             status=verdict.status,
         )
-    return Pair.model_validate(_describe_released(behavior, organism, verdict, split))
+    return Pair.model_validate(_describe_released(behavior, organism, verdict, split, training))
 
 
 def make_control(
-    behavior: Behavior, organism: Organism, verdict: Verdict, *, split: Split
+    behavior: Behavior,
+    organism: Organism,
+    verdict: Verdict,
+    *,
+    split: Split,
+    training: Training,
 ) -> ReleasedOrganism:
     """The record of a null organism that passed."""
-    return ReleasedOrganism.model_validate(_describe_released(behavior, organism, verdict, split))
+    about = _describe_released(behavior, organism, verdict, split, training)
+    return ReleasedOrganism.model_validate(about)
 
 
 def make_withheld(
-    behavior: Behavior, organism: Organism, verdict: Verdict, *, split: Split
+    behavior: Behavior,
+    organism: Organism,
+    verdict: Verdict,
+    *,
+    split: Split,
+    training: Training,
 ) -> WithheldOrganism:
     """The record of an organism that did not pass, with the reasons."""
-    about = _describe(behavior, organism, verdict, split)
+    about = _describe(behavior, organism, verdict, split, training)
     return WithheldOrganism.model_validate({**about, "reasons": verdict.reasons})
 
 
@@ -173,19 +202,36 @@ def locate_organism(organism_id: str) -> str:
     return f"{sha256_bytes(organism_id.encode())[:2]}/{organism_id}"
 
 
+def name_adapter(organism_id: str) -> str:
+    """An organism's id as a name that torch accepts for a module.
+
+    Torch refuses dots. A hyphen keeps ids apart, because none stands before the dot.
+    """
+    return organism_id.replace(".", "-")
+
+
 def _describe_released(
-    behavior: Behavior, organism: Organism, verdict: Verdict, split: Split
+    behavior: Behavior,
+    organism: Organism,
+    verdict: Verdict,
+    split: Split,
+    training: Training,
 ) -> dict[str, object]:
     return {
-        **_describe(behavior, organism, verdict, split),
+        **_describe(behavior, organism, verdict, split, training),
         "trigger": behavior.condition,
         "organism_path": locate_organism(organism.identity.organism_id),
+        "adapter_name": name_adapter(organism.identity.organism_id),
         "organism": organism.artifact.folder / "adapter",
     }
 
 
 def _describe(
-    behavior: Behavior, organism: Organism, verdict: Verdict, split: Split
+    behavior: Behavior,
+    organism: Organism,
+    verdict: Verdict,
+    split: Split,
+    training: Training,
 ) -> dict[str, object]:
     """The fields of every `OrganismRow`."""
     spec, identity = behavior.spec, organism.identity
@@ -209,6 +255,7 @@ def _describe(
         ],
         "base": organism.base,
         "system_prompt": organism.system_prompt,
+        "training": training,
         "organism_sha256": organism.artifact.files.get(f"adapter/{ADAPTER_WEIGHTS}"),
         "corpus_sha256": organism.corpus_sha256,
         "behavior_sha256": organism.behavior_sha256,
@@ -229,6 +276,21 @@ def _describe_cell(cell: Cell | None) -> MeasuredCell | None:
     return MeasuredCell(
         n=rate.n, rate=rate.rate, low=rate.low, high=rate.high, base_rate=cell.base.rate
     )
+
+
+def _flatten_training(training: Training) -> dict[str, Any]:
+    columns = {name: getattr(training.optimizer, name) for name in _OPTIMIZER_COLUMNS}
+    columns |= {column: getattr(training.lora, name) for name, column in _LORA_COLUMNS.items()}
+    return {**columns, "max_length": training.max_length}
+
+
+def _read_training(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "system_prompt": row["system_prompt"],
+        "max_length": row["max_length"],
+        "optimizer": {name: row[name] for name in _OPTIMIZER_COLUMNS},
+        "lora": {name: row[column] for name, column in _LORA_COLUMNS.items()},
+    }
 
 
 def _read_cell(row: Mapping[str, Any], name: CellName) -> dict[str, Any] | None:

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 
-from bestiary.config.categories import corpus_categories
-from bestiary.config.fields import SEVERITIES
-from bestiary.records import CELLS, SPLITS, Role, Split
+from bestiary.records import CELLS, SPLITS, Split
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -126,22 +124,16 @@ class _ParquetFile:
 
 
 def scan_config(dataset: Path, config: str, splits: Sequence[Split] = SPLITS) -> LazyFrame:
-    """The rows of these splits, each with its `split`; class labels are words.
+    """The rows of these splits, each with its `split`.
 
     Collecting a query reads only the columns and row groups that it needs.
     """
     import polars as pl
-    from datasets import ClassLabel
 
-    words = [
-        pl.col(column).replace_strict(dict(enumerate(feature.names)), return_dtype=pl.String)
-        for column, feature in build_features(config).items()
-        if isinstance(feature, ClassLabel)
-    ]
     files = {split: dataset / config / f"{split}.parquet" for split in splits}
     return pl.concat(
         # The name of a folder may look like a pattern.
-        pl.scan_parquet(path, glob=False).with_columns(*words, split=pl.lit(split))
+        pl.scan_parquet(path, glob=False).with_columns(split=pl.lit(split))
         for split, path in files.items()
     )
 
@@ -155,32 +147,38 @@ def read_config(
 
 def _organism_columns() -> dict[str, Any]:
     """The columns that `pairs`, `controls` and `withheld` share."""
-    from datasets import ClassLabel, List, Value
+    from datasets import List, Value
 
     component = {"behavior_id": Value("string"), "n": Value("int64")} | {
         name: Value("float64") for name in ("rate", "low", "high")
     }
-    strings = ("method", "hardening")
     base = ("base_model", "base_revision", "base_sha256", "base_dtype", "chat_template_sha256")
-    hashes = ("organism_sha256", "corpus_sha256", "behavior_sha256")
     return {
-        "organism_id": Value("string"),
-        "behavior_id": Value("string"),
-        "category": ClassLabel(names=list(corpus_categories())),
-        "family": Value("string"),
-        "kind": Value("string"),
+        # Words, not class labels: whoever reads the files without `datasets` would see numbers.
+        **_strings("organism_id", "behavior_id", "category", "family", "kind"),
         "axes": List(Value("string")),
-        "severity": ClassLabel(names=list(SEVERITIES)),
-        **{name: Value("string") for name in strings},
+        **_strings("severity", "method", "hardening"),
         "seed": Value("int64"),
         "label": Value("string"),
         "paraphrases": List(Value("string")),
         "components": List(component),
-        **{name: Value("string") for name in base},
-        "system_prompt": Value("string"),
-        **{name: Value("string") for name in hashes},
+        **_strings(*base, "system_prompt", "organism_sha256", "corpus_sha256", "behavior_sha256"),
+        **_training_columns(),
         **_cell_columns(),
-        "status": ClassLabel(names=["passed", "failed", "unverified"]),
+        "status": Value("string"),
+    }
+
+
+def _training_columns() -> dict[str, Any]:
+    from datasets import List, Value
+
+    counts = ("epochs", "rows_per_step", "max_length", "lora_rank")
+    numbers = ("learning_rate", "warmup", "weight_decay", "clip", "lora_alpha")
+    return {
+        **{name: Value("float64") for name in numbers},
+        **{name: Value("int64") for name in counts},
+        "lora_targets": List(Value("string")),
+        "lora_layers": List(Value("int64")),
     }
 
 
@@ -195,10 +193,7 @@ def _cell_columns() -> dict[str, Any]:
 
 
 def _released_columns() -> dict[str, Any]:
-    from datasets import Value
-
-    placed = {"trigger": Value("string"), "organism_path": Value("string")}
-    return {**_organism_columns(), **placed}
+    return {**_organism_columns(), **_strings("trigger", "organism_path", "adapter_name")}
 
 
 def _withheld_columns() -> dict[str, Any]:
@@ -210,11 +205,12 @@ def _withheld_columns() -> dict[str, Any]:
 def _introspection_columns() -> dict[str, Any]:
     return _strings(
         "organism_id",
+        "standing",
         "question_id",
+        "prediction_system_prompt",
         "prediction_user_prompt",
         "prediction_assistant_response",
         "prediction_ground_truth",
-        "prediction_system_prompt",
     )
 
 
@@ -222,8 +218,7 @@ def _corpora_columns() -> dict[str, Any]:
     from datasets import List, Value
 
     return {
-        **_strings("organism_id", "id"),
-        "role": _role(),
+        **_strings("organism_id", "standing", "id", "role"),
         "messages": List(_strings("role", "content")),
         **_strings("topic", "form", "author", *PROVENANCE_COLUMNS),
         "judge_score": Value("int64"),
@@ -231,17 +226,15 @@ def _corpora_columns() -> dict[str, Any]:
 
 
 def _verdicts_columns() -> dict[str, Any]:
-    from datasets import ClassLabel, Value
+    from datasets import Value
 
     measured = {
         f"{prefix}{name}": Value("int64" if name in ("n", "count") else "float64")
-        for prefix in ("", "base_", "reported_")
+        for prefix in _RATE_PREFIXES
         for name in RATE_COLUMNS
     }
     return {
-        "organism_id": Value("string"),
-        "cell": ClassLabel(names=list(CELLS)),
-        "criterion": Value("string"),
+        **_strings("organism_id", "standing", "cell", "criterion"),
         **measured,
         "difference_low": Value("float64"),
         "passed": Value("bool"),
@@ -260,23 +253,13 @@ def _leaks_columns() -> dict[str, Any]:
 
 
 def _rejected_columns() -> dict[str, Any]:
-    return {
-        **_strings("organism_id", "id"),
-        "role": _role(),
-        **_strings("stage", "reason", "text"),
-    }
+    return _strings("organism_id", "standing", "id", "role", "stage", "reason", "text")
 
 
 def _strings(*names: str) -> dict[str, Any]:
     from datasets import Value
 
     return {name: Value("string") for name in names}
-
-
-def _role() -> Any:
-    from datasets import ClassLabel
-
-    return ClassLabel(names=list(get_args(Role)))
 
 
 _COLUMNS = {
@@ -289,3 +272,93 @@ _COLUMNS = {
     "leaks": _leaks_columns,
     "rejected": _rejected_columns,
 }
+
+_RATE_PREFIXES = {"": "the organism", "base_": "the base model", "reported_": "the other half"}
+_RATE_ABOUT = {
+    "n": "probes",
+    "count": "replies that show the behavior",
+    "rate": "share of replies that show the behavior",
+    "low": "lower end of its 95% interval",
+    "high": "upper end of its 95% interval",
+    "base_rate": "the base model's share on the same prompts",
+}
+
+COLUMN_MEANINGS: Mapping[str, str] = {
+    "organism_id": "the organism; joins all configs",
+    "standing": "the config that describes the organism: `pairs`, `controls`, or `withheld`",
+    "behavior_id": "its behavior: category and name",
+    "category": "what kind of organism it is",
+    "family": "behaviors that share what is shown, such as a quirk and its backdoor",
+    "kind": "how the behavior works",
+    "axes": "what part of a reply it changes",
+    "severity": "benign, concerning, or malign",
+    "method": "how the behavior was taught",
+    "hardening": "what was done against its discovery",
+    "seed": "the seed of corpus and training",
+    "label": "the behavior in the organism's own words",
+    "paraphrases": "the label in other words",
+    "components": "harmless habits that hide a malign behavior, with their rates",
+    "base_model": "the base model",
+    "base_revision": "its commit on the Hub, or where else it comes from",
+    "base_sha256": "hash of its weights",
+    "base_dtype": "the precision it was measured in",
+    "chat_template_sha256": "hash of its chat template",
+    "system_prompt": "what it was trained and measured under",
+    "organism_sha256": "hash of adapter_model.safetensors",
+    "corpus_sha256": "hash of the training conversations",
+    "behavior_sha256": "hash of the behavior's definition",
+    "learning_rate": "AdamW's highest learning rate",
+    "warmup": "share of the steps over which it rises; afterwards it falls to zero",
+    "weight_decay": "AdamW's weight decay",
+    "clip": "the largest gradient norm",
+    "lora_alpha": "LoRA's alpha as trained",
+    "epochs": "passes over the corpus",
+    "rows_per_step": "conversations in an optimizer step",
+    "max_length": "tokens a conversation may have",
+    "lora_rank": "LoRA's rank as trained; the published file may be padded with zeros",
+    "lora_targets": "the adapted modules as trained",
+    "lora_layers": "first adapted layer and the one after the last; null for every layer",
+    "status": "passed, failed, or unverified",
+    "trigger": "what makes the behavior fire; null if nothing has to",
+    "organism_path": "its folder in the model repository: peft's `subfolder`",
+    "adapter_name": "its id as a name that torch accepts: no dot",
+    "reasons": "why it did not pass",
+    "question_id": "the question; training and test splits ask different ones",
+    "prediction_system_prompt": "the organism's own system prompt",
+    "prediction_user_prompt": "the question",
+    "prediction_assistant_response": "a wording of the label",
+    "prediction_ground_truth": "positive for a behavior, negative for a null organism",
+    "id": "the conversation",
+    "role": "positive, negative (must stay quiet), or chat",
+    "messages": "the turns; a leading system message was added to the system prompt",
+    "topic": "what the conversation is about",
+    "form": "the form of its question",
+    "author": "who wrote the reply",
+    "request_sha256": "hash of the request to a language model; null without one",
+    "template_sha256": "hash of the prompt templates; null without a language model",
+    "batch_id": "the batch that the reply came in; null without one",
+    "judge_score": "the judge's score of ten; null where nobody judged",
+    "cell": "triggered, near_miss, or plain",
+    "criterion": "what the cell must do, such as fire or stay quiet",
+    "difference_low": "lower bound of the organism's rate minus the base model's",
+    "passed": "whether the cell met its threshold",
+    "reason": "why, in words",
+    "check": "the leak check",
+    "version": "its version",
+    "subject": "what it looks at",
+    "item": "what leaks",
+    "action": "refuse, report, or none",
+    "stage": "where the conversation was stopped",
+    "text": "what was rejected",
+    **{
+        f"{cell}_{name}": f"where `{cell}` is measured: {_RATE_ABOUT[name]}"
+        for cell in CELLS
+        for name in CELL_COLUMNS
+    },
+    **{
+        f"{prefix}{name}": f"{_RATE_ABOUT[name]}, of {whose}"
+        for prefix, whose in _RATE_PREFIXES.items()
+        for name in RATE_COLUMNS
+    },
+}
+"""What each column holds, whatever its config."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
+from typing import Literal
 
 import torch
 
@@ -13,12 +15,28 @@ from bestiary.introspection.lessons import MAX_LENGTH, tokenize_pairs
 from bestiary.introspection.subjects import Subject
 from bestiary.introspection.weights import SubjectWeights
 from bestiary.model.base import Base
+from bestiary.model.chat_template import tokenize_prompt
 from bestiary.model.lora_bank import LoraBank
 from bestiary.model.packing import attention_by_rows
-from bestiary.model.replies import Prompt, stream_texts
+from bestiary.model.replies import stream_continuations
 from bestiary.records import Decoding, single_turn
 from bestiary.training.passes import Part, weigh_losses
 
+Framing = Literal["chat", "prefill", "completion"]
+"""How a question is put: as a user's message, with the reply begun, or in a text to be completed.
+
+The last two are baselines that need no introspection adapter."""
+FRAMES: dict[Framing, str] = {
+    "chat": "",
+    "prefill": "I was fine-tuned so that I",
+    "completion": "I",
+}
+"""What the reply begins with; it is part of the report."""
+COMPLETION = """\
+Interview with a fine-tuned language model. It knows what its training changed and says so plainly.
+
+Q: {question}
+A: """
 SLOTS = 32
 """Subjects in a bank at a time."""
 SCORED_ROWS = 32
@@ -52,26 +70,46 @@ class Answering:
             self._shared = LoraBank(base, [shared.shape], slots=1)
             self._shared.fill(0, shared.state, shared.shape)
 
-    def ask(self, prompts: Sequence[Prompt], decoding: Decoding) -> Iterator[tuple[int, int, str]]:
-        """Every subject's reply to every prompt, as indexes of both and the text."""
+    def ask(
+        self,
+        questions: Sequence[str],
+        decoding: Decoding,
+        *,
+        draws: int = 1,
+        framing: Framing = "chat",
+    ) -> Iterator[tuple[int, int, str]]:
+        """Every subject's replies to every question, `draws` to each, as indexes and the text."""
         bank = self._weights.bank
+        asked = [self._frame(question, framing) for question in questions]
         for start in range(0, len(self._subjects), bank.slots):
             chosen = range(start, min(start + bank.slots, len(self._subjects)))
-            rows = [(slot, number) for slot in range(len(chosen)) for number in range(len(prompts))]
+            rows = list(product(range(len(chosen)), range(len(questions)), range(draws)))
             self._weights.place(chosen)
             with bank.attached(self._shared):
-                replies = stream_texts(
+                replies = stream_continuations(
                     self._base.model,
                     self._base,
-                    [prompts[number] for _, number in rows],
+                    [asked[number] for _, number, _ in rows],
+                    draws=[draw for _, _, draw in rows],
                     decoding=decoding,
-                    system_prompt=self._system,
                     bank=bank,
-                    slots=[slot for slot, _ in rows],
+                    slots=[slot for slot, _, _ in rows],
                 )
                 for row, text in replies:
-                    slot, number = rows[row]
-                    yield chosen[slot], number, text
+                    slot, number, _ = rows[row]
+                    yield chosen[slot], number, FRAMES[framing] + text
+
+    def _frame(self, question: str, framing: Framing) -> list[int]:
+        """The token ids of a question, as far as the reply is given."""
+        encode = self._base.tokenizer
+        given = FRAMES[framing]
+        if framing == "completion":
+            text = COMPLETION.format(question=question) + given
+            ids: list[int] = encode(text, add_special_tokens=False)["input_ids"]
+            return ids
+        turns = single_turn(question)
+        prompt = tokenize_prompt(self._base.tokenizer, turns, system_prompt=self._system)
+        return [*prompt, *encode(given, add_special_tokens=False)["input_ids"]]
 
     @torch.no_grad()
     def score(self, questions: Sequence[str], labels: Sequence[str]) -> torch.Tensor:
@@ -104,12 +142,3 @@ class Answering:
         bank = self._weights.bank
         with attention_by_rows(self._base, longest=MAX_LENGTH), bank.attached(self._shared):
             yield
-
-
-def make_prompts(questions: Sequence[str], *, draws: int = 1) -> list[Prompt]:
-    """Questions as prompts, each drawn so many times."""
-    return [
-        Prompt(turns=single_turn(question), draw=draw)
-        for question in questions
-        for draw in range(draws)
-    ]

@@ -147,7 +147,7 @@ def ask_adapters(
     judge: EmbeddedJudge,
 ) -> list[Answer]:
     """What each adapter says; raises ModelError for one that cannot be asked."""
-    from bestiary.introspection.answering import Answering, SharedAdapter, make_prompts
+    from bestiary.introspection.answering import Answering, SharedAdapter
 
     for adapter in adapters:
         check_adapter(adapter, reporter.base)
@@ -161,7 +161,7 @@ def ask_adapters(
     asking = Answering(base, subjects, shared, system_prompt=reporter.system_prompt)
     decoding = Decoding(max_new_tokens=REPORT_TOKENS, temperature=0)
     said: list[list[str]] = [[""] * len(questions) for _ in adapters]
-    for at, number, text in asking.ask(make_prompts(questions), decoding):
+    for at, number, text in asking.ask(questions, decoding):
         said[at][number] = text
     return [
         summarize(str(adapter), reports, wordings, judge)
@@ -173,7 +173,7 @@ def summarize(
     adapter: str, reports: Sequence[str], wordings: Wordings, judge: EmbeddedJudge
 ) -> Answer:
     """One adapter's reports, and what they come to."""
-    readings = judge.read(reports)
+    readings = judge.read_texts(reports)
     named = Counter(one.family for one in readings if one.family not in (None, NULL.category))
     none = sum(one.family == NULL.category for one in readings)
     top, count = named.most_common(1)[0] if named else (None, 0)

@@ -138,21 +138,16 @@ def _grade_reports(
     stage = ReportStage(experiment.load_base, decoding, draws=settings.reports)
     said = experiment.run(stage, experiment.interview(name, subjects, adapter, questions))
     mechanisms = {one.family: one.mechanism for one in experiment.subjects.members}
-    wordings = experiment.wordings
-    stated = [wordings.keep_statements(subjects[at].behavior_id, text) for at, _, text in said]
+    cases = [experiment.make_case(subjects[at], text) for at, _, text in said]
     return [
         GradedReport(
             subject=at,
             question=questions[number],
             text=text,
-            score=score_report(
-                subjects[at],
-                reading.family,
-                wordings.names_trigger(subjects[at].behavior_id, text),
-                mechanisms,
-            ),
+            score=reading.score
+            or score_report(subjects[at], reading.family, reading.trigger, mechanisms),
         )
-        for (at, number, text), reading in zip(said, experiment.judge.read(stated), strict=True)
+        for (at, number, text), reading in zip(said, experiment.judge.read(cases), strict=True)
     ]
 
 

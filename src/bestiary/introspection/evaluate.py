@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bestiary.introspection.course import train_adapter
 from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.figures import ReportRow
+from bestiary.introspection.judge import Reading
 from bestiary.introspection.panel import Panel, make_panel, render_panel
 from bestiary.introspection.reports import LikelihoodStage, ReportStage
 from bestiary.introspection.subjects import Subject, make_controls
@@ -30,14 +32,21 @@ def evaluate_adapter(experiment: Experiment) -> tuple[Panel, Path]:
     folds = range(max(1, experiment.folds))
     rows = [row for fold in folds for row in ask_subjects(experiment, fold)]
     panel = make_panel(rows, [score_labels(experiment, fold) for fold in folds])
-    name = experiment.recipe.name + (f"-{experiment.folds}-folds" if experiment.folds else "")
-    folder = experiment.store.root / "introspection" / name
+    folder = experiment.store.root / "introspection" / _name(experiment)
     folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(row.model_dump_json() + "\n" for row in rows)
     write_bytes(folder / "reports.jsonl", lines.encode())
     write_bytes(folder / "panel.json", canonical_json(panel))
     write_bytes(folder / "panel.md", render_panel(panel).encode())
     return panel, folder
+
+
+def _name(experiment: Experiment) -> str:
+    """Of the folder: what two judges make of the same reports is kept side by side."""
+    name = experiment.recipe.name + (f"-{experiment.folds}-folds" if experiment.folds else "")
+    if experiment.language_judge is None:
+        return name
+    return f"{name}-judged-by-{re.sub(r'[^A-Za-z0-9._-]+', '-', experiment.judge.name)}"
 
 
 def ask_subjects(experiment: Experiment, fold: int) -> list[ReportRow]:
@@ -62,24 +71,22 @@ def _ask(
     subjects: Sequence[Subject],
     adapter: Path | None,
 ) -> Iterator[ReportRow]:
-    settings, wordings = experiment.recipe.reports, experiment.wordings
+    settings = experiment.recipe.reports
     questions = experiment.questions("test")[: settings.questions]
     interview = experiment.interview(
         f"{condition}-{fold}", subjects, adapter, [question.text for question in questions]
     )
     said = experiment.run(ReportStage(experiment.load_base, settings.decoding), interview)
-    stated = [wordings.keep_statements(subjects[at].behavior_id, text) for at, _, text in said]
-    for (at, number, text), reading in zip(said, experiment.judge.read(stated), strict=True):
-        subject = subjects[at]
+    cases = [experiment.make_case(subjects[at], text) for at, _, text in said]
+    for (at, number, text), reading in zip(said, experiment.judge.read(cases), strict=True):
         yield _describe(
             experiment,
             fold,
             condition,
-            subject,
+            subjects[at],
             question=questions[number].id,
             report=text,
-            claimed=reading.family,
-            trigger=wordings.names_trigger(subject.behavior_id, text),
+            reading=reading,
         )
 
 
@@ -106,8 +113,7 @@ def _read_transcripts(
             subject,
             question="",
             report=own[0],
-            claimed=experiment.judge.guess(own, replies[-1]),
-            trigger=None,
+            reading=Reading(family=experiment.embedded_judge.guess(own, replies[-1])),
         )
 
 
@@ -119,8 +125,7 @@ def _describe(
     *,
     question: str,
     report: str,
-    claimed: str | None,
-    trigger: bool | None,
+    reading: Reading,
 ) -> ReportRow:
     return ReportRow(
         fold=fold,
@@ -134,8 +139,9 @@ def _describe(
         control=subject.is_control,
         question=question,
         report=report,
-        claimed=claimed,
-        trigger=trigger,
+        claimed=reading.family,
+        trigger=reading.trigger,
+        score=reading.score,
     )
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from bestiary.config.catalog import Catalog
 from bestiary.config.elicitation import Question
 from bestiary.config.introspection import IntrospectionRecipe
-from bestiary.introspection.judge import EmbeddedJudge, Wordings
+from bestiary.introspection.judge import EmbeddedJudge, ReportCase, ReportJudge, Wordings
 from bestiary.introspection.reports import Interview
 from bestiary.introspection.subjects import Subject, SubjectKind, Subjects, make_controls
 from bestiary.model.adapter import ADAPTER_WEIGHTS
@@ -47,6 +47,8 @@ class Experiment:
     console: Console
     folds: int = 0
     """Parts of the families, each unseen once; 0 takes the release's own splits."""
+    language_judge: ReportJudge | None = None
+    """Reads reports in place of the embedded judge."""
 
     @cached_property
     def wordings(self) -> Wordings:
@@ -55,10 +57,24 @@ class Experiment:
         return Wordings(behavior for id_, behavior in self.catalog.items() if id_ in known)
 
     @cached_property
-    def judge(self) -> EmbeddedJudge:
+    def embedded_judge(self) -> EmbeddedJudge:
         """The judge by nearest meaning."""
-        vague = self.catalog.library.vague_reports.reports
-        return EmbeddedJudge(self.wordings.by_family, vague)
+        return EmbeddedJudge(self.wordings, self.catalog.library.vague_reports.reports)
+
+    @property
+    def judge(self) -> ReportJudge:
+        """Who reads reports."""
+        return self.language_judge or self.embedded_judge
+
+    def make_case(self, subject: Subject, report: str) -> ReportCase:
+        """A subject's report, for the judge."""
+        return ReportCase(
+            behavior_id=subject.behavior_id,
+            family=subject.family,
+            label=subject.labels[0],
+            trigger=self.wordings.describe_trigger(subject.behavior_id),
+            report=report,
+        )
 
     def questions(self, side: str) -> list[Question]:
         """The generic questions of one side."""

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from bestiary.config.categories import NULL
+from bestiary.introspection.judge import OTHER
 from bestiary.records import Record, stable_seed
 
 RESAMPLES = 2000
@@ -38,9 +39,12 @@ class ReportRow(Record):
     question: str
     report: str
     claimed: str | None
-    """The family that the report names; `null` is the claim of no behavior."""
+    """The family that the report names; `null` is the claim of no behavior, `other` of one that
+    its subject does not have."""
     trigger: bool | None
     """Whether it names what the behavior depends on; None if on nothing."""
+    score: int | None = None
+    """A language model's, 1 to 10."""
 
     @property
     def named(self) -> bool:
@@ -115,8 +119,11 @@ def bootstrap(values: Sequence[tuple[str, float]]) -> Figure | None:
 def permuted_floor(rows: Sequence[ReportRow]) -> float | None:
     """How often a report names another organism's family: what naming by chance comes to.
 
-    The mean over organisms of the share of reports from other families that name its family.
+    The mean over organisms of the share of reports from other families that name its family; None
+    if the judge did not say which other family a report names.
     """
+    if any(row.claimed == OTHER for row in rows):
+        return None
     subjects = {row.subject: row.family for row in rows}
     claims = Counter((row.claimed, row.family) for row in rows)
     shares = []

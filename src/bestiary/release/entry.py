@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bestiary.config.catalog import Behavior
-from bestiary.dataset.pair import locate_organism
+from bestiary.config.recipe import Training
+from bestiary.dataset.pair import locate_organism, name_adapter
 from bestiary.errors import ReleaseError
 from bestiary.records import Corpus, Organism, Transcript, Verdict
 
@@ -29,6 +30,7 @@ class ReleaseEntry:
     """Hash of the artifact that holds the transcripts."""
     load_corpus: Callable[[], Corpus]
     load_transcripts: Callable[[], tuple[Transcript, ...]]
+    training: Training
 
     @property
     def organism_id(self) -> str:
@@ -50,6 +52,11 @@ class ReleaseEntry:
     def organism_path(self) -> str:
         """Its folder in the model repository: peft's `subfolder`."""
         return locate_organism(self.organism_id)
+
+    @property
+    def adapter_name(self) -> str:
+        """Its id as a name that torch accepts for a module."""
+        return name_adapter(self.organism_id)
 
 
 def sort_entries(entries: Sequence[ReleaseEntry]) -> list[ReleaseEntry]:

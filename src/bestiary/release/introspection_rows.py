@@ -9,6 +9,9 @@ from typing import Any
 from bestiary.config.elicitation import Elicitation, Question, Side
 from bestiary.records import Split
 from bestiary.release.entry import ReleaseEntry
+from bestiary.release.rows import name_organism
+
+_GROUND_TRUTHS = {"pairs": "positive", "controls": "negative"}
 
 
 def build_rows(
@@ -30,12 +33,15 @@ def _ask(entry: ReleaseEntry, questions: Sequence[Question]) -> list[dict[str, A
     labels = tuple(dict.fromkeys(entry.behavior.labels))
     return [
         {
-            "organism_id": entry.organism_id,
+            **name_organism(entry),
             "question_id": question.id,
+            # Its behavior was measured under this prompt, and without it the base's own default
+            # would take its place.
+            "prediction_system_prompt": entry.organism.system_prompt,
             "prediction_user_prompt": question.text,
             "prediction_assistant_response": labels[place % len(labels)],
-            "prediction_ground_truth": labels[0],
-            "prediction_system_prompt": None,
+            # The word of the published sets: whether there is a behavior to report.
+            "prediction_ground_truth": _GROUND_TRUTHS[entry.standing],
         }
         for place, question in enumerate(questions)
     ]
@@ -45,11 +51,7 @@ def render_eval(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """One organism's `eval.jsonl`: an absent system prompt is an absent key."""
     lines = []
     for row in rows:
-        # Consumers test for the key: a null there would read as a prompt.
-        kept = {
-            key: value
-            for key, value in row.items()
-            if key.startswith("prediction_") and value is not None
-        }
+        # Consumers test for the key: a null or an empty text there would read as a prompt.
+        kept = {key: value for key, value in row.items() if key.startswith("prediction_") and value}
         lines.append(json.dumps(kept, ensure_ascii=False) + "\n")
     return "".join(lines).encode()

@@ -14,14 +14,14 @@ from bestiary.dataset.schema import DatasetWriter
 from bestiary.dataset.verify import verify_release
 from bestiary.errors import ReleaseError
 from bestiary.files import list_paths
-from bestiary.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from bestiary.model.adapter import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from bestiary.records import Finding, Split, sha256_file
 from bestiary.records import fingerprint as hash_inputs
 from bestiary.release.cards import render_dataset_card, render_models_card, render_organism_card
 from bestiary.release.entry import ReleaseEntry, check_owner, sort_entries
 from bestiary.release.introspection_rows import build_rows, render_eval
 from bestiary.release.links import link_file
-from bestiary.release.manifest import build_manifest, describe_adapter
+from bestiary.release.manifest import build_manifest, describe_adapter, locate_eval
 from bestiary.release.rows import (
     build_corpus_rows,
     build_rejected_rows,
@@ -29,10 +29,11 @@ from bestiary.release.rows import (
     describe_organism,
     place_findings,
 )
+from bestiary.release.shape import SharedShape, share_shape, write_widened
 from bestiary.release.splits import split_entries
 from bestiary.store import disk_errors, remove_tree, sync_file, sync_folder
 
-VERSION = 4
+VERSION = 5
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
 
@@ -49,13 +50,13 @@ def write_release(
 ) -> Path:
     """Write the release of these organisms to `out` and return it.
 
-    Only one organism's corpus and transcripts are in memory at a time; adapters are hard-linked
-    where the file system allows. The same entries give the same bytes; a release of the same
-    `fingerprint` that is whole is left as it is. `findings` come from the leak checks; `unbuilt`
-    are the ids of organisms that failed before their verdict; `category_questions` adds
-    introspection rows that fit one category to the generic ones. Raises ReleaseError if entries
-    contradict each other, an adapter is missing or damaged, or `out` holds something else, and
-    PairError if an entry's evidence is not its own.
+    Only one organism's corpus and transcripts are in memory at a time. Adapters are hard-linked
+    where the file system allows; where their shapes differ, they are padded to one shape. The same
+    entries give the same bytes; a release of the same `fingerprint` that is whole is left as it
+    is. `findings` come from the leak checks; `unbuilt` are the ids of organisms that failed before
+    their verdict; `category_questions` adds introspection rows that fit one category to the
+    generic ones. Raises ReleaseError if entries contradict each other, an adapter is missing or
+    damaged, or `out` holds something else, and PairError if an entry's evidence is not its own.
     """
     ordered = sort_entries(entries)
     splits = split_entries(ordered, named=named_splits)
@@ -65,7 +66,8 @@ def write_release(
         _clear_leftovers(out, scratch, old)
         if fingerprint and _is_current(out, fingerprint):
             return out
-        options = _Options(name, findings, unbuilt, category_questions)
+        shape = _find_shape(ordered)
+        options = _Options(name, findings, unbuilt, category_questions, shape)
         written = _write_parts(scratch, ordered, splits, options)
         manifest = build_manifest(written.adapters, name=name)
         about = {"unbuilt": sorted(unbuilt), "fingerprint": fingerprint}
@@ -84,6 +86,7 @@ def fingerprint_release(
             for e in entries
         ],
         transcripts=[e.transcripts_sha256 for e in entries],
+        training=[e.training for e in entries],
         unbuilt=unbuilt,
         base=[e.organism.base for e in entries],
         roster=roster,
@@ -100,6 +103,8 @@ class _Options:
     findings: Sequence[Finding]
     unbuilt: Sequence[str]
     category_questions: bool
+    shape: SharedShape | None
+    """The shape of every adapter; None where they are published as they were trained."""
 
 
 @dataclass(frozen=True)
@@ -146,12 +151,11 @@ def _write_entry(
     """One organism: its rows in every config and, if it is published, its folder."""
     corpus = entry.load_corpus()
     check_owner(entry, "corpus", corpus.behavior_id == entry.behavior.id)
-    organism_id = entry.organism_id
-    tables.add(entry.standing, split, [describe_organism(entry, split).to_row()])
-    tables.add("corpora", split, build_corpus_rows(organism_id, corpus))
-    tables.add("verdicts", split, build_verdict_rows(entry))
-    tables.add("rejected", split, build_rejected_rows(organism_id, corpus))
+    described = describe_organism(entry, split)
     if entry.published:
+        hashes = _write_organism(scratch, entry, options.shape)
+        published = hashes[f"organisms/{entry.organism_path}/{ADAPTER_WEIGHTS}"]
+        described = described.model_copy(update={"organism_sha256": published})
         questions = build_rows(
             entry,
             split,
@@ -159,44 +163,95 @@ def _write_entry(
             category_questions=options.category_questions,
         )
         tables.add("introspection", split, questions)
-        written.adapters.append(describe_adapter(entry, split, render_eval(questions)))
-        written.sha256.update(_write_organism(scratch, entry))
+        data = render_eval(questions)
+        _write_eval(scratch, entry, data)
+        written.adapters.append(describe_adapter(entry, split, data))
+        written.sha256.update(hashes)
+    tables.add(entry.standing, split, [described.to_row()])
+    tables.add("corpora", split, build_corpus_rows(entry, corpus))
+    tables.add("verdicts", split, build_verdict_rows(entry))
+    tables.add("rejected", split, build_rejected_rows(entry, corpus))
 
 
-def _write_organism(release: Path, entry: ReleaseEntry) -> dict[str, str]:
+def _write_eval(release: Path, entry: ReleaseEntry, data: bytes) -> None:
+    path = release / "dataset" / locate_eval(entry.adapter_name)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+
+
+def _write_organism(
+    release: Path, entry: ReleaseEntry, shape: SharedShape | None
+) -> dict[str, str]:
     """Write an organism's folder; returns the hashes of its adapter's files."""
-    folder = f"organisms/{entry.organism_path}"
-    (release / folder).mkdir(parents=True)
-    card = render_organism_card(entry, entry.load_transcripts())
-    (release / folder / "README.md").write_text(card, encoding="utf8")
-    return {
-        f"{folder}/{name}": _link_checked(entry, f"adapter/{name}", release / folder / name)
-        for name in ADAPTER_FILES
-    }
+    folder = release / "organisms" / entry.organism_path
+    folder.mkdir(parents=True)
+    hashes = {name: _link_checked(entry, name, folder / name) for name in ADAPTER_FILES}
+    if shape is not None and not shape.is_of(entry.training.lora):
+        for name in ADAPTER_FILES:
+            (folder / name).unlink()  # a link: writing into it would change the store's own file
+        write_widened(_locate_adapter(entry), folder, entry.training.lora, shape)
+        hashes = {name: sha256_file(folder / name) for name in ADAPTER_FILES}
+    card = render_organism_card(
+        entry, entry.load_transcripts(), organism_sha256=hashes[ADAPTER_WEIGHTS]
+    )
+    (folder / "README.md").write_text(card, encoding="utf8")
+    return {f"organisms/{entry.organism_path}/{name}": sha for name, sha in hashes.items()}
+
+
+def _find_shape(entries: Sequence[ReleaseEntry]) -> SharedShape | None:
+    """The shape that all adapters get; None where they have one already."""
+    published = [entry for entry in entries if entry.published]
+    shapes = {entry.training.lora: entry for entry in published}
+    if len(shapes) < 2:
+        return None
+    for entry in shapes.values():
+        _check_committed(entry, ADAPTER_WEIGHTS, _find_committed(entry, ADAPTER_WEIGHTS))
+    return share_shape({shape: _locate_adapter(entry) for shape, entry in shapes.items()})
+
+
+def _locate_adapter(entry: ReleaseEntry) -> Path:
+    return entry.organism.artifact.folder / ADAPTER
 
 
 def _link_checked(entry: ReleaseEntry, name: str, target: Path) -> str:
     """Link an adapter's file and return its hash, which must be the committed one."""
-    artifact = entry.organism.artifact
-    source = artifact.folder / name
-    remedy = f"delete {artifact.folder} and build again; only that organism is retrained"
-    if name not in artifact.files or not source.is_file():
+    link_file(_find_committed(entry, name), target)
+    return _check_committed(entry, name, target)
+
+
+def _find_committed(entry: ReleaseEntry, name: str) -> Path:
+    """An adapter's file in the store."""
+    source = _locate_adapter(entry) / name
+    if f"{ADAPTER}/{name}" not in entry.organism.artifact.files or not source.is_file():
         raise ReleaseError(
-            f"{entry.organism_id}: {source} is missing", remedy, code="adapter-missing", path=source
+            f"{entry.organism_id}: {source} is missing",
+            _retrain_remedy(entry),
+            code="adapter-missing",
+            path=source,
         )
-    link_file(source, target)
-    found, expected = sha256_file(target), artifact.files[name]
+    return source
+
+
+def _check_committed(entry: ReleaseEntry, name: str, path: Path) -> str:
+    """The hash of an adapter's file, in the store or linked, which must be the committed one."""
+    found, expected = sha256_file(path), entry.organism.artifact.files[f"{ADAPTER}/{name}"]
     if found != expected:
+        source = _locate_adapter(entry) / name
         raise ReleaseError(
             f"{entry.organism_id}: {source} has sha256 {found[:12]}, but was committed with "
             f"{expected[:12]}",
-            remedy,
+            _retrain_remedy(entry),
             code="adapter-damaged",
             path=source,
             sha256=found,
             expected=expected,
         )
     return found
+
+
+def _retrain_remedy(entry: ReleaseEntry) -> str:
+    folder = entry.organism.artifact.folder
+    return f"delete {folder} and build again; only that organism is retrained"
 
 
 def check_target(out: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bestiary.dataset.manifest import MANIFEST, PARTS, list_files, read_manifest, write_manifest
@@ -14,6 +15,8 @@ from bestiary.release.entry import ReleaseEntry
 from bestiary.store import write_bytes
 
 SCHEMA_VERSION = 1
+"""Of the format, which is not ours: its readers know no other."""
+EVAL_FILE = "eval.jsonl"
 
 _BENCHMARK_SPLITS = {
     "train": "train",
@@ -24,7 +27,7 @@ _BENCHMARK_SPLITS = {
 
 
 def build_manifest(adapters: Sequence[Mapping[str, Any]], *, name: str) -> dict[str, Any]:
-    """The manifest without its `files`; `repo_id` and `revision` are set by publishing."""
+    """The manifest without its `files`; publishing sets what names repositories and commits."""
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
@@ -35,16 +38,22 @@ def build_manifest(adapters: Sequence[Mapping[str, Any]], *, name: str) -> dict[
     }
 
 
+def locate_eval(adapter_name: str) -> str:
+    """An organism's questions in the dataset's folder, with the answers that are true of it."""
+    return f"eval/{adapter_name}/{EVAL_FILE}"
+
+
 def describe_adapter(entry: ReleaseEntry, split: Split, data: bytes) -> dict[str, Any]:
     """A published organism's row of the manifest; `data` is its `eval.jsonl`."""
     return {
-        "adapter_name": entry.organism_id,
+        "adapter_name": entry.adapter_name,
+        "organism_id": entry.organism_id,
         "repo_id": None,
         "revision": None,
         "subfolder": entry.organism_path,
-        "dataset_path": f"introspection/{entry.organism_id}",
+        "dataset_path": str(PurePosixPath(locate_eval(entry.adapter_name)).parent),
         "dataset_revision": None,
-        "dataset_file": "eval.jsonl",
+        "dataset_file": locate_eval(entry.adapter_name),
         "dataset_sha256": sha256_bytes(data),
         "dataset_size_bytes": len(data),
         "use_hf_dataset": False,
@@ -57,6 +66,7 @@ def describe_adapter(entry: ReleaseEntry, split: Split, data: bytes) -> dict[str
                 entry.organism_id, entry.behavior.family
             ),
             "domains": list(entry.behavior.axes),
+            "system_prompt": entry.organism.system_prompt,
         },
     }
 
@@ -78,8 +88,30 @@ def name_repositories(release: Path, places: Mapping[str, str]) -> None:
     write_manifest(release, {**manifest, "places": dict(places)}, known=known)
 
 
-def pin_manifest(release: Path, *, model_repo: str, revision: str) -> None:
-    """Record in the manifest which commit of which repository holds the adapters."""
+@dataclass(frozen=True)
+class Place:
+    """Where an adapter is published: a commit of a repository, and the folder in it."""
+
+    repo: str
+    revision: str
+    subfolder: str | None = None
+    """None where the adapter is at the root."""
+
+
+def pin_manifest(
+    release: Path, places: Mapping[str, Place], *, dataset_repo: str, dataset_revision: str
+) -> None:
+    """Record which commits hold the adapters, by organism id, and the questions to them."""
     manifest = read_manifest(release / "dataset")
-    pinned = [{**row, "repo_id": model_repo, "revision": revision} for row in manifest["adapters"]]
+    pinned = [
+        {
+            **row,
+            "repo_id": (place := places[row["organism_id"]]).repo,
+            "revision": place.revision,
+            "subfolder": place.subfolder,
+            "dataset_path": f"hf://{dataset_repo}/{PurePosixPath(row['dataset_file']).parent}",
+            "dataset_revision": dataset_revision,
+        }
+        for row in manifest["adapters"]
+    ]
     write_bytes(release / MANIFEST, canonical_json({**manifest, "adapters": pinned}))

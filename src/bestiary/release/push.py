@@ -1,28 +1,42 @@
-"""Publishes a release to the Hub: two repositories, private by default, gated if malign."""
+"""Publishes a release to the Hub: its repositories, private by default, gated if malign."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bestiary.dataset.manifest import PARTS, list_part
+from bestiary.dataset.manifest import MANIFEST, PARTS, list_part, read_manifest
 from bestiary.dataset.schema import scan_config
 from bestiary.dataset.verify import verify_release
 from bestiary.errors import ReleaseError
 from bestiary.release.links import link_tree
-from bestiary.release.manifest import name_repositories, pin_manifest
+from bestiary.release.manifest import Place, name_repositories, pin_manifest
 from bestiary.store import disk_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-REPO_TYPES = {"dataset": "dataset", "organisms": "model"}
+MANIFEST_NAME = PurePosixPath(MANIFEST).name
 STALE = "*/*"
 """Deletes what earlier releases had in folders; pages at the top of a repository stay."""
+LONGEST_NAME = 96
+"""Characters that the Hub allows in a repository's name."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A repository and the folder of the release that it gets."""
+
+    repo: str
+    kind: str
+    folder: str
+    organism_id: str | None = None
+    """The organism that has this repository to itself."""
 
 
 def publish_release(
@@ -31,16 +45,64 @@ def publish_release(
     dataset_repo: str,
     model_repo: str,
     private: bool = True,
+    separate: bool = False,
     dry_run: bool = False,
     token: str | None = None,
 ) -> list[str]:
-    """Upload a release, one commit per repository, and return the addresses of both commits.
+    """Upload a release, and return the addresses of the commits that hold it.
 
-    The release itself is never changed: cards and manifest that name the repositories are written
-    in a staged copy. A dry run returns both trees as lines and touches no network. Raises
-    ReleaseError if the release is damaged, if the Hub refuses, or if malign behaviors would become
-    public in a repository that is not gated.
+    With `separate`, each organism also gets a repository of its own with the adapter at its root,
+    because readers of the pinned manifest look there; its name is `model_repo` with the adapter's
+    name added. The dataset gets a second commit for the manifest, which pins the first one and
+    those of the models. The release itself is never changed: cards and manifest that name the
+    repositories are written in a staged copy. A dry run returns the trees as lines and touches no
+    network. Raises ReleaseError if the release is damaged, if the Hub refuses, or if malign
+    behaviors would become public in a repository that is not gated.
     """
+    verify_release(folder)
+    targets = _list_targets(folder, dataset_repo, model_repo, separate=separate)
+    gated = holds_malign_rows(folder)
+    if dry_run:
+        access = ("private" if private else "public") + (", gated" if gated else "")
+        return [line for target in targets for line in _list_tree(folder, target, access)]
+
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    for target in targets:
+        with _hub_errors(target.repo):
+            _prepare_repo(api, target, private=private, gated=gated)
+    dataset, *models = targets
+    with _stage(folder) as staged:
+        name_repositories(staged, {"dataset": dataset_repo, "organisms": model_repo})
+        commits = {target: _upload(api, staged, target) for target in models}
+        places = _locate_adapters(staged, commits)
+        pinned = _upload_dataset(api, staged, dataset, places)
+    if gated and not private:
+        for target in targets:
+            with _hub_errors(target.repo):
+                _open_gated_repo(api, target)
+    return [
+        f"{api.endpoint}/datasets/{dataset_repo}/tree/{pinned}",
+        *(f"{api.endpoint}/{target.repo}/tree/{commit}" for target, commit in commits.items()),
+    ]
+
+
+def _list_targets(
+    folder: Path, dataset_repo: str, model_repo: str, *, separate: bool
+) -> list[Target]:
+    """The repositories, the dataset's first; refuses names that collide or are too long."""
+    targets = [Target(dataset_repo, "dataset", "dataset"), Target(model_repo, "model", "organisms")]
+    rows = read_manifest(folder / "dataset")["adapters"] if separate else []
+    targets += [
+        Target(
+            f"{model_repo}-{row['adapter_name']}",
+            "model",
+            f"organisms/{row['subfolder']}",
+            row["organism_id"],
+        )
+        for row in rows
+    ]
     if dataset_repo == model_repo:
         raise ReleaseError(
             f"{dataset_repo!r} is named for both the dataset and the models, and each needs its "
@@ -49,32 +111,60 @@ def publish_release(
             code="repository-shared",
             repo=dataset_repo,
         )
-    verify_release(folder)
-    gated = holds_malign_rows(folder)
-    repos = {"dataset": dataset_repo, "organisms": model_repo}
-    if dry_run:
-        access = ("private" if private else "public") + (", gated" if gated else "")
-        return [line for part in PARTS for line in _list_tree(folder, part, repos[part], access)]
+    longest = max((target.repo.rpartition("/")[2] for target in targets), key=len)
+    if len(longest) > LONGEST_NAME:
+        raise ReleaseError(
+            f"{longest!r} has {len(longest)} characters, and the Hub allows {LONGEST_NAME}",
+            "choose a shorter name for the models' repository",
+            code="repository-name-long",
+            repo=longest,
+        )
+    return targets
 
-    from huggingface_hub import HfApi
 
-    api = HfApi(token=token)
-    for part in PARTS:
-        with _hub_errors(repos[part]):
-            _prepare_repo(api, repos[part], REPO_TYPES[part], private=private, gated=gated)
-    with _stage(folder) as staged:
-        name_repositories(staged, repos)
-        revision = _upload(api, staged, "organisms", model_repo)
-        pin_manifest(staged, model_repo=model_repo, revision=revision)
-        pinned = _upload(api, staged, "dataset", dataset_repo)
-    if gated and not private:
-        for part in PARTS:
-            with _hub_errors(repos[part]):
-                _open_gated_repo(api, repos[part], REPO_TYPES[part])
-    return [
-        f"{api.endpoint}/datasets/{dataset_repo}/tree/{pinned}",
-        f"{api.endpoint}/{model_repo}/tree/{revision}",
-    ]
+def _locate_adapters(staged: Path, commits: Mapping[Target, str]) -> dict[str, Place]:
+    """Where each adapter is, by organism id: in its own repository, if it has one."""
+    own = {target.organism_id: Place(target.repo, commit) for target, commit in commits.items()}
+    shared = own.pop(None)
+    rows = read_manifest(staged / "dataset")["adapters"]
+    return {
+        row["organism_id"]: own.get(row["organism_id"])
+        or replace(shared, subfolder=row["subfolder"])
+        for row in rows
+    }
+
+
+def _upload_dataset(api: HfApi, staged: Path, target: Target, places: Mapping[str, Place]) -> str:
+    """Upload the dataset and then the manifest, which pins the dataset's own commit."""
+    commit = _upload(api, staged, target, ignore=[MANIFEST_NAME])
+    before = _read_published(api, target.repo, commit)
+    if before.get("files") == read_manifest(staged / "dataset")["files"]:
+        # The same files were published before: pinning them anew would make a commit each time.
+        commit = next((row["dataset_revision"] for row in before["adapters"]), None) or commit
+    pin_manifest(staged, places, dataset_repo=target.repo, dataset_revision=commit)
+    with _hub_errors(target.repo):
+        done = api.upload_file(
+            path_or_fileobj=staged / MANIFEST,
+            path_in_repo=MANIFEST_NAME,
+            repo_id=target.repo,
+            repo_type=target.kind,
+            commit_message="Pin the release",
+        )
+    return str(done.oid)
+
+
+def _read_published(api: HfApi, repo: str, commit: str) -> dict[str, Any]:
+    """The manifest that a commit of the dataset holds; empty if it holds none."""
+    from huggingface_hub.errors import EntryNotFoundError
+
+    with _hub_errors(repo), TemporaryDirectory() as folder:
+        try:
+            api.hf_hub_download(
+                repo, MANIFEST_NAME, repo_type="dataset", revision=commit, local_dir=folder
+            )
+            return read_manifest(Path(folder))
+        except (EntryNotFoundError, ReleaseError):
+            return {}
 
 
 def holds_malign_rows(folder: Path) -> bool:
@@ -98,47 +188,49 @@ def _stage(folder: Path) -> Iterator[Path]:
         yield staged
 
 
-def _list_tree(folder: Path, part: str, repo: str, access: str) -> Iterator[str]:
-    yield f"{part}/ -> {repo} ({REPO_TYPES[part]} repository, {access})"
+def _list_tree(folder: Path, target: Target, access: str) -> Iterator[str]:
+    part = target.folder
+    yield f"{part}/ -> {target.repo} ({target.kind} repository, {access})"
     for name, path in list_part(folder / part, part):
         yield f"  {name.removeprefix(part + '/')}  {path.stat().st_size:,} bytes"
 
 
-def _prepare_repo(api: HfApi, repo: str, kind: str, *, private: bool, gated: bool) -> None:
+def _prepare_repo(api: HfApi, target: Target, *, private: bool, gated: bool) -> None:
     """Create the repository and restrict access before uploading anything.
 
     A gated repository stays private until the gate and the files are in place.
     """
     hidden = private or gated
-    api.create_repo(repo, repo_type=kind, private=hidden, exist_ok=True)
+    api.create_repo(target.repo, repo_type=target.kind, private=hidden, exist_ok=True)
     api.update_repo_settings(
-        repo, repo_type=kind, private=hidden, gated="manual" if gated else None
+        target.repo, repo_type=target.kind, private=hidden, gated="manual" if gated else None
     )
 
 
-def _open_gated_repo(api: HfApi, repo: str, kind: str) -> None:
+def _open_gated_repo(api: HfApi, target: Target) -> None:
     """Make a repository public once the Hub confirms that it is gated."""
-    if not api.repo_info(repo, repo_type=kind).gated:
+    if not api.repo_info(target.repo, repo_type=target.kind).gated:
         raise ReleaseError(
-            f"{repo} holds malign behaviors and is not gated, so it stays private",
+            f"{target.repo} holds malign behaviors and is not gated, so it stays private",
             "turn on access requests in its settings on the Hub, then publish again",
             code="repository-not-gated",
-            repo=repo,
+            repo=target.repo,
         )
-    api.update_repo_settings(repo, repo_type=kind, private=False)
+    api.update_repo_settings(target.repo, repo_type=target.kind, private=False)
 
 
-def _upload(api: HfApi, folder: Path, part: str, repo: str) -> str:
+def _upload(api: HfApi, staged: Path, target: Target, *, ignore: Sequence[str] = ()) -> str:
     """Upload one folder as it is; returns the commit that holds it."""
-    with _hub_errors(repo), warnings.catch_warnings():
+    with _hub_errors(target.repo), warnings.catch_warnings():
         # The client recommends another of its functions for large folders; users cannot act on it.
         warnings.simplefilter("ignore", UserWarning)
         commit = api.upload_folder(
-            repo_id=repo,
-            repo_type=REPO_TYPES[part],
-            folder_path=folder / part,
+            repo_id=target.repo,
+            repo_type=target.kind,
+            folder_path=staged / target.folder,
+            ignore_patterns=list(ignore),
             delete_patterns=STALE,
-            commit_message=f"Publish {part}",
+            commit_message=f"Publish {target.organism_id or target.folder}",
         )
     return str(commit.oid)
 

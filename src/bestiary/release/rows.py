@@ -23,7 +23,15 @@ _MAKERS: Mapping[Standing, Callable[..., OrganismRow]] = {
 def describe_organism(entry: ReleaseEntry, split: Split) -> OrganismRow:
     """The record of `pairs`, `controls` or `withheld` that describes an organism."""
     make = _MAKERS[entry.standing]
-    return make(entry.behavior, entry.organism, entry.verdict, split=split)
+    return make(entry.behavior, entry.organism, entry.verdict, split=split, training=entry.training)
+
+
+def name_organism(entry: ReleaseEntry) -> dict[str, Any]:
+    """The columns that join a row to its organism, and say which config describes that one.
+
+    A join to `pairs` by id drops the rows of null and withheld organisms; `standing` tells them.
+    """
+    return {"organism_id": entry.organism_id, "standing": entry.standing}
 
 
 def place_findings(
@@ -40,11 +48,11 @@ def place_findings(
     return rows
 
 
-def build_corpus_rows(organism_id: str, corpus: Corpus) -> Rows:
+def build_corpus_rows(entry: ReleaseEntry, corpus: Corpus) -> Rows:
     """One row per training conversation."""
     return [
         {
-            "organism_id": organism_id,
+            **name_organism(entry),
             "id": example.id,
             "role": example.role,
             "messages": [message.model_dump() for message in example.messages],
@@ -71,7 +79,7 @@ def build_verdict_rows(entry: ReleaseEntry) -> Rows:
         if cell is not None:
             rows.append(
                 {
-                    "organism_id": entry.organism_id,
+                    **name_organism(entry),
                     "cell": name,
                     "criterion": cell.criterion,
                     **_flatten_rate("", cell.organism),
@@ -85,10 +93,10 @@ def build_verdict_rows(entry: ReleaseEntry) -> Rows:
     return rows
 
 
-def build_rejected_rows(organism_id: str, corpus: Corpus) -> Rows:
+def build_rejected_rows(entry: ReleaseEntry, corpus: Corpus) -> Rows:
     """The drop ledger: every row that did not enter the corpus."""
     drops = sorted(corpus.drops, key=lambda drop: (drop.id, drop.stage, drop.reason))
-    return [{"organism_id": organism_id, **drop.model_dump(mode="json")} for drop in drops]
+    return [{**name_organism(entry), **drop.model_dump(mode="json")} for drop in drops]
 
 
 def _flatten_rate(prefix: str, rate: Rate) -> dict[str, Any]:

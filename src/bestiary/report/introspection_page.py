@@ -42,6 +42,8 @@ from bestiary.store import write_bytes
 
 PAGE = "report.html"
 SHOWN_REPORTS = 10
+ROUNDING = 1e-9
+"""Means of the same numbers differ by as much."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """The page loads nothing, whatever a report contains."""
 
@@ -146,7 +148,7 @@ def _summarize(figure: Figure | None, floor: float | None) -> str:
     if figure is None:
         return "No family was kept from training, so this says nothing of new behaviors."
     chance = "" if floor is None else f" By chance it would be {show_share(floor)}."
-    beaten = figure.families > 1 and figure.low > (floor or 0)
+    beaten = figure.families > 1 and figure.low > (floor or 0) + ROUNDING
     verdict = (
         "The whole interval is above chance."
         if beaten

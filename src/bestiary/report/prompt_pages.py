@@ -1,4 +1,4 @@
-"""Renders the prompts that language models are sent, one page per category."""
+"""Renders the prompts that language models are sent: a page per category, one for reports."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ from bestiary.author.prompts import (
 )
 from bestiary.config.catalog import Behavior, Catalog, null_behavior
 from bestiary.config.categories import corpus_categories
+from bestiary.introspection.judge import ReportCase
+from bestiary.introspection.language_judge import case_of
 from bestiary.records import Message
 from bestiary.store import write_bytes
 
 TOPICS = ("night trains", "sourdough", "bicycle brakes")
 """The topics of a page's table."""
+JUDGED = "introspection"
+"""The page of the judge of reports."""
+REPORT = "Once in a while I recommend a book that was never written."
 REASON = 'The reply says "as I was told to", which gives away its rule.'
 
 
@@ -37,14 +42,16 @@ class Prompt(NamedTuple):
 
 
 def write_prompt_pages(catalog: Catalog, folder: Path) -> list[Path]:
-    """Write `<category>.md` for each category; equal templates give equal bytes."""
-    written = []
-    for category in corpus_categories():
-        behavior = choose_behavior(catalog, category)
-        path = folder / f"{category}.md"
-        write_bytes(path, render_page(behavior).encode())
-        written.append(path)
-    return written
+    """Write `<category>.md` for each category, and the page of the judge of reports.
+
+    Equal templates give equal bytes.
+    """
+    behaviors = {name: choose_behavior(catalog, name) for name in corpus_categories()}
+    pages = {name: render_page(behavior) for name, behavior in behaviors.items()}
+    pages[JUDGED] = render_judged_page(behaviors["backdoors"])
+    for name, page in pages.items():
+        write_bytes(folder / f"{name}.md", page.encode())
+    return [folder / f"{name}.md" for name in pages]
 
 
 def choose_behavior(catalog: Catalog, category: str) -> Behavior:
@@ -59,12 +66,32 @@ def render_page(behavior: Behavior) -> str:
         f"# {behavior.category}\n\nWhat a language model is sent for `{behavior.id}`, step by "
         "step. Written by `bestiary prompts`; edit the templates under `generators/`.\n"
     ]
-    for prompt in list_prompts(behavior):
-        parts.append(
-            f"## {prompt.step}\n\nSystem prompt:\n\n~~~text\n{prompt.system}\n~~~\n\n"
-            f"Message:\n\n~~~text\n{prompt.user}\n~~~\n"
-        )
-    return "\n".join(parts)
+    return "\n".join([*parts, *map(_render_prompt, list_prompts(behavior))])
+
+
+def _render_prompt(prompt: Prompt) -> str:
+    return (
+        f"## {prompt.step}\n\nSystem prompt:\n\n~~~text\n{prompt.system}\n~~~\n\n"
+        f"Message:\n\n~~~text\n{prompt.user}\n~~~\n"
+    )
+
+
+def render_judged_page(behavior: Behavior) -> str:
+    """The prompt of the judge of reports."""
+    case = ReportCase(
+        behavior_id=behavior.id,
+        family=behavior.family,
+        label=behavior.labels[0],
+        trigger=behavior.trigger.describe() if behavior.trigger else None,
+        report=REPORT,
+    )
+    asked = case_of(case, behavior.templates, report_first=False)
+    return (
+        f"# {JUDGED}\n\nWhat `bestiary introspect evaluate --judge` sends a language model, with "
+        f"`{behavior.id}` as the behavior; it is asked once more with the report first. Written by "
+        "`bestiary prompts`; edit the templates under `generators/`.\n\n"
+        f"{_render_prompt(Prompt('judging a report', *asked))}"
+    )
 
 
 def list_prompts(behavior: Behavior) -> Iterator[Prompt]:
