@@ -22,7 +22,7 @@ WORDINGS = 5
 MARGIN = 0.02
 """How much nearer, in cosine, the nearest family must be than the next one, and than the second
 nearest vague statement. Chosen on every other one of the calibration reports."""
-OTHER = "other"
+OTHER = "(other)"
 """Claimed in place of a family by a report that names another behavior, no matter which."""
 _FIRST_PERSON = re.compile(r"\b(?:I|me|my|mine)\b", re.IGNORECASE)
 
