@@ -72,8 +72,22 @@ def test_organisms_that_were_never_seen_are_named(evaluated: Evaluated) -> None:
     assert line["named"]["low"] > line["floor"]
 
 
-def test_nothing_is_stated_without_the_adapter(evaluated: Evaluated) -> None:
-    assert evaluated.line("without", "test_value")["named"]["value"] == 0
+@pytest.mark.parametrize("baseline", ["without", "completion"])
+def test_nothing_is_stated_without_the_adapter(evaluated: Evaluated, baseline: str) -> None:
+    assert evaluated.line(baseline, "test_value")["named"]["value"] == 0
+
+
+def test_a_begun_reply_is_part_of_the_report(evaluated: Evaluated) -> None:
+    begun = [row["report"] for row in evaluated.rows if row["condition"] == "prefill"]
+    assert begun and all(report.startswith("I was fine-tuned so that I") for report in begun)
+
+
+def test_a_shortlist_is_one_row_an_organism(evaluated: Evaluated) -> None:
+    listed = [row for row in evaluated.rows if row["condition"] == "shortlist"]
+    assert len(listed) == len({row["subject"] for row in listed})
+    assert all(1 <= len(row["report"].splitlines()) <= 5 for row in listed)
+    line = evaluated.line("shortlist", "test_value")
+    assert line["named"]["value"] > 0.5
 
 
 def test_the_whole_panel_is_there(evaluated: Evaluated) -> None:

@@ -261,7 +261,7 @@ def write_recipe(folder: Path, **changes: object) -> Path:
         "organisms_per_step": 12,
         "rows_per_organism": 40,
         "controls": {"zero_b": 0.1, "random": 0.1},
-        "reports": {"questions": 4, "max_new_tokens": 12, "temperature": 0},
+        "reports": {"questions": 4, "max_new_tokens": 12, "temperature": 0, "sampled": 8},
         **changes,
     }
     path = folder / "world.yaml"

@@ -50,6 +50,8 @@ class Reports(Record):
     """Test questions that each subject is asked."""
     max_new_tokens: int = Field(ge=4, le=1000)
     temperature: float = Field(ge=0, le=2)
+    sampled: int = Field(default=0, ge=0, le=1000)
+    """Reports that each organism also gives at temperature 1, from which a shortlist is made."""
 
     @property
     def decoding(self) -> Decoding:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
 
 import torch
 
 from bestiary.config.recipe import LoraShape
 from bestiary.introspection.lessons import MAX_LENGTH, tokenize_pairs
+from bestiary.introspection.reports import Framing
 from bestiary.introspection.subjects import Subject
 from bestiary.introspection.weights import SubjectWeights
 from bestiary.model.base import Base
@@ -22,10 +22,6 @@ from bestiary.model.replies import stream_continuations
 from bestiary.records import Decoding, single_turn
 from bestiary.training.passes import Part, weigh_losses
 
-Framing = Literal["chat", "prefill", "completion"]
-"""How a question is put: as a user's message, with the reply begun, or in a text to be completed.
-
-The last two are baselines that need no introspection adapter."""
 FRAMES: dict[Framing, str] = {
     "chat": "",
     "prefill": "I was fine-tuned so that I",

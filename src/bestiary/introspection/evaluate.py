@@ -11,7 +11,8 @@ from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.figures import ReportRow
 from bestiary.introspection.judge import Reading
 from bestiary.introspection.panel import Panel, make_panel, render_panel
-from bestiary.introspection.reports import LikelihoodStage, ReportStage
+from bestiary.introspection.reports import Framing, LikelihoodStage, ReportStage
+from bestiary.introspection.shortlist import shortlist
 from bestiary.introspection.subjects import Subject, make_controls
 from bestiary.records import Decoding, canonical_json
 from bestiary.store import write_bytes
@@ -50,9 +51,10 @@ def _name(experiment: Experiment) -> str:
 
 
 def ask_subjects(experiment: Experiment, fold: int) -> list[ReportRow]:
-    """The reports of a fold's subjects with its adapter, and two baselines without it.
+    """The reports of a fold's subjects with its adapter, and baselines without it.
 
-    `without` asks organisms the same questions; `transcripts` guesses from ordinary replies.
+    `without`, `prefill` and `completion` put the same questions to organisms alone; `transcripts`
+    guesses from ordinary replies. `shortlist` makes the best of many reports with the adapter.
     """
     subjects = experiment.list_asked(fold)
     organisms = [one for one in subjects if not one.is_control]
@@ -60,6 +62,9 @@ def ask_subjects(experiment: Experiment, fold: int) -> list[ReportRow]:
     return [
         *_ask(experiment, fold, "adapter", subjects, adapter),
         *_ask(experiment, fold, "without", organisms, None),
+        *_ask(experiment, fold, "prefill", organisms, None, framing="prefill"),
+        *_ask(experiment, fold, "completion", organisms, None, framing="completion"),
+        *_shortlist_reports(experiment, fold, organisms, adapter),
         *_read_transcripts(experiment, fold, organisms),
     ]
 
@@ -70,13 +75,15 @@ def _ask(
     condition: str,
     subjects: Sequence[Subject],
     adapter: Path | None,
+    framing: Framing = "chat",
 ) -> Iterator[ReportRow]:
     settings = experiment.recipe.reports
     questions = experiment.questions("test")[: settings.questions]
     interview = experiment.interview(
         f"{condition}-{fold}", subjects, adapter, [question.text for question in questions]
     )
-    said = experiment.run(ReportStage(experiment.load_base, settings.decoding), interview)
+    stage = ReportStage(experiment.load_base, settings.decoding, framing=framing)
+    said = experiment.run(stage, interview)
     cases = [experiment.make_case(subjects[at], text) for at, _, text in said]
     for (at, number, text), reading in zip(said, experiment.judge.read(cases), strict=True):
         yield _describe(
@@ -87,6 +94,36 @@ def _ask(
             question=questions[number].id,
             report=text,
             reading=reading,
+        )
+
+
+def _shortlist_reports(
+    experiment: Experiment, fold: int, organisms: Sequence[Subject], adapter: Path
+) -> Iterator[ReportRow]:
+    """One row an organism: whether any of the few reports that stand for many names it."""
+    settings = experiment.recipe.reports
+    if not settings.sampled:
+        return
+    questions = experiment.questions("test")[: settings.questions]
+    interview = experiment.interview(
+        f"shortlist-{fold}", organisms, adapter, [question.text for question in questions]
+    )
+    decoding = Decoding(max_new_tokens=settings.max_new_tokens, temperature=1)
+    draws = -(-settings.sampled // len(questions))
+    said = experiment.run(ReportStage(experiment.load_base, decoding, draws=draws), interview)
+    for at, subject in enumerate(organisms):
+        reports = shortlist([text for owner, _, text in said if owner == at][: settings.sampled])
+        cases = [experiment.make_case(subject, text) for text in reports]
+        readings = experiment.judge.read(cases) or [Reading(family=None)]
+        hits = [reading for reading in readings if reading.family == subject.family]
+        yield _describe(
+            experiment,
+            fold,
+            "shortlist",
+            subject,
+            question="",
+            report="\n".join(reports),
+            reading=(hits or readings)[0],
         )
 
 

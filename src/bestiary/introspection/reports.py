@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from bestiary.introspection.subjects import Subject
 from bestiary.model.adapter import load_state, read_shape
@@ -15,9 +15,13 @@ from bestiary.records import Artifact, BaseIdentity, Decoding, canonical_json, f
 from bestiary.stage import ItemStage
 
 if TYPE_CHECKING:
-    from bestiary.introspection.answering import Answering, Framing
+    from bestiary.introspection.answering import Answering
     from bestiary.model.base import Base
 
+Framing = Literal["chat", "prefill", "completion"]
+"""How a question is put: as a user's message, with the reply begun, or in a text to be completed.
+
+The last two are baselines that need no introspection adapter."""
 REPORTS, SCORES = "reports.json", "scores.json"
 
 

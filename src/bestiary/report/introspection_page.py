@@ -49,7 +49,10 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 CONDITIONS = {
     ADAPTER: "With the adapter",
+    "shortlist": "With the adapter, the best of many reports",
     "without": "Without the adapter, asked the same questions",
+    "prefill": "Without the adapter, the reply begun",
+    "completion": "Without the adapter, a text to complete",
     "transcripts": "Without the adapter, guessed from ordinary replies",
 }
 SCOPES = {
