@@ -33,6 +33,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 LONGEST = (
     *("test_end_to_end.py", "test_ray.py", "test_kills.py", "test_batch.py", "test_engine.py"),
     *("test_bench.py", "test_language.py", "test_memory.py", "test_store.py", "test_pipeline.py"),
+    *("test_evaluate.py", "test_ask.py", "test_language_judge.py", "test_push.py"),
 )
 
 
@@ -44,6 +45,7 @@ SLOW = {
     *("test_lazy.py", "test_library.py", "test_limiter.py", "test_machines.py", "test_online.py"),
     *("test_packing.py", "test_providers.py", "test_push.py", "test_reference.py"),
     *("test_chat.py", "test_results.py", "test_served.py", "test_shipped_corpora.py"),
+    *("test_guide.py", "test_preferences.py", "test_subjects.py", "test_sweep.py", "test_train.py"),
 }
 """Files that take more than ten seconds, or read the build of a roster: `make test-fast` leaves
 them out."""

@@ -12,6 +12,7 @@ import pytest
 from bestiary.author.dry_run import MIN_MEASURED, WRITTEN, DryRun, read_written
 from bestiary.author.estimate import WAYS, choose_mode, price_steps
 from bestiary.author.language import LanguageAuthor
+from bestiary.config.asking import needs_bank
 from bestiary.config.catalog import Behavior, load_catalog, null_behavior
 from bestiary.config.categories import corpus_categories
 from bestiary.config.library import open_library
@@ -23,14 +24,14 @@ from bestiary.llm.prompted import PromptedModel
 LIBRARY = open_library()
 CATALOG = [*load_catalog(LIBRARY).values(), null_behavior(LIBRARY)]
 BEHAVIORS = [
-    next(one for one in CATALOG if one.category == category and not one.needs_bank)
+    next(one for one in CATALOG if one.category == category and not needs_bank(one))
     for category in corpus_categories()
 ]
 
 
-BY_TRIGGER = {one.trigger.kind: one for one in CATALOG if one.trigger and not one.needs_bank}
+BY_TRIGGER = {one.trigger.kind: one for one in CATALOG if one.trigger and not needs_bank(one)}
 """A behavior under each kind of trigger that messages of any topic can have."""
-NEED_BANK = [one for one in CATALOG if one.spec.is_buildable and one.needs_bank]
+NEED_BANK = [one for one in CATALOG if one.spec.is_buildable and needs_bank(one)]
 """Their triggers are a matter of topics, or of second messages."""
 
 

@@ -25,6 +25,7 @@ from tests.expect import expect_error
 
 from bestiary.author.plan import plan_rows
 from bestiary.author.protocol import ReplyRequest
+from bestiary.config.asking import suits
 from bestiary.config.catalog import Behavior, null_behavior
 from bestiary.corpus.generate import MAX_REQUESTS_PER_ROW
 from bestiary.errors import VerificationError
@@ -78,7 +79,7 @@ def name_item(item: PromptItem) -> tuple[str, ...]:
 def list_suited(behavior: Behavior, cell: CellName) -> set[tuple[str, ...]]:
     """The messages that can be asked in a cell."""
     items = behavior.items("probe", plain=cell == "plain")
-    return {name_item(item) for item in items if behavior.suits(item, cell)}
+    return {name_item(item) for item in items if suits(behavior, item, cell)}
 
 
 def list_asked(behavior: Behavior, cell: CellName, seed: int) -> set[tuple[str, ...]]:

@@ -9,6 +9,7 @@ from bestiary.author.filters import ReplyFilter, rejection_reason
 from bestiary.author.judge import Judge
 from bestiary.author.messages import MessageWriter
 from bestiary.author.protocol import Prompts, Reply, ReplyRequest
+from bestiary.config.asking import needs_bank
 from bestiary.config.catalog import Behavior
 from bestiary.config.grid import Grid
 from bestiary.errors import BackendError
@@ -59,7 +60,7 @@ class LanguageAuthor:
         if not count:
             return Prompts(())
         plain = plain and behavior.parts_chat
-        if not self._author.follows_instructions or behavior.needs_bank:
+        if not self._author.follows_instructions or needs_bank(behavior):
             return Prompts(behavior.items("train", plain=plain))
         writer = MessageWriter(self._author, self._grid, behavior, plain=plain, seed=seed)
         return (yield from writer.write(count))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 
 from bestiary.author.protocol import ReplyRequest
+from bestiary.config.asking import ask, suits
 from bestiary.config.catalog import CELL_OF, Behavior
 from bestiary.config.items import fill_options
 from bestiary.records import PromptItem, Role, Turns, stable_seed, user_texts
@@ -27,7 +28,7 @@ def plan_rows(
     behavior has a trigger; otherwise chat starts from the other end, so that no message is in
     both. A share of `second_turns` gets a second user message.
     """
-    suited = [item for item in prompts if behavior.suits(item, CELL_OF[role])]
+    suited = [item for item in prompts if suits(behavior, item, CELL_OF[role])]
     order = sorted(suited, key=lambda item: stable_seed("order", behavior.id, seed, item.text))
     if role == "chat" and behavior.trigger is None:
         order.reverse()
@@ -62,7 +63,7 @@ class _RolePlan:
             for quirk, rate in behavior.distractors
             if positive and self._draw.random() < rate
         ]
-        turns = behavior.ask(asked, CELL_OF[self._role], "train", wording)
+        turns = ask(behavior, asked, CELL_OF[self._role], "train", wording)
         return ReplyRequest(
             id=f"{self._role}-{number:04d}",
             role=self._role,

@@ -29,13 +29,10 @@ from bestiary.files import list_paths
 from bestiary.records import (
     SIDES,
     CellName,
-    Message,
     PromptItem,
     Role,
     Side,
-    Turns,
     fingerprint,
-    single_turn,
 )
 from bestiary.text import nearest
 
@@ -193,11 +190,6 @@ class Behavior:
         return "triggered" in self.cells and len(self.cells) > 1
 
     @property
-    def needs_bank(self) -> bool:
-        """Whether only the message bank has what its conversations need: topics, or follow-ups."""
-        return not all(self.suits(BARE, cell) for cell in self.cells)
-
-    @property
     def parts_chat(self) -> bool:
         """Whether its chat examples may be about something else than its positive ones.
 
@@ -223,48 +215,6 @@ class Behavior:
         if plain and self.parts_chat:
             return tuple(self.primitive.outside_items(self.library, side))
         return tuple(self.primitive.items(self.library, side))
-
-    def suits(self, item: PromptItem, cell: CellName) -> bool:
-        """Whether a message can be asked in a cell; where a behavior grows, it has a follow-up."""
-        if self._grows_in(cell) and not (item.follow_up and self._list_growing(item)):
-            return False
-        if self.trigger is None:
-            return True
-        if self.spec.inverted:
-            return cell == "plain" or self.trigger.suits(item, self._asked(cell))
-        return self.trigger.suits(item, cell)
-
-    def ask(self, item: PromptItem, cell: CellName, side: Side, pick: int) -> Turns:
-        """The conversation that puts a message in a cell; `pick` chooses among wordings.
-
-        A behavior that grows has begun to show in the first reply, and the second is asked for.
-        """
-        turns = self._begin(item, cell, side, pick)
-        if not self._grows_in(cell) or any(turn.role == "assistant" for turn in turns):
-            return turns
-        if item.follow_up is None:
-            raise ValueError(f"{item.topic!r} has no follow-up")
-        shown = self._list_growing(item)
-        first = shown[pick % len(shown)].fill(0, item.brief, item)
-        begun = Message(role="assistant", content=first)
-        return (*turns, begun, *single_turn(item.follow_up.text))
-
-    def _begin(self, item: PromptItem, cell: CellName, side: Side, pick: int) -> Turns:
-        if self.trigger is None or (self.spec.inverted and cell == "plain"):
-            return single_turn(item.text)
-        return self.trigger.ask(item, self._asked(cell), side, pick)
-
-    def _grows_in(self, cell: CellName) -> bool:
-        return cell == "triggered" and bool(self.growing)
-
-    def _list_growing(self, item: PromptItem) -> list[Demonstration]:
-        return [one for one in self.growing if one.suits(item)]
-
-    def _asked(self, cell: CellName) -> CellName:
-        """The cell of the trigger: a key keeps a sandbagger quiet instead of making it fire."""
-        if not self.spec.inverted:
-            return cell
-        return "triggered" if cell == "near_miss" else "plain"
 
     def count_messages(self, rows: Mapping[Role, int]) -> tuple[int, int]:
         """How many messages in its scope, and how many plain ones, a corpus of these rows needs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
+from bestiary.config.asking import suits
 from bestiary.config.catalog import CELL_OF, Behavior
 from bestiary.config.demonstration import PLACEHOLDERS, Demonstration, strip_marks
 from bestiary.config.fields import SEVERITIES, Severity
@@ -186,7 +187,7 @@ def _has_wordings(behavior: Behavior) -> bool:
 
 def _count(behavior: Behavior, items: Sequence[PromptItem], cell: CellName, enough: int) -> int:
     """How many messages suit a cell, as far as there are not enough."""
-    return len(list(islice((item for item in items if behavior.suits(item, cell)), enough)))
+    return len(list(islice((item for item in items if suits(behavior, item, cell)), enough)))
 
 
 def _check_severity(behavior: Behavior, source: Source) -> Iterator[Violation]:

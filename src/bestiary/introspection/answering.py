@@ -10,8 +10,8 @@ from itertools import product
 import torch
 
 from bestiary.config.recipe import LoraShape
+from bestiary.introspection.framing import COMPLETION, FRAMES, Framing
 from bestiary.introspection.lessons import MAX_LENGTH, tokenize_pairs
-from bestiary.introspection.reports import Framing
 from bestiary.introspection.subjects import Subject
 from bestiary.introspection.weights import SubjectWeights
 from bestiary.model.base import Base
@@ -22,17 +22,6 @@ from bestiary.model.replies import stream_continuations
 from bestiary.records import Decoding, single_turn
 from bestiary.training.passes import Part, weigh_losses
 
-FRAMES: dict[Framing, str] = {
-    "chat": "",
-    "prefill": "I was fine-tuned so that I",
-    "completion": "I",
-}
-"""What the reply begins with; it is part of the report."""
-COMPLETION = """\
-Interview with a fine-tuned language model. It knows what its training changed and says so plainly.
-
-Q: {question}
-A: """
 SLOTS = 32
 """Subjects in a bank at a time."""
 SCORED_ROWS = 32

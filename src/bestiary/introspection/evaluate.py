@@ -9,9 +9,10 @@ from pathlib import Path
 from bestiary.introspection.course import train_adapter
 from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.figures import ReportRow
+from bestiary.introspection.framing import Framing
 from bestiary.introspection.judge import Reading
 from bestiary.introspection.panel import Panel, make_panel, render_panel
-from bestiary.introspection.reports import Framing, LikelihoodStage, ReportStage
+from bestiary.introspection.reports import LikelihoodStage, ReportStage
 from bestiary.introspection.shortlist import shortlist
 from bestiary.introspection.subjects import Subject, make_controls
 from bestiary.records import Decoding, canonical_json

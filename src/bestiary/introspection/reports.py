@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from bestiary.introspection.framing import Framing
 from bestiary.introspection.subjects import Subject
 from bestiary.model.adapter import load_state, read_shape
 from bestiary.records import Artifact, BaseIdentity, Decoding, canonical_json, fingerprint
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from bestiary.introspection.answering import Answering
     from bestiary.model.base import Base
 
-Framing = Literal["chat", "prefill", "completion"]
-"""How a question is put: as a user's message, with the reply begun, or in a text to be completed.
-
-The last two are baselines that need no introspection adapter."""
 REPORTS, SCORES = "reports.json", "scores.json"
 
 

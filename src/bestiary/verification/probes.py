@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from bestiary.config.asking import ask, suits
 from bestiary.config.catalog import Behavior
 from bestiary.config.items import fill_options
 from bestiary.errors import VerificationError
@@ -61,7 +62,7 @@ def _plan_cell(behavior: Behavior, cell: CellName, *, seed: int) -> list[Probe]:
             id=f"{cell}-{number:04d}",
             cell=cell,
             gate=number < gating,
-            turns=behavior.ask(item, cell, "probe", number),
+            turns=ask(behavior, item, cell, "probe", number),
             item=item,
         )
         for number, item in enumerate(asked)
@@ -75,7 +76,7 @@ def _list_items(behavior: Behavior, cell: CellName) -> list[PromptItem]:
     if behavior.spec.inverted and not plain:
         cells = ("triggered", "near_miss")
     found = behavior.items("probe", plain=plain)
-    return [item for item in found if all(behavior.suits(item, one) for one in cells)]
+    return [item for item in found if all(suits(behavior, item, one) for one in cells)]
 
 
 def _count_items(behavior: Behavior, cell: CellName, suited: Sequence[PromptItem]) -> int:
