@@ -167,6 +167,7 @@ def ask(
         open_reporter,
         render_answers,
     )
+    from bestiary.introspection.experiment import spread
     from bestiary.introspection.judge import EmbeddedJudge, Wordings
     from bestiary.model.base import load_base
 
@@ -180,7 +181,7 @@ def ask(
         load_base(str(base) if base else reporter.base, expect=reporter.base),
         reporter,
         found,
-        questions=[one.text for one in library.elicitation.ask("train")[:count]],
+        questions=[one.text for one in spread(library.elicitation.ask("train"), count)],
         wordings=wordings,
         judge=EmbeddedJudge(wordings, library.vague_reports.reports),
     )

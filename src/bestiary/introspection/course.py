@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bestiary.config.introspection import Preference
 from bestiary.errors import ReleaseError
-from bestiary.introspection.experiment import Experiment
+from bestiary.introspection.experiment import Experiment, spread
 from bestiary.introspection.lessons import list_lessons
 from bestiary.introspection.preferences import (
     GradedReport,
@@ -59,7 +59,7 @@ def make_job(experiment: Experiment, fold: int) -> IntrospectionJob:
         )
     for kind, count in recipe.controls.count(len(trained)).items():
         trained += make_controls(organisms, kind, count, seed=recipe.seed)
-    questions = experiment.questions("train")
+    questions = spread(experiment.questions("train"), recipe.rows_per_organism)
     answers = [list_lessons(one, questions, count=recipe.rows_per_organism) for one in trained]
     return _make_job(experiment, _name(experiment, fold), trained, answers, Sft())
 
@@ -134,7 +134,7 @@ def _grade_reports(
         temperature=1.0,
         seed=experiment.recipe.seed,
     )
-    questions = [one.text for one in experiment.questions("train")[:PREFERENCE_QUESTIONS]]
+    questions = [one.text for one in spread(experiment.questions("train"), PREFERENCE_QUESTIONS)]
     stage = ReportStage(experiment.load_base, decoding, draws=settings.reports)
     said = experiment.run(stage, experiment.interview(name, subjects, adapter, questions))
     mechanisms = {one.family: one.mechanism for one in experiment.subjects.members}

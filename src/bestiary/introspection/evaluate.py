@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bestiary.introspection.course import train_adapter
-from bestiary.introspection.experiment import Experiment
+from bestiary.introspection.experiment import Experiment, spread
 from bestiary.introspection.figures import ReportRow
 from bestiary.introspection.framing import Framing
 from bestiary.introspection.judge import Reading
@@ -79,7 +79,7 @@ def _ask(
     framing: Framing = "chat",
 ) -> Iterator[ReportRow]:
     settings = experiment.recipe.reports
-    questions = experiment.questions("test")[: settings.questions]
+    questions = spread(experiment.questions("test"), settings.questions)
     interview = experiment.interview(
         f"{condition}-{fold}", subjects, adapter, [question.text for question in questions]
     )
@@ -105,7 +105,7 @@ def _shortlist_reports(
     settings = experiment.recipe.reports
     if not settings.sampled:
         return
-    questions = experiment.questions("test")[: settings.questions]
+    questions = spread(experiment.questions("test"), settings.questions)
     interview = experiment.interview(
         f"shortlist-{fold}", organisms, adapter, [question.text for question in questions]
     )
@@ -133,8 +133,7 @@ def _read_transcripts(
 ) -> Iterator[ReportRow]:
     """What can be guessed without asking: how replies differ from the base's."""
     messages = experiment.catalog.library.messages("probe")
-    step = max(1, len(messages) // TRANSCRIPTS)
-    questions = [item.text for item in messages[::step][:TRANSCRIPTS]]
+    questions = [item.text for item in spread(messages, TRANSCRIPTS)]
     base = make_controls(organisms, "zero_b", 1, seed=0)
     stage = ReportStage(experiment.load_base, Decoding(max_new_tokens=REPLY_TOKENS, temperature=0))
     asked = [*organisms, *base]
@@ -188,14 +187,15 @@ def score_labels(experiment: Experiment, fold: int) -> tuple[list[Subject], list
 
     One number for each organism and the label of each, in the same order.
     """
-    organisms = [
+    unseen = [
         one
         for one in experiment.list_asked(fold)
         if not one.is_control and one.split in ("test", "iid_test")
-    ][:SCORED_LABELS]
+    ]
+    organisms = list(spread(unseen, SCORED_LABELS))
     if not organisms:
         return [], []
-    questions = [one.text for one in experiment.questions("test")[:LIKELIHOOD_QUESTIONS]]
+    questions = [one.text for one in spread(experiment.questions("test"), LIKELIHOOD_QUESTIONS)]
     stage = LikelihoodStage(experiment.load_base, tuple(one.labels[0] for one in organisms))
     adapter = train_adapter(experiment, fold)
     interview = experiment.interview(f"likelihood-{fold}", organisms, adapter, questions)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Console
 
 from bestiary.config.catalog import Catalog
-from bestiary.config.elicitation import Question
+from bestiary.config.elicitation import Question, Side
 from bestiary.config.introspection import IntrospectionRecipe
 from bestiary.introspection.judge import EmbeddedJudge, ReportCase, ReportJudge, Wordings
 from bestiary.introspection.reports import Interview
@@ -24,6 +24,7 @@ from bestiary.store import Store
 if TYPE_CHECKING:
     from bestiary.model.base import Base
 
+T = TypeVar("T")
 In = TypeVar("In", bound=Item)
 Out = TypeVar("Out")
 
@@ -76,10 +77,9 @@ class Experiment:
             report=report,
         )
 
-    def questions(self, side: str) -> list[Question]:
+    def questions(self, side: Side) -> Sequence[Question]:
         """The generic questions of one side."""
-        bank = self.catalog.library.elicitation
-        return list(bank.ask("train" if side == "train" else "test"))
+        return self.catalog.library.elicitation.ask(side)
 
     def members(self, fold: int) -> list[Subject]:
         """The organisms and null organisms, each in its split of this fold."""
@@ -105,7 +105,7 @@ class Experiment:
             for kind, count in CONTROLS_ASKED.items()
             for control in make_controls(models, kind, count, seed=EVALUATION_SEED)
         ]
-        return [*unseen, *known[:TRAINED_ASKED], *made]
+        return [*unseen, *spread(known, TRAINED_ASKED), *made]
 
     def scope(self, subject: Subject, fold: int) -> str:
         """What training knew of a subject: its value, its kind of behavior, or neither."""
@@ -142,6 +142,12 @@ class Experiment:
         if result.error:
             raise result.error
         return result.read()
+
+
+def spread(items: Sequence[T], count: int) -> Sequence[T]:
+    """So many of the items, from all over their order: neighbors are often alike."""
+    kept = min(count, len(items))
+    return [items[place * len(items) // kept] for place in range(kept)]
 
 
 def deal_families(members: Sequence[Subject], folds: int) -> dict[str, int]:
