@@ -1,6 +1,6 @@
 """The embedded judge on reports that were written by hand before it was run on any of them.
 
-Run: python -m pytest tests/introspection/test_judge.py
+Run: python -m pytest tests/introspection/test_report_judge.py
 """
 
 from __future__ import annotations
