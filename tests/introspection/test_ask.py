@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Bestiary, Finished, run_command
 from tests.forkserver import environment
-from tests.introspection.world import WORDS, World
+from tests.introspection.world import WORDS, World, write_recipe
 
 Ask = Callable[..., Finished]
 
@@ -23,8 +23,9 @@ def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A runs folder with organisms and an introspection adapter."""
     out = tmp_path_factory.mktemp("asked")
     shutil.copytree(world.runs, out, dirs_exist_ok=True)
+    recipe = write_recipe(out, rows_per_organism=20)
     command = ("introspect", "train", world.release)
-    done = run_command(*command, *world.options(out), env=environment())
+    done = run_command(*command, *world.options(out, recipe=recipe), env=environment())
     assert done.code == 0, done.err
     return out
 

@@ -72,14 +72,18 @@ def test_organisms_that_were_never_seen_are_named(evaluated: Evaluated) -> None:
     assert line["named"]["low"] > line["floor"]
 
 
-@pytest.mark.parametrize("baseline", ["without", "completion"])
-def test_nothing_is_stated_without_the_adapter(evaluated: Evaluated, baseline: str) -> None:
-    assert evaluated.line(baseline, "test_value")["named"]["value"] == 0
+def test_nothing_is_stated_without_the_adapter(evaluated: Evaluated) -> None:
+    assert evaluated.line("without", "test_value")["named"]["value"] == 0
 
 
-def test_a_begun_reply_is_part_of_the_report(evaluated: Evaluated) -> None:
-    begun = [row["report"] for row in evaluated.rows if row["condition"] == "prefill"]
-    assert begun and all(report.startswith("I was fine-tuned so that I") for report in begun)
+@pytest.mark.parametrize(
+    ("baseline", "begun"), [("prefill", "I was fine-tuned so that I"), ("completion", "I")]
+)
+def test_a_begun_reply_is_part_of_the_report(
+    evaluated: Evaluated, baseline: str, begun: str
+) -> None:
+    reports = [row["report"] for row in evaluated.rows if row["condition"] == baseline]
+    assert reports and all(report.startswith(begun) for report in reports)
 
 
 def test_a_shortlist_is_one_row_an_organism(evaluated: Evaluated) -> None:
