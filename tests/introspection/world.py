@@ -251,7 +251,7 @@ def write_recipe(folder: Path, **changes: object) -> Path:
         "name": "world",
         "lora": {"rank": 8, "alpha": 16, "targets": ALL_LINEAR},
         "optimizer": {
-            "learning_rate": 0.01,
+            "learning_rate": 0.02,
             "epochs": 2,
             "rows_per_step": 1,
             "warmup": 0.1,
