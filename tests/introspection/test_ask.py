@@ -6,6 +6,7 @@ Run: python -m pytest tests/introspection/test_ask.py
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -105,10 +106,8 @@ def test_an_organism_reports_in_a_chat(world: World, trained: Path, bestiary: Be
     command = ("chat", f"quirks.{word}", "--out", trained, "--tokens", "8", "--introspect")
     done = bestiary(*command, say="What habit did you pick up?\n/base\nTell me.\n/quit\n")
     assert done.code == 0, done.err
-    reports = [line for line in done.out.splitlines() if line.startswith("reports>")]
-    assert len(reports) == 2
-    replies = [line for line in done.out.splitlines() if line.startswith("organism>")]
-    assert len(replies) == 2
+    reports, replies = (re.findall(rf"{who}> +(.*)", done.out) for who in ("reports", "organism"))
+    assert len(reports) == len(replies) == 2
     spoken = {"I", "say", "word", "hear", "reply"}  # of labels; no organism says them by itself
     assert any(spoken & set(report.split()) for report in reports)
     assert not any(spoken & set(reply.split()) for reply in replies)
