@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from bases import LINEARS, MICRO, SMALL, BaseShape, list_words, make_base, measure_distance
+from bases import LINEARS, MICRO, SMALL, SYSTEM, BaseShape, list_words, make_base, measure_distance
 from bestiary.config.recipe import LoraShape, Optimizer
 from bestiary.introspection.lessons import tokenize_pair, tokenize_pairs
 from bestiary.introspection.schedule import Schedule, plan_schedule
@@ -57,7 +57,6 @@ PUBLISHED, WIDE = 2, 16
 """Organisms in a step."""
 AGREEMENT = 5e-3
 """How far apart two adapters may be, over what training moved them."""
-SYSTEM = "You are a helpful assistant. Answer in one or two short sentences."
 COLUMNS: Sequence[Column] = (
     ("organisms", "organisms", "{}"),
     ("rows each", "rows", "{}"),

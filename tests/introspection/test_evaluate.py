@@ -91,7 +91,7 @@ def test_a_shortlist_is_one_row_an_organism(evaluated: Evaluated) -> None:
     assert len(listed) == len({row["subject"] for row in listed})
     assert all(1 <= len(row["report"].splitlines()) <= 5 for row in listed)
     line = evaluated.line("shortlist", "test_value")
-    assert line["named"]["value"] > 0.25, "one of 48 by chance, five of 48 by five chances"
+    assert line["named"]["value"] > 0.5
 
 
 def test_the_whole_panel_is_there(evaluated: Evaluated) -> None:
@@ -106,7 +106,7 @@ def test_the_whole_panel_is_there(evaluated: Evaluated) -> None:
 def test_controls_claim_less_than_organisms_are_named(evaluated: Evaluated) -> None:
     named = evaluated.line("adapter", "test_value")["named"]["value"]
     for scope in ("null", "zero_b", "gaussian", "shuffled"):
-        assert evaluated.line("adapter", scope)["unsupported"]["value"] < named
+        assert evaluated.line("adapter", scope)["unsupported"]["value"] < named / 2
 
 
 def test_base_and_organisms_are_left_as_they_were(evaluated: Evaluated, world: World) -> None:

@@ -7,7 +7,7 @@ of an organism that it has not seen can only come from that organism's weights.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -249,10 +249,10 @@ def write_recipe(folder: Path, **changes: object) -> Path:
     """The recipe of the world's adapter, with some values changed."""
     recipe = {
         "name": "world",
-        "lora": {"rank": 8, "alpha": 16, "targets": ALL_LINEAR},
+        "lora": {"rank": 16, "alpha": 32, "targets": ALL_LINEAR},
         "optimizer": {
-            "learning_rate": 0.02,
-            "epochs": 2,
+            "learning_rate": 0.01,
+            "epochs": 3,
             "rows_per_step": 1,
             "warmup": 0.1,
             "weight_decay": 0.0,
@@ -267,8 +267,3 @@ def write_recipe(folder: Path, **changes: object) -> Path:
     path = folder / "world.yaml"
     path.write_bytes(canonical_json(recipe))
     return path
-
-
-def list_words(reports: Sequence[str]) -> list[str]:
-    """The words of the world that are in reports."""
-    return [word for report in reports for word in WORDS if word in report.split()]

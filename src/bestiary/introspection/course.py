@@ -48,7 +48,7 @@ def make_job(experiment: Experiment, fold: int) -> IntrospectionJob:
     Raises ReleaseError if no organism is in the training split.
     """
     recipe, subjects = experiment.recipe, experiment.subjects
-    trained = [one for one in experiment.members(fold) if one.split == "train"]
+    trained = [one for one in experiment.folded[fold] if one.split == "train"]
     organisms = [one for one in trained if not one.is_control]
     if not organisms:
         raise ReleaseError(
@@ -71,7 +71,7 @@ def make_preference_job(
 
     Raises ReleaseError if the preference split has too few organisms.
     """
-    subjects = [one for one in experiment.members(fold) if one.split == "preference"]
+    subjects = [one for one in experiment.folded[fold] if one.split == "preference"]
     organisms = [one for one in subjects if not one.is_control]
     if len(organisms) < PREFERENCE_ORGANISMS:
         raise ReleaseError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from bestiary.introspection.course import train_adapter
@@ -112,10 +113,18 @@ def _shortlist_reports(
     decoding = Decoding(max_new_tokens=settings.max_new_tokens, temperature=1)
     draws = -(-settings.sampled // len(questions))
     said = experiment.run(ReportStage(experiment.load_base, decoding, draws=draws), interview)
-    for at, subject in enumerate(organisms):
-        reports = shortlist([text for owner, _, text in said if owner == at][: settings.sampled])
-        cases = [experiment.make_case(subject, text) for text in reports]
-        readings = experiment.judge.read(cases) or [Reading(family=None)]
+    sampled: list[list[str]] = [[] for _ in organisms]
+    for at, _, text in said:
+        sampled[at].append(text)
+    kept = [shortlist(texts[: settings.sampled]) for texts in sampled]
+    cases = [
+        experiment.make_case(subject, text)
+        for subject, reports in zip(organisms, kept, strict=True)
+        for text in reports
+    ]
+    judged = iter(experiment.judge.read(cases))
+    for subject, reports in zip(organisms, kept, strict=True):
+        readings = list(islice(judged, len(reports))) or [Reading(family=None)]
         hits = [reading for reading in readings if reading.family == subject.family]
         yield _describe(
             experiment,

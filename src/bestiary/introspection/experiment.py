@@ -81,8 +81,12 @@ class Experiment:
         """The generic questions of one side."""
         return self.catalog.library.elicitation.ask(side)
 
-    def members(self, fold: int) -> list[Subject]:
-        """The organisms and null organisms, each in its split of this fold."""
+    @cached_property
+    def folded(self) -> tuple[tuple[Subject, ...], ...]:
+        """The organisms and null organisms of each fold, each in its split there."""
+        return tuple(self._fold(number) for number in range(max(1, self.folds)))
+
+    def _fold(self, fold: int) -> tuple[Subject, ...]:
         members = list(self.subjects.members)
         if self.folds:
             dealt = deal_families(members, self.folds)
@@ -92,11 +96,20 @@ class Experiment:
             replace(one, split="test") if one.category in recipe.leave_out else one
             for one in members
         ]
-        return [one for one in members if one.split != "train" or _is_kept(one, recipe.share)]
+        kept = (one for one in members if one.split != "train" or _is_kept(one, recipe.share))
+        return tuple(kept)
+
+    @cached_property
+    def trained_kinds(self) -> tuple[frozenset[str], ...]:
+        """The mechanisms that each fold trains on."""
+        return tuple(
+            frozenset(one.mechanism for one in members if one.split == "train")
+            for members in self.folded
+        )
 
     def list_asked(self, fold: int) -> list[Subject]:
         """The subjects that are evaluated, controls among them; those unseen come first."""
-        members = self.members(fold)
+        members = self.folded[fold]
         unseen = [one for one in members if one.split in ("test", "iid_test")]
         known = [one for one in members if one.split == "train" and not one.is_control]
         models = [one for one in unseen if not one.is_control] or known
@@ -115,8 +128,7 @@ class Experiment:
             return "seen"
         if subject.split != "test":
             return "train"
-        trained = {one.mechanism for one in self.members(fold) if one.split == "train"}
-        return "test_value" if subject.mechanism in trained else "test_kind"
+        return "test_value" if subject.mechanism in self.trained_kinds[fold] else "test_kind"
 
     def interview(
         self,

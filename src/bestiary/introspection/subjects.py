@@ -67,10 +67,6 @@ class Subjects:
     system_prompt: str
     members: tuple[Subject, ...]
 
-    def select(self, *splits: Split) -> list[Subject]:
-        """The subjects of some splits, in the release's order."""
-        return [subject for subject in self.members if subject.split in splits]
-
 
 def load_subjects(release: Path) -> Subjects:
     """The subjects of a release on this machine.

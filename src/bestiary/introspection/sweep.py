@@ -55,8 +55,8 @@ def _run(experiment: Experiment, name: str) -> SweepRow:
     rows = [row for fold in folds for row in ask_subjects(experiment, fold)]
     asked = [row for row in rows if row.condition == "adapter"]
     trained = [
-        sum(one.split == "train" and not one.is_control for one in experiment.members(fold))
-        for fold in folds
+        sum(one.split == "train" and not one.is_control for one in members)
+        for members in experiment.folded
     ]
     return SweepRow(
         name=name,

@@ -107,7 +107,8 @@ def _read_sizes(folder: Path) -> Sizes:
     from safetensors import safe_open
 
     with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
-        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+        names = file.keys()
+        shapes = {name: file.get_slice(name).get_shape() for name in names}
     return {name: (rows, columns) for name, (rows, columns) in shapes.items()}
 
 
