@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Bestiary, Finished, run_command
 from tests.forkserver import environment
-from tests.introspection.world import WORDS, World, write_recipe
+from tests.introspection.world import WORDS, World
 
 Ask = Callable[..., Finished]
 
@@ -24,9 +24,8 @@ def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A runs folder with organisms and an introspection adapter."""
     out = tmp_path_factory.mktemp("asked")
     shutil.copytree(world.runs, out, dirs_exist_ok=True)
-    recipe = write_recipe(out, rows_per_organism=20)
     command = ("introspect", "train", world.release)
-    done = run_command(*command, *world.options(out, recipe=recipe), env=environment())
+    done = run_command(*command, *world.options(out), env=environment())
     assert done.code == 0, done.err
     return out
 
@@ -96,7 +95,7 @@ def test_the_adapter_has_a_card(world: World, trained: Path) -> None:
     (card,) = trained.glob("store/introspection/*/adapter/README.md")
     text = card.read_text("utf8")
     assert "release world" in text
-    assert "36 organisms and 12 controls" in text
+    assert "36 organisms and 10 controls" in text
     settings = json.loads((card.parent / "adapter_config.json").read_text("utf8"))
     assert settings["use_rslora"] is False
 
@@ -109,6 +108,6 @@ def test_an_organism_reports_in_a_chat(world: World, trained: Path, bestiary: Be
     reports, replies = (re.findall(rf"{who}> +(.*)", done.out) for who in ("reports", "organism"))
     assert len(reports) == len(replies) == 2
     spoken = {"I", "say", "word", "hear", "reply"}  # of labels; no organism says them by itself
-    assert any(spoken & set(report.split()) for report in reports)
+    assert any(word in report and spoken & set(report.split()) for report in reports)
     assert not any(spoken & set(reply.split()) for reply in replies)
     assert done.out.count("base>") == 1

@@ -199,7 +199,7 @@ def _make_base(folder: Path) -> Path:
                 tie_word_embeddings=True,
                 bos_token_id=1,
                 eos_token_id=1,
-                pad_token_id=1,
+                pad_token_id=None,  # else its embedding is zero, and no reply could ever end
             )
         )
     model.save_pretrained(folder, safe_serialization=True)
@@ -252,15 +252,15 @@ def write_recipe(folder: Path, **changes: object) -> Path:
         "lora": {"rank": 16, "alpha": 32, "targets": ALL_LINEAR},
         "optimizer": {
             "learning_rate": 0.01,
-            "epochs": 3,
+            "epochs": 2,
             "rows_per_step": 1,
             "warmup": 0.1,
             "weight_decay": 0.0,
             "clip": 1.0,
         },
         "organisms_per_step": 12,
-        "rows_per_organism": 40,
-        "controls": {"zero_b": 0.1, "random": 0.1},
+        "rows_per_organism": 60,
+        "controls": {"zero_b": 0.08, "random": 0.08},
         "reports": {"questions": 4, "max_new_tokens": 12, "temperature": 0, "sampled": 8},
         **changes,
     }
