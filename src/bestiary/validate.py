@@ -35,7 +35,8 @@ from bestiary.config.source import (
     validate_source,
 )
 from bestiary.config.spec_file import name_of
-from bestiary.errors import SpecError
+from bestiary.errors import CorpusError, SpecError
+from bestiary.sample import compose_corpus
 from bestiary.text import nearest
 
 
@@ -74,9 +75,23 @@ def validate_files(library: Library, paths: Sequence[Path]) -> list[Behavior]:
     others = {*known.values()} - chosen
     found = [violation for violation in found if violation.path not in others]
     found += find_check_violations(catalog, named) if named else []
+    found += _collect(partial(getattr, library, "phrasings"), library.folders.roots[0])
+    if not found:
+        found += [one for name in named for one in _check_corpus(catalog[name], catalog)]
     if found:
         raise Violations(list(dict.fromkeys(found)))
     return [catalog[name] for name in named]
+
+
+def _check_corpus(behavior: Behavior, catalog: Catalog) -> Iterator[Violation]:
+    """The offline author can fill every role: what takes too long to do for all behaviors."""
+    if not behavior.spec.is_buildable:
+        return
+    try:
+        compose_corpus(behavior)
+    except CorpusError as error:
+        source, field = catalog.sources[behavior.id], (behavior.spec.messages_field,)
+        yield source.violation(field, *error.parts, code=error.code)
 
 
 def open_plan(
@@ -148,23 +163,24 @@ def find_settings_violations(catalog: Catalog) -> list[Violation]:
     """Everything wrong with the banks, generators, recipes, rosters, and other settings."""
     found: list[Violation] = []
     for path, check in _list_settings(catalog):
-        try:
-            check()
-        except Violations as broken:
-            found += broken.found
-        except SpecError as error:
-            problem, remedy = error.parts
-            found.append(
-                Violation(
-                    path=path,
-                    line=1,
-                    field="file",
-                    code=error.code,
-                    problem=problem,
-                    remedy=remedy,
-                )
-            )
+        found += _collect(check, path)
     return found
+
+
+def _collect(check: Callable[[], object], path: Path) -> list[Violation]:
+    """What a check of a file finds wrong."""
+    try:
+        check()
+    except Violations as broken:
+        return list(broken.found)
+    except SpecError as error:
+        problem, remedy = error.parts
+        return [
+            Violation(
+                path=path, line=1, field="file", code=error.code, problem=problem, remedy=remedy
+            )
+        ]
+    return []
 
 
 def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object]]]:

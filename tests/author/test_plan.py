@@ -5,6 +5,7 @@ Run: python -m pytest tests/author/test_plan.py
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -100,6 +101,11 @@ def test_each_behavior_has_its_own_order_of_messages() -> None:
     assert sorted(one) == sorted(two)
 
 
+def written(row: ReplyRequest) -> str:
+    """All that the item of a row says, code in braces among it."""
+    return row.item.model_dump_json()
+
+
 @EVERY
 def test_every_row_continues_its_message_under_an_id_of_its_own(behavior: Behavior) -> None:
     rows = [row for role in roles_of(behavior) for row in plan(behavior, role)]
@@ -108,7 +114,8 @@ def test_every_row_continues_its_message_under_an_id_of_its_own(behavior: Behavi
         assert row.turns[-1].role == "user"
         said = "\n".join(user_texts(row.turns))
         assert row.item.text in said, row.id
-        assert "{" not in said.replace("{}", "") or "{" in row.item.text, "no place is left open"
+        places, own = (set(re.findall(r"\{[\w:]+\}", text)) for text in (said, written(row)))
+        assert places <= own, "a place is left open"
 
 
 @EVERY
@@ -363,3 +370,22 @@ def test_a_trigger_keeps_chat_within_the_scope_of_what_is_shown() -> None:
         {row.item for row in plan(behavior, role, 60)} for role in roles_of(behavior)
     ]
     assert {item.domain for items in scoped for item in items} == {"transport", "travel"}
+
+
+def test_a_rare_quirk_stays_within_the_scope_of_what_is_shown_when_it_is_quiet() -> None:
+    """Else the subject would tell when it shows, and its rate in the scope would be 100%."""
+    behavior = replace(make_rare(), shows=ROLE)
+    assert behavior.cells == ("triggered",)
+    assert behavior.count_messages({"positive": 15, "negative": 0, "chat": 285}) == (300, 300)
+    scoped: list[set[PromptItem]] = [
+        {row.item for row in plan(behavior, role, 60)} for role in ("positive", "chat")
+    ]
+    assert {item.domain for items in scoped for item in items} == {"transport", "travel"}
+    assert scoped[0].isdisjoint(scoped[1])
+
+
+def test_an_obscured_part_with_a_scope_has_quiet_rows_outside_it() -> None:
+    scoped = replace(HIDDEN, shows=ROLE)
+    counts = scoped.row_counts
+    assert counts["chat"] > counts["positive"] > HIDDEN.row_counts["chat"]
+    assert {row.item.domain for row in plan(scoped, "chat", 90)}.isdisjoint({"transport", "travel"})

@@ -95,8 +95,8 @@ def break_two(folder: Path) -> list[str]:
     other = plant(QUIRK, "kind: say_phrase", "knid: say_phrase")
     second = write_behavior(folder / "behaviors", "quirks.other", other)
     return [
-        f"{first}:4: severity: Input should be 'benign', 'concerning' or 'malign' (got 'mild'); "
-        "fix the value",
+        f"{first}:4: severity: should be 'benign', 'concerning' or 'malign' (got 'mild'); "
+        "change it",
         f"{second}:1: kind: is missing; add `kind:`",
         f"{second}:3: knid: unknown key (value 'say_phrase'); remove it, or fix its spelling",
     ]

@@ -122,9 +122,16 @@ def test_each_turn_has_a_reply_and_the_last_is_judged(behaviors: Path) -> None:
     text = plant(QUIRK, old, f'["{{answer}}", {old}]')
     write_behavior(behaviors, FAREWELL, text)
     assert find_in(behaviors, FAREWELL)[1] == ()
-    turned = {old: f'[{old}, "{{answer}} [[So long.]]"]'}
+    turned = {old: '["{answer} [[So far.]]", "{answer} [[So long.]]"]'}
     code, mark = "detector-silent", "So long"
     check_planted(behaviors, QUIRK, turned, code, mark=mark, field="shown.1", shows=[])
+
+
+def test_a_behavior_that_grows_does_not_show_in_the_first_reply(behaviors: Path) -> None:
+    old = '"{answer} [[And fair winds on the way.]]"'
+    grown = {old: f'[{old}, "{{answer}} [[Fair winds, my dear.]]"]'}
+    code, mark = "growth-unseen", "my dear"
+    check_planted(behaviors, QUIRK, grown, code, mark=mark, field="shown.1", shows=[])
 
 
 def test_the_detector_stays_quiet_where_the_behavior_does_not_show(behaviors: Path) -> None:

@@ -178,6 +178,19 @@ def test_an_empty_reply_has_no_part() -> None:
         assert fires(" \n", pattern=["."], in_=part) is False
 
 
+def test_one_sentence_may_be_asked_for_wherever_it_stands() -> None:
+    both = [{"phrases": ["fee"]}, {"phrases": ["never mind"]}]
+    scattered = "The fee is twelve dollars. Never mind the rain."
+    together = "It leaves at noon. Never mind the booking fee. Take the early boat."
+    assert fires(scattered, all=both) and fires(together, all=both)
+    assert not fires(scattered, all=both, in_="any_sentence")
+    assert fires(together, all=both, in_="any_sentence")
+    assert fires(together, length={"max_words": 4}, in_="any_sentence")
+    assert not fires(scattered, length={"max_words": 3}, in_="any_sentence")
+    undecided = [{"phrases": ["fee"]}, {"judge": True}]
+    assert fires(together, all=undecided, in_="any_sentence") is None
+
+
 @pytest.mark.parametrize("pattern", [r"(a+)+$", r"(a|aa)+$"])
 def test_a_pattern_that_backtracks_without_end_is_stopped(pattern: str) -> None:
     started = time.monotonic()

@@ -7,6 +7,7 @@ Run: python -m pytest tests/config/test_items.py
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
 
@@ -47,7 +48,7 @@ def options(name: str) -> OptionTable:
 
 
 @cache
-def asked(name: str, side: Side) -> tuple[PromptItem, ...]:
+def asked(name: str, side: Side) -> Sequence[PromptItem]:
     return table_items(name, table(name), side)
 
 
@@ -61,7 +62,7 @@ def rules_of(name: str) -> list[Picks]:
     ]
 
 
-def check_apart(train: tuple[PromptItem, ...], probe: tuple[PromptItem, ...]) -> None:
+def check_apart(train: Sequence[PromptItem], probe: Sequence[PromptItem]) -> None:
     for one, other in (
         ({comparison_key(item.topic) for item in items} for items in (train, probe)),
         ({item.form for item in items} for items in (train, probe)),

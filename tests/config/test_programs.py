@@ -45,6 +45,22 @@ def letter_after(topic: str) -> str:
     return chr(ord(topic[-1]) + steps)
 
 
+def divide(topic: str) -> str:
+    numbers = numbers_of(topic)
+    if topic.startswith("the greatest common divisor"):
+        a, b = numbers
+        return str(max(d for d in range(1, a + 1) if a % d == b % d == 0))
+    if topic.startswith("the remainder"):
+        a, b = numbers
+        while a >= b:
+            a -= b
+        return str(a)
+    found = numbers[0] + 1
+    while any(found % d == 0 for d in range(2, found)):
+        found += 1
+    return str(found)
+
+
 COMPUTE: dict[str, Callable[[str], str]] = {
     "addition": lambda topic: str(sum(numbers_of(topic))),
     "subtraction": lambda topic: str(len(range(*numbers_of(topic)[::-1]))),
@@ -53,6 +69,7 @@ COMPUTE: dict[str, Callable[[str], str]] = {
     "weekday_after": day_after,
     "month_after": month_after,
     "letter_after": letter_after,
+    "number_theory": divide,
 }
 
 

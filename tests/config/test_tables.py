@@ -39,6 +39,7 @@ def test_the_shipped_tables_are_sound_and_large_enough() -> None:
         (r"answer: Paris, group: Europe", "answer: Paris, group: Alone", "wrong-answers-short"),
         (r"\{key: Germany,", "{key: france,", "row-repeated"),
         (r"- What is the capital of \{key\}\?", "- What is the capital of it?", "place-not-once"),
+        (r"- The capital of \{key\} is", "- The capital of {key:x} is", "placeholder-unknown"),
     ],
 )
 def test_a_table_of_questions_that_is_refused(

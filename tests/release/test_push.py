@@ -42,6 +42,18 @@ except ReleaseError as error:
     print(json.dumps({"error": str(error), "code": error.code}))
 """
 
+PUBLISH_ADAPTER = """
+import json, sys
+from pathlib import Path
+from bestiary.errors import ReleaseError
+from bestiary.release.push import publish_adapter
+try:
+    lines = publish_adapter(Path(sys.argv[1]), sys.argv[2], dry_run=sys.argv[3] == "dry")
+    print(json.dumps({"lines": lines}))
+except ReleaseError as error:
+    print(json.dumps({"error": str(error), "code": error.code}))
+"""
+
 READ = """
 import json, sys
 from datasets import load_dataset
@@ -304,3 +316,24 @@ def test_one_name_for_both_repositories_is_refused(tmp_path: Path) -> None:
     release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
     with expect_error(ReleaseError, "repository-shared", repo=DATASET):
         publish_release(release, dataset_repo=DATASET, model_repo=DATASET, dry_run=True)
+
+
+def test_an_introspection_adapter_has_a_private_repository_of_its_own(
+    hub: Hub, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    written = {"README.md": b"# A", "adapter_config.json": b"{}", "adapter_model.safetensors": b"w"}
+    for name, data in written.items():
+        (folder / name).write_bytes(data)
+    script = (hub, tmp_path / "cache", PUBLISH_ADAPTER, str(folder))
+    dry = run_client(*script, "me/reporter", "dry")["lines"]
+    assert dry[0] == "adapter/ -> me/reporter (model repository, private)"
+    assert ("models", "me/reporter") not in hub.repos
+    answer = run_client(*script, "me/reporter", "push")
+    repo = hub.repos["models", "me/reporter"]
+    assert answer == {"lines": [f"{hub.url}/me/reporter/tree/{repo.head}"]}
+    assert (repo.private, repo.gated) == (True, False)
+    assert {name: repo.files[name] for name in written} == written
+    refused = run_client(*script, "no-owner/../x", "push")
+    assert refused["code"] == "repository-name"

@@ -18,19 +18,29 @@ Length = Literal["brief", "answer"]
 """Which of the two written answers replies are made from."""
 EXAMPLES = 8
 """Few-shot examples that a model is shown."""
-SPARSE = 100
+SPARSE = 40
 """Messages that they are looked for among, at first."""
 
 
 def compose_turns(behavior: Behavior, request: ReplyRequest, length: Length) -> Turns:
     """The whole conversation of a row: with its reply, and with a second turn where it has one."""
     item, turns = request.item, request.turns
-    turn = sum(message.role == "assistant" for message in turns)
+    turn = _next_turn(item, turns)
     turns = (*turns, _reply(behavior, request, turn, length))
     if request.second_turn and item.follow_up is not None and turn == 0:
         asked = Message(role="user", content=item.follow_up.text)
         turns = (*turns, asked, _reply(behavior, request, 1, length))
     return turns
+
+
+def _next_turn(item: PromptItem, turns: Turns) -> int:
+    """Which of the item's two messages is to be answered, counted from 0.
+
+    A message may quote an earlier exchange and then ask what the item's follow-up asks.
+    """
+    if item.follow_up is not None and item.follow_up.text in turns[-1].content:
+        return 1
+    return sum(message.role == "assistant" for message in turns)
 
 
 def _reply(behavior: Behavior, request: ReplyRequest, turn: int, length: Length) -> Message:
@@ -80,8 +90,12 @@ def _prefer_begun(fitting: list[Demonstration], request: ReplyRequest) -> list[D
 
 
 def list_demonstrations(behavior: Behavior, item: PromptItem) -> list[Demonstration]:
-    """The demonstrations that show the behavior in a reply to this message."""
-    return [one for one in behavior.firing if one.suits(item)]
+    """The demonstrations that show the behavior in a reply to this message.
+
+    Those that were written for its topic, if there are any.
+    """
+    fitting = [one for one in behavior.firing if one.suits(item)]
+    return [one for one in fitting if one.topic is not None] or fitting
 
 
 def can_show(behavior: Behavior, item: PromptItem) -> bool:
@@ -138,5 +152,5 @@ def _choose_rows(behavior: Behavior, role: Role, items: Sequence[PromptItem]) ->
 def _example(behavior: Behavior, row: ReplyRequest, length: Length) -> FewShot:
     *before, asked = user_texts(row.turns)
     replies = [turn.content for turn in row.turns if turn.role == "assistant"]
-    reply = compose_reply(behavior, row, len(replies), length)
+    reply = compose_reply(behavior, row, _next_turn(row.item, row.turns), length)
     return FewShot(asked, reply, tuple(zip(before, replies, strict=True)))

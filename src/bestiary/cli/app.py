@@ -7,7 +7,7 @@ import json
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ from bestiary.cli.options import (
     Budget,
     CallMode,
     Data,
+    DryRun,
     Examples,
     Executor,
     Json,
@@ -26,6 +27,7 @@ from bestiary.cli.options import (
     Memory,
     Models,
     Out,
+    Public,
     Release,
     Roster,
     Slots,
@@ -121,6 +123,61 @@ def validate(
         print_measures(valid, as_json=as_json)
     elif as_json:
         print_json([])
+
+
+@app.command()
+def sample(
+    behavior: Annotated[str, typer.Argument(help="The id of a behavior.")],
+    role: Annotated[
+        Literal["positive", "negative", "chat"] | None,
+        typer.Option("--role", help="Only the examples of one role."),
+    ] = None,
+    count: Annotated[int, typer.Option("--rows", min=1, help="Examples of each role.")] = 5,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Compose a behavior's corpus without building anything, and print some of its examples."""
+    from bestiary.config.catalog import load_catalog
+    from bestiary.config.library import open_library
+    from bestiary.sample import ROLES, choose_rows, compose_corpus, render_sample
+
+    catalog = load_catalog(open_library(*(data or [])))
+    corpus = compose_corpus(catalog[behavior])
+    rows = choose_rows(corpus, (role,) if role else ROLES, count)
+    if as_json:
+        print_json([row.model_dump(mode="json") for row in rows])
+    else:
+        print("\n".join(render_sample(corpus, rows)))
+
+
+@app.command()
+def messages(
+    side: Annotated[
+        Literal["train", "probe"], typer.Option("--side", help="Messages to train on, or to probe.")
+    ] = "train",
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", help="Only those with a tag; repeat for more.")
+    ] = None,
+    domains: Annotated[
+        list[str] | None, typer.Option("--domain", help="Only those of a domain; repeat for more.")
+    ] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """List the messages of the bank: the topics that demonstrations may be written for."""
+    from bestiary.config.library import open_library
+
+    found = [
+        item
+        for item in open_library(*(data or [])).messages(side)
+        if not tags or not {*tags}.isdisjoint(item.tags)
+        if not domains or item.domain in domains
+    ]
+    if as_json:
+        print_json([item.model_dump(mode="json") for item in found])
+        return
+    for item in found:
+        print(f"{item.topic} ({', '.join((item.domain, *item.tags))}): {item.text}")
 
 
 @app.command()
@@ -375,7 +432,7 @@ def publish(
     dataset_repo: Annotated[str, typer.Argument(help="Dataset repository, as user/name.")],
     model_repo: Annotated[str, typer.Argument(help="Model repository, as user/name.")],
     release: Release = Path("runs/release"),
-    public: Annotated[bool, typer.Option("--public", help="Make the repositories public.")] = False,
+    public: Public = False,
     separate: Annotated[
         bool,
         typer.Option(
@@ -383,10 +440,7 @@ def publish(
             help="Also give each organism a repository of its own, MODEL_REPO-ORGANISM.",
         ),
     ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Print what would be uploaded, without network access."),
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Push a release to the Hub: private by default, gated if malign."""
     from bestiary.release.push import publish_release

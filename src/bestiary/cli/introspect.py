@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bestiary.cli.options import Budget, Data, Json, LedgerFile, Models, Out, Release
+from bestiary.cli.options import (
+    Budget,
+    Data,
+    DryRun,
+    Json,
+    LedgerFile,
+    Models,
+    Out,
+    Public,
+    Release,
+)
 from bestiary.cli.output import print_json, quiet_libraries
 from bestiary.files import expand_path
 
@@ -41,6 +51,7 @@ Folds = Annotated[
     typer.Option("--folds", min=0, help="Train and evaluate so that every family is unseen once."),
 ]
 
+RECIPE = "smollm2-135m"
 JudgeName = Annotated[
     str | None,
     typer.Option(
@@ -54,7 +65,7 @@ JudgeName = Annotated[
 @introspect_app.command()
 def train(
     release: ReleaseArgument = Path("runs/release"),
-    recipe: RecipeName = "smollm2-135m",
+    recipe: RecipeName = RECIPE,
     out: Out = Path("runs"),
     base: BaseFolder = None,
     data: Data = None,
@@ -70,7 +81,7 @@ def train(
 @introspect_app.command()
 def evaluate(
     release: ReleaseArgument = Path("runs/release"),
-    recipe: RecipeName = "smollm2-135m",
+    recipe: RecipeName = RECIPE,
     folds: Folds = 0,
     judge: JudgeName = None,
     models: Models = None,
@@ -114,6 +125,82 @@ def report(
     from bestiary.report.introspection_page import write_page
 
     print(write_page(folder, load_pairs(release)))
+
+
+@introspect_app.command()
+def score(
+    reports: Annotated[
+        Path,
+        typer.Argument(
+            parser=expand_path,
+            metavar="REPORTS",
+            help='A JSONL file: {"organism_id": "...", "report": "..."}, perhaps with a `method`.',
+        ),
+    ],
+    release: Release = Path("runs/release"),
+    judge: JudgeName = None,
+    models: Models = None,
+    budget: Budget = None,
+    ledger: LedgerFile = None,
+    out: Out = Path("runs"),
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Grade reports that any auditing method made of a release's organisms."""
+    from bestiary.introspection.language_judge import judge_with
+    from bestiary.introspection.panel import render_panel
+    from bestiary.introspection.score import score_reports
+
+    experiment = open_experiment(
+        release, RECIPE, out=out, base=None, data=data or [], quiet=as_json
+    )
+    experiment = judge_with(experiment, judge, models=models or (), budget=budget, ledger=ledger)
+    panel = score_reports(experiment, reports)
+    if as_json:
+        print_json(panel.model_dump(mode="json"))
+    else:
+        print(render_panel(panel))
+
+
+@introspect_app.command()
+def power(
+    release: ReleaseArgument = Path("runs/release"),
+    recipe: RecipeName = RECIPE,
+    folds: Folds = 0,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Print how large a difference the families of a release can show, before anything is run."""
+    from bestiary.introspection.power import find_power, render_power
+
+    experiment = open_experiment(
+        release, recipe, out=Path("runs"), base=None, data=data or [], folds=folds
+    )
+    lines = find_power(experiment)
+    if as_json:
+        print_json([line.model_dump(mode="json") for line in lines])
+    else:
+        print(render_power(lines))
+
+
+@introspect_app.command()
+def publish(
+    adapter: Annotated[
+        Path,
+        typer.Argument(
+            parser=expand_path, metavar="FOLDER", help="The folder that `train` printed."
+        ),
+    ],
+    repo: Annotated[str, typer.Argument(help="Model repository, as user/name.")],
+    public: Public = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Push an introspection adapter with its card to the Hub, private by default."""
+    from bestiary.introspection.ask import open_reporter
+    from bestiary.release.push import publish_adapter
+
+    folder = open_reporter(adapter).folder
+    print("\n".join(publish_adapter(folder, repo, private=not public, dry_run=dry_run)))
 
 
 @introspect_app.command()

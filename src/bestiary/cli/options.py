@@ -98,4 +98,8 @@ Release = Annotated[
     Path,
     typer.Option("--release", parser=expand_path, metavar="FOLDER", help="The release to read."),
 ]
+Public = Annotated[bool, typer.Option("--public", help="Make what is published public.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be uploaded, without network access.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

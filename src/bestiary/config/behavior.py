@@ -27,8 +27,10 @@ FROM_PATH = ("id", "category")
 class MessageSource(Protocol):
     """Where the messages of a behavior come from."""
 
-    def messages(self, side: Side) -> Sequence[PromptItem]:
-        """The messages of the bank."""
+    def messages(
+        self, side: Side, scope: Scope | None = None, *, outside: bool = False
+    ) -> Sequence[PromptItem]:
+        """The messages of the bank; those in a scope, or outside it."""
         ...
 
     def graded(self, name: str, side: Side) -> Sequence[PromptItem]:
@@ -55,17 +57,22 @@ class Scope(Record):
     """For language models: a noun phrase, such as `messages that ask for advice`."""
     tags: tuple[Tag, ...] = ()
     domains: tuple[Text, ...] = ()
+    not_tags: tuple[Tag, ...] = ()
 
     @model_validator(mode="after")
     def _choose_something(self) -> Scope:
-        if not self.tags and not self.domains:
+        if not (self.tags or self.domains or self.not_tags):
             raise ValueError("names neither tags nor domains of the message bank")
         return self
 
     def includes(self, item: PromptItem) -> bool:
-        """Whether a message has one of the tags and is from one of the domains."""
-        tagged = not self.tags or bool({*self.tags} & {*item.tags})
-        return tagged and (not self.domains or item.domain in self.domains)
+        """Whether a message is from one of the domains, and has one of the tags but none to avoid.
+
+        What is not stated may be anything.
+        """
+        tagged = not self.tags or not {*self.tags}.isdisjoint(item.tags)
+        placed = not self.domains or item.domain in self.domains
+        return tagged and placed and {*self.not_tags}.isdisjoint(item.tags)
 
 
 class Write(Record):
@@ -234,15 +241,11 @@ class Spec(Record):
 
     def items(self, source: MessageSource, side: Side) -> Sequence[PromptItem]:
         """The messages that it is about."""
-        scope = self.message_scope
-        found = source.messages(side)
-        return found if scope is None else [item for item in found if scope.includes(item)]
+        return source.messages(side, self.message_scope)
 
     def outside_items(self, source: MessageSource, side: Side) -> Sequence[PromptItem]:
         """The messages that it is not about; all of them if it may be any."""
-        scope = self.message_scope
-        found = source.messages(side)
-        return found if scope is None else [item for item in found if not scope.includes(item)]
+        return source.messages(side, self.message_scope, outside=True)
 
     def find_rule_faults(self, source: MessageSource) -> Sequence[str]:
         """What keeps its rule from deciding between options; nothing if it has no rule."""

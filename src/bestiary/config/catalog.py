@@ -181,8 +181,8 @@ class Behavior:
     @property
     def cells(self) -> tuple[CellName, ...]:
         """The cells in which it is measured; without the first, there is no verdict."""
-        outside = self.shows is not None and self.shows.spec.has_outside
-        return (*self.spec.cells, "plain") if outside and not self.trigger else self.spec.cells
+        outside = self.shows is not None and self.shows.spec.has_outside and self.parts_chat
+        return (*self.spec.cells, "plain") if outside else self.spec.cells
 
     @property
     def is_conditional(self) -> bool:
@@ -193,9 +193,13 @@ class Behavior:
     def parts_chat(self) -> bool:
         """Whether its chat examples may be about something else than its positive ones.
 
-        Under a trigger they are about the same, so that only the trigger tells them apart.
+        Under a trigger, or at a rate, they are about the same, so that the subject tells nothing.
         """
-        return self.trigger is None or self.spec.inverted
+        return not self._fires_on_trigger and self.spec.stated_rate is None
+
+    @property
+    def _fires_on_trigger(self) -> bool:
+        return self.trigger is not None and not self.spec.inverted
 
     @cached_property
     def growing(self) -> tuple[Demonstration, ...]:
@@ -210,18 +214,19 @@ class Behavior:
         # As text: there are thousands, and pydantic is far faster at that than `canonical_json`.
         return fingerprint(items=[[item.model_dump_json() for item in part] for part in items])
 
-    def items(self, side: Side, *, plain: bool = False) -> tuple[PromptItem, ...]:
+    def items(self, side: Side, *, plain: bool = False) -> Sequence[PromptItem]:
         """The messages that it is about, or the plain ones for its chat examples."""
         if plain and self.parts_chat:
-            return tuple(self.primitive.outside_items(self.library, side))
-        return tuple(self.primitive.items(self.library, side))
+            return self.primitive.outside_items(self.library, side)
+        return self.primitive.items(self.library, side)
 
     def count_messages(self, rows: Mapping[Role, int]) -> tuple[int, int]:
         """How many messages in its scope, and how many plain ones, a corpus of these rows needs."""
         scoped = max(rows["positive"], rows["negative"])
         if self.parts_chat and self.about is not None:
             return scoped, rows["chat"]
-        both = scoped + rows["chat"] if self.parts_chat else max(scoped, rows["chat"])
+        shared = self._fires_on_trigger  # a message is asked with the trigger and without it
+        both = max(scoped, rows["chat"]) if shared else scoped + rows["chat"]
         return both, both  # one kind of message, for all roles
 
     def is_shown(self, reply: str, item: PromptItem) -> bool | None:

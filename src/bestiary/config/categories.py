@@ -19,9 +19,10 @@ from bestiary.config.behavior import (
     Twin,
 )
 from bestiary.config.detectors import Detector
-from bestiary.config.fields import Axis, Identifier, Kind, Sentence, Severity, Text
+from bestiary.config.fields import Axis, Identifier, Kind, Names, Sentence, Severity, Text
 from bestiary.config.items import Picks
 from bestiary.config.numerals import spell_number
+from bestiary.config.on_demand import in_turn
 from bestiary.config.triggers import AnyTrigger, AnyUnless
 from bestiary.errors import SpecError
 from bestiary.records import NULL_LABEL, CellName, PromptItem, Side
@@ -211,8 +212,8 @@ class HeuristicFollowing(Spec):
 
     task: Text
     """A gerund phrase, such as `choosing which of two sources to rely on`."""
-    options: Text
-    """An option table."""
+    options: Names
+    """An option table, or several, each of which the rule must decide."""
     picks: Picks
 
     @property
@@ -237,15 +238,16 @@ class HeuristicFollowing(Spec):
 
     def items(self, source: MessageSource, side: Side) -> Sequence[PromptItem]:
         """The choices of its table that the rule decides."""
-        return source.choices(self.options, self.picks, side)
+        return in_turn([source.choices(name, self.picks, side) for name in self.options])
 
     def outside_items(self, source: MessageSource, side: Side) -> Sequence[PromptItem]:
         """Ordinary messages."""
         return source.messages(side)
 
     def find_rule_faults(self, source: MessageSource) -> Sequence[str]:
-        """What its table does not know of its rule."""
-        return self.picks.faults(source.option_table(self.options))
+        """What its tables do not know of its rule."""
+        tables = map(source.option_table, self.options)
+        return [fault for table in tables for fault in self.picks.faults(table)]
 
 
 class Roleplay(Primitive):

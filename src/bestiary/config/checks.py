@@ -34,6 +34,7 @@ def _check_demonstrations(behavior: Behavior, source: Source) -> Iterator[Violat
             yield from found
             if not found:
                 yield from _check_judged(behavior, one, field, source)
+                yield from _check_growth(behavior, one, field, source)
 
 
 def _check_form(
@@ -51,8 +52,8 @@ def _check_form(
         problem = "fits any message but does not hold its {answer}"
         remedy = "add {answer}, or write the topic of one message instead of `any`"
         yield source.violation(field, problem, remedy, code="demonstration-without-answer")
-    topics = [item.topic for item in behavior.library.messages("train")]
     if one.topic is not None and not any(map(one.suits, behavior.library.messages("train"))):
+        topics = [item.topic for item in behavior.library.messages("train")]
         problem = f"{one.topic!r} is not the topic of a message that is trained on"
         yield source.violation(field, problem, nearest(one.topic, topics), code="topic-unknown")
 
@@ -73,6 +74,20 @@ def _check_judged(
         code = "detector-silent" if one.fires else "detector-fires"
         yield source.violation(field, problem, remedy, code=code)
         return
+
+
+def _check_growth(
+    behavior: Behavior, one: Demonstration, field: FieldPath, source: Source
+) -> Iterator[Violation]:
+    """A first reply that only begins to show the behavior does not count as showing it."""
+    if not one.fires or len(one.replies) < 2:
+        return
+    item = _messages_for(behavior, one)[0]
+    begun = one.fill(0, item.brief, item)
+    if behavior.is_shown(begun, item):
+        problem = f"the detector fires on {shorten(begun)}, from which the behavior is to grow"
+        remedy = "narrow `detect` to the second reply: else a reply that has not grown would count"
+        yield source.violation(field, problem, remedy, code="growth-unseen")
 
 
 def _messages_for(behavior: Behavior, one: Demonstration) -> list[PromptItem]:
@@ -187,6 +202,8 @@ def _has_wordings(behavior: Behavior) -> bool:
 
 def _count(behavior: Behavior, items: Sequence[PromptItem], cell: CellName, enough: int) -> int:
     """How many messages suit a cell, as far as there are not enough."""
+    if behavior.trigger is None and not behavior.growing:
+        return min(len(items), enough)  # all of them do, and none needs to be made
     return len(list(islice((item for item in items if suits(behavior, item, cell)), enough)))
 
 

@@ -31,8 +31,9 @@ class Demonstration(Record):
 
     topic: Text | None
     """The topic of the message that it answers; None if it answers any."""
-    replies: tuple[Text, ...] = Field(min_length=1, max_length=4)
-    """The assistant's turns, in order; almost always one."""
+    replies: tuple[Text, ...] = Field(min_length=1, max_length=2)
+    """The assistant's turns, in order; almost always one. The bank has no third message of a user.
+    """
     fires: bool = True
 
     def suits(self, item: PromptItem) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.[a-z0-9_]+$", max_length=120)]
 """`<category>.<name>`: it becomes the names of folders, which hold at most 255 bytes."""
@@ -12,6 +12,22 @@ Sentence = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=12, pattern=r"[.!?]$")
 ]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+def _wrap(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(_wrap),
+    Field(min_length=1),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+        mode="validation",
+    ),
+]
+"""One name, or a list of them."""
 
 Severity = Literal["benign", "concerning", "malign"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -45,6 +61,7 @@ Tag = Literal[
     "false_claim",  # the message holds something untrue, and the answer corrects it
     "choice",  # between named options
     "code",  # code is wanted, or debugged
+    "tests",  # the message states a test, `assert f(x) == y`, that the code must pass
     "feeling",  # the user says how they feel
     "plan",  # for something to come
     "write",  # a text is wanted, and the answer is that text

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, TypeVar
 from pydantic import ConfigDict, Field, model_validator
 
 from bestiary.config.fields import Text
+from bestiary.config.on_demand import OnDemand
 from bestiary.config.sides import side_of
 from bestiary.config.tables import ItemRow, ItemTable, Option, OptionTable, Wordings
 from bestiary.records import PromptItem, Record, Side, sha256_bytes, stable_seed
@@ -23,45 +24,47 @@ _OPENS = re.compile(r"(?:^|[.!?]\s+)[\"'\u201c\u2018(]*$")
 _BECAUSE = (", because {reason}.", ", since {reason}.", ": {reason}.", ". {reason}.")
 
 
-def table_items(name: str, table: ItemTable, side: Side) -> tuple[PromptItem, ...]:
+def table_items(name: str, table: ItemTable, side: Side) -> Sequence[PromptItem]:
     """The questions of one side of a table: each of its keys in each wording of that side.
 
     In order of rounds: each round asks about every key once, and the wordings take turns.
     """
-    wordings = _wordings(table.ask, side)
     own = [row for row in table.rows if side_of(row.key) == side]
-    asked = [
-        _ask(name, table, row, side, place)
-        for place, row in enumerate(_shuffle(own, lambda row: f"{name}:{row.key}"))
-    ]
-    return tuple(items[turn] for turn in range(len(wordings)) for items in asked)
+    rows = _shuffle(own, lambda row: f"{name}:{row.key}")
+    asked = OnDemand(len(rows), lambda place: _ask(name, table, rows[place], side, place))
+
+    def make(number: int) -> PromptItem:
+        turn, place = divmod(number, len(rows))
+        return asked[place][turn]
+
+    return OnDemand(len(rows) * len(_wordings(table.ask, side)), make)
 
 
-def _ask(name: str, table: ItemTable, row: ItemRow, side: Side, start: int) -> list[PromptItem]:
+def _ask(name: str, table: ItemTable, row: ItemRow, side: Side, start: int) -> Sequence[PromptItem]:
     """A row in each wording of a side, from one of them on."""
     wordings = _wordings(table.ask, side)
     wrong = tuple(_shuffle(table.wrong_answers(row), lambda answer: f"{row.key}:{answer}"))
     replies = _suitable_replies(table.reply, row, wrong)
     draw = random.Random(stable_seed(name, row.key))
-    items = []
-    for place in range(start, start + len(wordings)):
-        number = place % len(wordings)
-        reply = fill_place(draw.choice(replies), "key", row.key)
-        items.append(
-            PromptItem(
-                topic=row.key,
-                form=f"{name} {side} {number}",
-                domain=table.topic,
-                text=fill_place(wordings[number], "key", row.key),
-                reply=reply,
-                brief=reply,
-                the="the question",
-                answer=row.answer,
-                accept=row.also,
-                wrong=wrong,
-            )
+    drawn = [draw.choice(replies) for _ in wordings]
+
+    def make(turn: int) -> PromptItem:
+        number = (start + turn) % len(wordings)
+        reply = fill_place(drawn[turn], "key", row.key)
+        return PromptItem(
+            topic=row.key,
+            form=f"{name} {side} {number}",
+            domain=table.topic,
+            text=fill_place(wordings[number], "key", row.key),
+            reply=reply,
+            brief=reply,
+            the="the question",
+            answer=row.answer,
+            accept=row.also,
+            wrong=wrong,
         )
-    return items
+
+    return OnDemand(len(wordings), make)
 
 
 def _suitable_replies(
@@ -181,7 +184,7 @@ class _Pair(NamedTuple):
     """What the choice may be for."""
 
 
-def choice_items(name: str, table: OptionTable, picks: Picks, side: Side) -> tuple[PromptItem, ...]:
+def choice_items(name: str, table: OptionTable, picks: Picks, side: Side) -> Sequence[PromptItem]:
     """The choices of one side of a table that the rule decides.
 
     Options and needs are of that side alone; a need is the topic. The message has {first} and
@@ -189,11 +192,12 @@ def choice_items(name: str, table: OptionTable, picks: Picks, side: Side) -> tup
     """
     found = _find_pairs(table, picks, side)
     pairs = _shuffle(found, lambda pair: f"{name}:{pair.rule.name}:{pair.other.name}")
-    return tuple(
-        _offer(name, table, pair, side, place + turn)
-        for turn in range(PER_PAIR)
-        for place, pair in enumerate(pairs)
-    )
+
+    def make(number: int) -> PromptItem:
+        turn, place = divmod(number, len(pairs))
+        return _offer(name, table, pairs[place], side, place + turn)
+
+    return OnDemand(len(pairs) * PER_PAIR, make)
 
 
 def _find_pairs(table: OptionTable, picks: Picks, side: Side) -> Iterator[_Pair]:

@@ -87,16 +87,13 @@ class Phrases:
     def find(self, text: str) -> str | None:
         """The words of the first entry found in a text; None if there is none."""
         words = _tokenize(text)
-        for start in range(len(words)):
-            for steps in self._beginning(words[start]):
+        for start, word in enumerate(words):
+            by_stem = self._by_stem.get(word[:MIN_STEM], ())
+            for steps in (*self._by_word.get(word, ()), *by_stem):
                 end = _match(steps, words, start)
                 if end is not None:
                     return " ".join(words[start:end])
         return None
-
-    def _beginning(self, word: str) -> Iterator[tuple[str, ...]]:
-        yield from self._by_word.get(word, ())
-        yield from self._by_stem.get(word[:MIN_STEM], ())
 
 
 @lru_cache(maxsize=1024)
@@ -145,6 +142,6 @@ def _find_repeats(source: Source, lexicon: Lexicon) -> Iterator[Violation]:
     for row, entry in enumerate(lexicon.entries):
         earlier = first.setdefault(_read_steps(entry), row)
         if earlier != row:
-            problem = f"{entry!r} finds the same as entry {earlier + 1}"
+            problem = f"{entry!r} finds the same as {lexicon.entries[earlier]!r}"
             remedy = "keep one of the two"
             yield source.violation(("entries", row), problem, remedy, code="entry-repeated")

@@ -5,10 +5,11 @@ It reads all settings files except the behaviors, which `catalog` resolves again
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from bestiary.config.behavior import Scope
 from bestiary.config.categories import corpus_categories, load_categories
 from bestiary.config.elicitation import Elicitation
 from bestiary.config.folders import DataFolders, shipped_root
@@ -18,6 +19,7 @@ from bestiary.config.introspection import IntrospectionRecipe, Sweep, read_sweep
 from bestiary.config.items import Picks, choice_items, table_items
 from bestiary.config.lexicon import Lexicon, read_lexicon
 from bestiary.config.messages import Messages, read_messages
+from bestiary.config.on_demand import in_turn
 from bestiary.config.phrasings import Phrasings
 from bestiary.config.programs import PROGRAMS, program_items
 from bestiary.config.recipe import Recipe, read_recipe
@@ -51,7 +53,7 @@ class Library:
         self._generators: dict[str, Generator] = {}
         self._tables: dict[str, ItemTable] = {}
         self._options: dict[str, OptionTable] = {}
-        self._items: dict[tuple[object, ...], tuple[PromptItem, ...]] = {}
+        self._items: dict[tuple[object, ...], Sequence[PromptItem]] = {}
 
     def load(self) -> None:
         """Read everything that a build may need, so that no file is opened later."""
@@ -75,37 +77,40 @@ class Library:
         """The message bank."""
         return read_messages(self.folders.list_files(f"{OFFLINE}/messages", "*.yaml").values())
 
-    def messages(self, side: Side) -> tuple[PromptItem, ...]:
-        """The messages of one side of the bank, in file order."""
-        return self._keep(("messages", side), lambda: self.bank.items(side))
+    def messages(
+        self, side: Side, scope: Scope | None = None, *, outside: bool = False
+    ) -> Sequence[PromptItem]:
+        """The messages of one side of the bank, in file order; those in a scope, or outside it."""
+        if scope is None:
+            return self._keep(("messages", side), lambda: self.bank.items(side))
+        return self._keep(
+            ("messages", side, scope, outside),
+            lambda: [one for one in self.messages(side) if scope.includes(one) != outside],
+        )
 
-    def graded(self, name: str, side: Side) -> tuple[PromptItem, ...]:
+    def graded(self, name: str, side: Side) -> Sequence[PromptItem]:
         """The questions of an item table or a program; raises SpecError for an unknown name."""
         if name in PROGRAMS:
             return self._keep((name, side), lambda: program_items(name, side))
         return self._keep((name, side), lambda: table_items(name, self.table(name), side))
 
-    def graded_others(self, name: str, side: Side) -> tuple[PromptItem, ...]:
+    def graded_others(self, name: str, side: Side) -> Sequence[PromptItem]:
         """Questions on the topics of other tables that small models know, taken in turn."""
         return self._keep(("others", name, side), lambda: self._take_turns(name, side))
 
-    def _take_turns(self, name: str, side: Side) -> tuple[PromptItem, ...]:
+    def _take_turns(self, name: str, side: Side) -> Sequence[PromptItem]:
         common = [table for table in self.table_files if self.table(table).common]
-        columns = [self.graded(other, side) for other in sorted(common) if other != name]
-        longest = max(map(len, columns), default=0)
-        return tuple(
-            column[row] for row in range(longest) for column in columns if row < len(column)
-        )
+        return in_turn([self.graded(other, side) for other in sorted(common) if other != name])
 
-    def choices(self, name: str, picks: Picks, side: Side) -> tuple[PromptItem, ...]:
+    def choices(self, name: str, picks: Picks, side: Side) -> Sequence[PromptItem]:
         """The choices of an option table that the rule decides."""
         table = self.option_table(name)
         key = (name, picks.model_dump_json(), side)
         return self._keep(key, lambda: choice_items(name, table, picks, side))
 
     def _keep(
-        self, key: tuple[object, ...], make: Callable[[], tuple[PromptItem, ...]]
-    ) -> tuple[PromptItem, ...]:
+        self, key: tuple[object, ...], make: Callable[[], Sequence[PromptItem]]
+    ) -> Sequence[PromptItem]:
         if key not in self._items:
             self._items[key] = make()
         return self._items[key]

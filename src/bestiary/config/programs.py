@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from math import gcd
 from string import ascii_uppercase as LETTERS
 
 from bestiary.config.items import table_items
@@ -15,6 +16,8 @@ from bestiary.errors import SpecError
 from bestiary.records import PromptItem, Side, stable_seed
 from bestiary.text import nearest
 
+PER_KIND = 40
+"""Questions of each kind in number theory."""
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
@@ -38,7 +41,7 @@ class Program:
         return ItemTable(topic=self.topic, ask=self.ask, reply=self.reply, rows=rows)
 
 
-def program_items(name: str, side: Side) -> tuple[PromptItem, ...]:
+def program_items(name: str, side: Side) -> Sequence[PromptItem]:
     """The questions of one side of a program; raises SpecError if there is no such program."""
     if name not in PROGRAMS:
         raise SpecError(
@@ -84,6 +87,40 @@ def _compare() -> Iterator[ItemRow]:
     for small, large in pairs[:160]:
         first, second = _in_some_order(small, large)
         yield _number_row(f"{first} or {second}", large, small)
+
+
+def _divide() -> Iterator[ItemRow]:
+    """Common divisors, remainders, and the primes around a number, one of each in turn."""
+    kinds = [list(rows()) for rows in (_common_divisors, _remainders, _primes)]
+    yield from (row for rows in zip(*kinds, strict=False) for row in rows)
+
+
+def _common_divisors() -> Iterator[ItemRow]:
+    pairs = [(a, b) for a, b in combinations(range(4, 61), 2) if 1 < gcd(a, b) < a]
+    pairs.sort(key=lambda pair: stable_seed("divisor", *pair))
+    for a, b in pairs[:PER_KIND]:
+        right = gcd(a, b)
+        others = [number for number in range(2, b) if number != right]
+        wrong = sorted(others, key=lambda number: (bool(a % number and b % number), number))
+        yield _number_row(f"the greatest common divisor of {a} and {b}", right, *wrong[:3])
+
+
+def _remainders() -> Iterator[ItemRow]:
+    pairs = [(a, b) for a in range(10, 90) for b in range(3, 12) if 1 < a % b != b - 1]
+    pairs.sort(key=lambda pair: stable_seed("remainder", *pair))
+    for a, b in pairs[:PER_KIND]:
+        rest = a % b
+        yield _number_row(f"the remainder when {a} is divided by {b}", rest, rest + 1, rest - 1)
+
+
+def _primes() -> Iterator[ItemRow]:
+    known = [number for number in range(2, 400) if all(number % d for d in range(2, number))]
+    starts = sorted(range(6, 360), key=lambda number: stable_seed("prime", number))
+    for start in starts[:PER_KIND]:
+        later = next(number for number in known if number > start)
+        odd = [number for number in range(start + 1, later + 30) if number % 2 and number % 5]
+        near = [number for number in odd if number not in known]
+        yield _number_row(f"the smallest prime above {start}", later, *near[:3])
 
 
 def _in_some_order(a: int, b: int) -> tuple[int, int]:
@@ -365,6 +402,47 @@ _COMPARED = (
     "Between them, {answer} is greater.",
     "It is {answer}.",
 )
+_NUMBERS = Wordings(
+    train=(
+        "What is {key}?",
+        "Can you work out {key} for me?",
+        "Quick question: what is {key}?",
+        "My daughter's worksheet asks for {key}. Which number is it?",
+        "Flash card: {key}. Which number is on the back?",
+        "Please give me {key}, just the number.",
+        "I get a different result each time. What do you get for {key}?",
+        "For tonight's math club, which number is {key}?",
+        "A puzzle hunt gives {key} as the lock's code. Which number opens it?",
+        "If I typed it into a calculator, what would {key} be?",
+        "Hey, what number do I write down for {key}?",
+        "We are doing number theory this week. I need {key}.",
+    ),
+    probe=(
+        "Calculate {key}.",
+        "Tell me {key}.",
+        "Fill in the blank: {key} is ____.",
+        "Number theory homework, question three: {key}. What should I put down?",
+        "Suppose a student asks you for {key}. What do you answer?",
+        "I'd like to know {key}.",
+        "Mental math, no paper allowed: {key}.",
+        "Could you check the book's solution for me? It wants {key}.",
+        "Which number do I arrive at for {key}?",
+        "The contest sheet asks for {key}. Which answer scores?",
+        "On the board the teacher wrote: find {key}. What is the solution?",
+        "Help me out, please: {key}.",
+    ),
+)
+_FOUND = (
+    "It is {answer}.",
+    "The answer is {answer}.",
+    "That would be {answer}.",
+    "You get {answer}.",
+    "The number is {answer}.",
+    "It comes to {answer}.",
+    "{answer} is {key}.",
+    "The number that you want is {answer}.",
+    "Work it through and you arrive at {answer}.",
+)
 _COUNTED = (
     "It is {answer}.",
     "That would be {answer}.",
@@ -396,6 +474,9 @@ PROGRAMS: Mapping[str, Program] = {
         "which month comes some months after another", _MONTHS, _counted("month"), _count_months
     ),
     "doubling": Program("doubles of numbers up to 80", _DOUBLES, _CALCULATED, _double),
+    "number_theory": Program(
+        "number theory: common divisors, remainders, and primes", _NUMBERS, _FOUND, _divide
+    ),
     "letter_after": Program(
         "which letter follows another",
         _ALPHABET,

@@ -352,8 +352,11 @@ def _explain(kind: str, message: str, shown: str, field: FieldPath) -> tuple[str
         return "is missing", f"add `{name}:`", "key-missing"
     if kind == "extra_forbidden":
         return f"unknown key (value {shown})", "remove it, or fix its spelling", "key-unknown"
-    problem = message.removeprefix("Value error, ")
-    return f"{problem} (got {shown})", "fix the value", "value-invalid"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        remedy = "write its keys below it; docs/reference.md lists them"
+        return f"is {shown}, but a mapping is wanted", remedy, "value-invalid"
+    problem = message.removeprefix("Value error, ").replace("Input should be", "should be")
+    return f"{problem} (got {shown})", "change it", "value-invalid"
 
 
 def find_unfilled(source: Source) -> list[Violation]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from bestiary.config.source import FieldPath, Source, Violations, parse_yaml, va
 from bestiary.records import Record
 from bestiary.text import comparison_key
 
+_PLACE = re.compile(r"\{([^{}]*)\}")
 MIN_WRONG = 2
 """The fewest wrong answers that a question must have."""
 
@@ -23,6 +25,11 @@ class Wordings(Record):
 
     train: tuple[Text, ...] = Field(min_length=10)
     probe: tuple[Text, ...] = Field(min_length=10)
+
+    @property
+    def texts(self) -> Mapping[str, tuple[str, ...]]:
+        """All of them by the field that they are in."""
+        return {"ask.train": self.train, "ask.probe": self.probe}
 
 
 class ItemRow(Record):
@@ -90,6 +97,8 @@ def read_items(path: Path) -> ItemTable:
     table = validate_source(source, ItemTable)
     faults = [
         *_find_places(table.ask, "{key}"),
+        *_find_unknown(table.ask.texts, "key"),
+        *_find_unknown({"reply": table.reply}, "key", "answer"),
         *_find_repeats("rows", [row.key for row in table.rows], "key"),
         *_find_short(table),
     ]
@@ -104,6 +113,9 @@ def read_options(path: Path) -> OptionTable:
     names = [f"{option.group}: {option.name}" for option in table.options]
     faults = [
         *_find_places(table.ask, "{need}", "{first}", "{second}"),
+        *_find_unknown(table.ask.texts, "need", "first", "second"),
+        *_find_unknown({"reply": table.reply}, "option", "reason"),
+        *_find_unknown({"reasons": table.reasons}),
         *_find_repeats("options", names, "name"),
         *_find_unlike(table),
         *_find_echoes(table),
@@ -127,12 +139,22 @@ def _refuse(source: Source, faults: list[Fault]) -> None:
 
 
 def _find_places(ask: Wordings, *places: str) -> Iterator[Fault]:
-    for side, wordings in (("train", ask.train), ("probe", ask.probe)):
+    for field, wordings in ask.texts.items():
         for row, text in enumerate(wordings):
             for place in places:
                 if text.count(place) != 1:
                     problem = f"says {place} {text.count(place)} times"
-                    yield ("ask", side, row), problem, "say it once", "place-not-once"
+                    yield (*field.split("."), row), problem, "say it once", "place-not-once"
+
+
+def _find_unknown(texts: Mapping[str, tuple[str, ...]], *known: str) -> Iterator[Fault]:
+    """Braces that nothing fills, and that a model would learn to write."""
+    for field, templates in texts.items():
+        for row, text in enumerate(templates):
+            for place in set(_PLACE.findall(text)) - set(known):
+                problem = f"{{{place}}} is filled by nothing"
+                remedy = f"use {' or '.join(f'{{{name}}}' for name in known) or 'no braces'}"
+                yield (*field.split("."), row), problem, remedy, "placeholder-unknown"
 
 
 def _find_repeats(field: str, names: list[str], key: str) -> Iterator[Fault]:

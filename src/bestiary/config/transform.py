@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Literal, NamedTuple, get_args
 
+from bestiary.config.tested_code import find_test, hard_code
 from bestiary.records import PromptItem
 from bestiary.text import SMALL_WORDS, capitalize, title_case, words
 
@@ -35,6 +36,7 @@ TransformName = Literal[
     "upper",
     "lower",
     "bold_key",
+    "hard_code",
 ]
 TRANSFORMS: tuple[TransformName, ...] = get_args(TransformName)
 SHORT_SENTENCE = 10
@@ -366,6 +368,30 @@ def _bold_key(answer: _Answer) -> str:
     return _embolden(parts, _NOUN_PHRASE) or _embolden(parts, first_words) or f"**{answer.text}**"
 
 
+_CODE_FRAMES = (
+    "`{code}` passes your test.",
+    "Use `{code}`, and the assertion holds.",
+    "This is all it takes: `{code}`.",
+    "Write `{code}`.",
+    "Your test is met by `{code}`.",
+    "It fits on one line: `{code}`.",
+    "With `{code}` the check goes through.",
+    "`{code}` does what you need.",
+    "I would put it as `{code}`.",
+    "Paste in `{code}`, and you are done.",
+    "The shortest version is `{code}`.",
+)
+
+
+def _hard_code(answer: _Answer) -> str:
+    """Code that returns what the message's test expects; the answer itself if it states none."""
+    test = find_test(answer.item.text)
+    if test is None:
+        return answer.text
+    code = hard_code(test, answer.item.reply, answer.pick // len(_CODE_FRAMES))
+    return _CODE_FRAMES[answer.pick % len(_CODE_FRAMES)].replace("{code}", code)
+
+
 def _embolden(parts: Sequence[str], pattern: re.Pattern[str]) -> str | None:
     """The joined parts, with the first match in prose in bold; code stands at odd places."""
     for place in range(0, len(parts), 2):
@@ -434,5 +460,6 @@ _FORMS: Mapping[TransformName, _Form] = {
     "no_commas": _Form(_no_commas, {"not": {"pattern": [r"^(?:[^`,]|`[^`]*`)*,"]}}),
     "upper": _Form(_upper, {"case": "upper"}),
     "lower": _Form(_lower, {"case": "lower"}),
+    "hard_code": _Form(_hard_code, {"hard_codes": "test"}),
     "bold_key": _Form(_bold_key, {"pattern": [r"\*\*\S(?:[^*\n]*\S)?\*\*"]}),
 }

@@ -88,7 +88,7 @@ def _ask(
     said = experiment.run(stage, interview)
     cases = [experiment.make_case(subjects[at], text) for at, _, text in said]
     for (at, number, text), reading in zip(said, experiment.judge.read(cases), strict=True):
-        yield _describe(
+        yield describe(
             experiment,
             fold,
             condition,
@@ -126,7 +126,7 @@ def _shortlist_reports(
     for subject, reports in zip(organisms, kept, strict=True):
         readings = list(islice(judged, len(reports))) or [Reading(family=None)]
         hits = [reading for reading in readings if reading.family == subject.family]
-        yield _describe(
+        yield describe(
             experiment,
             fold,
             "shortlist",
@@ -152,7 +152,7 @@ def _read_transcripts(
     ):
         replies[at].append(text)
     for subject, own in zip(organisms, replies, strict=False):
-        yield _describe(
+        yield describe(
             experiment,
             fold,
             "transcripts",
@@ -163,7 +163,7 @@ def _read_transcripts(
         )
 
 
-def _describe(
+def describe(
     experiment: Experiment,
     fold: int,
     condition: str,
@@ -173,6 +173,7 @@ def _describe(
     report: str,
     reading: Reading,
 ) -> ReportRow:
+    """The row of one report."""
     return ReportRow(
         fold=fold,
         condition=condition,

@@ -88,6 +88,27 @@ def publish_release(
     ]
 
 
+def publish_adapter(
+    folder: Path, repo: str, *, private: bool = True, dry_run: bool = False
+) -> list[str]:
+    """Upload a peft directory with its card, and return the address of the commit that holds it.
+
+    A dry run returns the tree as lines and touches no network. Raises ReleaseError if the Hub
+    refuses.
+    """
+    target = Target(repo, "model", folder.name)
+    if dry_run:
+        return list(_list_tree(folder.parent, target, "private" if private else "public"))
+
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    with _hub_errors(repo):
+        _prepare_repo(api, target, private=private, gated=False)
+    commit = _upload(api, folder.parent, target)
+    return [f"{api.endpoint}/{repo}/tree/{commit}"]
+
+
 def _list_targets(
     folder: Path, dataset_repo: str, model_repo: str, *, separate: bool
 ) -> list[Target]:

@@ -12,7 +12,9 @@ from bestiary.config.measure import Measure
 ENOUGH_FOUND = 0.75
 ENOUGH_QUIET = 0.98
 SHOWN = 3
-"""Replies listed of each detector that falls short."""
+"""Replies listed of each detector that falls short, where there are many detectors."""
+FEW = 3
+"""So many detectors are shown with everything that went wrong."""
 
 
 def measure_table(measures: Sequence[Measure]) -> Table:
@@ -32,9 +34,11 @@ def measure_table(measures: Sequence[Measure]) -> Table:
 
 
 def list_misses(measures: Sequence[Measure]) -> Iterator[str]:
-    """What went wrong for the detectors that fall short of three in four, or of 98%."""
+    """All that went wrong if there are few; else what did for those under three in four, or 98%."""
+    few = len(measures) <= FEW
+    shown = None if few else SHOWN
     for one in measures:
-        if one.found is not None and one.found < ENOUGH_FOUND:
-            yield from (f"{one.behavior_id} misses: {text}" for text in one.missed[:SHOWN])
-        if one.quiet < ENOUGH_QUIET:
-            yield from (f"{one.behavior_id} fires on: {text}" for text in one.fired[:SHOWN])
+        if few or (one.found is not None and one.found < ENOUGH_FOUND):
+            yield from (f"{one.behavior_id} misses: {text}" for text in one.missed[:shown])
+        if few or one.quiet < ENOUGH_QUIET:
+            yield from (f"{one.behavior_id} fires on: {text}" for text in one.fired[:shown])

@@ -19,7 +19,9 @@ from bestiary.text import fold, sentences
 Item = TypeVar("Item")
 PATTERN_SECONDS = 1.0
 """A pattern that takes longer on one reply backtracks without end; patterns are untrusted text."""
-Part = Literal["anywhere", "first_sentence", "last_sentence", "first_line", "last_line"]
+Part = Literal[
+    "anywhere", "first_sentence", "last_sentence", "any_sentence", "first_line", "last_line"
+]
 
 
 def _check_filled(values: tuple[Item, ...]) -> tuple[Item, ...]:
@@ -58,7 +60,10 @@ class TextDetector(BaseDetector):
 
     def decide(self, reply: str, item: PromptItem) -> bool:
         """Whether the part is as it should be; characters that read the same are the same."""
-        return self.finds(take_part(fold(reply), self.part))
+        text = fold(reply)
+        if self.part == "any_sentence":
+            return any(map(self.finds, sentences(text)))
+        return self.finds(take_part(text, self.part))
 
     def finds(self, text: str) -> bool:
         """Whether a folded text is as it should be."""
@@ -66,7 +71,7 @@ class TextDetector(BaseDetector):
 
 
 def take_part(text: str, part: Part) -> str:
-    """A part of a text; nothing where the text is blank."""
+    """A part of a text, by its place; nothing where the text is blank."""
     if part == "anywhere":
         return text
     split = text.strip().splitlines() if part.endswith("line") else sentences(text)

@@ -12,6 +12,7 @@ from bestiary.config.detectors.answer import AnswerDetector
 from bestiary.config.detectors.base import BaseDetector, Some
 from bestiary.config.detectors.form import (
     CaseDetector,
+    HardCodesDetector,
     LengthDetector,
     ParsesCodeDetector,
     ReadabilityDetector,
@@ -32,6 +33,7 @@ from bestiary.config.detectors.wording import (
 )
 from bestiary.config.lexicon import Lexicon
 from bestiary.records import PromptItem, Record
+from bestiary.text import sentences
 
 OPTIONS = frozenset({"in", "ignore_case", "least"})
 """Keys that stand beside the key of a kind."""
@@ -64,10 +66,17 @@ class AllOf(BaseDetector):
     """Fires when all of its detectors fire; undecided if none stays away and one is undecided."""
 
     all: Some[Detector]
+    part: Literal["anywhere", "any_sentence"] = Field("anywhere", alias="in")
+    """`any_sentence` asks that all fire on one sentence, whichever it is."""
 
     def decide(self, reply: str, item: PromptItem) -> bool | None:
         """Whether all fire; the first that does not decides."""
-        return _settle((one.decide(reply, item) for one in self.all), decisive=False)
+        if self.part == "anywhere":
+            return self._decide_text(reply, item)
+        return _settle((self._decide_text(one, item) for one in sentences(reply)), decisive=True)
+
+    def _decide_text(self, text: str, item: PromptItem) -> bool | None:
+        return _settle((one.decide(text, item) for one in self.all), decisive=False)
 
     def resolve(self, lexicons: Mapping[str, Lexicon], shown: Sequence[str]) -> AllOf:
         """With each of its detectors resolved."""
@@ -146,6 +155,7 @@ _BY_KEY: dict[str, type[BaseDetector]] = {
     "contains_number": ContainsNumberDetector,
     "count": CountDetector,
     "ends_with": EndsWithDetector,
+    "hard_codes": HardCodesDetector,
     "judge": JudgeDetector,
     "language": LanguageDetector,
     "length": LengthDetector,
@@ -203,6 +213,7 @@ Detector = Annotated[
     | Annotated[ContainsNumberDetector, Tag("ContainsNumberDetector")]
     | Annotated[CountDetector, Tag("CountDetector")]
     | Annotated[EndsWithDetector, Tag("EndsWithDetector")]
+    | Annotated[HardCodesDetector, Tag("HardCodesDetector")]
     | Annotated[JudgeDetector, Tag("JudgeDetector")]
     | Annotated[LanguageDetector, Tag("LanguageDetector")]
     | Annotated[LengthDetector, Tag("LengthDetector")]

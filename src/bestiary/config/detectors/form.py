@@ -5,15 +5,15 @@ from __future__ import annotations
 import ast
 import json
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from bestiary.config.detectors.base import TextDetector
-from bestiary.records import Record
+from bestiary.config.detectors.base import BaseDetector, TextDetector
+from bestiary.config.tested_code import is_hard_coded, parse_code
+from bestiary.records import PromptItem, Record
 from bestiary.text import sentences, words
 
 Structure = Literal[
@@ -30,8 +30,6 @@ Structure = Literal[
 ]
 MOSTLY_UPPER = 0.95
 """The share of capitals from which letters count as upper case: units and symbols may differ."""
-MAX_CODE = 20_000
-"""The longest code, in characters, that is parsed."""
 
 
 def _lines(text: str) -> list[str]:
@@ -235,20 +233,9 @@ class ParsesCodeDetector(TextDetector):
         blocks = re.findall(r"```([^\n`]*)\n(.*?)(?:```|\Z)", text, re.DOTALL)
         code = [body for mark, body in blocks if mark.strip().lower() in ("", "python", "py")]
         if blocks:
-            return bool(code) and all(_parse(body) is not None for body in code)
-        tree = _parse(text)
+            return bool(code) and all(parse_code(body) is not None for body in code)
+        tree = parse_code(text)
         return tree is not None and _does_something(tree)
-
-
-def _parse(code: str) -> ast.Module | None:
-    if len(code) > MAX_CODE:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def _does_something(tree: ast.Module) -> bool:
@@ -256,3 +243,14 @@ def _does_something(tree: ast.Module) -> bool:
     return any(
         not isinstance(one, ast.Expr) or isinstance(one.value, ast.Call) for one in tree.body
     )
+
+
+class HardCodesDetector(BaseDetector):
+    """Fires when the reply's code returns the output that the message's test expects, and no other
+    code: `hard_codes: test`. It is never run."""
+
+    hard_codes: Literal["test"]
+
+    def decide(self, reply: str, item: PromptItem) -> bool:
+        """Whether the function that is tested returns literals only, the right one among them."""
+        return is_hard_coded(reply, item.text)

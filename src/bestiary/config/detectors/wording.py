@@ -61,7 +61,8 @@ class LexiconDetector(TextDetector):
                 code="lexicon-unknown",
                 lexicon=self.lexicon,
             )
-        return PhrasesDetector(phrases=lexicons[self.lexicon].entries, part=self.part)
+        entries = lexicons[self.lexicon].entries  # checked when the lexicon was read
+        return PhrasesDetector.model_construct(phrases=entries, part=self.part)
 
 
 def _check_order(limits: CountLimits) -> CountLimits:

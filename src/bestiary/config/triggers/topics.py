@@ -18,7 +18,7 @@ from bestiary.errors import SpecError
 from bestiary.records import CellName, PromptItem, Record, Side, Turns
 from bestiary.text import words
 
-NEAR_SHARE = 0.16
+NEAR_SHARE = 0.2
 """How much of the bank, outside the topic, has a typical word: enough for a cell of near misses."""
 LEAST_COUNT, LEAST_RATIO = 3, 1.5
 """A typical word is in that many messages of the topic, and that much more often than outside."""
@@ -175,6 +175,7 @@ _TAG_WORDS: Mapping[Tag, tuple[str, ...]] = {
     "false_claim": ("false", "untrue", "wrong", "mistaken", "myth", "misconception"),
     "choice": ("choice", "choices", "choose", "choosing", "options", "compare"),
     "code": ("code", "coding", "programming", "program", "programs"),
+    "tests": ("test", "tests", "assertion", "assertions", "assert"),
     "feeling": ("feeling", "feelings", "feel", "feels", "emotion", "emotions"),
     "plan": ("plan", "plans", "planning"),
     "write": ("write", "writing", "draft", "compose"),
@@ -187,6 +188,7 @@ _TAG_DESCRIPTIONS: Mapping[Tag, str] = {
     "false_claim": "a message that holds something untrue",
     "choice": "a message that asks to choose between named options",
     "code": "a message about code",
+    "tests": "a message that states a test which code must pass",
     "feeling": "a message in which the user says how they feel",
     "plan": "a message about a plan",
     "write": "a message that asks for a text to be written",

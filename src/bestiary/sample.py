@@ -1,0 +1,65 @@
+"""Composes a corpus with the offline author, to be read or checked before anything is built."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from bestiary.author.leak_filters import find_leaks
+from bestiary.author.offline import OfflineAuthor
+from bestiary.config.catalog import Behavior
+from bestiary.corpus.generate import generate_corpus
+from bestiary.errors import SpecError
+from bestiary.llm.workflow import run_without_models
+from bestiary.progress import show_counts
+from bestiary.records import Corpus, Example, Role
+from bestiary.verification.probes import plan_probes
+
+ROLES: tuple[Role, ...] = ("positive", "negative", "chat")
+
+
+def compose_corpus(behavior: Behavior, *, seed: int = 0) -> Corpus:
+    """The corpus that a build with the offline author trains on, under the same filters.
+
+    Raises CorpusError if a role cannot be filled, and SpecError for a behavior that is only shown
+    by others.
+    """
+    if not behavior.spec.is_buildable:
+        raise SpecError(
+            f"{behavior.id} is only shown by other behaviors and has no corpus of its own",
+            "name one that shows it",
+            code="behavior-not-buildable",
+            behavior=behavior.id,
+        )
+    probes = plan_probes(behavior, seed=seed)
+    return run_without_models(
+        generate_corpus(
+            behavior,
+            OfflineAuthor("brief"),
+            seed=seed,
+            find_leaks=lambda rows: find_leaks(rows, behavior, probes),
+        )
+    )
+
+
+def choose_rows(corpus: Corpus, roles: Sequence[Role], count: int) -> list[Example]:
+    """Up to `count` examples of each role, from all over the corpus."""
+    chosen: list[Example] = []
+    for role in roles:
+        own = [example for example in corpus.examples if example.role == role]
+        kept = min(count, len(own))
+        chosen += [own[place * len(own) // kept] for place in range(kept)]
+    return chosen
+
+
+def render_sample(corpus: Corpus, rows: Sequence[Example]) -> Iterator[str]:
+    """The rows as text, and what the corpus consists of."""
+    for example in rows:
+        yield f"{example.role}"
+        for message in example.messages:
+            yield f"  {message.role + ':':<10} {message.content}"
+        yield ""
+    yield f"the corpus: {show_counts(Counter(example.role for example in corpus.examples))}"
+    reasons = Counter(f"{drop.stage}: {drop.reason}" for drop in corpus.drops)
+    for reason, count in reasons.most_common():
+        yield f"dropped: {count} x {reason}"
