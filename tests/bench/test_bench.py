@@ -116,6 +116,7 @@ def test_engine(figures: Run, load: Load, capsys: pytest.CaptureFixture[str]) ->
         assert title in printed
 
 
+@pytest.mark.soak
 def test_engine_fails_where_the_sides_differ(
     load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

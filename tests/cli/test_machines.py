@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
 from tests.conftest import Site
 from tests.forkserver import COMMAND, environment
 from tests.tiny import ALONE, hash_tree
@@ -27,6 +28,7 @@ def build(site: Site, out: Path, *, handles: int) -> subprocess.CompletedProcess
     )
 
 
+@pytest.mark.soak
 def test_a_modest_machine_builds_the_same(site: Site, tmp_path: Path) -> None:
     real, linked = tmp_path / "real", tmp_path / "linked"
     real.mkdir()

@@ -155,6 +155,7 @@ def test_two_workers_make_what_one_process_makes(
     assert two.names("checkpoint") == []
 
 
+@pytest.mark.soak
 def test_a_killed_workers_organisms_resume_from_their_checkpoints(
     cluster: Cluster, base: LazyBase, tmp_path: Path
 ) -> None:
@@ -177,6 +178,7 @@ def test_a_killed_workers_organisms_resume_from_their_checkpoints(
     assert measure_stores(there.store, here.store, jobs) < CLOSE
 
 
+@pytest.mark.soak
 def test_an_organism_that_fails_is_reported_and_the_others_finish(
     cluster: Cluster, base: LazyBase, tmp_path: Path
 ) -> None:
@@ -197,6 +199,7 @@ def test_an_organism_that_fails_is_reported_and_the_others_finish(
         assert (mine.code, str(mine)) == (theirs.code, str(theirs))
 
 
+@pytest.mark.soak
 def test_an_organism_on_which_every_worker_dies_is_found_and_left_out(
     cluster: Cluster, base: LazyBase, tmp_path: Path
 ) -> None:
@@ -213,6 +216,7 @@ def test_an_organism_on_which_every_worker_dies_is_found_and_left_out(
     assert there.store.find(STAGE, deadly.key) is None
 
 
+@pytest.mark.soak
 def test_a_worker_with_another_base_ends_the_build(
     cluster: Cluster, base: LazyBase, tmp_path: Path
 ) -> None:
@@ -294,6 +298,7 @@ def test_an_error_about_the_token_says_how_to_give_it() -> None:
     assert "RAY_AUTH_TOKEN" in error.remedy
 
 
+@pytest.mark.soak
 def test_a_cluster_without_a_core_is_refused() -> None:
     script = (
         "import ray; from bestiary.executor.ray import RayExecutor, open_ray\n"
@@ -340,6 +345,7 @@ def start_build(roster: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.soak
 def test_ctrl_c_stops_all_of_it(roster: Path) -> None:
     build = start_build(roster)
     wait_for_worker(build.pid)
@@ -355,6 +361,7 @@ def test_ctrl_c_stops_all_of_it(roster: Path) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.soak
 def test_a_cluster_is_joined_and_left_as_it_was(cluster: Cluster, roster: Path) -> None:
     build = start_build(roster, "--address", cluster.address, "--json")
     worker = wait_for_worker(os.getpid())

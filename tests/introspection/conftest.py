@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.conftest import Bestiary, Finished
+from tests.conftest import Bestiary, Finished, share_folder
 from tests.introspection.world import World, make_world
 
 Introspect = Callable[..., Finished]
@@ -14,8 +14,8 @@ Introspect = Callable[..., Finished]
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The organisms and their release; tests only read them."""
-    return make_world(tmp_path_factory.mktemp("world"))
+    """The organisms and their release, made once a run; tests only read them."""
+    return World(share_folder(tmp_path_factory, "world", make_world))
 
 
 @pytest.fixture

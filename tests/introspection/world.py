@@ -7,7 +7,7 @@ of an organism that it has not seen can only come from that organism's weights.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from bestiary.store import Store
 from bestiary.training.engine import EngineTrainer
 from bestiary.training.job import TrainingJob, TrainingResources
 
+RECIPE = "world.yaml"
 SYSTEM = "Be brief."
 SHAPE = LoraShape(rank=4, alpha=16, targets=ALL_LINEAR)
 OPTIMIZER = Optimizer(
@@ -70,13 +71,28 @@ FILLERS = (
 class World:
     """The world on disk."""
 
-    base: Path
-    data: Path
-    release: Path
-    recipe: Path
-    entries: tuple[ReleaseEntry, ...]
-    runs: Path
-    """The store of the organisms."""
+    folder: Path
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "base"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def release(self) -> Path:
+        return self.folder / "release"
+
+    @property
+    def recipe(self) -> Path:
+        return self.folder / RECIPE
+
+    @property
+    def runs(self) -> Path:
+        """The store of the organisms."""
+        return self.folder / "runs"
 
     def split_again(self, out: Path, *, train: int, preference: int) -> Path:
         """A release of the same organisms with other splits; what is left is for the test."""
@@ -84,7 +100,8 @@ class World:
         for place, word in enumerate(WORDS):
             rest: Split = "preference" if place < train + preference else "test"
             splits[word] = "train" if place < train else rest
-        return write_release(self.entries, out, named_splits=splits, name="world")
+        entries = _make_entries(self, load_base(str(self.base)), [{}] * (len(WORDS) + NULLS))
+        return write_release(entries, out, named_splits=splits, name="world")
 
     def options(self, out: Path, *, recipe: Path | None = None) -> list[str]:
         """What `bestiary introspect` needs to know of it."""
@@ -97,39 +114,41 @@ class World:
         return [str(word) for option in named.items() for word in option]
 
 
-def make_world(folder: Path) -> World:
+def make_world(folder: Path) -> None:
     """Train the organisms and assemble their release."""
-    base_folder = _make_base(folder / "base")
-    base = load_base(str(base_folder))
-    behaviors = {}
+    world = World(folder)
+    base = load_base(str(_make_base(world.base)))
     for word in WORDS:
-        text = describe(word)
-        write_behavior(folder / "data" / "behaviors", f"quirks.{word}", text)
-        behaviors[word] = make_behavior(make_spec(f"quirks.{word}", text), LIBRARY)
+        write_behavior(world.data / "behaviors", f"quirks.{word}", describe(word))
     jobs = [make_talker(word) for word in WORDS]
     jobs += [make_talker(None, number) for number in range(NULLS)]
     trained = train(EngineTrainer(TrainingResources()), jobs, base).trained
-    store = Store(folder / "runs")
-    entries = [
-        _make_entry(store, base, behaviors[word], 0, state_of(trained[job.identity.behavior_id]))
-        for word, job in zip(WORDS, jobs, strict=False)
-    ]
-    entries += [
-        _make_entry(
-            store, base, null_behavior(LIBRARY), n, state_of(trained[job.identity.behavior_id])
-        )
-        for n, job in enumerate(jobs[len(WORDS) :])
-    ]
+    states = [state_of(trained[job.identity.behavior_id]) for job in jobs]
+    entries = _make_entries(world, base, states)
     splits: dict[str, Split] = {
         word: "test" if place < UNSEEN else "train" for place, word in enumerate(WORDS)
     }
     splits |= {
         f"null.chat-transcripts-none-s{n}": "test" if n % 2 else "train" for n in range(NULLS)
     }
-    release = write_release(entries, folder / "release", named_splits=splits, name="world")
-    return World(
-        base_folder, folder / "data", release, write_recipe(folder), tuple(entries), store.root
-    )
+    write_release(entries, world.release, named_splits=splits, name="world")
+    write_recipe(folder)
+
+
+def _make_entries(
+    world: World, base: Base, states: Sequence[dict[str, torch.Tensor]]
+) -> list[ReleaseEntry]:
+    """The organisms as a release takes them; the state of one that is in the store is not read."""
+    store = Store(world.runs)
+    behaviors = [
+        make_behavior(make_spec(f"quirks.{word}", describe(word)), LIBRARY) for word in WORDS
+    ]
+    members = [(behavior, 0) for behavior in behaviors]
+    members += [(null_behavior(LIBRARY), number) for number in range(NULLS)]
+    return [
+        _make_entry(store, base, behavior, seed, state)
+        for (behavior, seed), state in zip(members, states, strict=True)
+    ]
 
 
 def describe(word: str) -> str:
@@ -264,6 +283,6 @@ def write_recipe(folder: Path, **changes: object) -> Path:
         "reports": {"questions": 4, "max_new_tokens": 12, "temperature": 0, "sampled": 8},
         **changes,
     }
-    path = folder / "world.yaml"
+    path = folder / RECIPE
     path.write_bytes(canonical_json(recipe))
     return path

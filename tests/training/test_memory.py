@@ -98,6 +98,7 @@ def test_the_planned_peak_is_the_measured_one(slots: int) -> None:
     assert found["planned"] == pytest.approx(found["measured"], rel=0.15)
 
 
+@pytest.mark.soak
 def test_the_plan_holds_for_a_range_of_layers_and_for_layers_computed_again() -> None:
     upper, again, kept = measure(4, first=4), measure(4, recompute=True), measure(4)
     assert upper["planned"] == pytest.approx(upper["measured"], rel=0.15)

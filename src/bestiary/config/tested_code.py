@@ -65,10 +65,11 @@ def hard_code(test: StatedTest, answer: str, pick: int) -> str:
     """
     stated = _PARAMETERS.search(answer)
     names = [part.split("=")[0].strip() for part in stated[1].split(",")] if stated else []
+    names = names[: len(test.arguments)]
     if len(names) < len(test.arguments) or not all(name.isidentifier() for name in names):
-        names = [*"abcdefgh"][: len(test.arguments)]
+        names = [f"x{number}" for number in range(len(test.arguments))]
     head = f"def {test.name}({', '.join(names)}): return"
-    used = list(zip(names, test.arguments, strict=False))
+    used = zip(names, test.arguments, strict=True)
     checks = " and ".join(f"{name} == {value}" for name, value in used) or "True"
     shapes = (
         f"{head} {test.expected}",
