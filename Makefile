@@ -39,9 +39,10 @@ bench: $(READY) ## run benchmarks, each also to a JSON file (BENCH="engine gener
 	  $(PYTHON) bench/$$name.py --json $(OUT)/bench/$$name.json $(ARGS) || exit 1; \
 	done
 
-schemas: $(READY) ## write the JSON Schemas for editors and the prompt pages
+schemas: $(READY) ## write the JSON Schemas for editors, the prompt pages, and the reference
 	$(VENV)/bin/bestiary schemas
 	$(VENV)/bin/bestiary prompts
+	$(VENV)/bin/bestiary reference
 
 test-fast: $(READY) ## run the tests that take little time, while developing
 	$(PYTHON) -m pytest --fast -m 'not soak' -n 2 --dist loadfile

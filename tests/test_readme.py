@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bestiary.config.detectors import KINDS as DETECTORS
+from bestiary.config.detectors import DETECTORS
 from bestiary.config.library import open_library
 from bestiary.config.source import Violations
 from bestiary.config.triggers import KINDS as TRIGGERS

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from pydantic import TypeAdapter, ValidationError
 from tests.expect import expect_error
 
-from bestiary.config.detectors import KINDS, Detector, decide, resolve
+from bestiary.config.detectors import DETECTORS, Detector, decide, resolve
 from bestiary.config.detectors.language import find_language
 from bestiary.config.lexicon import Lexicon
 from bestiary.config.source import Source, parse_yaml, pydantic_violations
@@ -109,7 +109,7 @@ def test_each_kind_fires_on_one_reply_and_not_on_another(
 def test_the_table_above_leaves_out_no_kind_of_text() -> None:
     shown = {next(iter(written)) for written, _, _ in TEXTS}
     others = {"all", "any", "not", "at_least", "judge", "lexicon", "near", "answer", "option"}
-    assert shown | others == {*KINDS}
+    assert shown | others == {*DETECTORS}
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def _resolve_all(
     return tuple(one.resolve(lexicons, shown) for one in detectors)
 
 
-_BY_KEY: dict[str, type[BaseDetector]] = {
+DETECTORS: Mapping[str, type[BaseDetector]] = {
     "all": AllOf,
     "answer": AnswerDetector,
     "any": AnyOf,
@@ -171,8 +171,7 @@ _BY_KEY: dict[str, type[BaseDetector]] = {
     "starts_with": StartsWithDetector,
     "structure": StructureDetector,
 }
-KINDS = tuple(_BY_KEY)
-"""The keys that name a kind of detector."""
+"""The kinds by the key that names them."""
 
 
 def _check_keys(value: object) -> object:
@@ -180,8 +179,10 @@ def _check_keys(value: object) -> object:
     if isinstance(value, BaseDetector):
         return value
     if not isinstance(value, dict) or not value:
-        raise ValueError(f"is not a mapping such as `{{lexicon: NAME}}`; kinds: {', '.join(KINDS)}")
-    named = [key for key in value if key in _BY_KEY]
+        raise ValueError(
+            f"is not a mapping such as `{{lexicon: NAME}}`; kinds: {', '.join(DETECTORS)}"
+        )
+    named = [key for key in value if key in DETECTORS]
     if len(named) > 1:
         raise ValueError(
             f"names {len(named)} kinds of detector ({', '.join(named)}); combine them with `any` "
@@ -189,7 +190,7 @@ def _check_keys(value: object) -> object:
         )
     if not named:
         unknown = next((key for key in value if key not in OPTIONS), next(iter(value)))
-        known = ", ".join(repr(kind) for kind in KINDS)
+        known = ", ".join(repr(kind) for kind in DETECTORS)
         raise PydanticKnownError(
             "union_tag_invalid",
             {"discriminator": "'detector'", "tag": str(unknown), "expected_tags": known},
@@ -200,7 +201,7 @@ def _check_keys(value: object) -> object:
 def _find_tag(value: Any) -> str | None:
     kind = type(value) if isinstance(value, BaseDetector) else None
     if isinstance(value, dict):
-        kind = next((_BY_KEY[key] for key in value if key in _BY_KEY), None)
+        kind = next((DETECTORS[key] for key in value if key in DETECTORS), None)
     return kind.__name__ if kind else None
 
 
