@@ -94,6 +94,16 @@ def test_a_shortlist_is_one_row_an_organism(evaluated: Evaluated) -> None:
     assert line["named"]["value"] > 0.5
 
 
+@pytest.mark.parametrize("baseline", ["transcripts", "perplexity"])
+def test_the_word_can_be_guessed_from_what_organisms_say(
+    evaluated: Evaluated, baseline: str
+) -> None:
+    read = [row for row in evaluated.rows if row["condition"] == baseline]
+    assert {row["scope"] for row in read} == {"test_value", "train"}
+    assert all(row["family"] in row["report"].split() for row in read)
+    assert evaluated.line(baseline, "test_value")["named"]["value"] > 0.8
+
+
 def test_the_whole_panel_is_there(evaluated: Evaluated) -> None:
     scopes = {line["scope"] for line in evaluated.panel["lines"]}
     assert scopes == {"test_value", "train", "null", "zero_b", "gaussian", "shuffled"}

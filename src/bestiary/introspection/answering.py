@@ -99,28 +99,32 @@ class Answering:
     @torch.no_grad()
     def score(self, questions: Sequence[str], labels: Sequence[str]) -> torch.Tensor:
         """[subjects, labels]: mean log-probability of a label's tokens, in nats, over questions."""
-        found = torch.zeros(len(self._subjects), len(labels), dtype=torch.float64)
-        asked = [
-            tokenize_pairs(self._base, [(question, label) for label in labels], self._system)
-            for question in questions
-        ]
+        pairs = [(question, label) for question in questions for label in labels]
+        scores = torch.tensor(self.score_pairs([pairs] * len(self._subjects)))
+        return scores.view(len(self._subjects), len(questions), len(labels)).mean(1)
+
+    @torch.no_grad()
+    def score_pairs(self, pairs: Sequence[Sequence[tuple[str, str]]]) -> list[list[float]]:
+        """Each subject's own pairs of a message and a reply: the reply's mean log-probability."""
         with self._scoring():
-            for number in range(len(self._subjects)):
-                self._weights.place([number])
-                for rows in asked:
-                    for start in range(0, len(labels), SCORED_ROWS):
-                        chosen = range(start, min(start + SCORED_ROWS, len(labels)))
-                        part = Part(rows, chosen, rows.tokens_of(chosen))
-                        _, losses = weigh_losses(
-                            self._base,
-                            self._weights.bank,
-                            [part],
-                            [1.0] * len(chosen),
-                            layers=range(self._base.model.config.num_hidden_layers),
-                        )
-                        means = [-own.mean() for own in losses.split(part.targets)]
-                        found[number, start : chosen.stop] += torch.stack(means).double().cpu()
-        return found / len(questions)
+            return [self._score(number, own) for number, own in enumerate(pairs)]
+
+    def _score(self, number: int, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        rows = tokenize_pairs(self._base, pairs, self._system)
+        found: list[float] = []
+        self._weights.place([number])
+        for start in range(0, len(pairs), SCORED_ROWS):
+            chosen = range(start, min(start + SCORED_ROWS, len(pairs)))
+            part = Part(rows, chosen, rows.tokens_of(chosen))
+            _, losses = weigh_losses(
+                self._base,
+                self._weights.bank,
+                [part],
+                [1.0] * len(chosen),
+                layers=range(self._base.model.config.num_hidden_layers),
+            )
+            found += [-float(own.double().mean()) for own in losses.split(part.targets)]
+        return found
 
     @contextmanager
     def _scoring(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from bestiary.introspection.baselines import guess_from_replies
 from bestiary.introspection.course import train_adapter
 from bestiary.introspection.experiment import Experiment, spread
 from bestiary.introspection.figures import ReportRow
@@ -14,17 +15,15 @@ from bestiary.introspection.framing import Framing
 from bestiary.introspection.judge import Reading
 from bestiary.introspection.panel import Panel, make_panel, render_panel
 from bestiary.introspection.reports import LikelihoodStage, ReportStage
+from bestiary.introspection.rows import describe
 from bestiary.introspection.shortlist import shortlist
-from bestiary.introspection.subjects import Subject, make_controls
+from bestiary.introspection.subjects import Subject
 from bestiary.records import Decoding, canonical_json
 from bestiary.store import write_bytes
 
 SCORED_LABELS = 64
 """Labels among which an organism's own is ranked."""
 LIKELIHOOD_QUESTIONS = 2
-TRANSCRIPTS = 20
-"""Ordinary replies from which the transcript baseline guesses."""
-REPLY_TOKENS = 56
 
 
 def evaluate_adapter(experiment: Experiment) -> tuple[Panel, Path]:
@@ -56,7 +55,8 @@ def ask_subjects(experiment: Experiment, fold: int) -> list[ReportRow]:
     """The reports of a fold's subjects with its adapter, and baselines without it.
 
     `without`, `prefill` and `completion` put the same questions to organisms alone; `transcripts`
-    guesses from ordinary replies. `shortlist` makes the best of many reports with the adapter.
+    guesses from ordinary replies, and `perplexity` from those that the organism finds likelier
+    than the base does, by the most. `shortlist` makes the best of many reports with the adapter.
     """
     subjects = experiment.list_asked(fold)
     organisms = [one for one in subjects if not one.is_control]
@@ -67,7 +67,7 @@ def ask_subjects(experiment: Experiment, fold: int) -> list[ReportRow]:
         *_ask(experiment, fold, "prefill", organisms, None, framing="prefill"),
         *_ask(experiment, fold, "completion", organisms, None, framing="completion"),
         *_shortlist_reports(experiment, fold, organisms, adapter),
-        *_read_transcripts(experiment, fold, organisms),
+        *guess_from_replies(experiment, fold, organisms),
     ]
 
 
@@ -135,61 +135,6 @@ def _shortlist_reports(
             report="\n".join(reports),
             reading=(hits or readings)[0],
         )
-
-
-def _read_transcripts(
-    experiment: Experiment, fold: int, organisms: Sequence[Subject]
-) -> Iterator[ReportRow]:
-    """What can be guessed without asking: how replies differ from the base's."""
-    messages = experiment.catalog.library.messages("probe")
-    questions = [item.text for item in spread(messages, TRANSCRIPTS)]
-    base = make_controls(organisms, "zero_b", 1, seed=0)
-    stage = ReportStage(experiment.load_base, Decoding(max_new_tokens=REPLY_TOKENS, temperature=0))
-    asked = [*organisms, *base]
-    replies: list[list[str]] = [[] for _ in asked]
-    for at, _, text in experiment.run(
-        stage, experiment.interview(f"transcripts-{fold}", asked, None, questions)
-    ):
-        replies[at].append(text)
-    for subject, own in zip(organisms, replies, strict=False):
-        yield describe(
-            experiment,
-            fold,
-            "transcripts",
-            subject,
-            question="",
-            report=own[0],
-            reading=Reading(family=experiment.embedded_judge.guess(own, replies[-1])),
-        )
-
-
-def describe(
-    experiment: Experiment,
-    fold: int,
-    condition: str,
-    subject: Subject,
-    *,
-    question: str,
-    report: str,
-    reading: Reading,
-) -> ReportRow:
-    """The row of one report."""
-    return ReportRow(
-        fold=fold,
-        condition=condition,
-        scope=experiment.scope(subject, fold),
-        subject=subject.id,
-        behavior_id=subject.behavior_id,
-        category=subject.category,
-        family=subject.family,
-        axes=subject.axes,
-        control=subject.is_control,
-        question=question,
-        report=report,
-        claimed=reading.family,
-        trigger=reading.trigger,
-        score=reading.score,
-    )
 
 
 def score_labels(experiment: Experiment, fold: int) -> tuple[list[Subject], list[list[float]]]:

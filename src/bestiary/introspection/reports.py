@@ -123,10 +123,37 @@ class LikelihoodStage(ItemStage[Interview, list[list[float]]]):
 
     def read(self, artifact: Artifact) -> list[list[float]]:
         """Mean log-probability of a label's tokens, in nats, by subject and label."""
-        scores: list[list[float]] = json.loads(
-            (artifact.folder / SCORES).read_text(encoding="utf8")
-        )
-        return scores
+        return _read_scores(artifact)
+
+
+@dataclass(frozen=True)
+class ReplyLikelihoodStage(ItemStage[Interview, list[list[float]]]):
+    """Asks every subject how likely it finds some replies, for each subject its own."""
+
+    name = "reply-likelihood"
+    version = 1
+
+    load_base: Callable[[], Base]
+    pairs: tuple[tuple[tuple[str, str], ...], ...]
+    """By subject, messages with their replies."""
+
+    def key(self, item: Interview) -> str:
+        """Covers the subjects, the adapter and the replies."""
+        return fingerprint(**item.describe(), pairs=self.pairs, version=self.version)
+
+    def make(self, item: Interview) -> Callable[[Path], None]:
+        """Score."""
+        scores = item.open(self.load_base()).score_pairs(self.pairs)
+        return partial(_write, SCORES, scores)
+
+    def read(self, artifact: Artifact) -> list[list[float]]:
+        """Mean log-probability of a reply's tokens, in nats, by subject and pair."""
+        return _read_scores(artifact)
+
+
+def _read_scores(artifact: Artifact) -> list[list[float]]:
+    scores: list[list[float]] = json.loads((artifact.folder / SCORES).read_text(encoding="utf8"))
+    return scores
 
 
 def _write(name: str, value: object, folder: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from bestiary.errors import SpecError
-from bestiary.introspection.evaluate import describe
 from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.panel import Panel, make_panel
+from bestiary.introspection.rows import describe
 from bestiary.introspection.subjects import Subject
 from bestiary.records import Record
 from bestiary.text import nearest

@@ -54,6 +54,7 @@ CONDITIONS = {
     "prefill": "Without the adapter, the reply begun",
     "completion": "Without the adapter, a text to complete",
     "transcripts": "Without the adapter, guessed from ordinary replies",
+    "perplexity": "Without the adapter, guessed from the replies that the base finds least likely",
 }
 SCOPES = {
     "test_kind": "Unseen families, of unseen kinds",
