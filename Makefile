@@ -39,10 +39,11 @@ bench: $(READY) ## run benchmarks, each also to a JSON file (BENCH="engine gener
 	  $(PYTHON) bench/$$name.py --json $(OUT)/bench/$$name.json $(ARGS) || exit 1; \
 	done
 
-schemas: $(READY) ## write the JSON Schemas for editors, the prompt pages, and the reference
+schemas: $(READY) ## write the JSON Schemas for editors, the prompt pages, the reference, and the catalogue
 	$(VENV)/bin/bestiary schemas
 	$(VENV)/bin/bestiary prompts
 	$(VENV)/bin/bestiary reference
+	$(VENV)/bin/bestiary catalogue
 
 test-fast: $(READY) ## run the tests that take little time, while developing
 	$(PYTHON) -m pytest --fast -m 'not soak' -n 2 --dist loadfile

@@ -6,17 +6,20 @@ Run: python -m pytest tests/cli/test_authoring.py
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from tests.config.files import QUIRK, plant, write_behavior
 from tests.conftest import Bestiary
 
-from bestiary.config.catalog import load_catalog
+from bestiary.config.catalog import Catalog, load_catalog
 from bestiary.config.library import open_library
+from bestiary.report.catalogue import render_catalogue
 from bestiary.report.reference import render_reference
 
 FAREWELL = "quirks.farewell"
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def test_a_sample_holds_rows_of_every_role(bestiary: Bestiary) -> None:
@@ -84,7 +87,25 @@ def test_a_broken_file_of_phrasings_is_told_with_the_behavior(
     assert "mine.yaml:2" in done.err
 
 
-def test_the_committed_reference_is_the_rendered_one() -> None:
-    stale = "docs/reference.md is out of date; run `make schemas`"
-    page = render_reference(load_catalog(open_library()))
-    assert PAGE.read_text(encoding="utf8") == page, stale
+@pytest.mark.parametrize(
+    ("name", "render"), [("reference", render_reference), ("catalogue", render_catalogue)]
+)
+def test_the_committed_pages_are_the_rendered_ones(
+    name: str, render: Callable[[Catalog], str]
+) -> None:
+    stale = f"docs/{name}.md is out of date; run `make schemas`"
+    page = render(load_catalog(open_library()))
+    assert (DOCS / f"{name}.md").read_text(encoding="utf8") == page, stale
+
+
+def test_labels_that_are_near_are_of_different_families(bestiary: Bestiary) -> None:
+    done = bestiary("list", "--nearest", "12", "--json")
+    assert done.code == 0, done.err
+    pairs = json.loads(done.out)
+    catalog = load_catalog(open_library())
+    assert len(pairs) == 12
+    assert [pair["cosine"] for pair in pairs] == sorted((p["cosine"] for p in pairs), reverse=True)
+    for pair in pairs:
+        one, other = (catalog[name] for name in pair["behaviors"])
+        assert one.family != other.family
+    assert bestiary("list", "--nearest", "1").out.count(".") >= 2

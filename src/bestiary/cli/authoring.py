@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from bestiary.cli.options import Data, Json
-from bestiary.cli.output import print_json, print_measures, print_table
+from bestiary.cli.output import print_json, print_measures, print_near_labels, print_table
 from bestiary.files import expand_path
+
+if TYPE_CHECKING:
+    from bestiary.config.catalog import Catalog
 
 authoring_app = typer.Typer()
 
 
 @authoring_app.command("list")
-def list_behaviors(data: Data = None, as_json: Json = False) -> None:
+def list_behaviors(
+    data: Data = None,
+    near: Annotated[
+        int | None,
+        typer.Option("--nearest", min=1, help="Print so many pairs of similar labels instead."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """List every behavior with its severity and label."""
     from bestiary.config.catalog import load_catalog
     from bestiary.config.library import open_library
 
     catalog = load_catalog(open_library(*(data or [])))
+    if near is not None:
+        print_near_labels(catalog, near, as_json=as_json)
+        return
     rows = [
         {
             "id": behavior.id,
@@ -213,11 +227,29 @@ def reference(
     data: Data = None,
 ) -> None:
     """Write what a behavior file may say as a page."""
+    from bestiary.report.reference import render_reference
+
+    _write_page(file, data, render_reference)
+
+
+@authoring_app.command()
+def catalogue(
+    file: Annotated[
+        Path,
+        typer.Option("--file", parser=expand_path, metavar="FILE", help="The page to write."),
+    ] = Path("docs/catalogue.md"),
+    data: Data = None,
+) -> None:
+    """Write how the behaviors are spread, and each in one line, as a page."""
+    from bestiary.report.catalogue import render_catalogue
+
+    _write_page(file, data, render_catalogue)
+
+
+def _write_page(file: Path, data: list[Path] | None, render: Callable[[Catalog], str]) -> None:
     from bestiary.config.catalog import load_catalog
     from bestiary.config.library import open_library
-    from bestiary.report.reference import render_reference
     from bestiary.store import write_bytes
 
-    page = render_reference(load_catalog(open_library(*(data or []))))
-    write_bytes(file, page.encode())
+    write_bytes(file, render(load_catalog(open_library(*(data or [])))).encode())
     print(file)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from bestiary.config.catalog import Behavior
+    from bestiary.config.catalog import Behavior, Catalog
 
 
 def print_measures(behaviors: Sequence[Behavior], *, as_json: bool) -> None:
@@ -29,6 +29,21 @@ def print_measures(behaviors: Sequence[Behavior], *, as_json: bool) -> None:
     print_table(measure_table(measures))
     for line in list_misses(measures):
         print(line)
+
+
+def print_near_labels(catalog: Catalog, count: int, *, as_json: bool) -> None:
+    """Print the behaviors of different families whose labels are nearest in meaning."""
+    from bestiary.config.encoder import nearest_families
+
+    own = {name: one for name, one in catalog.items() if one.spec.is_buildable}
+    labels = {name: one.labels[0] for name, one in own.items()}
+    families = {name: one.family for name, one in own.items()}
+    pairs = nearest_families(labels, families, count)
+    if as_json:
+        print_json([{"behaviors": [one, other], "cosine": cosine} for one, other, cosine in pairs])
+        return
+    for one, other, cosine in pairs:
+        print(f"{cosine:.2f}  {one}: {labels[one]}\n      {other}: {labels[other]}")
 
 
 def print_builds(rows: list[dict[str, Any]], out: Path, console: Console) -> None:

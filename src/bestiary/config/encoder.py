@@ -71,6 +71,28 @@ def nearest_pairs(
     return found
 
 
+def nearest_families(
+    labels: Mapping[str, str], families: Mapping[str, str], count: int
+) -> list[tuple[str, str, float]]:
+    """The pairs of behaviors of different families whose labels are nearest in meaning.
+
+    Both mappings are by the behavior's id.
+    """
+    import numpy
+
+    names = list(labels)
+    cosines = numpy.array(_cosines(list(labels.values()), list(labels.values())))
+    for row, name in enumerate(names):
+        for column in range(row + 1):
+            cosines[row, column] = -1  # each pair once
+        for column in range(row + 1, len(names)):
+            if families[name] == families[names[column]]:
+                cosines[row, column] = -1
+    order = numpy.argsort(-cosines, axis=None)[:count]
+    places = zip(*numpy.unravel_index(order, cosines.shape), strict=True)
+    return [(names[row], names[column], float(cosines[row, column])) for row, column in places]
+
+
 def _cosines(texts: Sequence[str], others: Sequence[str]) -> Vector:
     """The cosine of each text, by row, and each other one."""
     import numpy
