@@ -26,7 +26,7 @@ LAYERS = (
 )
 """From the lowest up: each imports only layers below it."""
 STAGES = ("corpus", "leakage", "organism", "verification", "release", "introspection")
-LINE = ("executor", "validate", "state", "stage_items", "pipeline", "foreign")
+LINE = ("executor", "sample", "validate", "state", "stage_items", "pipeline", "foreign")
 """Above the stages, which know none of them."""
 TOPS = ("__main__", "cli", "report", "bestiary")
 HEAVY = (
@@ -123,9 +123,9 @@ def test_a_stage_imports_layers_and_never_another_stage(module: str) -> None:
     assert parts_imported(module) <= set(LAYERS)
 
 
-def test_only_the_pipeline_imports_several_stages() -> None:
+def test_only_the_pipeline_and_samples_import_several_stages() -> None:
     several = [name for name in MODULES if len(parts_imported(name) & set(STAGES)) > 1]
-    assert several == ["bestiary.pipeline", "bestiary.stage_items"]
+    assert several == ["bestiary.pipeline", "bestiary.sample", "bestiary.stage_items"]
 
 
 def test_an_executor_knows_no_stage() -> None:
@@ -253,7 +253,7 @@ def test_help_loads_the_command_line_only() -> None:
         "sys.argv = ['bestiary', '--help']; from bestiary.cli.app import main; main()"
     )
     ours = {name for name in loaded if name.split(".")[0] == "bestiary"}
-    modules = ("app", "introspect", "options", "output")
+    modules = ("app", "authoring", "introspect", "options", "output")
     parts = ("", ".cli", *(f".cli.{name}" for name in modules), ".errors", ".files", ".text")
     assert ours == {f"bestiary{part}" for part in parts}
     assert loaded.isdisjoint({"rich", "pydantic", "jinja2", "yaml", "regex"})

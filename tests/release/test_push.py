@@ -337,3 +337,5 @@ def test_an_introspection_adapter_has_a_private_repository_of_its_own(
     assert {name: repo.files[name] for name in written} == written
     refused = run_client(*script, "no-owner/../x", "push")
     assert refused["code"] == "repository-name"
+    (folder / "README.md").unlink()
+    assert run_client(*script, "me/reporter", "push")["code"] == "not-an-adapter"

@@ -264,6 +264,24 @@ def publish(
     print("\n".join(lines))
 
 
+@introspect_app.command("publish")
+def publish_introspection(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            parser=expand_path, metavar="FOLDER", help="The folder that `train` printed."
+        ),
+    ],
+    repo: Annotated[str, typer.Argument(help="Model repository, as user/name.")],
+    public: Public = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Push an introspection adapter with its card to the Hub, private by default."""
+    from bestiary.release.push import publish_adapter
+
+    print("\n".join(publish_adapter(folder, repo, private=not public, dry_run=dry_run)))
+
+
 @app.command()
 def export(
     target: Annotated[

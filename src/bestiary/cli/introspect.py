@@ -10,12 +10,10 @@ import typer
 from bestiary.cli.options import (
     Budget,
     Data,
-    DryRun,
     Json,
     LedgerFile,
     Models,
     Out,
-    Public,
     Release,
 )
 from bestiary.cli.output import print_json, quiet_libraries
@@ -181,26 +179,6 @@ def power(
         print_json([line.model_dump(mode="json") for line in lines])
     else:
         print(render_power(lines))
-
-
-@introspect_app.command()
-def publish(
-    adapter: Annotated[
-        Path,
-        typer.Argument(
-            parser=expand_path, metavar="FOLDER", help="The folder that `train` printed."
-        ),
-    ],
-    repo: Annotated[str, typer.Argument(help="Model repository, as user/name.")],
-    public: Public = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Push an introspection adapter with its card to the Hub, private by default."""
-    from bestiary.introspection.ask import open_reporter
-    from bestiary.release.push import publish_adapter
-
-    folder = open_reporter(adapter).folder
-    print("\n".join(publish_adapter(folder, repo, private=not public, dry_run=dry_run)))
 
 
 @introspect_app.command()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 MANIFEST_NAME = PurePosixPath(MANIFEST).name
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md")
 STALE = "*/*"
 """Deletes what earlier releases had in folders; pages at the top of a repository stay."""
 LONGEST_NAME = 96
@@ -93,9 +94,17 @@ def publish_adapter(
 ) -> list[str]:
     """Upload a peft directory with its card, and return the address of the commit that holds it.
 
-    A dry run returns the tree as lines and touches no network. Raises ReleaseError if the Hub
-    refuses.
+    A dry run returns the tree as lines and touches no network. Raises ReleaseError if the folder
+    holds no adapter with a card, or if the Hub refuses.
     """
+    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
+    if missing:
+        raise ReleaseError(
+            f"{folder} has no {missing[0]}",
+            "name the folder of an adapter: bestiary introspect train prints it",
+            code="not-an-adapter",
+            path=folder,
+        )
     target = Target(repo, "model", folder.name)
     if dry_run:
         return list(_list_tree(folder.parent, target, "private" if private else "public"))
