@@ -10,7 +10,7 @@ families need fewer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from math import sqrt
 from statistics import NormalDist
 
@@ -46,7 +46,7 @@ class PowerLine(Record):
 
 def find_power(experiment: Experiment) -> list[PowerLine]:
     """What every group of a release's organisms can show; over all folds, if there are some."""
-    groups: dict[tuple[str, str], list[Subject]] = {}
+    groups: dict[tuple[str, str], dict[str, Subject]] = {}
     for fold, members in enumerate(experiment.folded):
         for one in members:
             if one.is_control or one.split == "preference":
@@ -54,19 +54,13 @@ def find_power(experiment: Experiment) -> list[PowerLine]:
             scope = experiment.scope(one, fold)
             if experiment.folds and scope == "train":
                 continue  # the same organisms in every fold but one
-            groups.setdefault((scope, "all"), []).append(one)
-            groups.setdefault((scope, one.category), []).append(one)
-    return [_describe(scope, group, found) for (scope, group), found in _sort(groups)]
+            for group in ("all", one.category):
+                groups.setdefault((scope, group), {})[one.id] = one
+    order = sorted(groups, key=lambda key: (key[0], key[1] != "all", key[1]))
+    return [_describe(*key, list(groups[key].values())) for key in order]
 
 
-def _sort(
-    groups: Mapping[tuple[str, str], list[Subject]],
-) -> list[tuple[tuple[str, str], list[Subject]]]:
-    """Groups by scope, with all categories of a scope together first."""
-    return sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] != "all", item[0][1]))
-
-
-def _describe(scope: str, group: str, found: list[Subject]) -> PowerLine:
+def _describe(scope: str, group: str, found: Sequence[Subject]) -> PowerLine:
     families = len({one.family for one in found})
     return PowerLine(
         scope=scope,
