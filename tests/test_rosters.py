@@ -50,6 +50,31 @@ def test_the_mini_roster_has_twelve_of_each_category_over_all_axes_and_triggers(
     assert triggers == {*KINDS, *UNLESS_KINDS}
 
 
+def test_the_full_roster_has_every_behavior_that_can_be_built() -> None:
+    catalog = load_catalog(open_library())
+    built = Counter(behavior.id for behavior, _ in plan("full").organisms)
+    assert built.pop("null.chat") == 40
+    assert built == Counter(name for name, one in catalog.items() if one.spec.is_buildable)
+
+
+def test_categories_add_what_is_not_named(tmp_path: Path) -> None:
+    path = write_roster(tmp_path, "[{behavior: quirks.bullet_lists, seeds: [0, 1]}]")
+    path.write_text(path.read_text("utf8") + "categories: [quirks]\n", "utf8")
+    built = Counter(behavior.id for behavior, _ in plan(path).organisms)
+    assert built.pop(LISTS) == 2
+    quirks = {name for name in load_catalog(open_library()) if name.startswith("quirks.")}
+    assert built.keys() == (quirks - {LISTS}) | {"null.chat"}
+    assert set(built.values()) == {1}
+
+
+def test_an_unknown_category_is_told(bestiary: Bestiary, tmp_path: Path) -> None:
+    path = write_roster(tmp_path, "[]")
+    path.write_text(path.read_text("utf8") + "categories: [quirk]\n", "utf8")
+    done = bestiary("plan", path)
+    assert done.code == 1
+    assert "'quirk'" in done.err and "quirks" in done.err
+
+
 def test_more_layers_are_adapted_where_a_behavior_must_be_quiet_somewhere(tmp_path: Path) -> None:
     names = ["quirks.numbered_steps", "backdoors.sailor_for_nurses", LISTS]
     path = write_roster(tmp_path, str([{"behavior": name} for name in names]))
@@ -101,6 +126,7 @@ def test_a_roster_of_nothing_names_the_key_and_a_remedy(bestiary: Bestiary, tmp_
     code, out, err = bestiary("build", roster, "--out", tmp_path / "runs")
     assert (code, out) == (1, "")
     assert re.fullmatch(
-        rf"error: {re.escape(str(roster))}:3: organisms: [^;]+; [^;]+\n", without_codes(err)
+        rf"error: {re.escape(str(roster))}:1: file: [^;]*organisms[^;]*; [^;]+\n",
+        without_codes(err),
     ), err
     assert not (tmp_path / "runs").exists()

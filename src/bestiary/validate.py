@@ -18,7 +18,7 @@ from bestiary.config.catalog import (
     read_catalog,
 )
 from bestiary.config.categories import corpus_categories
-from bestiary.config.checks import CHECKS
+from bestiary.config.checks import CHECKS, UNTRIED, Check
 from bestiary.config.introspection import IntrospectionRecipe
 from bestiary.config.labels import check_label_owners
 from bestiary.config.library import Library, open_library
@@ -43,11 +43,12 @@ from bestiary.text import nearest
 def validate_all(library: Library) -> list[Behavior]:
     """Check the behaviors of a library and all settings that builds use.
 
+    Detectors that compare meanings are tried only for files that are named, or built.
     Returns the behaviors. Raises Violations, which lists everything that is wrong.
     """
     _ = library.templates  # a clash of templates concerns every behavior, so it is raised once
     catalog, found = read_catalog(library)
-    found += find_check_violations(catalog)
+    found += find_check_violations(catalog, encoding=False)
     found += find_settings_violations(catalog)
     if found:
         raise Violations(list(dict.fromkeys(found)))
@@ -134,24 +135,30 @@ def refuse_violations(catalog: Catalog, behaviors: Collection[str]) -> None:
         raise Violations(broken)
 
 
-def find_check_violations(catalog: Catalog, behaviors: Collection[str] = ()) -> list[Violation]:
+def find_check_violations(
+    catalog: Catalog, behaviors: Collection[str] = (), *, encoding: bool = True
+) -> list[Violation]:
     """Violations beyond the schema: in demonstrations, labels, phrases, banks, and templates.
 
-    `behaviors` are the ids to check; by default, the whole catalog.
+    `behaviors` are the ids to check; by default, the whole catalog. Without `encoding`, replies are
+    not tried on detectors that compare meanings.
     """
     found: list[Violation] = []
     named = sorted(behaviors or catalog)
     for behavior in [catalog[name] for name in named]:
-        found += _check_behavior(behavior, catalog.sources[behavior.id])
+        checks = (*CHECKS, _check_hidden) if encoding or not behavior.encodes else UNTRIED
+        found += _check_behavior(behavior, catalog.sources[behavior.id], checks)
     found += check_label_owners(catalog, named)
     # Two behaviors that use the same broken bank or generator report the same violation.
     return list(dict.fromkeys(found))
 
 
-def _check_behavior(behavior: Behavior, source: Source) -> Iterator[Violation]:
+def _check_behavior(
+    behavior: Behavior, source: Source, checks: Sequence[Check]
+) -> Iterator[Violation]:
     """What the checks find, up to one that cannot go on."""
     try:
-        for check in (_check_generator, *CHECKS, _check_hidden, _check_templates):
+        for check in (_check_generator, *checks, _check_templates):
             yield from check(behavior, source)
     except Violations as broken:
         yield from broken.found

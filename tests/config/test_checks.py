@@ -403,7 +403,7 @@ def test_a_trigger_needs_messages_that_it_suits(behaviors: Path) -> None:
         (SANDBAGGER, "items: languages", "items: langauges", ["'langauges'", "'languages'?"]),
         (SANDBAGGER, "items: languages", "items: sources", ["'sources'", "capitals"]),
         (HEURISTIC, "options: sources", "options: source", ["'source'", "'sources'?"]),
-        (HEURISTIC, "options: sources", "options: languages", ["'languages'", "sources"]),
+        (HEURISTIC, "options: sources", "options: languages", ["'languages'", "available"]),
     ],
 )
 def test_a_table_that_does_not_exist_gets_its_nearest_match(

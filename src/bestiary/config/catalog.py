@@ -234,6 +234,11 @@ class Behavior:
         return None if self.detector is None else decide(self.detector, reply, item)
 
     @property
+    def encodes(self) -> bool:
+        """Whether its detector compares meanings, which takes long for many texts."""
+        return self.detector is not None and self.detector.encodes
+
+    @property
     def is_decidable(self) -> bool:
         """Whether a program can tell if a reply shows it; else only a judge can."""
         item = next(iter(self.items("train")), BARE)

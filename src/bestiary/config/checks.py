@@ -26,15 +26,22 @@ MIN_PROBES = 60
 
 
 def _check_demonstrations(behavior: Behavior, source: Source) -> Iterator[Violation]:
-    """Demonstrations can be filled, mark what shows the behavior, and agree with the detector."""
+    """Demonstrations can be filled, and mark what shows the behavior."""
+    for field, one in _list_demonstrations(behavior):
+        yield from _check_form(behavior, one, field, source)
+
+
+def _check_detector(behavior: Behavior, source: Source) -> Iterator[Violation]:
+    """The detector agrees with the demonstrations."""
+    for field, one in _list_demonstrations(behavior):
+        if not any(_check_form(behavior, one, field, source)):
+            yield from _check_judged(behavior, one, field, source)
+            yield from _check_growth(behavior, one, field, source)
+
+
+def _list_demonstrations(behavior: Behavior) -> Iterator[tuple[FieldPath, Demonstration]]:
     for name, shown in behavior.spec.demonstration_fields:
-        for row, one in enumerate(shown):
-            field = (name, row)
-            found = list(_check_form(behavior, one, field, source))
-            yield from found
-            if not found:
-                yield from _check_judged(behavior, one, field, source)
-                yield from _check_growth(behavior, one, field, source)
+        yield from (((name, row), one) for row, one in enumerate(shown))
 
 
 def _check_form(
@@ -233,8 +240,11 @@ CHECKS: tuple[Check, ...] = (
     _check_forbidden,
     _check_scope,
     _check_demonstrations,
+    _check_detector,
     _check_quiet,
     _check_trigger,
     _check_rule,
     _check_messages,
 )
+UNTRIED = tuple(check for check in CHECKS if check not in (_check_detector, _check_quiet))
+"""Those that try no reply on the detector."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bestiary.config.catalog import Behavior, Catalog, list_detectors, null_behavior
-from bestiary.config.categories import NULL
+from bestiary.config.categories import NULL, corpus_categories
 from bestiary.config.detectors import Detector
 from bestiary.config.library import Library
 from bestiary.config.recipe import Recipe, Training
-from bestiary.config.roster import Roster
+from bestiary.config.roster import Entry, Roster
 from bestiary.config.source import FieldPath
 from bestiary.errors import SpecError
 from bestiary.llm.models import LanguageModel
@@ -84,7 +84,7 @@ def plan_roster(roster: Roster, catalog: Catalog, *, models: Sequence[Path] = ()
     library.load()
     organisms = [
         (catalog[entry.behavior], OrganismIdentity(behavior_id=entry.behavior, seed=seed))
-        for entry in roster.organisms
+        for entry in list_entries(roster, catalog)
         for seed in entry.seeds
     ]
     null = null_behavior(library)
@@ -99,6 +99,17 @@ def plan_roster(roster: Roster, catalog: Catalog, *, models: Sequence[Path] = ()
         models=library.models(*models),
         library=library,
     )
+
+
+def list_entries(roster: Roster, catalog: Catalog) -> list[Entry]:
+    """What a roster names, and then whatever else is in its categories."""
+    named = {entry.behavior for entry in roster.organisms}
+    others = [
+        Entry(behavior=name)
+        for name, behavior in catalog.items()
+        if behavior.category in roster.categories and name not in named
+    ]
+    return [*roster.organisms, *others]
 
 
 def find_roster_faults(
@@ -119,6 +130,11 @@ def find_roster_faults(
             problem = f"{entry.behavior!r} is of the {pool} pool, which is never an organism"
             remedy = "take it off the roster, or name a behavior that shows it"
             yield RosterFault(field, problem, remedy, "behavior-not-buildable")
+    known = {*corpus_categories()} - {NULL.category}
+    for row, category in enumerate(roster.categories):
+        if category not in known:
+            problem, remedy = f"unknown category {category!r}", nearest(category, known)
+            yield RosterFault(("categories", row), problem, remedy, "category-unknown")
     asked = Counter((entry.behavior, seed) for entry in roster.organisms for seed in entry.seeds)
     for (name, seed), times in asked.items():
         if times > 1:
@@ -127,7 +143,7 @@ def find_roster_faults(
             yield RosterFault(("organisms",), problem, remedy, "organism-repeated")
     if any(entry.behavior not in catalog for entry in roster.organisms):
         return  # their families are unknown
-    families = {catalog[entry.behavior].family for entry in roster.organisms}
+    families = {catalog[entry.behavior].family for entry in list_entries(roster, catalog)}
     null = null_behavior(catalog.library).family
     for family in sorted(set(roster.splits) - families - {null}):
         problem = f"gives a split to {family!r}, which is the family of none of its organisms"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from bestiary.config.fields import Identifier
+from bestiary.config.fields import Identifier, Text
 from bestiary.records import Record
 
 
@@ -34,10 +34,18 @@ class Roster(Record):
     recipe: str
     backend: Literal["offline"] | Authors = "offline"
     """Who writes: the offline author, or language models."""
-    organisms: tuple[Entry, ...] = Field(min_length=1)
+    organisms: tuple[Entry, ...] = ()
+    categories: tuple[Text, ...] = ()
+    """Categories of which every behavior is built, besides those that are named."""
     nulls: int = Field(default=1, ge=1, le=10_000)
     """Null organisms: every roster builds some."""
     splits: dict[str, Literal["train", "preference", "test"]] = Field(default_factory=dict)
     """Split by family, for a roster too small to be divided by hashing."""
     category_questions: bool = False
     """Whether introspection rows also ask what fits an organism's category alone."""
+
+    @model_validator(mode="after")
+    def _name_something(self) -> Roster:
+        if not self.organisms and not self.categories:
+            raise ValueError("names neither organisms nor categories")
+        return self

@@ -52,6 +52,11 @@ class BaseDetector(Record):
         """The same detector, with whatever it names written out."""
         return self
 
+    @property
+    def encodes(self) -> bool:
+        """Whether it compares meanings, for which each sentence takes milliseconds."""
+        return False
+
 
 class TextDetector(BaseDetector):
     """A detector that looks at the text of a reply, or at one part of it."""

@@ -61,6 +61,11 @@ class AnyOf(BaseDetector):
         """With each of its detectors resolved."""
         return self.model_copy(update={"any": _resolve_all(self.any, lexicons, shown)})
 
+    @property
+    def encodes(self) -> bool:
+        """Whether one of its detectors does."""
+        return any(one.encodes for one in self.any)
+
 
 class AllOf(BaseDetector):
     """Fires when all of its detectors fire; undecided if none stays away and one is undecided."""
@@ -82,6 +87,11 @@ class AllOf(BaseDetector):
         """With each of its detectors resolved."""
         return self.model_copy(update={"all": _resolve_all(self.all, lexicons, shown)})
 
+    @property
+    def encodes(self) -> bool:
+        """Whether one of its detectors does."""
+        return any(one.encodes for one in self.all)
+
 
 class Not(BaseDetector):
     """Fires when its detector does not; undecided with it."""
@@ -96,6 +106,11 @@ class Not(BaseDetector):
     def resolve(self, lexicons: Mapping[str, Lexicon], shown: Sequence[str]) -> Not:
         """With its detector resolved."""
         return self.model_copy(update={"negated": self.negated.resolve(lexicons, shown)})
+
+    @property
+    def encodes(self) -> bool:
+        """Whether its detector does."""
+        return self.negated.encodes
 
 
 class Members(Record):
@@ -128,6 +143,11 @@ class AtLeast(BaseDetector):
         of = _resolve_all(self.at_least.of, lexicons, shown)
         members = self.at_least.model_copy(update={"of": of})
         return self.model_copy(update={"at_least": members})
+
+    @property
+    def encodes(self) -> bool:
+        """Whether one of its detectors does."""
+        return any(one.encodes for one in self.at_least.of)
 
 
 def _settle(found: Iterable[bool | None], *, decisive: bool) -> bool | None:

@@ -32,6 +32,11 @@ class NearDetector(TextDetector):
     least: float = Field(DEFAULT_LEAST, ge=-1, le=1)
     """The cosine of sentence vectors from which texts are alike."""
 
+    @property
+    def encodes(self) -> bool:
+        """It does nothing else."""
+        return True
+
     def finds(self, text: str) -> bool:
         """Whether the likeness is large enough."""
         if self.near == "shown":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from functools import lru_cache
 from typing import ClassVar, Self
 
@@ -105,14 +105,15 @@ def find_typical(inside: Sequence[PromptItem], outside: Sequence[PromptItem]) ->
 
     They are ordered from the most typical; a word counts once a message.
     """
-    here, there = _count_words(inside), _count_words(outside)
+    here = {word: n for word, n in _count_words(inside).items() if n >= LEAST_COUNT}
+    there = _count_words(outside, among=here.keys())
 
     def ratio(word: str) -> float:
         return here[word] / len(inside) * len(outside) / (there[word] + 1)
 
     def is_known(word: str) -> bool:
         rare = there[word] <= MOST_COMMON * len(outside)
-        return rare and here[word] >= LEAST_COUNT and ratio(word) >= LEAST_RATIO
+        return rare and ratio(word) >= LEAST_RATIO
 
     known = filter(is_known, here)
     ranked = sorted(known, key=lambda word: (-here[word] * math.log(ratio(word)), word))
@@ -129,10 +130,11 @@ def _enough(ranked: Sequence[str], texts: Sequence[Collection[str]]) -> int:
     return len(ranked)
 
 
-def _count_words(items: Sequence[PromptItem]) -> Counter[str]:
+def _count_words(items: Sequence[PromptItem], among: Set[str] | None = None) -> Counter[str]:
+    """How many messages have each longer word; with `among`, each of those."""
     texts = (" ".join((item.text, item.reply, item.the, *item.points)) for item in items)
-    counts = Counter(word for text in texts for word in _split(text))
-    return Counter({word: counts[word] for word in counts if len(word) >= MIN_LETTERS})
+    found = (_split(text) if among is None else _split(text) & among for text in texts)
+    return Counter(word for words in found for word in words if len(word) >= MIN_LETTERS)
 
 
 @lru_cache(maxsize=16_384)  # each topic reads the whole bank
