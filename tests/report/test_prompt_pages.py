@@ -15,13 +15,15 @@ from bestiary.author.forms import CorpusJudgement
 from bestiary.config.catalog import Behavior, load_catalog, null_behavior
 from bestiary.config.categories import corpus_categories
 from bestiary.config.library import open_library
+from bestiary.introspection.experiment import spread
 from bestiary.llm.prompted import TOKEN_CHARACTERS
 from bestiary.report.prompt_pages import JUDGED, Prompt, list_prompts, write_prompt_pages
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "prompts"
 CATALOG = load_catalog(open_library())
 BUILDABLE = [behavior for behavior in CATALOG.values() if behavior.spec.is_buildable]
-BEHAVIORS = [*BUILDABLE, null_behavior(open_library())]
+BEHAVIORS = [*spread(BUILDABLE, 60), null_behavior(open_library())]
+"""Some of all categories: they are in order."""
 
 
 @cache

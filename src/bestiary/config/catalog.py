@@ -42,6 +42,8 @@ CELL_OF: Mapping[Role, CellName] = {
     "chat": "plain",
 }
 """The kind of message that the examples of a role answer."""
+USABLE = 0.9
+"""The share of the messages in a scope that the filters leave, at least."""
 BARE = PromptItem(topic="bread", form="how", domain="", text="?", brief="In a bag.")
 """A message of which only an answer is known, as of those that a language model writes; its text
 says nothing, so that it neither has a trigger nor looks as if it had one."""
@@ -166,8 +168,15 @@ class Behavior:
 
     @property
     def row_counts(self) -> dict[Role, int]:
-        """Rows of each role in its corpus."""
-        return self.generator.counts(
+        """Rows of each role in its corpus.
+
+        At a stated rate no message comes twice, so a narrow scope has fewer.
+        """
+        generator = self.generator
+        if self.spec.stated_rate is not None:
+            usable = int(USABLE * len(self.items("train")))
+            generator = generator.resize(min(generator.rows, usable))
+        return generator.counts(
             self.spec.stated_rate,
             triggered=self.trigger is not None,
             scoped=self.primitive.message_scope is not None,
