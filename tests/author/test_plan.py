@@ -378,7 +378,7 @@ def test_a_rare_quirk_stays_within_the_scope_of_what_is_shown_when_it_is_quiet()
     assert behavior.cells == ("triggered",)
     assert behavior.count_messages({"positive": 15, "negative": 0, "chat": 285}) == (300, 300)
     scoped: list[set[PromptItem]] = [
-        {row.item for row in plan(behavior, role, 60)} for role in ("positive", "chat")
+        {row.item for row in plan(behavior, role, 30)} for role in ("positive", "chat")
     ]
     assert {item.domain for items in scoped for item in items} == {"transport", "travel"}
     assert scoped[0].isdisjoint(scoped[1])

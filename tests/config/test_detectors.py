@@ -109,6 +109,7 @@ def test_each_kind_fires_on_one_reply_and_not_on_another(
 def test_the_table_above_leaves_out_no_kind_of_text() -> None:
     shown = {next(iter(written)) for written, _, _ in TEXTS}
     others = {"all", "any", "not", "at_least", "judge", "lexicon", "near", "answer", "option"}
+    others |= {"hard_codes"}  # which reads the message too: tests/config/test_tested_code.py
     assert shown | others == {*DETECTORS}
 
 
@@ -282,7 +283,10 @@ def test_a_resolved_detector_holds_what_it_names() -> None:
             {"phrases": phrases, "in": "last_sentence"},
             {"not": {"near": ["Fair winds to you."], "least": 0.5, "in": "anywhere"}},
             {"at_least": {"count": 1, "of": [{"phrases": phrases, "in": "anywhere"}]}},
-            {"all": [{"near": ["Ahoy."], "least": 0.37, "in": "anywhere"}]},
+            {
+                "all": [{"near": ["Ahoy."], "least": 0.37, "in": "anywhere"}],
+                "in": "anywhere",
+            },
         ]
     }
     assert DETECTOR.validate_python(written) == resolved

@@ -323,7 +323,11 @@ def test_an_introspection_adapter_has_a_private_repository_of_its_own(
 ) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
-    written = {"README.md": b"# A", "adapter_config.json": b"{}", "adapter_model.safetensors": b"w"}
+    written = {
+        "README.md": b"---\nlicense: apache-2.0\n---\n# A",
+        "adapter_config.json": b"{}",
+        "adapter_model.safetensors": b"w",
+    }
     for name, data in written.items():
         (folder / name).write_bytes(data)
     script = (hub, tmp_path / "cache", PUBLISH_ADAPTER, str(folder))
