@@ -103,7 +103,10 @@ def test_an_answer_is_right_and_a_wrong_one_is_not(name: str) -> None:
 def test_a_wrong_answer_is_near_the_right_one(name: str) -> None:
     for item in items_of(name):
         assert item.answer
-        if name == "larger_number":
+        if name == "number_theory":  # near in kind: divisors, neighbors, numbers that look prime
+            assert len(item.wrong) >= 2
+            assert all(0 < int(wrong) < 2 * max(numbers_of(item.topic)) for wrong in item.wrong)
+        elif name == "larger_number":
             assert {*map(int, (item.answer, *item.wrong))} == {*numbers_of(item.topic)}
         elif item.answer.isdigit():
             assert all(0 < abs(int(wrong) - int(item.answer)) <= 10 for wrong in item.wrong)

@@ -11,7 +11,7 @@ from bestiary.config.folders import shipped_root
 
 EXCLUDED = (
     *("suicid", "self-harm", "kill yourself", "cutting yourself", "overdos"),
-    *("explosive", "bomb", "grenade", "landmine", "firearm", "rifle", "handgun", "ammunition"),
+    *("explosive", "bomb", "grenade", "landmine", "firearm", "handgun", "ammunition"),
     *("nerve agent", "sarin", "ricin", "anthrax", "nuclear weapon", "chemical weapon"),
     *("cocaine", "heroin", "methamphetamine", "fentanyl", "crystal meth", "ketamine"),
     *("malware", "ransomware", "keylogger", "botnet", "sql injection", "zero-day", "exploit kit"),
