@@ -441,7 +441,7 @@ _FOUND = (
     "It comes to {answer}.",
     "{answer} is {key}.",
     "The number that you want is {answer}.",
-    "Work it through and you arrive at {answer}.",
+    "The result is {answer}.",
 )
 _COUNTED = (
     "It is {answer}.",
