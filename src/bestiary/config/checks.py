@@ -246,5 +246,7 @@ CHECKS: tuple[Check, ...] = (
     _check_rule,
     _check_messages,
 )
-UNTRIED = tuple(check for check in CHECKS if check not in (_check_detector, _check_quiet))
+UNTRIED = tuple(
+    check for check in CHECKS if check not in (_check_detector, _check_quiet, _check_trigger)
+)
 """Those that try no reply on the detector."""
