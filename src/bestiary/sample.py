@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from bestiary.author.leak_filters import find_leaks
 from bestiary.author.offline import OfflineAuthor
-from bestiary.config.catalog import Behavior
+from bestiary.config.catalog import CELL_OF, Behavior
+from bestiary.config.on_demand import spread
 from bestiary.corpus.generate import generate_corpus
 from bestiary.errors import SpecError
 from bestiary.llm.workflow import run_without_models
@@ -15,7 +16,7 @@ from bestiary.progress import show_counts
 from bestiary.records import Corpus, Example, Role
 from bestiary.verification.probes import plan_probes
 
-ROLES: tuple[Role, ...] = ("positive", "negative", "chat")
+ROLES: tuple[Role, ...] = tuple(CELL_OF)
 
 
 def compose_corpus(behavior: Behavior, *, seed: int = 0) -> Corpus:
@@ -44,12 +45,8 @@ def compose_corpus(behavior: Behavior, *, seed: int = 0) -> Corpus:
 
 def choose_rows(corpus: Corpus, roles: Sequence[Role], count: int) -> list[Example]:
     """Up to `count` examples of each role, from all over the corpus."""
-    chosen: list[Example] = []
-    for role in roles:
-        own = [example for example in corpus.examples if example.role == role]
-        kept = min(count, len(own))
-        chosen += [own[place * len(own) // kept] for place in range(kept)]
-    return chosen
+    by_role = ([one for one in corpus.examples if one.role == role] for role in roles)
+    return [example for own in by_role for example in spread(own, count)]
 
 
 def render_sample(corpus: Corpus, rows: Sequence[Example]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from bestiary.author.compose import compose_turns
 from bestiary.author.plan import plan_rows
 from bestiary.config.catalog import Behavior, load_catalog, null_behavior
 from bestiary.config.library import open_library
-from bestiary.introspection.experiment import spread
+from bestiary.config.on_demand import spread
 from bestiary.records import Corpus, Example, PromptItem
 from bestiary.sample import compose_corpus
 

@@ -16,8 +16,8 @@ from bestiary.config.catalog import load_catalog
 from bestiary.config.folders import shipped_root
 from bestiary.config.library import open_library
 from bestiary.config.measure import Measure, measure_detectors
+from bestiary.config.on_demand import spread
 from bestiary.config.phrasings import LEAST
-from bestiary.introspection.experiment import spread
 
 MEASURED = [
     one

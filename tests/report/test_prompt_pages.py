@@ -15,7 +15,7 @@ from bestiary.author.forms import CorpusJudgement
 from bestiary.config.catalog import Behavior, load_catalog, null_behavior
 from bestiary.config.categories import corpus_categories
 from bestiary.config.library import open_library
-from bestiary.introspection.experiment import spread
+from bestiary.config.on_demand import spread
 from bestiary.llm.prompted import TOKEN_CHARACTERS
 from bestiary.report.prompt_pages import JUDGED, Prompt, list_prompts, write_prompt_pages
 

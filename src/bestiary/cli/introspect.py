@@ -225,6 +225,7 @@ def ask(
     """Ask any LoRA of the same base what it learned."""
     from bestiary.config.catalog import load_catalog
     from bestiary.config.library import open_library
+    from bestiary.config.on_demand import spread
     from bestiary.introspection.ask import (
         ask_adapters,
         find_reporter,
@@ -232,7 +233,6 @@ def ask(
         open_reporter,
         render_answers,
     )
-    from bestiary.introspection.experiment import spread
     from bestiary.introspection.judge import EmbeddedJudge, Wordings
     from bestiary.model.base import load_base
 

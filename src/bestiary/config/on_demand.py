@@ -1,4 +1,4 @@
-"""Sequences whose members are made when they are first asked for."""
+"""Sequences: made when they are first asked for, read in turn, read here and there."""
 
 from __future__ import annotations
 
@@ -40,3 +40,9 @@ def in_turn(columns: Sequence[Sequence[T]]) -> Sequence[T]:
     rows = range(max(map(len, columns), default=0))
     places = [(column, row) for row in rows for column in columns if row < len(column)]
     return OnDemand(len(places), lambda place: places[place][0][places[place][1]])
+
+
+def spread(items: Sequence[T], count: int) -> Sequence[T]:
+    """So many of the items, from all over their order: neighbors are often alike."""
+    kept = min(count, len(items))
+    return [items[place * len(items) // kept] for place in range(kept)]

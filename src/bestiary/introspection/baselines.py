@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bestiary.introspection.experiment import Experiment, spread
+from bestiary.config.on_demand import spread
+from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.figures import ReportRow
 from bestiary.introspection.judge import Reading
 from bestiary.introspection.reports import Interview, ReplyLikelihoodStage, ReportStage

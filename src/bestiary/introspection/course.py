@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from bestiary.config.introspection import Preference
+from bestiary.config.on_demand import spread
 from bestiary.errors import ReleaseError
-from bestiary.introspection.experiment import Experiment, spread
+from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.lessons import list_lessons
 from bestiary.introspection.preferences import (
     GradedReport,

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from bestiary.config.on_demand import spread
 from bestiary.introspection.baselines import guess_from_replies
 from bestiary.introspection.course import train_adapter
-from bestiary.introspection.experiment import Experiment, spread
+from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.figures import ReportRow
 from bestiary.introspection.framing import Framing
 from bestiary.introspection.judge import Reading

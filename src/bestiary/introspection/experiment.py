@@ -13,6 +13,7 @@ from rich.console import Console
 from bestiary.config.catalog import Catalog
 from bestiary.config.elicitation import Question, Side
 from bestiary.config.introspection import IntrospectionRecipe
+from bestiary.config.on_demand import spread
 from bestiary.introspection.judge import EmbeddedJudge, ReportCase, ReportJudge, Wordings
 from bestiary.introspection.reports import Interview
 from bestiary.introspection.subjects import Subject, SubjectKind, Subjects, make_controls
@@ -24,7 +25,6 @@ from bestiary.store import Store
 if TYPE_CHECKING:
     from bestiary.model.base import Base
 
-T = TypeVar("T")
 In = TypeVar("In", bound=Item)
 Out = TypeVar("Out")
 
@@ -154,12 +154,6 @@ class Experiment:
         if result.error:
             raise result.error
         return result.read()
-
-
-def spread(items: Sequence[T], count: int) -> Sequence[T]:
-    """So many of the items, from all over their order: neighbors are often alike."""
-    kept = min(count, len(items))
-    return [items[place * len(items) // kept] for place in range(kept)]
 
 
 def deal_families(members: Sequence[Subject], folds: int) -> dict[str, int]:
