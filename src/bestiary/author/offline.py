@@ -11,7 +11,7 @@ from bestiary.config.catalog import Behavior
 from bestiary.llm.workflow import Workflow
 from bestiary.records import fingerprint
 
-VERSION = 5
+VERSION = 6
 
 
 class OfflineAuthor:
