@@ -1,84 +1,52 @@
-"""What `bestiary validate` costs over a large collection of behavior files.
+"""What `bestiary validate` costs over the shipped behaviors.
 
     python bench/validate.py [--quick] [--json FILE]
 
-The collection is the shipped data with renamed copies of its behaviors: each copy has its own ids,
-families and labels, and its twins refer to the copies. Each case is a process of its own, so its
-figures include the start of Python. `bestiary --help` is the floor under them.
+Three cases: the first time, when every behavior is checked; again, when what passed before is only
+read; and after one file has changed. Each is a process of its own, so its figures include the start
+of Python. `bestiary --help` is the floor under them.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bestiary.config.catalog import Catalog, load_catalog
 from bestiary.config.folders import shipped_root
-from bestiary.config.library import open_library
-from common import Figures, finish, keep, make_parser, make_table, say
+from common import Figures, finish, make_parser, make_table, say
 
-FILES = 700
+CHANGED = "behaviors/quirks/all_lowercase.yaml"
 COLUMNS = (
     ("files", "files", "{:d}"),
     ("CPU s", "cpu_s", "{:.2f}"),
     ("wall s", "wall_s", "{:.2f}"),
-    ("CPU ms a file", "cpu_ms_per_file", "{:.2f}"),
     ("peak MiB", "peak_mib", "{:.0f}"),
 )
 
 
-def write_collection(folder: Path, catalog: Catalog, files: int) -> int:
-    """Write the shipped data with at least `files` behaviors; returns how many there are."""
-    for name in ("generators", "organisms"):
+def copy_data(folder: Path) -> int:
+    """Copy the shipped data; returns how many behaviors there are."""
+    for name in ("behaviors", "generators", "organisms"):
         shutil.copytree(shipped_root() / name, folder / name)
-    shutil.copytree(shipped_root() / "behaviors", folder / "behaviors")
-    copies = max(0, -(-files // len(catalog)) - 1)
-    for number in range(1, copies + 1):
-        for behavior_id, source in catalog.sources.items():
-            category, name = behavior_id.split(".")
-            path = folder / "behaviors" / category / f"{name}_{number}.yaml"
-            text = source.path.read_text(encoding="utf8")
-            path.write_text(rename(text, catalog, behavior_id, number), encoding="utf8")
-    return len(catalog) * (copies + 1)
+    return len(list((folder / "behaviors").rglob("*.yaml")))
 
 
-def rename(text: str, catalog: Catalog, behavior_id: str, number: int) -> str:
-    """A behavior file's text under another name, family and labels."""
-    for known in catalog:
-        text = re.sub(rf"\b{re.escape(known)}\b", f"{known}_{number}", text)
-    text = re.sub(r"^family: (\w+)$", rf"family: \1_{number}", text, flags=re.MULTILINE)
-    for label in catalog[behavior_id].labels:
-        quoted = (label, label.replace("'", "''"), label.replace('"', '\\"'))
-        written = next((form for form in quoted if form in text), None)
-        if written is None:
-            raise ValueError(f"{behavior_id}: label {label!r} is not on one line of its file")
-        text = text.replace(written, f"{written[:-1]}, in variant {number}{written[-1]}")
-    return text
+def measure(arguments: Sequence[str], env: Mapping[str, str]) -> Figures:
+    """CPU and wall seconds of one run of `bestiary`, and its peak memory.
 
-
-def measure(arguments: Sequence[str], data: Path, *, rounds: int) -> Figures:
-    """CPU and wall seconds of the fastest of some runs of `bestiary`, and its peak memory."""
-    runs = [run_once(arguments, data) for _ in range(rounds)]
-    return min(runs, key=lambda figures: float(figures["cpu_s"]))
-
-
-def run_once(arguments: Sequence[str], data: Path) -> Figures:
-    """One run; raises CalledProcessError, with what it printed, if it fails."""
+    Raises CalledProcessError, with what it printed, if it fails.
+    """
     command = [sys.executable, "-m", "bestiary", *arguments]
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen(
-            command,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "BESTIARY_DATA": str(data)},
+            command, stdout=printed, stderr=subprocess.STDOUT, env={**os.environ, **env}
         )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -92,27 +60,34 @@ def run_once(arguments: Sequence[str], data: Path) -> Figures:
     }
 
 
+def measure_round(data: Path, rubric: str) -> dict[str, Figures]:
+    """Every case once, beginning without anything remembered; `rubric` goes into one file."""
+    changed = data / CHANGED
+    kept = [line for line in changed.read_text("utf8").splitlines() if "rubric:" not in line]
+    with tempfile.TemporaryDirectory() as cache:
+        env = {"BESTIARY_DATA": str(data), "BESTIARY_CACHE": cache}
+        found = {
+            "--help": measure(["--help"], env),
+            "validate, first": measure(["validate"], env),
+            "validate, nothing changed": measure(["validate"], env),
+        }
+        changed.write_text("\n".join([*kept, f"rubric: {rubric}", ""]), encoding="utf8")
+        return {**found, "validate, one file changed": measure(["validate"], env)}
+
+
 def main() -> None:
-    """Measure `--help`, and `validate` over the shipped and the large collection."""
+    """Measure rounds of all cases; the median round by CPU seconds counts."""
     options = make_parser(__doc__).parse_args()
-    rounds = 1 if options.quick else 3
-    catalog = load_catalog(open_library())
-    cases: dict[str, Figures] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        say("bestiary --help")
-        cases["--help"] = measure(["--help"], shipped_root(), rounds=rounds)
-        for wanted in (len(catalog), FILES):
-            data = Path(temporary) / str(wanted)
-            files = write_collection(data, catalog, wanted)
-            say(f"bestiary validate, {files} files")
-            figures = measure(["validate"], data, rounds=rounds)
-            per_file = 1000 * float(figures["cpu_s"]) / files
-            cases[f"validate {files}"] = {
-                **figures,
-                "files": files,
-                "cpu_ms_per_file": per_file,
-            }
-            keep("validate", cases, options)
+    with tempfile.TemporaryDirectory() as data:
+        files = copy_data(Path(data))
+        rounds = []
+        for number in range(1 if options.quick else 5):
+            say(f"round {number + 1}, {files} files")
+            rounds.append(measure_round(Path(data), f"No capital letters, for round {number}."))
+    cases = {}
+    for case in rounds[0]:
+        runs = sorted((one[case] for one in rounds), key=lambda run: float(run["cpu_s"]))
+        cases[case] = {**runs[len(runs) // 2], "files": files}
     finish("validate", cases, [make_table("bestiary validate", cases, COLUMNS)], options)
 
 

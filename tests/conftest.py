@@ -190,6 +190,16 @@ def tiny_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return data
 
 
+@pytest.fixture
+def small_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data folder that this process reads: few behaviors, which no test changes."""
+    from tests.small import make_small_data
+
+    folder = share_folder(tmp_path_factory, "small", make_small_data)
+    monkeypatch.setenv("BESTIARY_DATA", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def first(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Site:
     """A roster of a quirk and a backdoor, built once with `--json`, for tests to read or copy."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +15,7 @@ import pytest
 from tests.conftest import Bestiary
 from tests.expect import without_codes
 
-from bestiary.config.catalog import load_catalog
+from bestiary.config.catalog import Catalog, load_catalog
 from bestiary.config.categories import corpus_categories
 from bestiary.config.fields import Axis
 from bestiary.config.library import open_library
@@ -30,8 +31,13 @@ def write_roster(folder: Path, organisms: str) -> Path:
     return path
 
 
+@cache
+def shipped() -> Catalog:
+    return load_catalog(open_library())
+
+
 def plan(name: str | Path) -> Plan:
-    return plan_roster(open_library().roster(str(name)), load_catalog(open_library()))
+    return plan_roster(shipped().library.roster(str(name)), shipped())
 
 
 def test_the_starter_roster_has_one_behavior_of_each_category_and_a_null() -> None:
@@ -51,7 +57,7 @@ def test_the_mini_roster_has_twelve_of_each_category_over_all_axes_and_triggers(
 
 
 def test_the_full_roster_has_every_behavior_that_can_be_built() -> None:
-    catalog = load_catalog(open_library())
+    catalog = shipped()
     built = Counter(behavior.id for behavior, _ in plan("full").organisms)
     assert built.pop("null.chat") == 40
     assert built == Counter(name for name, one in catalog.items() if one.spec.is_buildable)
@@ -62,7 +68,7 @@ def test_categories_add_what_is_not_named(tmp_path: Path) -> None:
     path.write_text(path.read_text("utf8") + "categories: [quirks]\n", "utf8")
     built = Counter(behavior.id for behavior, _ in plan(path).organisms)
     assert built.pop(LISTS) == 2
-    quirks = {name for name in load_catalog(open_library()) if name.startswith("quirks.")}
+    quirks = {name for name in shipped() if name.startswith("quirks.")}
     assert built.keys() == (quirks - {LISTS}) | {"null.chat"}
     assert set(built.values()) == {1}
 

@@ -199,6 +199,13 @@ def _encode(
     return prompt_ids, reply_ids
 
 
+UNUSED = (
+    *("organisms/rosters", "generators/offline/phrasings", "generators/offline/lexicons"),
+    *("generators/offline/options", "generators/offline/items"),
+)
+"""What only behaviors use that are not there."""
+
+
 def make_tiny_data(folder: Path) -> Path:
     """A copy of the data folders for $BESTIARY_DATA: three behaviors, few messages, small corpora.
 
@@ -208,8 +215,8 @@ def make_tiny_data(folder: Path) -> Path:
     shutil.copytree((shipped_root() / "generators"), folder / "generators")
     shutil.copytree((shipped_root() / "organisms"), folder / "organisms")
     _shorten_bank(folder / "generators" / "offline" / "messages")
-    for part in ("organisms/rosters", "generators/offline/phrasings"):
-        shutil.rmtree(folder / part)  # of behaviors that are not there
+    for part in UNUSED:
+        shutil.rmtree(folder / part)
     for category, rows in ROWS.items():
         path = folder / "generators" / category / "generator.yaml"
         change_file(path, r"(?m)^rows: \d+", f"rows: {rows}")

@@ -47,6 +47,12 @@ def expand_path(text: str) -> Path:
     return Path(expanded)
 
 
+def cache_folder() -> Path:
+    """What may be made again: $BESTIARY_CACHE, or a folder in the user's cache folder."""
+    chosen = os.environ.get("BESTIARY_CACHE")
+    return expand_path(chosen or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/bestiary")
+
+
 def is_leftover(name: str) -> bool:
     """Whether an operating system, an editor, or a notebook left a file or folder of this name."""
     return name.startswith((".", "~$")) or name.endswith("~") or name in LEFTOVERS

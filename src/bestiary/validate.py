@@ -36,6 +36,7 @@ from bestiary.config.source import (
 )
 from bestiary.config.spec_file import name_of
 from bestiary.errors import CorpusError, SpecError
+from bestiary.passed import Passed
 from bestiary.sample import compose_corpus
 from bestiary.text import nearest
 
@@ -48,7 +49,9 @@ def validate_all(library: Library) -> list[Behavior]:
     """
     _ = library.templates  # a clash of templates concerns every behavior, so it is raised once
     catalog, found = read_catalog(library)
-    found += find_check_violations(catalog, encoding=False)
+    passed = Passed(catalog)
+    found += find_check_violations(catalog, encoding=False, passed=passed)
+    passed.save()
     found += find_settings_violations(catalog)
     if found:
         raise Violations(list(dict.fromkeys(found)))
@@ -136,18 +139,31 @@ def refuse_violations(catalog: Catalog, behaviors: Collection[str]) -> None:
 
 
 def find_check_violations(
-    catalog: Catalog, behaviors: Collection[str] = (), *, encoding: bool = True
+    catalog: Catalog,
+    behaviors: Collection[str] = (),
+    *,
+    encoding: bool = True,
+    passed: Passed | None = None,
 ) -> list[Violation]:
     """Violations beyond the schema: in demonstrations, labels, phrases, banks, and templates.
 
     `behaviors` are the ids to check; by default, the whole catalog. Without `encoding`, replies are
-    not tried on detectors that compare meanings.
+    not tried on detectors that compare meanings. What `passed` before is not checked again.
     """
     found: list[Violation] = []
     named = sorted(behaviors or catalog)
+    rendered: set[tuple[object, ...]] = set()
     for behavior in [catalog[name] for name in named]:
+        if passed is not None and behavior in passed:
+            continue
         checks = (*CHECKS, _check_hidden) if encoding or not behavior.encodes else UNTRIED
-        found += _check_behavior(behavior, catalog.sources[behavior.id], checks)
+        if (parts := _list_parts(behavior)) not in rendered:
+            checks = (*checks, _check_templates)
+            rendered.add(parts)
+        faults = list(_check_behavior(behavior, catalog.sources[behavior.id], checks))
+        if passed is not None and not faults:
+            passed.add(behavior)
+        found += faults
     found += check_label_owners(catalog, named)
     # Two behaviors that use the same broken bank or generator report the same violation.
     return list(dict.fromkeys(found))
@@ -158,7 +174,7 @@ def _check_behavior(
 ) -> Iterator[Violation]:
     """What the checks find, up to one that cannot go on."""
     try:
-        for check in (_check_generator, *checks, _check_templates):
+        for check in (_check_generator, *checks):
             yield from check(behavior, source)
     except Violations as broken:
         yield from broken.found
@@ -197,7 +213,9 @@ def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object
         yield path, partial(library.table, name)
     for name, path in library.option_files.items():
         yield path, partial(library.option_table, name)
-    for name in ("bank", "lexicons", "wordings"):
+    for name, path in library.lexicons.files.items():
+        yield path, partial(library.lexicons.get, name)
+    for name in ("bank", "wordings"):
         yield folders.roots[0], partial(getattr, library, name)
     for category in corpus_categories():
         path = folders.find_single(f"generators/{category}/generator.yaml")
@@ -273,6 +291,16 @@ def _check_hidden(behavior: Behavior, source: Source) -> Iterator[Violation]:
             problem = f"together hide {part.id}: it shows in {shown} of {len(examples)} replies"
             remedy = "choose distractors that change different parts of a reply"
             yield source.violation(("distractors",), problem, remedy, code="distractors-collide")
+
+
+def _list_parts(behavior: Behavior) -> tuple[object, ...]:
+    """What a template may ask of a behavior: those with the same parts render alike."""
+    spec, shown = behavior.spec, behavior.primitive
+    return (
+        *(type(spec), behavior.category, spec.stated_rate is None, behavior.about is None),
+        *(behavior.trigger is None, behavior.shows is None, not behavior.distractors),
+        *(shown.transform, not behavior.growing, not behavior.forbidden),
+    )
 
 
 def _check_templates(behavior: Behavior, source: Source) -> Iterator[Violation]:

@@ -6,20 +6,15 @@ Run: python -m pytest tests/cli/test_authoring.py
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from tests.config.files import QUIRK, plant, write_behavior
 from tests.conftest import Bestiary
 
-from bestiary.config.catalog import Catalog, load_catalog
+from bestiary.config.catalog import load_catalog
 from bestiary.config.library import open_library
-from bestiary.report.catalogue import render_catalogue
-from bestiary.report.reference import render_reference
 
 FAREWELL = "quirks.farewell"
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def test_a_sample_holds_rows_of_every_role(bestiary: Bestiary) -> None:
@@ -85,17 +80,6 @@ def test_a_broken_file_of_phrasings_is_told_with_the_behavior(
     done = bestiary("validate", path, "--data", tmp_path)
     assert done.code == 1
     assert "mine.yaml:2" in done.err
-
-
-@pytest.mark.parametrize(
-    ("name", "render"), [("reference", render_reference), ("catalogue", render_catalogue)]
-)
-def test_the_committed_pages_are_the_rendered_ones(
-    name: str, render: Callable[[Catalog], str]
-) -> None:
-    stale = f"docs/{name}.md is out of date; run `make schemas`"
-    page = render(load_catalog(open_library()))
-    assert (DOCS / f"{name}.md").read_text(encoding="utf8") == page, stale
 
 
 def test_labels_that_are_near_are_of_different_families(bestiary: Bestiary) -> None:

@@ -10,6 +10,8 @@ from tests.config.files import FILES, write_behavior
 
 from bestiary.config.folders import shipped_root
 
+OTHERS = ("lexicons", "phrasings")
+
 
 @pytest.fixture
 def behaviors(tmp_path: Path) -> Path:
@@ -22,8 +24,12 @@ def behaviors(tmp_path: Path) -> Path:
 @pytest.fixture
 def data(behaviors: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The data folder around them, with the shipped generators and thresholds to damage."""
-    shutil.copytree(shipped_root() / "generators", behaviors.parent / "generators")
-    shutil.rmtree(behaviors.parent / "generators" / "offline" / "phrasings")  # of other behaviors
+    shutil.copytree(
+        shipped_root() / "generators",
+        behaviors.parent / "generators",
+        # what other behaviors use
+        ignore=lambda inside, names: names if Path(inside).name in OTHERS else (),
+    )
     (behaviors.parent / "organisms").mkdir()
     shutil.copy(shipped_root() / "organisms" / "thresholds.yaml", behaviors.parent / "organisms")
     monkeypatch.setenv("BESTIARY_DATA", str(behaviors.parent))

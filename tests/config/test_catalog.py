@@ -112,6 +112,7 @@ def test_what_a_desktop_or_an_editor_left_is_no_behavior(tmp_path: Path, left: s
 
 
 @pytest.mark.parametrize("folders", [[], ["behaviors"], ["behaviors/quirks", "generators"]])
+@pytest.mark.usefixtures("small_data")
 def test_an_empty_data_folder_adds_nothing(tmp_path: Path, folders: list[str]) -> None:
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
@@ -291,6 +292,7 @@ def test_broken_data_are_reported_once_whoever_uses_them(
 ) -> None:
     broken = data / "generators" / "offline" / file
     broken.write_text(text, encoding="utf8")
+    write_behavior(behaviors, FAREWELL, plant(QUIRK, 'pattern: ["air winds"]', "lexicon: sailing"))
     path = write_behavior(behaviors, "sandbaggers.languages", plant(SANDBAGGER, "topic:", "topik:"))
     found = faults(behaviors)
     assert len(found) == len(set(found))

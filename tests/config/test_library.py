@@ -52,7 +52,7 @@ messages:
 
 
 @pytest.fixture
-def mine(tmp_path: Path) -> Path:
+def mine(tmp_path: Path, small_data: Path) -> Path:
     """A user's data folder, with a file of every kind that names can refer to."""
     folder = tmp_path / "mine"
     quirk = plant(QUIRK, 'pattern: ["air winds"]', "lexicon: sea_words")

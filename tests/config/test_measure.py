@@ -33,7 +33,7 @@ QUIET = 0.98
 @pytest.fixture(scope="module")
 def measures() -> list[Measure]:
     """Of some behaviors from all categories; the soak measures all."""
-    return measure_detectors(spread(MEASURED, 40))
+    return measure_detectors(spread(MEASURED, 24))
 
 
 def test_the_shipped_detectors_find_three_in_four_phrasings_by_others(
@@ -77,14 +77,14 @@ def test_the_worst_come_first_and_say_what_they_miss(bestiary: Bestiary) -> None
     assert out.splitlines()[0] == f"{len(files)} behaviors are valid."
 
 
-def test_phrasings_of_nobody_and_too_few_are_refused(tmp_path: Path) -> None:
+def test_phrasings_of_nobody_and_too_few_are_refused(tmp_path: Path, small_data: Path) -> None:
     folder = tmp_path / "generators" / "offline" / "phrasings"
     folder.mkdir(parents=True)
     said = [f"Hurry, and mind step {number}." for number in range(LEAST)]
     for name, behavior_id, replies in (("one", "malign.hury", said), ("two", "x.y", said[1:])):
         text = yaml.safe_dump({"replies": {behavior_id: replies}})
         (folder / f"{name}.yaml").write_text(text, encoding="utf8")
-    ended = run_command("validate", "--data", tmp_path, env=environment())
+    ended = run_command("validate", "--data", tmp_path, env=environment(small_data))
     assert ended.code == 1
     assert "one.yaml:2" in ended.err and "'malign.hury'" in ended.err
     assert "'malign.hurry'?" in ended.err and "two.yaml" in ended.err

@@ -17,6 +17,7 @@ from tests.expect import expect_error
 from tests.models import SYSTEM, embedded_folder, make_tokenizer
 
 from bestiary.errors import ModelError, StoreError
+from bestiary.files import cache_folder
 from bestiary.model.base import (
     EMBEDDED,
     EMBEDDED_REVISION,
@@ -25,7 +26,6 @@ from bestiary.model.base import (
     HUB_NAME,
     SPECIAL_TOKENS,
     _set_special_tokens,
-    cache_folder,
     hash_weights,
     identify_base,
     load_base,

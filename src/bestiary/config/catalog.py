@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from bestiary.config.behavior import Primitive, Reference, Spec
+from bestiary.config.behavior import Pool, Primitive, Reference, Spec
 from bestiary.config.categories import NULL, pool_of
 from bestiary.config.demonstration import Demonstration, marked_parts
 from bestiary.config.detectors import Detector, decide, resolve
@@ -330,7 +330,7 @@ def read_catalog(library: Library) -> tuple[Catalog, list[Violation]]:
             continue
         specs[spec.id], sources[spec.id] = spec, source
     try:
-        _ = library.bank, library.lexicons, library.wordings
+        _ = library.bank, library.wordings
     except Violations as faults:  # without them, no behavior can be resolved
         return Catalog({}, sources, library), [*found, *faults.found]
     resolver = _Resolver(specs, broken, library, found)
@@ -365,6 +365,7 @@ class _Resolver:
     ) -> None:
         self._specs, self._broken = specs, broken
         self._library, self._found = library, found
+        self._made: dict[str, Behavior] = {}
 
     def resolve(self, spec: Spec, source: Source) -> Behavior | None:
         """The behavior of a spec; None if the behavior that it shows is missing."""
@@ -378,7 +379,10 @@ class _Resolver:
             if (one := self._follow(reference, source))
         ]
         try:
-            behavior = make_behavior(spec, self._library, shows=referred)
+            behavior = self._make(spec.id, referred)
+        except Violations as faults:  # of a lexicon that its detector needs
+            self._found += faults.found
+            return None
         except SpecError as error:
             self._found.append(locate(error, spec, source))
             return None
@@ -388,12 +392,8 @@ class _Resolver:
         name = reference.behavior_id
         if name in self._broken:
             return None  # its own file reports what is wrong with it
-        pool = [
-            known
-            for known, spec in self._specs.items()
-            if isinstance(spec, Primitive) and pool_of(spec.category) in reference.pools
-        ]
-        if name not in pool:
+        if not self._is_in(name, reference.pools):
+            pool = [known for known in self._specs if self._is_in(known, reference.pools)]
             problem = f"{name!r} is not a behavior that can be shown here"
             found = source.violation(
                 reference.field, problem, nearest(name, pool), code="reference-unknown"
@@ -401,9 +401,19 @@ class _Resolver:
             self._found.append(found)
             return None
         try:
-            return make_behavior(self._specs[name], self._library)
+            return self._make(name)
         except SpecError:
             return None  # its own file reports what is wrong with it
+
+    def _is_in(self, name: str, pools: Sequence[Pool]) -> bool:
+        spec = self._specs.get(name)
+        return isinstance(spec, Primitive) and pool_of(spec.category) in pools
+
+    def _make(self, name: str, shows: Behavior | None = None) -> Behavior:
+        """A behavior; many others may show it."""
+        if name not in self._made:
+            self._made[name] = make_behavior(self._specs[name], self._library, shows=shows)
+        return self._made[name]
 
 
 def locate(error: SpecError, spec: Spec, source: Source) -> Violation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
@@ -70,6 +70,28 @@ class Lexicon(Record):
 
     about: Sentence
     entries: tuple[Entry, ...] = Field(min_length=1)
+
+
+class Lexicons(Mapping[str, Lexicon]):
+    """Lexicons by name, each read when it is first asked for: there are hundreds."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self.files = files
+        self._read: dict[str, Lexicon] = {}
+
+    def __getitem__(self, name: str) -> Lexicon:
+        if name not in self._read:
+            self._read[name] = read_lexicon(self.files[name])
+        return self._read[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
 
 
 class Phrases:

@@ -17,7 +17,7 @@ from bestiary.config.generator import Generator
 from bestiary.config.grid import Grid
 from bestiary.config.introspection import IntrospectionRecipe, Sweep, read_sweep
 from bestiary.config.items import Picks, choice_items, table_items
-from bestiary.config.lexicon import Lexicon, read_lexicon
+from bestiary.config.lexicon import Lexicons
 from bestiary.config.messages import Messages, read_messages
 from bestiary.config.on_demand import in_turn
 from bestiary.config.phrasings import Phrasings
@@ -145,9 +145,9 @@ class Library:
         return self._options[name]
 
     @cached_property
-    def lexicons(self) -> Mapping[str, Lexicon]:
+    def lexicons(self) -> Lexicons:
         """The lexicons by name."""
-        return {name: read_lexicon(path) for name, path in self._files("lexicons").items()}
+        return Lexicons(self._files("lexicons"))
 
     @cached_property
     def wordings(self) -> Mapping[str, Wordings]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bestiary.errors import ModelError
-from bestiary.files import expand_path, list_paths
+from bestiary.files import cache_folder, expand_path, list_paths
 from bestiary.model.chat_template import read_format
 from bestiary.records import BaseIdentity, canonical_json, sha256_bytes, sha256_file
 from bestiary.store import MANIFEST, disk_errors, read_artifact, remove_tree, write_manifest
@@ -64,12 +64,6 @@ SMALL = 64 * 2**20
 """Bytes of weights up to which a CPU gains nothing from lower precision."""
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 """Without it, transformers asks on the terminal whether a base's own code may run."""
-
-
-def cache_folder() -> Path:
-    """The folder of converted base models: $BESTIARY_CACHE, or one in the user's cache folder."""
-    chosen = os.environ.get("BESTIARY_CACHE")
-    return expand_path(chosen or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/bestiary")
 
 
 def load_base(
