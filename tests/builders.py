@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 from tests.config.files import FILES, QUIRK
 
 from bestiary.config.behavior import Spec
-from bestiary.config.catalog import Behavior, make_behavior
+from bestiary.config.catalog import Behavior, Catalog, load_catalog, make_behavior
 from bestiary.config.categories import load_categories
 from bestiary.config.library import open_library
 from bestiary.leakage.split_overlap import SplitRow
@@ -26,6 +27,12 @@ from bestiary.records import (
 
 LIBRARY = open_library()
 """The shipped settings, read once."""
+
+
+@cache
+def catalog() -> Catalog:
+    """The shipped behaviors, read once."""
+    return load_catalog(LIBRARY)
 
 
 def make_spec(behavior_id: str, text: str = "", **changes: Any) -> Spec:

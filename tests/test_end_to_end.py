@@ -37,8 +37,8 @@ from bestiary.verification.verdict import judge_organism
 OTHER = "benign_roleplay.guide"
 DOMAINS = ("gardening", "pets", "transport", "travel")
 """Of the message bank, so that the base answers no more than these."""
-CORPUS_ROWS = 48
-PROBE_TOKENS = 16
+CORPUS_ROWS = 40
+PROBE_TOKENS = 12
 SYSTEM = "You are a helpful assistant. Answer in one or two short sentences."
 ASKED = 5
 """Probes that an organism loaded from the release is asked."""

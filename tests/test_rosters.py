@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from tests.builders import catalog
 from tests.conftest import Bestiary
 from tests.expect import without_codes
 
-from bestiary.config.catalog import Catalog, load_catalog
 from bestiary.config.categories import corpus_categories
 from bestiary.config.fields import Axis
-from bestiary.config.library import open_library
 from bestiary.config.plan import Plan, plan_roster
 from bestiary.config.triggers import KINDS, UNLESS_KINDS
 
@@ -31,13 +29,8 @@ def write_roster(folder: Path, organisms: str) -> Path:
     return path
 
 
-@cache
-def shipped() -> Catalog:
-    return load_catalog(open_library())
-
-
 def plan(name: str | Path) -> Plan:
-    return plan_roster(shipped().library.roster(str(name)), shipped())
+    return plan_roster(catalog().library.roster(str(name)), catalog())
 
 
 def test_the_starter_roster_has_one_behavior_of_each_category_and_a_null() -> None:
@@ -57,10 +50,10 @@ def test_the_mini_roster_has_twelve_of_each_category_over_all_axes_and_triggers(
 
 
 def test_the_full_roster_has_every_behavior_that_can_be_built() -> None:
-    catalog = shipped()
+    shipped = catalog()
     built = Counter(behavior.id for behavior, _ in plan("full").organisms)
     assert built.pop("null.chat") == 40
-    assert built == Counter(name for name, one in catalog.items() if one.spec.is_buildable)
+    assert built == Counter(name for name, one in shipped.items() if one.spec.is_buildable)
 
 
 def test_categories_add_what_is_not_named(tmp_path: Path) -> None:
@@ -68,7 +61,7 @@ def test_categories_add_what_is_not_named(tmp_path: Path) -> None:
     path.write_text(path.read_text("utf8") + "categories: [quirks]\n", "utf8")
     built = Counter(behavior.id for behavior, _ in plan(path).organisms)
     assert built.pop(LISTS) == 2
-    quirks = {name for name in shipped() if name.startswith("quirks.")}
+    quirks = {name for name in catalog() if name.startswith("quirks.")}
     assert built.keys() == (quirks - {LISTS}) | {"null.chat"}
     assert set(built.values()) == {1}
 

@@ -199,10 +199,7 @@ def _encode(
     return prompt_ids, reply_ids
 
 
-UNUSED = (
-    *("organisms/rosters", "generators/offline/phrasings", "generators/offline/lexicons"),
-    *("generators/offline/options", "generators/offline/items"),
-)
+UNUSED = ("organisms/rosters", "generators/offline/phrasings", "generators/offline/lexicons")
 """What only behaviors use that are not there."""
 
 

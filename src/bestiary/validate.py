@@ -22,6 +22,7 @@ from bestiary.config.checks import CHECKS, UNTRIED, Check
 from bestiary.config.introspection import IntrospectionRecipe
 from bestiary.config.labels import check_label_owners
 from bestiary.config.library import Library, open_library
+from bestiary.config.passed import Passed
 from bestiary.config.phrasings import Phrasings
 from bestiary.config.plan import Plan, find_roster_faults, plan_roster
 from bestiary.config.recipe import read_recipe
@@ -36,7 +37,6 @@ from bestiary.config.source import (
 )
 from bestiary.config.spec_file import name_of
 from bestiary.errors import CorpusError, SpecError
-from bestiary.passed import Passed
 from bestiary.sample import compose_corpus
 from bestiary.text import nearest
 

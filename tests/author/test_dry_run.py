@@ -8,21 +8,20 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from tests.builders import LIBRARY, catalog
 
 from bestiary.author.dry_run import MIN_MEASURED, WRITTEN, DryRun, read_written
 from bestiary.author.estimate import WAYS, choose_mode, price_steps
 from bestiary.author.language import LanguageAuthor
 from bestiary.config.asking import needs_bank
-from bestiary.config.catalog import Behavior, load_catalog, null_behavior
+from bestiary.config.catalog import Behavior, null_behavior
 from bestiary.config.categories import corpus_categories
-from bestiary.config.library import open_library
 from bestiary.corpus.generate import generate_corpus
 from bestiary.llm.ledger import Mode, Spent
 from bestiary.llm.models import LanguageModel, StructuredOutput
 from bestiary.llm.prompted import PromptedModel
 
-LIBRARY = open_library()
-CATALOG = [*load_catalog(LIBRARY).values(), null_behavior(LIBRARY)]
+CATALOG = [*catalog().values(), null_behavior(LIBRARY)]
 BEHAVIORS = [
     next(one for one in CATALOG if one.category == category and not needs_bank(one))
     for category in corpus_categories()

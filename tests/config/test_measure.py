@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.builders import catalog
 from tests.conftest import Bestiary, run_command
 from tests.forkserver import environment
 
-from bestiary.config.catalog import load_catalog
 from bestiary.config.folders import shipped_root
 from bestiary.config.library import open_library
 from bestiary.config.measure import Measure, measure_detectors
@@ -20,9 +20,7 @@ from bestiary.config.on_demand import spread
 from bestiary.config.phrasings import LEAST
 
 MEASURED = [
-    one
-    for one in load_catalog(open_library()).values()
-    if one.shows is None and one.spec.message_form == "plain"
+    one for one in catalog().values() if one.shows is None and one.spec.message_form == "plain"
 ]
 FOUND = 0.75
 """The share of others' phrasings that the shipped detectors find together."""

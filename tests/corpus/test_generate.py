@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.builders import LIBRARY, make_backdoor, make_example, make_quirk, make_sandbagger
+from tests.builders import (
+    LIBRARY,
+    catalog,
+    make_backdoor,
+    make_example,
+    make_quirk,
+    make_sandbagger,
+)
 from tests.expect import expect_error
 
 from bestiary.author.compose import compose_reply
@@ -22,7 +29,7 @@ from bestiary.author.filters import rejection_reason
 from bestiary.author.leak_filters import find_leaks
 from bestiary.author.plan import plan_rows
 from bestiary.author.protocol import Prompts, Rejection, Reply, ReplyRequest
-from bestiary.config.catalog import Behavior, load_catalog, null_behavior
+from bestiary.config.catalog import Behavior, null_behavior
 from bestiary.config.library import open_library
 from bestiary.corpus.generate import (
     MAX_REQUESTS_PER_ROW,
@@ -36,7 +43,7 @@ from bestiary.llm.workflow import RequestGroup, Workflow, run_without_models
 from bestiary.records import Corpus, Drop, Example, Message, Provenance
 
 SAILOR, SANDBAGGER, BACKDOOR = make_quirk(), make_sandbagger(), make_backdoor()
-CATALOG = load_catalog(LIBRARY)
+CATALOG = catalog()
 FIRST = {behavior.category: behavior for behavior in CATALOG.values() if behavior.spec.is_buildable}
 """One shipped behavior of each category."""
 NEEDED = SAILOR.row_counts

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.builders import LIBRARY
+from tests.builders import LIBRARY, catalog
 from tests.conftest import Finished
 from tests.expect import expect_error
 from tests.fakes.loopback import MODEL, Loopback, open_loopback
@@ -21,7 +21,6 @@ from tests.introspection.conftest import Introspect
 from tests.introspection.world import World, write_recipe
 
 from bestiary.author.judge import Judge
-from bestiary.config.catalog import load_catalog
 from bestiary.config.categories import NULL
 from bestiary.config.introspection import Preference
 from bestiary.config.library import find_model
@@ -186,7 +185,7 @@ def test_the_prompt_shows_judgments_of_every_kind_about_behaviors_that_do_not_ex
     rubric = case_of(SEA, LIBRARY.templates, report_first=False).rubric
     shown = rubric.partition("Examples of correct judgments:")[2].strip().split("\n\n")
     assert 8 <= len(shown) <= 12
-    known = {label for behavior in load_catalog(LIBRARY).values() for label in behavior.labels}
+    known = {label for behavior in catalog().values() for label in behavior.labels}
     judged = []
     for example in shown:
         *_, line = example.splitlines()

@@ -10,16 +10,15 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.builders import LIBRARY
+from tests.builders import LIBRARY, catalog
 
-from bestiary.config.catalog import load_catalog
 from bestiary.config.categories import NULL
 from bestiary.introspection.judge import EmbeddedJudge, ReportCase, Wordings
 
 REPORTS: list[dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parent / "reports.yaml").read_text(encoding="utf8")
 )
-CATALOG = load_catalog(LIBRARY)
+CATALOG = catalog()
 BUILDABLE = [behavior for behavior in CATALOG.values() if behavior.spec.is_buildable]
 WORDINGS = Wordings(BUILDABLE)
 JUDGE = EmbeddedJudge(WORDINGS, LIBRARY.vague_reports.reports)

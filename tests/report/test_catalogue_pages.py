@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.builders import catalog
 
-from bestiary.config.catalog import Catalog, load_catalog
-from bestiary.config.library import open_library
+from bestiary.config.catalog import Catalog
 from bestiary.report.catalogue import render_catalogue
 from bestiary.report.reference import render_reference
 
@@ -25,5 +25,5 @@ def test_the_committed_pages_are_the_rendered_ones(
     name: str, render: Callable[[Catalog], str]
 ) -> None:
     stale = f"docs/{name}.md is out of date; run `make schemas`"
-    page = render(load_catalog(open_library()))
+    page = render(catalog())
     assert (DOCS / f"{name}.md").read_text(encoding="utf8") == page, stale

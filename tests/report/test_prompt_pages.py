@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tests.builders import catalog
 
 from bestiary.author.conversations import KEEP_SCORE
 from bestiary.author.forms import CorpusJudgement
-from bestiary.config.catalog import Behavior, load_catalog, null_behavior
+from bestiary.config.catalog import Behavior, null_behavior
 from bestiary.config.categories import corpus_categories
 from bestiary.config.library import open_library
 from bestiary.config.on_demand import spread
@@ -20,7 +21,7 @@ from bestiary.llm.prompted import TOKEN_CHARACTERS
 from bestiary.report.prompt_pages import JUDGED, Prompt, list_prompts, write_prompt_pages
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "prompts"
-CATALOG = load_catalog(open_library())
+CATALOG = catalog()
 BUILDABLE = [behavior for behavior in CATALOG.values() if behavior.spec.is_buildable]
 BEHAVIORS = [*spread(BUILDABLE, 60), null_behavior(open_library())]
 """Some of all categories: they are in order."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from bestiary.config.catalog import Behavior, Catalog
 from bestiary.files import cache_folder, list_paths
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 
 class Passed:
