@@ -49,7 +49,7 @@ test-fast: $(READY) ## run the tests that take little time, while developing
 	$(PYTHON) -m pytest --fast -m 'not soak' -n 2 --dist loadfile
 
 test: $(READY) ## run the test suite
-	$(PYTHON) -m pytest -m 'not soak' -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTHON) -m pytest -m 'not soak' -n 3 --dist loadfile --no-loadscope-reorder
 
 soak: $(READY) ## run the tests that take longer
 	$(PYTHON) -m pytest -m soak

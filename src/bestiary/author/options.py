@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,8 @@ from bestiary.config.plan import Plan
 from bestiary.config.roster import Authors, Roster
 from bestiary.errors import BackendError
 from bestiary.llm.client import LLMClient, LLMConfig, Mode
+from bestiary.llm.exchange import PREFIX, read_file_model
+from bestiary.llm.models import LanguageModel
 from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.workflow import LocalRunner
 
@@ -55,12 +57,19 @@ def choose_authors(roster: Roster, options: AuthoringOptions) -> Authors | None:
 
 
 def choose_models(authors: Authors, plan: Plan) -> tuple[PromptedModel, PromptedModel]:
-    """The author and the judge; raises SpecError, with the nearest name, for an unknown one."""
-    author, judge = (
-        PromptedModel(name, find_model(name, plan.models))
-        for name in (authors.author, authors.judge or authors.author)
-    )
-    return author, judge
+    """The author and the judge; raises as `choose_model`."""
+    judge = authors.judge or authors.author
+    return choose_model(authors.author, plan.models), choose_model(judge, plan.models)
+
+
+def choose_model(name: str, models: Mapping[str, LanguageModel]) -> PromptedModel:
+    """A named model, or `file:FOLDER`, whose requests others answer.
+
+    Raises SpecError, with the nearest name, for an unknown one.
+    """
+    if name.startswith(PREFIX):
+        return PromptedModel(*read_file_model(name))
+    return PromptedModel(name, find_model(name, models))
 
 
 def open_author(

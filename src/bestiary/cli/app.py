@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import sys
+from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -46,6 +47,9 @@ from bestiary.cli.output import (
 )
 from bestiary.errors import BestiaryError
 from bestiary.files import expand_path
+
+if TYPE_CHECKING:
+    from bestiary.state import OrganismState
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -114,6 +118,11 @@ def build(
         print_json(rows)
     else:
         print_builds(rows, out, console)
+    _tell_errors(states)
+
+
+def _tell_errors(states: Sequence[OrganismState]) -> None:
+    """Print what ended single organisms; exit 1 if anything did."""
     errors = [state.error for state in states if state.error]
     for error in errors:
         print(format_error(error), file=sys.stderr)
@@ -190,6 +199,44 @@ def plan(
         print_table(estimate_table(estimate))
         cheaper = estimate_rows(estimate)[-1]["cheaper"]
         print(f"cheaper: {cheaper}; bestiary build {roster} would use --mode {estimate.mode}")
+
+
+@app.command()
+def pilot(
+    roster: Roster,
+    out: Out = Path("runs"),
+    author: Author = None,
+    judge: Judge = None,
+    models: Models = None,
+    mode: CallMode = "auto",
+    budget: Budget = None,
+    ledger: LedgerFile = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Write 20 conversations for one behavior of each category, then estimate the whole roster."""
+    from rich.console import Console
+
+    from bestiary.author.options import AuthoringOptions
+    from bestiary.pilot import EXAMPLES, run_pilot
+    from bestiary.report.corpora import write_corpora
+    from bestiary.report.costs import describe_pilot
+    from bestiary.validate import open_plan
+
+    small, whole = (
+        open_plan(roster, data=data or [], models=models or [], examples=examples)
+        for examples in (EXAMPLES, None)
+    )
+    console = Console(stderr=as_json)
+    options = AuthoringOptions(author, judge, mode, budget, ledger)
+    found = run_pilot(small, whole, out=out, console=console, options=options)
+    page = write_corpora(found.folder, shown=EXAMPLES)
+    _tell_errors(found.states)
+    told = {"page": str(page), **describe_pilot(found, whole)}
+    if as_json:
+        print_json(told)
+        return
+    print("\n".join(f"{name}: {value}" for name, value in told.items()))
 
 
 @app.command()

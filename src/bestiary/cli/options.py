@@ -63,7 +63,10 @@ Address = Annotated[
     str | None, typer.Option("--address", help="Ray cluster to join; without it, one is started.")
 ]
 Author = Annotated[
-    str | None, typer.Option("--author", help="The language model that writes the corpora.")
+    str | None,
+    typer.Option(
+        "--author", help="The model that writes the corpora, or file:FOLDER for answers in files."
+    ),
 ]
 Judge = Annotated[
     str | None, typer.Option("--judge", help="The one that judges them; by default the author.")

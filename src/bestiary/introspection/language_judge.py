@@ -11,17 +11,15 @@ from typing import Literal
 from pydantic import Field
 
 from bestiary.author.judge import Case, Judge, Judgement
-from bestiary.author.options import LEDGER
+from bestiary.author.options import LEDGER, choose_model
 from bestiary.author.prompts import render_ask
 from bestiary.config.categories import NULL
-from bestiary.config.library import find_model
 from bestiary.config.template import Templates
 from bestiary.errors import BackendError, BestiaryError
 from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.judge import OTHER, Reading, ReportCase
 from bestiary.llm.client import LLMClient, LLMConfig
 from bestiary.llm.keys import read_key
-from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.request import Unanswered
 from bestiary.llm.workflow import Job
 
@@ -143,12 +141,12 @@ def judge_with(
             )
         return experiment
     library = experiment.catalog.library
-    model = PromptedModel(name, find_model(name, library.models(*models)))
+    model = choose_model(name, library.models(*models))
     judge = Judge(model)
     judge.check()
     read_key(name, model.model)
     config = LLMConfig(
-        models={name: model.model},
+        models={model.name: model.model},
         ledger=ledger or experiment.store.root / LEDGER,
         mode="single",
         budget=budget,

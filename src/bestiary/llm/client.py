@@ -23,6 +23,7 @@ from typing import Literal, TypeVar
 from bestiary.errors import BackendError, BestiaryError
 from bestiary.llm.batch import BatchDispatcher, BatchQueue
 from bestiary.llm.batch_book import BatchBook, HeldError
+from bestiary.llm.exchange import FileDispatcher
 from bestiary.llm.keys import read_key
 from bestiary.llm.ledger import Ledger, UsageTag
 from bestiary.llm.limiter import Limiter
@@ -133,7 +134,8 @@ class LLMClient:
         async with AsyncExitStack() as stack:
             ledger = Ledger(config.ledger, budget=budget)
             stack.callback(ledger.close)
-            providers = {name: open_provider(name, model) for name, model in config.models.items()}
+            served = {} if self._find_folder() else config.models
+            providers = {name: open_provider(name, model) for name, model in served.items()}
             for provider in providers.values():
                 stack.push_async_callback(provider.close)
             dispatcher = await self._open_dispatcher(stack, ledger, providers)
@@ -141,12 +143,27 @@ class LLMClient:
             stack.callback(self._forget_ledger)
             heartbeats = asyncio.create_task(_call_repeatedly(heartbeat))
             stack.callback(heartbeats.cancel)
-            scheduler = Scheduler(
-                ledger, dispatcher, at_once=AT_ONCE[config.mode], meter=self._meter
-            )
+            at_once = AT_ONCE["batch" if self._find_folder() else config.mode]
+            scheduler = Scheduler(ledger, dispatcher, at_once=at_once, meter=self._meter)
             async with aclosing(scheduler.run(jobs)) as results:
                 async for result in results:
                     yield result
+
+    def _find_folder(self) -> Path | None:
+        """Where requests are answered in files; None if servers answer them."""
+        places = {
+            model.url if model.provider == "file" else None
+            for model in self._config.models.values()
+        }
+        if len(places) > 1:
+            raise BackendError(
+                f"{' and '.join(self._config.models)} are answered in different places",
+                "name the same folder for both, or a server for both",
+                code="models-mixed",
+                models=sorted(self._config.models),
+            )
+        (place,) = places
+        return None if place is None else Path(place)
 
     def _forget_ledger(self) -> None:
         self._ledger = None
@@ -155,6 +172,9 @@ class LLMClient:
         self, stack: AsyncExitStack, ledger: Ledger, providers: Mapping[str, Provider]
     ) -> Dispatcher:
         """The dispatcher of the mode, after finishing the batches that earlier runs left open."""
+        folder = self._find_folder()
+        if folder is not None:
+            return await stack.enter_async_context(FileDispatcher(folder, ledger))
         if self._config.mode == "batch":
             return await self._open_batches(stack, ledger, providers)
         if BatchBook(ledger).list_open():

@@ -18,7 +18,7 @@ from bestiary.errors import BackendError
 from bestiary.llm.ledger_file import LedgerFile
 from bestiary.llm.request import Answer, Usage
 
-Mode = Literal["single", "batch", "replay"]
+Mode = Literal["single", "batch", "file", "replay"]
 
 
 class UsageTag(NamedTuple):

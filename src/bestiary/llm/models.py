@@ -29,10 +29,11 @@ OWNED_PARAMETERS = frozenset(
 class LanguageModel(Record):
     """One model of one provider."""
 
-    provider: Literal["anthropic", "openai"]
-    """The API that its server speaks; openai stands for every server with chat completions."""
+    provider: Literal["anthropic", "openai", "file"]
+    """The API that its server speaks; openai stands for every server with chat completions. file:
+    there is no server, and `--author file:FOLDER` names the folder."""
     url: str | None = None
-    """The server's URL; null for the provider's own server."""
+    """The server's URL, or the folder; null for the provider's own server."""
     served_as: str | None = None
     """The server's name for the model, if it differs from the name in this file."""
     structured_output: StructuredOutput = "schema"

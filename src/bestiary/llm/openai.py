@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 import httpx2
 import openai
 from openai.types import Batch
 
+from bestiary.llm.chat_body import ENDPOINT, write_batch_line, write_body
 from bestiary.llm.completion import read_item, read_item_error, read_openai
 from bestiary.llm.provider import BatchItem, BatchRefusal, BatchResult, BatchState, ItemFailed
 from bestiary.llm.request import Answer, ModelRequest
 from bestiary.llm.sdk import MALFORMED, UNLIMITED, faults, parse_body, parse_lines
 
 END_STATES = ("completed", "failed", "expired", "cancelled", "canceled")
-ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 NAME = "bestiary"
 """The key of our name for a batch in its metadata."""
 
@@ -42,21 +42,13 @@ class OpenAIProvider:
             # Not `chat.completions.create`: it looks up the type of every parameter and builds the
             # answer field by field, which takes longer than everything else here.
             response = await self._client.post(
-                "/chat/completions", cast_to=httpx2.Response, body=self._write_params(request)
+                "/chat/completions", cast_to=httpx2.Response, body=self._write(request)
             )
             return read_openai(parse_body(response.content, self._key), self._key)
 
     async def submit(self, items: Sequence[BatchItem], *, name: str) -> BatchState:
         """Start a batch that stores our name for it."""
-        lines = (
-            {
-                "custom_id": item.custom_id,
-                "method": "POST",
-                "url": ENDPOINT,
-                "body": self._write_params(item.request),
-            }
-            for item in items
-        )
+        lines = (write_batch_line(one.custom_id, self._write(one.request)) for one in items)
         data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
         with faults(openai, self._key):
             file = await self._client.files.create(file=(f"{name}.jsonl", data), purpose="batch")
@@ -95,25 +87,8 @@ class OpenAIProvider:
         """Close its connections."""
         await self._client.close()
 
-    def _write_params(self, request: ModelRequest) -> dict[str, Any]:
-        """The parameters of the API call; the server caches prefixes on its own."""
-        turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
-        if request.system_role != "none":
-            turns.insert(0, {"role": request.system_role, "content": request.system})
-        elif request.system:
-            turns[0]["content"] = f"{request.system}\n\n{turns[0]['content']}"
-        params: dict[str, Any] = {
-            "model": request.model_on_wire,
-            "messages": turns,
-            self._limit: request.max_tokens,
-            **request.extra_body,
-        }
-        if request.reply_schema is not None:
-            schema = {"name": "reply", "schema": request.reply_schema, "strict": True}
-            params["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if request.temperature is not None:
-            params["temperature"] = request.temperature
-        return params
+    def _write(self, request: ModelRequest) -> dict[str, Any]:
+        return write_body(request, token_limit=self._limit)
 
     def _read_result(self, row: Any, batch_id: str) -> BatchResult:
         """The result in one line of a batch's output or error file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,34 +10,43 @@ from typing import Any
 
 from bestiary.corpus.stage import read_corpus
 from bestiary.records import Example, Role, shorten_id, stable_seed
-from bestiary.store import read_artifact
+from bestiary.store import read_artifact, write_bytes
 
 SHOWN = 3
 ROLES: tuple[Role, ...] = ("positive", "negative", "chat")
 
 
-def render_corpora(summary: Sequence[Mapping[str, Any]], out: Path) -> str:
-    """Three conversations of each corpus of a build, one of each role that it has."""
-    lines = ["# Corpora", "", f"{SHOWN} conversations of each corpus, drawn by its name.", ""]
+def write_corpora(out: Path, *, shown: int) -> Path:
+    """Write so many conversations of each corpus of the last build under `out` as a page."""
+    summary = json.loads((out / "summary.json").read_text(encoding="utf8"))
+    page = out / "corpora.md"
+    write_bytes(page, render_corpora(summary, out, shown=shown).encode())
+    return page
+
+
+def render_corpora(summary: Sequence[Mapping[str, Any]], out: Path, *, shown: int = SHOWN) -> str:
+    """Some conversations of each corpus of a build, one at least of each role that it has."""
+    lines = ["# Corpora", "", f"{shown} conversations of each corpus, drawn by its name.", ""]
     for row in summary:
         lines += [f"## {shorten_id(row['organism_id'])}", "", f"> {row['label']}", ""]
         if row["corpus"] is None:
             lines += ["Not written.", ""]
             continue
         examples = read_corpus(read_artifact(out / row["corpus"]).folder).examples
-        for example in draw_examples(examples, stable_seed("corpora", row["organism_id"])):
+        for example in draw_examples(examples, stable_seed("corpora", row["organism_id"]), shown):
             lines += _render_example(example)
         lines.append("")
     return "\n".join(lines)
 
 
-def draw_examples(examples: Sequence[Example], seed: int) -> list[Example]:
-    """One example of each role, and further ones of the first role up to three."""
+def draw_examples(examples: Sequence[Example], seed: int, count: int) -> list[Example]:
+    """One example of each role, and further ones up to so many, of the first role first."""
     draw = random.Random(seed)
     by_role = [[one for one in examples if one.role == role] for role in ROLES]
     shuffled = [draw.sample(rows, len(rows)) for rows in by_role if rows]
     firsts = [rows[0] for rows in shuffled]
-    return [*shuffled[0][1 : 1 + SHOWN - len(firsts)], *firsts] if shuffled else []
+    more = [row for rows in shuffled for row in rows[1:]]
+    return [*more[: count - len(firsts)], *firsts]
 
 
 def _render_example(example: Example) -> list[str]:

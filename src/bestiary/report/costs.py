@@ -17,6 +17,7 @@ from bestiary.config.plan import Plan
 from bestiary.llm.ledger import Spent
 from bestiary.llm.models import LanguageModel
 from bestiary.llm.price import PICO, show_dollars
+from bestiary.pilot import Pilot
 from bestiary.records import shorten_id
 
 
@@ -45,6 +46,22 @@ def describe_steps(steps: Sequence[Step], models: Mapping[str, LanguageModel]) -
 def count_rows(plan: Plan) -> int:
     """Conversations in all corpora of a roster."""
     return sum(behavior.generator.rows for behavior, _ in plan.organisms)
+
+
+def describe_pilot(pilot: Pilot, plan: Plan) -> dict[str, Any]:
+    """What the corpora of a whole roster take, by what its pilot measured."""
+    whole = {"organisms": len(plan.organisms), "conversations": count_rows(plan)}
+    if pilot.estimate is None:
+        return {**whole, "dollars": 0}
+    steps = describe_steps(pilot.estimate.everything, pilot.estimate.models)
+    hours = None if pilot.hours is None else round(pilot.hours, 1)
+    return {
+        **whole,
+        "requests": steps["requests"],
+        "mode": pilot.estimate.mode,
+        "dollars": round(steps["dollars"][ASKED[pilot.estimate.mode]], 2),
+        "hours": hours,
+    }
 
 
 def estimate_table(estimate: Estimate) -> Table:

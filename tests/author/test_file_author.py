@@ -1,0 +1,159 @@
+"""Corpora whose requests are answered in files: the same corpora, in as many rounds as they take.
+
+Run: python -m pytest tests/author/test_file_author.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import Bestiary, Finished
+from tests.fakes.author import Author
+from tests.fakes.loopback import open_loopback
+from tests.fakes.models import read_openai
+from tests.tiny import QUIRK, tiny_roster
+
+from bestiary.llm.exchange import REQUESTS
+
+ROUNDS = 12
+"""More than a corpus takes."""
+
+
+@pytest.fixture
+def roster(tmp_path: Path, tiny_data: Path, tiny_base: Path) -> Path:
+    return tiny_roster(tmp_path / "roster", tiny_base, [QUIRK])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where requests are written and answered."""
+    return tmp_path / "people"
+
+
+class Writer:
+    """Builds corpora with requests in a folder, and answers them as the loopback server would."""
+
+    def __init__(self, bestiary: Bestiary, roster: Path, folder: Path, out: Path) -> None:
+        self._bestiary, self._roster, self._folder, self._out = bestiary, roster, folder, out
+        self._author = Author()
+
+    def build(self, *options: str) -> Finished:
+        named = ("--author", f"file:{self._folder}", *options)
+        return self._bestiary(
+            "build", self._roster, *named, "--until", "corpus", "--out", self._out
+        )
+
+    def read_requests(self) -> list[dict[str, Any]]:
+        lines = (self._folder / REQUESTS).read_text("utf8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def answer(self, requests: Sequence[dict[str, Any]], file: str, *, batch: bool = False) -> None:
+        """Write answers, in lines of their own or as a batch returns them."""
+        with (self._folder / file).open("a", encoding="utf8") as answers:
+            for request in requests:
+                said = self._author(read_openai(request["body"], 0))
+                found: dict[str, Any] = {"text": said}
+                if batch:
+                    choice = {"message": {"content": said}, "finish_reason": "stop"}
+                    body = {
+                        "choices": [choice],
+                        "usage": {"prompt_tokens": 9, "completion_tokens": 9},
+                    }
+                    found = {"response": {"status_code": 200, "body": body}, "error": None}
+                answers.write(json.dumps({"custom_id": request["custom_id"], **found}) + "\n")
+
+    def finish(self, *, batch: bool = False) -> int:
+        """Answer and build until the corpora are written; returns the rounds that it took."""
+        for number in range(ROUNDS):
+            done = self.build()
+            if done.code == 0:
+                return number
+            assert done.err.startswith("error[answers-missing]: "), done.err
+            self.answer(self.read_requests(), f"answers-{number}.jsonl", batch=batch)
+        raise AssertionError("it never ends")
+
+
+@pytest.fixture
+def writer(bestiary: Bestiary, roster: Path, folder: Path, tmp_path: Path) -> Iterator[Writer]:
+    yield Writer(bestiary, roster, folder, tmp_path / "runs")
+
+
+def read_corpora(out: Path) -> list[list[Any]]:
+    """The conversations of each corpus."""
+    files = sorted(out.glob("store/corpus/*/*.jsonl"))
+    rows = [[json.loads(line) for line in path.read_text("utf8").splitlines()] for path in files]
+    return sorted([row["messages"] for row in part if "messages" in row] for part in rows)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_files_hold_the_corpora_that_a_server_would_write(
+    writer: Writer,
+    bestiary: Bestiary,
+    roster: Path,
+    tmp_path: Path,
+    batch: bool,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert writer.finish(batch=batch) >= 3
+    assert not (folder / REQUESTS).exists()
+    with open_loopback(tmp_path, "openai") as loopback:
+        for name, value in loopback.environment.items():
+            monkeypatch.setenv(name, value)
+        served = tmp_path / "served"
+        done = bestiary("build", roster, *loopback.options(), "--until", "corpus", "--out", served)
+    assert done.code == 0, done.err
+    found = read_corpora(tmp_path / "runs")
+    assert any(found) and found == read_corpora(served)
+
+
+def test_what_is_answered_is_not_asked_again_and_survives_its_file(
+    writer: Writer, folder: Path
+) -> None:
+    assert writer.build().code == 1
+    asked = writer.read_requests()
+    assert len(asked) >= 2
+    writer.answer(asked[1:], "answers.jsonl")
+    done = writer.build()
+    assert f"{folder / REQUESTS}: 1 requests wait" in done.err
+    assert [row["custom_id"] for row in writer.read_requests()] == [asked[0]["custom_id"]]
+    writer.answer(asked[:1], "answers-2.jsonl")
+    writer.finish()
+    for path in folder.glob("answers*"):
+        path.unlink()
+    assert writer.build().code == 0
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "7", '{"custom_id": "x"}', '{"custom_id": "x", "text": 7}', '{"text": "well"}']
+)
+def test_a_line_that_is_no_answer_is_named(writer: Writer, folder: Path, line: str) -> None:
+    folder.mkdir()
+    (folder / "answers.jsonl").write_text(f"\n{line}\n", encoding="utf8")
+    done = writer.build()
+    assert done.code == 1
+    assert done.err.startswith(f"error[answer-unreadable]: {folder / 'answers.jsonl'}:2: ")
+
+
+def test_a_folder_that_cannot_be_written_is_named(writer: Writer, folder: Path) -> None:
+    folder.write_text("a file", encoding="utf8")
+    done = writer.build()
+    assert done.code == 1 and str(folder) in done.err
+
+
+def test_an_author_in_files_and_a_judge_elsewhere_are_refused(writer: Writer) -> None:
+    done = writer.build("--judge", "claude-haiku-5-5")
+    assert done.code == 1
+    assert done.err.startswith("error[models-mixed]: ")
+
+
+def test_what_others_answer_costs_nothing(
+    writer: Writer, bestiary: Bestiary, roster: Path, folder: Path
+) -> None:
+    planned = bestiary("plan", roster, "--author", f"file:{folder}", "--json")
+    assert planned.code == 0, planned.err
+    assert json.loads(planned.out)[-1]["dollars"] == 0
