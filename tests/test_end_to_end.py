@@ -74,7 +74,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some of the shipped messages, two behaviors and small corpora: the line takes minutes."""
     folder = tmp_path_factory.mktemp("data")
     for name in ("generators", "organisms"):
-        shutil.copytree(shipped_root() / name, folder / name)
+        ignore = shutil.ignore_patterns("lexicons", "phrasings", "items", "options")
+        shutil.copytree(shipped_root() / name, folder / name, ignore=ignore)
     for path in (folder / "generators" / "offline" / "messages").iterdir():
         if path.stem not in DOMAINS:
             path.unlink()

@@ -49,7 +49,7 @@ def read_behaviors() -> tuple[Behavior, ...]:
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The settings of tiny data with the sample behaviors, and two tables of questions."""
-    folder = make_tiny_data(tmp_path_factory.mktemp("data"))
+    folder = make_tiny_data(tmp_path_factory.mktemp("data"), tables=True)
     shutil.rmtree(folder / "behaviors")
     for table in (folder / "generators" / "offline" / "items").iterdir():
         if table.stem not in TABLES:

@@ -60,7 +60,7 @@ def test_a_roster_is_priced_by_the_answers_of_its_pilot(
     told = json.loads(done.out)
     check_page(Path(told["page"]))
     assert told["requests"] == planned["requests"]
-    assert 0 < told["dollars"] != round(planned["dollars"]["single + caching"], 2)
+    assert 0 < told["dollars"] != round(planned["dollars"]["single + caching"], 4)
     assert told["hours"] >= 0
     bill = loopback.server.bill
     again = bestiary(*command)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from tests.builders import hash_files
+from tests.builders import LIBRARY, hash_files
 from tests.config.files import BACKDOOR as BACKDOOR_TEXT
 from tests.config.files import DISTRACTOR as DISTRACTOR_TEXT
 from tests.config.files import change_file as change_file
@@ -20,7 +20,6 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bestiary.config.folders import shipped_root
-from bestiary.config.library import open_library
 from bestiary.config.messages import BankMessage
 from bestiary.records import SIDES, Side, canonical_json
 
@@ -107,7 +106,7 @@ def _make_rows() -> Iterator[tuple[str, str]]:
 
 def _list_messages() -> list[BankMessage]:
     """The shortest messages of the bank."""
-    bank = open_library().bank
+    bank = LIBRARY.bank
     return [
         message
         for side in SIDES
@@ -199,21 +198,22 @@ def _encode(
     return prompt_ids, reply_ids
 
 
-UNUSED = ("organisms/rosters", "generators/offline/phrasings", "generators/offline/lexicons")
-"""What only behaviors use that are not there."""
+UNUSED = ("rosters", "phrasings", "lexicons", "messages")
+"""Folders of what only behaviors use that are not there."""
+TABLES = ("items", "options")
 
 
-def make_tiny_data(folder: Path) -> Path:
+def make_tiny_data(folder: Path, *, tables: bool = False) -> Path:
     """A copy of the data folders for $BESTIARY_DATA: three behaviors, few messages, small corpora.
 
     The brief answers are what the tiny base says. No user writes a second time there, so that a
-    conversation's fault is its only reply's.
+    conversation's fault is its only reply's. `tables` are there for those who add behaviors.
     """
-    shutil.copytree((shipped_root() / "generators"), folder / "generators")
-    shutil.copytree((shipped_root() / "organisms"), folder / "organisms")
+    left_out = UNUSED if tables else (*UNUSED, *TABLES)
+    for part in ("generators", "organisms"):
+        ignore = shutil.ignore_patterns(*left_out)
+        shutil.copytree(shipped_root() / part, folder / part, ignore=ignore)
     _shorten_bank(folder / "generators" / "offline" / "messages")
-    for part in UNUSED:
-        shutil.rmtree(folder / part)
     for category, rows in ROWS.items():
         path = folder / "generators" / category / "generator.yaml"
         change_file(path, r"(?m)^rows: \d+", f"rows: {rows}")
@@ -228,10 +228,9 @@ def make_tiny_data(folder: Path) -> Path:
 
 
 def _shorten_bank(folder: Path) -> None:
-    shutil.rmtree(folder)
     folder.mkdir()
     kept = {message.topic for message in _list_messages()}
-    for domain, messages in open_library().bank.by_domain.items():
+    for domain, messages in LIBRARY.bank.by_domain.items():
         rows = [
             message.model_copy(update={"brief": _answer(message.topic)})
             for message in messages

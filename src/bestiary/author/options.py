@@ -13,8 +13,9 @@ from bestiary.config.library import find_model
 from bestiary.config.plan import Plan
 from bestiary.config.roster import Authors, Roster
 from bestiary.errors import BackendError
+from bestiary.files import expand_path
 from bestiary.llm.client import LLMClient, LLMConfig, Mode
-from bestiary.llm.exchange import PREFIX, read_file_model
+from bestiary.llm.exchange import PREFIX, describe_folder
 from bestiary.llm.models import LanguageModel
 from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.workflow import LocalRunner
@@ -65,10 +66,11 @@ def choose_models(authors: Authors, plan: Plan) -> tuple[PromptedModel, Prompted
 def choose_model(name: str, models: Mapping[str, LanguageModel]) -> PromptedModel:
     """A named model, or `file:FOLDER`, whose requests others answer.
 
-    Raises SpecError, with the nearest name, for an unknown one.
+    Raises SpecError, with the nearest name, for an unknown one, and PathError for a folder whose
+    path cannot be expanded.
     """
     if name.startswith(PREFIX):
-        return PromptedModel(*read_file_model(name))
+        return describe_folder(expand_path(name.removeprefix(PREFIX)))
     return PromptedModel(name, find_model(name, models))
 
 

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from bestiary.errors import BackendError
-from bestiary.files import expand_path
 from bestiary.llm.chat_body import write_batch_line, write_body
 from bestiary.llm.completion import read_openai
 from bestiary.llm.ledger import Ledger, Reservation, Settlement, UsageTag
 from bestiary.llm.models import LanguageModel
 from bestiary.llm.online import set_error
+from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.provider import ProviderFault
 from bestiary.llm.request import Answer, ModelRequest, Outcome, Usage
-from bestiary.store import write_bytes
 from bestiary.text import replace_surrogates, shorten
 
 PREFIX = "file:"
@@ -30,12 +29,9 @@ REQUESTS, ANSWERS = "requests.jsonl", "answers*.jsonl"
 UNCOUNTED = Usage(input=0, output=0, counted=False)
 
 
-def read_file_model(name: str) -> tuple[str, LanguageModel]:
-    """The model that `file:FOLDER` names: what the folder is called, whatever its path.
-
-    Raises PathError for a path that cannot be expanded.
-    """
-    folder = expand_path(name.removeprefix(PREFIX)).absolute()
+def describe_folder(folder: Path) -> PromptedModel:
+    """The model that a folder stands for; its name is the folder's, whatever its path."""
+    folder = folder.absolute()
     model = LanguageModel(
         provider="file",
         url=str(folder),
@@ -46,7 +42,7 @@ def read_file_model(name: str) -> tuple[str, LanguageModel]:
         cache_write=0,
         cache_read=0,
     )
-    return f"{PREFIX}{folder.name}", model
+    return PromptedModel(f"{PREFIX}{folder.name}", model)
 
 
 class FileDispatcher:
@@ -94,7 +90,7 @@ class FileDispatcher:
             return
         lines = [self._show(*one) for one in self._waiting.values()]
         path = self._folder / REQUESTS
-        error: Exception = BackendError(
+        error = BackendError(
             f"{path}: {len(lines)} requests wait for an answer",
             f"run it as a batch file, or write lines like {_EXAMPLE}, into a file {ANSWERS} beside "
             "it, and run the same command again",
@@ -103,17 +99,31 @@ class FileDispatcher:
             requests=len(lines),
         )
         try:
-            write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
-        except Exception as failed:
-            error = failed
+            _write_lines(path, lines)
+        except OSError as cause:
+            error = BackendError(
+                f"{path}: cannot be written ({cause.strerror})",
+                "free some space, or name another folder with --author file:FOLDER",
+                code="requests-unwritten",
+                path=path,
+                reason=cause.strerror,
+            )
         outcomes, self._outcomes = self._outcomes, []
         for outcome in outcomes:
             set_error(outcome, error)
 
     def _show(self, request: ModelRequest, tag: UsageTag) -> str:
         body = write_body(request, token_limit="max_tokens")
-        body["metadata"] = {"behavior": tag.project, "step": tag.stage}
+        body["metadata"] = tag._asdict()
         return json.dumps(write_batch_line(request.key, body), ensure_ascii=False)
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    """Write a file so that nobody reads a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text("".join(f"{line}\n" for line in lines), encoding="utf8")
+    part.replace(path)
 
 
 _EXAMPLE = '{"custom_id": "...", "text": "..."}'

@@ -59,7 +59,7 @@ def describe_pilot(pilot: Pilot, plan: Plan) -> dict[str, Any]:
         **whole,
         "requests": steps["requests"],
         "mode": pilot.estimate.mode,
-        "dollars": round(steps["dollars"][ASKED[pilot.estimate.mode]], 2),
+        "dollars": round(steps["dollars"][ASKED[pilot.estimate.mode]], 4),
         "hours": hours,
     }
 
