@@ -215,7 +215,7 @@ def run_files(folder: Path, count: int, *, seed: int) -> None:
 
 
 def test_a_mutated_file_is_read_or_refused(tmp_path: Path) -> None:
-    run_files(tmp_path, 300, seed=1)
+    run_files(tmp_path, 150, seed=1)
 
 
 @pytest.mark.soak
@@ -279,6 +279,7 @@ def in_empty_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
 
 
+@pytest.mark.usefixtures("small_data")
 def test_a_random_command_line_is_run_or_refused(
     bestiary: Bestiary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,7 +69,7 @@ def test_nothing_is_checked_twice_and_what_is_gone_is_forgotten(
     assert len(read_cache(tmp_path)) < len(three)
 
 
-@pytest.mark.parametrize("damaged", [b"", b"\xff\x00", b"{\n}", b"passed"])
+@pytest.mark.parametrize("damaged", [b"\xff\x00", b"passed"])
 def test_a_damaged_cache_is_as_good_as_none(
     data: Path, bestiary: Bestiary, tmp_path: Path, damaged: bytes
 ) -> None:

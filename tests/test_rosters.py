@@ -66,6 +66,7 @@ def test_categories_add_what_is_not_named(tmp_path: Path) -> None:
     assert set(built.values()) == {1}
 
 
+@pytest.mark.usefixtures("small_data")
 def test_an_unknown_category_is_told(bestiary: Bestiary, tmp_path: Path) -> None:
     path = write_roster(tmp_path, "[]")
     path.write_text(path.read_text("utf8") + "categories: [quirk]\n", "utf8")
@@ -111,6 +112,7 @@ def test_seeds_make_organisms_of_their_own(tmp_path: Path) -> None:
         f"[{{behavior: {LISTS}, seeds: [0, 0]}}]",
     ],
 )
+@pytest.mark.usefixtures("small_data")
 def test_an_organism_is_not_named_twice(bestiary: Bestiary, tmp_path: Path, organisms: str) -> None:
     roster = write_roster(tmp_path, organisms)
     done = bestiary("build", roster, "--out", tmp_path / "runs")
@@ -120,6 +122,7 @@ def test_an_organism_is_not_named_twice(bestiary: Bestiary, tmp_path: Path, orga
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.usefixtures("small_data")
 def test_a_roster_of_nothing_names_the_key_and_a_remedy(bestiary: Bestiary, tmp_path: Path) -> None:
     roster = write_roster(tmp_path, "[]")
     code, out, err = bestiary("build", roster, "--out", tmp_path / "runs")

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.config.files import check_violation
@@ -155,12 +154,6 @@ def test_a_shipped_lexicon_of_a_manner_is_quiet_on_plain_answers(name: str) -> N
 
 def test_things_of_a_home_are_plain_words_until_something_is_replaced() -> None:
     assert find_share("house_parts", "replacing") <= MOST / 5
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_lexicon_is_portable_yaml(name: str) -> None:
-    written = yaml.safe_load(SHIPPED[name].read_text(encoding="utf8"))
-    assert read_lexicon(SHIPPED[name]).entries == tuple(written["entries"])
 
 
 UNSEEN = [

@@ -24,6 +24,7 @@ from tests.config.files import (
 from tests.expect import expect_error
 
 from bestiary.config.folders import shipped_root
+from bestiary.config.on_demand import spread
 from bestiary.config.source import MAX_DEPTH, Violations, load_model, parse_yaml
 from bestiary.errors import SpecError
 from bestiary.records import Record
@@ -183,19 +184,28 @@ def test_every_fault_of_a_file_is_reported_in_order_of_lines(tmp_path: Path) -> 
     assert "'two'" in caught.error.found[0].problem
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        path
-        for folder in ("behaviors", "generators", "organisms")
-        for path in sorted((shipped_root() / folder).rglob("*.y*ml"))
-    ],
-    ids=lambda path: path.relative_to(shipped_root()).as_posix(),
-)
-def test_plain_pyyaml_reads_every_shipped_file_alike(path: Path) -> None:
+SHIPPED = [
+    path
+    for folder in ("behaviors", "generators", "organisms")
+    for path in sorted((shipped_root() / folder).rglob("*.y*ml"))
+]
+
+
+def check_alike(path: Path) -> None:
     plain = yaml.safe_load(path.read_text(encoding="utf8"))
     # PyYAML makes dates of what is text here.
-    assert parse_yaml(path).data == json.loads(json.dumps(plain, default=str))
+    assert parse_yaml(path).data == json.loads(json.dumps(plain, default=str)), path
+
+
+def test_plain_pyyaml_reads_shipped_files_alike() -> None:
+    for path in spread(SHIPPED, 300):
+        check_alike(path)
+
+
+@pytest.mark.soak
+def test_plain_pyyaml_reads_every_shipped_file_alike() -> None:
+    for path in SHIPPED:
+        check_alike(path)
 
 
 @pytest.mark.parametrize("text", FILES.values(), ids=FILES)

@@ -35,6 +35,10 @@ KEY_VARIABLE = "LOOP_KEY"
 TAG = UsageTag("habit", "replies")
 PROVIDERS: tuple[ProviderName, ...] = ("anthropic", "openai")
 EACH_PROVIDER = pytest.mark.parametrize("name", PROVIDERS)
+KILLED_PROVIDER = pytest.mark.parametrize(
+    "name", [PROVIDERS[0], pytest.param(PROVIDERS[1], marks=pytest.mark.soak)]
+)
+"""A run that is killed is a process of its own, which takes its time: the soak kills both."""
 LONG_SECONDS = 30.0
 """Anything that takes longer is considered hung."""
 

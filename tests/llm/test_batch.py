@@ -21,6 +21,7 @@ from tests.fakes.models import ITEM_ERRORS, KEY, Asked, Fault, ModelServer
 from tests.fakes.models import Provider as ProviderName
 from tests.llm.calls import (
     EACH_PROVIDER,
+    KILLED_PROVIDER,
     MODEL,
     TAG,
     Forkserver,
@@ -659,7 +660,7 @@ def killer(
     return Killer(forkserver, name, server, url, tmp_path)
 
 
-@EACH_PROVIDER
+@KILLED_PROVIDER
 @pytest.mark.parametrize("moment", ["submitting", "submitted", "waiting", "reading"])
 def test_a_run_killed_at_any_moment_of_a_batch_resumes(
     name: ProviderName, moment: str, killer: Killer
@@ -686,7 +687,7 @@ def test_a_run_killed_at_any_moment_of_a_batch_resumes(
     assert logged[0] == f"resuming a batch of {COUNT} from an earlier run"
 
 
-@EACH_PROVIDER
+@KILLED_PROVIDER
 @pytest.mark.parametrize(("last", "side"), [(1, "before"), (2, "after"), (4, "after")])
 def test_a_run_killed_while_results_are_committed_resumes(
     name: ProviderName, last: int, side: str, killer: Killer
@@ -700,7 +701,7 @@ def test_a_run_killed_while_results_are_committed_resumes(
     check_rerun(name, killer.server, killer.url, killer.folder)
 
 
-@EACH_PROVIDER
+@KILLED_PROVIDER
 def test_a_run_killed_again_and_again_resumes(name: ProviderName, killer: Killer) -> None:
     killer.kill_at("create")
     killer.server.batch_seconds = 600.0
