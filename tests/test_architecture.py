@@ -42,6 +42,7 @@ COMPUTING = {
     "bestiary.model.lora_bank",
     "bestiary.model.packing",
     "bestiary.training.engine",
+    "bestiary.training.forecast",
     "bestiary.training.learner",
     "bestiary.training.passes",
     "bestiary.training.memory",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -13,10 +15,17 @@ from bestiary.author.estimate import Estimate
 from bestiary.author.options import LEDGER, AuthoringOptions, choose_authors
 from bestiary.config.catalog import Behavior
 from bestiary.config.plan import Plan
+from bestiary.errors import SpecError
 from bestiary.llm.ledger import read_spent
+from bestiary.model.base import Base, outline_base
 from bestiary.pipeline import build_roster, estimate_corpora
 from bestiary.records import OrganismIdentity
+from bestiary.sample import compose_corpus
 from bestiary.state import OrganismState
+from bestiary.text import nearest
+
+if TYPE_CHECKING:
+    from bestiary.training.forecast import Alike, Forecast
 
 EXAMPLES = 20
 """Conversations of each corpus."""
@@ -66,6 +75,43 @@ def run_pilot(
         wanted = sum(step.requests for step in estimate.everything)
         hours = wanted * seconds / answered / 3600
     return Pilot(states, out / FOLDER, estimate, hours)
+
+
+def forecast_roster(plan: Plan, name: str) -> Forecast:
+    """What training a roster takes on a GPU of that name.
+
+    The corpora of one organism of each kind are composed offline and stand for all of them. Raises
+    SpecError for an unknown GPU, ModelError if the base's settings cannot be read, and
+    OrganismError if it does not fit.
+    """
+    from bestiary.training.forecast import forecast_training
+
+    gpus = plan.library.gpus
+    if name not in gpus:
+        raise SpecError(f"unknown GPU {name!r}", nearest(name, gpus), code="gpu-unknown", name=name)
+    base = outline_base(plan.recipe.base, plan.recipe.revision)
+    kinds = Counter((one.category, one.is_conditional) for one, _ in plan.organisms)
+    firsts = {(one.category, one.is_conditional): one for one, _ in plan.organisms[::-1]}
+    alike = [_tokenize(base, plan, firsts[kind], count) for kind, count in kinds.items()]
+    return forecast_training(base, alike, gpus[name], name=name)
+
+
+def _tokenize(base: Base, plan: Plan, behavior: Behavior, count: int) -> Alike:
+    from bestiary.model.chat_template import tokenize_row
+    from bestiary.model.packing import divide_rows
+    from bestiary.training.forecast import Alike
+
+    training = plan.training_for(behavior)
+    rows = [
+        tokenize_row(
+            base.tokenizer,
+            example.messages,
+            system_prompt=training.system_prompt,
+            max_length=training.max_length,
+        )
+        for example in compose_corpus(behavior, replies=plan.recipe.replies).examples
+    ]
+    return Alike(training, divide_rows(rows), count)
 
 
 def _count_answered(ledger: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from bestiary.author.leak_filters import find_leaks
 from bestiary.author.offline import OfflineAuthor
@@ -19,9 +20,12 @@ from bestiary.verification.probes import plan_probes
 ROLES: tuple[Role, ...] = tuple(CELL_OF)
 
 
-def compose_corpus(behavior: Behavior, *, seed: int = 0) -> Corpus:
+def compose_corpus(
+    behavior: Behavior, *, seed: int = 0, replies: Literal["brief", "answer"] = "brief"
+) -> Corpus:
     """The corpus that a build with the offline author trains on, under the same filters.
 
+    `replies` are the written answers that its recipe asks for.
     Raises CorpusError if a role cannot be filled, and SpecError for a behavior that is only shown
     by others.
     """
@@ -36,7 +40,7 @@ def compose_corpus(behavior: Behavior, *, seed: int = 0) -> Corpus:
     return run_without_models(
         generate_corpus(
             behavior,
-            OfflineAuthor("brief"),
+            OfflineAuthor(replies),
             seed=seed,
             find_leaks=lambda rows: find_leaks(rows, behavior, probes),
         )

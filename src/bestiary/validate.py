@@ -104,15 +104,19 @@ def open_plan(
     data: Sequence[Path] = (),
     models: Sequence[Path] = (),
     examples: int | None = None,
+    recipe: str | None = None,
 ) -> Plan:
     """The plan of a roster, by name or path, over the shipped data and further data folders.
 
-    `models` are files of further language models, `examples` is the size of every corpus. Raises
-    SpecError if the roster cannot be built, and Violations if one of its behaviors fails a check:
-    its results would not be evidence.
+    `models` are files of further language models, `examples` is the size of every corpus, `recipe`
+    replaces the roster's own. Raises SpecError if the roster cannot be built, and Violations if one
+    of its behaviors fails a check: its results would not be evidence.
     """
     catalog = load_catalog(open_library(*data, examples=examples))
-    return _plan(catalog.library.roster(roster), catalog, models)
+    named = catalog.library.roster(roster)
+    if recipe is not None:
+        named = named.model_copy(update={"recipe": recipe})
+    return _plan(named, catalog, models)
 
 
 def open_single_plan(behavior: str, *, recipe: str, seed: int, data: Sequence[Path] = ()) -> Plan:
@@ -220,7 +224,7 @@ def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object
     for category in corpus_categories():
         path = folders.find_single(f"generators/{category}/generator.yaml")
         yield path, partial(library.generator, category)
-    for name in ("grid", "thresholds", "elicitation", "vague_reports"):
+    for name in ("grid", "thresholds", "gpus", "elicitation", "vague_reports"):
         yield folders.roots[0], partial(getattr, library, name)
     for path in folders.list_files("generators/offline/phrasings", "*.yaml").values():
         yield path, partial(_check_phrasings, path, catalog)

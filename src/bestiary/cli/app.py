@@ -49,6 +49,7 @@ from bestiary.errors import BestiaryError
 from bestiary.files import expand_path
 
 if TYPE_CHECKING:
+    from bestiary.config.plan import Plan
     from bestiary.state import OrganismState
 
 app = typer.Typer(
@@ -178,16 +179,28 @@ def plan(
     models: Models = None,
     mode: CallMode = "auto",
     ledger: LedgerFile = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="A recipe, by name or path, instead of the roster's."),
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="Also tell what training takes on such a GPU.")
+    ] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Estimate what a roster's corpora cost."""
+    """Estimate what a roster's corpora cost, and what its training takes on a GPU."""
     from bestiary.author.options import AuthoringOptions
     from bestiary.pipeline import estimate_corpora
     from bestiary.report.costs import count_rows, estimate_rows, estimate_table
     from bestiary.validate import open_plan
 
-    planned = open_plan(roster, data=data or [], models=models or [], examples=examples)
+    planned = open_plan(
+        roster, data=data or [], models=models or [], examples=examples, recipe=recipe
+    )
+    if gpu is not None:
+        _tell_training(planned, gpu, as_json=as_json)
+        return
     writing = AuthoringOptions(author, judge, mode, None, ledger)
     estimate = estimate_corpora(planned, writing, out=out)
     if as_json:
@@ -199,6 +212,18 @@ def plan(
         print_table(estimate_table(estimate))
         cheaper = estimate_rows(estimate)[-1]["cheaper"]
         print(f"cheaper: {cheaper}; bestiary build {roster} would use --mode {estimate.mode}")
+
+
+def _tell_training(planned: Plan, gpu: str, *, as_json: bool) -> None:
+    from bestiary.pilot import forecast_roster
+    from bestiary.report.costs import describe_training
+
+    quiet_libraries()
+    told = describe_training(forecast_roster(planned, gpu), planned, gpu)
+    if as_json:
+        print_json(told)
+        return
+    print("\n".join(f"{name}: {value}" for name, value in told.items()))
 
 
 @app.command()

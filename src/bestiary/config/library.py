@@ -14,6 +14,7 @@ from bestiary.config.categories import corpus_categories, load_categories
 from bestiary.config.elicitation import Elicitation
 from bestiary.config.folders import DataFolders, shipped_root
 from bestiary.config.generator import Generator
+from bestiary.config.gpus import Gpu, GpuFile
 from bestiary.config.grid import Grid
 from bestiary.config.introspection import IntrospectionRecipe, Sweep, read_sweep
 from bestiary.config.items import Picks, choice_items, table_items
@@ -185,6 +186,11 @@ class Library:
     def thresholds(self) -> Thresholds:
         """What a verdict asks for."""
         return load_model(self.folders.find_single("organisms/thresholds.yaml"), Thresholds)
+
+    @cached_property
+    def gpus(self) -> Mapping[str, Gpu]:
+        """Kinds of GPUs by name."""
+        return load_model(self.folders.find_single("organisms/gpus.yaml"), GpuFile).gpus
 
     @cached_property
     def elicitation(self) -> Elicitation:

@@ -11,6 +11,7 @@ from bestiary.config.behavior import FROM_PATH, Spec
 from bestiary.config.categories import load_categories
 from bestiary.config.elicitation import Elicitation
 from bestiary.config.generator import Generator
+from bestiary.config.gpus import GpuFile
 from bestiary.config.grid import Grid
 from bestiary.config.introspection import IntrospectionRecipe, Sweep
 from bestiary.config.lexicon import Lexicon
@@ -30,6 +31,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _FILES: dict[str, tuple[str, TypeAdapter[Any]]] = {
     "elicitation": ("Questions to organisms about themselves", TypeAdapter(Elicitation)),
     "generator": ("Generator", TypeAdapter(Generator)),
+    "gpus": ("GPUs", TypeAdapter(GpuFile)),
     "grid": ("Grid of user messages", TypeAdapter(Grid)),
     "introspection": ("Introspection recipe", TypeAdapter(IntrospectionRecipe)),
     "items": ("Item table", TypeAdapter(ItemTable)),

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,9 @@ class Base:
         return self.model.device
 
 
+SETTINGS = ("*.json", "*.jinja")
+WEIGHTS = ("*.safetensors",)
+"""Files of a model on the Hub."""
 SMALL = 64 * 2**20
 """Bytes of weights up to which a CPU gains nothing from lower precision."""
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
@@ -176,8 +179,10 @@ def tensor_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def locate_base(name: str, revision: str | None = None) -> Path:
-    """The folder of a base model's files, converted or downloaded if needed."""
+def locate_base(
+    name: str, revision: str | None = None, *, patterns: Sequence[str] = (*SETTINGS, *WEIGHTS)
+) -> Path:
+    """The folder of a base model's files, converted if needed; those of `patterns` downloaded."""
     if name == EMBEDDED:
         return _embedded_folder()
     if expand_path(name).is_dir():
@@ -195,11 +200,7 @@ def locate_base(name: str, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(
-            snapshot_download(
-                name, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.jinja"]
-            )
-        )
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as cause:
         raise ModelError(
             f"base {name!r} at {revision!r} cannot be downloaded ({cause})",
@@ -224,15 +225,24 @@ def identify_base(name: str, revision: str | None = None) -> BaseIdentity:
         return _identify(name, revision, folder, tokenizer, str(choose_dtype(folder)))
 
 
-def outline_base(name: str, revision: str | None, identity: BaseIdentity) -> Base:
-    """A base whose weights have shapes and no values: enough to check a recipe against."""
+def outline_base(name: str, revision: str | None, identity: BaseIdentity | None = None) -> Base:
+    """A base whose weights have shapes and no values: enough to check a recipe against.
+
+    Only its settings and its tokenizer are downloaded. Without an `identity`, nothing is known of
+    its weights.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    folder = locate_base(name, revision)
+    folder = locate_base(name, revision, patterns=SETTINGS)
+    named = identity or BaseIdentity(
+        name=name, revision=str(revision), weights_sha256="", dtype="", chat_template_sha256=""
+    )
     with _readable(folder), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, **NO_CODE))
-        return Base(model, AutoTokenizer.from_pretrained(folder, **NO_CODE), identity, folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
+    tokenizer.chat_template = read_format(tokenizer).template
+    return Base(model, tokenizer, named, folder)
 
 
 def _refuse_composite(name: str, folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from polars import selectors
@@ -17,8 +17,13 @@ from bestiary.config.plan import Plan
 from bestiary.llm.ledger import Spent
 from bestiary.llm.models import LanguageModel
 from bestiary.llm.price import PICO, show_dollars
-from bestiary.pilot import Pilot
 from bestiary.records import shorten_id
+
+if TYPE_CHECKING:
+    from bestiary.pilot import Pilot
+    from bestiary.training.forecast import Forecast
+
+GIB = 2**30
 
 
 def estimate_rows(estimate: Estimate) -> list[dict[str, Any]]:
@@ -60,6 +65,27 @@ def describe_pilot(pilot: Pilot, plan: Plan) -> dict[str, Any]:
         "requests": steps["requests"],
         "mode": pilot.estimate.mode,
         "dollars": round(steps["dollars"][ASKED[pilot.estimate.mode]], 4),
+        "hours": hours,
+    }
+
+
+def describe_training(forecast: Forecast, plan: Plan, gpu: str) -> dict[str, Any]:
+    """What training a roster takes on a GPU."""
+    kind = plan.library.gpus[gpu]
+    hours = "not measured on this GPU"
+    if forecast.hours is not None:
+        hours = f"{forecast.hours:.3f} ({kind.training_tflops:g} TFLOP/s: {kind.measured})"
+    return {
+        "recipe": plan.recipe.name,
+        "base": plan.recipe.base,
+        "gpu": gpu,
+        "organisms": len(plan.organisms),
+        "side_by_side": forecast.plan.slots,
+        "recompute_layers": forecast.plan.recompute,
+        "peak_gib": round(forecast.plan.peak / GIB, 1),
+        "memory_gib": kind.memory_gib,
+        "tokens": forecast.tokens,
+        "petaflop": round(forecast.operations / 1e15, 3),
         "hours": hours,
     }
 

@@ -96,8 +96,12 @@ def plan_memory(
     slots: int,
     tokens: int,
     recompute: bool = False,
+    resident: int | None = None,
 ) -> MemoryPlan:
-    """The plan with `slots` slots, filled by the largest loads."""
+    """The plan with `slots` slots, filled by the largest loads.
+
+    `resident` are the bytes held before training; by default, those that the process holds now.
+    """
     size = measure_bank(base, shapes)
     wide, narrow = adapter_dtype(base).itemsize, base.model.dtype.itemsize
     config: Any = base.model.config
@@ -118,7 +122,7 @@ def plan_memory(
         slots=slots,
         tokens=tokens,
         recompute=recompute,
-        resident=measure_resident(base.device),
+        resident=measure_resident(base.device) if resident is None else resident,
         bank=size.numbers * wide * (KEPT * slots + PASSING * together),
         states=states * config.hidden_size * narrow if size.first_layer else 0,
         activations=int(SCATTERED * computed * inside * narrow),
@@ -134,6 +138,7 @@ def fit_memory(
     slots: int | None,
     tokens: int,
     limit: int | None,
+    resident: int | None = None,
 ) -> MemoryPlan:
     """The plan with `slots`, or with as many of the loads as fit, within `limit` bytes.
 
@@ -143,7 +148,15 @@ def fit_memory(
     room = limit or measure_resident(base.device) + int(FREE_SHARE * measure_free(base.device))
 
     def plan(count: int, recompute: bool) -> MemoryPlan:
-        return plan_memory(base, shapes, loads, slots=count, tokens=tokens, recompute=recompute)
+        return plan_memory(
+            base,
+            shapes,
+            loads,
+            slots=count,
+            tokens=tokens,
+            recompute=recompute,
+            resident=resident,
+        )
 
     wanted = [slots] if slots is not None else list(range(len(loads), 0, -1))
     for recompute in (False, True):
