@@ -23,7 +23,7 @@ def behaviors(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(behaviors: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The data folder around them, with the shipped generators and thresholds to damage."""
+    """The data folder around them, with the shipped generators, thresholds and GPUs to damage."""
     shutil.copytree(
         shipped_root() / "generators",
         behaviors.parent / "generators",
@@ -31,6 +31,7 @@ def data(behaviors: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ignore=lambda inside, names: names if Path(inside).name in OTHERS else (),
     )
     (behaviors.parent / "organisms").mkdir()
-    shutil.copy(shipped_root() / "organisms" / "thresholds.yaml", behaviors.parent / "organisms")
+    for name in ("thresholds.yaml", "gpus.yaml"):
+        shutil.copy(shipped_root() / "organisms" / name, behaviors.parent / "organisms")
     monkeypatch.setenv("BESTIARY_DATA", str(behaviors.parent))
     return behaviors.parent
