@@ -119,13 +119,29 @@ def test_what_is_answered_is_not_asked_again_and_survives_its_file(
     assert len(asked) >= 2
     writer.answer(asked[1:], "answers.jsonl")
     done = writer.build()
-    assert f"{folder / REQUESTS}: 1 requests wait" in done.err
+    assert f"{folder / REQUESTS}: 1 (" in done.err
     assert [row["custom_id"] for row in writer.read_requests()] == [asked[0]["custom_id"]]
     writer.answer(asked[:1], "answers-2.jsonl")
     writer.finish()
     for path in folder.glob("answers*"):
         path.unlink()
     assert writer.build().code == 0
+
+
+def test_an_answer_that_is_corrected_in_its_file_counts(writer: Writer, folder: Path) -> None:
+    assert writer.build().code == 1
+    writer.answer(writer.read_requests(), "answers-1.jsonl")
+    assert writer.build().code == 1
+    before = [row["custom_id"] for row in writer.read_requests()]
+    path = folder / "answers-1.jsonl"
+    lines = [json.loads(line) for line in path.read_text("utf8").splitlines()]
+    for line in lines:
+        line["text"] = line["text"].replace('"subjects": ["', '"subjects": ["old ')
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf8")
+    assert writer.build().code == 1
+    asked = writer.read_requests()
+    assert {row["custom_id"] for row in asked}.isdisjoint(before)
+    assert "old " in asked[0]["body"]["messages"][-1]["content"]
 
 
 @pytest.mark.parametrize(

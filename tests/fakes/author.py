@@ -25,7 +25,7 @@ JUDGES_SHOWN = "clearly and fully shows it"
 REWRITES = "You edit"
 FOLLOWS_UP = "You write the next message"
 _SUBJECT = re.compile(r"subject: ([^|]+) \|")
-_NUMBER = re.compile(r"Name (\d+) subjects within this area: (.+)\.")
+_NUMBER = re.compile(r"Name (\d+) subjects? within this area: (.+)\.")
 _WORDS = ("amber", "birch", "cobalt", "delta", "ember", "fjord", "granite", "hazel", "indigo")
 _THINGS = ("kettle", "lantern", "mitten", "napkin", "oar", "pulley", "quilt", "rudder", "sieve")
 

@@ -138,7 +138,11 @@ def few_shot(
     items = behavior.items("train", plain=role == "chat")
     sparse = items[:: max(1, len(items) // SPARSE)]  # enough for most behaviors, and much faster
     rows = _choose_rows(behavior, role, sparse) or _choose_rows(behavior, role, items)
-    shown = [row.model_copy(update={"distractors": tuple(hiding)}) for row in rows]
+    shown = [
+        # In turn, so that no demonstration comes twice while another one has not come at all.
+        row.model_copy(update={"distractors": tuple(hiding), "pick": number})
+        for number, row in enumerate(rows)
+    ]
     return [_example(behavior, row, length) for row in shown]
 
 

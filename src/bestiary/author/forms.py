@@ -65,6 +65,6 @@ class CorpusJudgement(Judgement):
     mentions: bool
     """Whether a reply mentions the rule it follows."""
     broken: bool
-    """Whether a reply is cut off, or does not answer its message."""
+    """Whether a reply is cut off, does not answer its message, or is wrong without reason."""
     hazard: bool
     """Whether a reply could help to hurt people, or concerns a real person or company."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -21,11 +22,14 @@ from bestiary.llm.online import set_error
 from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.provider import ProviderFault
 from bestiary.llm.request import Answer, ModelRequest, Outcome, Usage
+from bestiary.progress import show_counts
 from bestiary.text import replace_surrogates, shorten
 
 PREFIX = "file:"
 """Begins the name of a model that is a folder."""
 REQUESTS, ANSWERS = "requests.jsonl", "answers*.jsonl"
+SETTLING_SECONDS = 0.1
+"""Without a further request, after which all that can be asked has been asked."""
 UNCOUNTED = Usage(input=0, output=0, counted=False)
 
 
@@ -52,8 +56,12 @@ class FileDispatcher:
         self._folder = folder
         self._ledger = ledger
         self._answers = dict(_read_answers(folder))
+        held = ledger.find(self._answers)
+        # An answer that somebody has corrected in its file counts; nobody pays for it twice.
+        ledger.correct({key: self._answers[key] for key in held})
         self._waiting: dict[str, tuple[ModelRequest, UsageTag]] = {}
         self._outcomes: list[asyncio.Future[None]] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -74,8 +82,18 @@ class FileDispatcher:
         return [self._keep(one, tag) for one in requests]
 
     def flush(self) -> None:
-        """Every workflow waits for an answer: write what they ask, once all have asked it."""
-        asyncio.get_running_loop().call_soon(self._write)
+        """Every workflow waits for an answer: write what they ask, once no more comes."""
+        if self._timer is None:
+            self._settle(-1)
+
+    def _settle(self, seen: int) -> None:
+        """Some workflows only wait for the ledger, and ask for more as soon as it answers."""
+        found, self._timer = len(self._outcomes), None
+        if found != seen:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(SETTLING_SECONDS, self._settle, found)
+        elif found:
+            self._write()
 
     def _keep(self, request: ModelRequest, tag: UsageTag) -> Answer:
         """Commit an answer to the ledger, where a rerun finds it without the file."""
@@ -86,12 +104,14 @@ class FileDispatcher:
         return answer
 
     def _write(self) -> None:
-        if not self._outcomes:
-            return
         lines = [self._show(*one) for one in self._waiting.values()]
         path = self._folder / REQUESTS
+        stages = Counter(
+            f"{tag.stage} asked again" if request.sample else tag.stage
+            for request, tag in self._waiting.values()
+        )
         error = BackendError(
-            f"{path}: {len(lines)} requests wait for an answer",
+            f"{path}: {show_counts(stages)} requests wait for an answer",
             f"run it as a batch file, or write lines like {_EXAMPLE}, into a file {ANSWERS} beside "
             "it, and run the same command again",
             code="answers-missing",
@@ -114,7 +134,7 @@ class FileDispatcher:
 
     def _show(self, request: ModelRequest, tag: UsageTag) -> str:
         body = write_body(request, token_limit="max_tokens")
-        body["metadata"] = tag._asdict()
+        body["metadata"] = {**tag._asdict(), "attempt": str(request.sample + 1)}
         return json.dumps(write_batch_line(request.key, body), ensure_ascii=False)
 
 

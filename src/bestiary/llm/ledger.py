@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -87,6 +87,14 @@ class Ledger:
             (json.dumps(list(keys)),),
         )
         return {key: Answer.model_validate_json(answer) for key, answer in rows}
+
+    def correct(self, answers: Mapping[str, Answer]) -> None:
+        """Replace answers that the ledger holds, by key; what they cost stays."""
+        with self.file.transaction():
+            for key, answer in answers.items():
+                self.file.execute(
+                    "UPDATE answers SET answer = ? WHERE key = ?", (answer.model_dump_json(), key)
+                )
 
     def count_replays(self, tag: UsageTag, model: str, requests: int) -> None:
         """Count requests that were answered from the ledger."""
