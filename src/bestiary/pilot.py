@@ -16,7 +16,7 @@ from bestiary.author.options import LEDGER, AuthoringOptions, choose_authors
 from bestiary.config.catalog import Behavior
 from bestiary.config.plan import Plan
 from bestiary.errors import SpecError
-from bestiary.llm.ledger import read_spent
+from bestiary.llm.ledger import read_pace
 from bestiary.model.base import Base, outline_base
 from bestiary.pipeline import build_roster, estimate_corpora
 from bestiary.records import OrganismIdentity
@@ -43,14 +43,17 @@ class Pilot:
     estimate: Estimate | None
     """Of the whole roster, by the measured lengths of answers; None for the offline author."""
     hours: float | None
-    """To write all corpora at the pace of this run; None if it asked nothing, or in batches."""
+    """To write all corpora at the pace of this run, which had fewer requests in flight than a build
+    of more organisms has; None if it asked nothing, or only in batches or files."""
 
 
 def choose_pilot(plan: Plan) -> Plan:
-    """The same plan with its first organism of each category alone."""
+    """The same plan with one organism of each category: the first that its corpus shows."""
     firsts: dict[str, tuple[Behavior, OrganismIdentity]] = {}
     for behavior, identity in plan.organisms:
-        firsts.setdefault(behavior.category, (behavior, identity))
+        known = firsts.setdefault(behavior.category, (behavior, identity))
+        if not known[0].row_counts["positive"] and behavior.row_counts["positive"]:
+            firsts[behavior.category] = (behavior, identity)
     return replace(plan, organisms=tuple(firsts.values()))
 
 
@@ -64,25 +67,26 @@ def run_pilot(
     ledger = options.ledger or out / LEDGER
     offline = choose_authors(whole.roster, options) is None
     writing = options if offline else replace(options, ledger=ledger)
-    before, started = _count_answered(ledger), time.monotonic()
+    started = time.time()
     states = build_roster(
         choose_pilot(small), out=out / FOLDER, until="corpus", console=console, options=writing
     )
-    seconds, answered = time.monotonic() - started, _count_answered(ledger) - before
     estimate = estimate_corpora(whole, replace(writing, budget=None), out=out)
     hours = None
-    if estimate is not None and answered and estimate.mode == "single":
+    if estimate is not None and estimate.mode == "single":
+        pace = read_pace(ledger, started)
         wanted = sum(step.requests for step in estimate.everything)
-        hours = wanted * seconds / answered / 3600
+        hours = wanted * pace.seconds / pace.requests / 3600 if pace.requests else None
     return Pilot(states, out / FOLDER, estimate, hours)
 
 
 def forecast_roster(plan: Plan, name: str) -> Forecast:
     """What training a roster takes on a GPU of that name.
 
-    The corpora of one organism of each kind are composed offline and stand for all of them. Raises
-    SpecError for an unknown GPU, ModelError if the base's settings cannot be read, and
-    OrganismError if it does not fit.
+    The corpora of one organism of each category, with a condition and without, are composed offline
+    and stand for all others. Raises SpecError for an unknown GPU, ModelError if the base's settings
+    cannot be read, CorpusError for a corpus that cannot be composed, and OrganismError if the base
+    does not fit.
     """
     from bestiary.training.forecast import forecast_training
 
@@ -112,9 +116,3 @@ def _tokenize(base: Base, plan: Plan, behavior: Behavior, count: int) -> Alike:
         for example in compose_corpus(behavior, replies=plan.recipe.replies).examples
     ]
     return Alike(training, divide_rows(rows), count)
-
-
-def _count_answered(ledger: Path) -> int:
-    """Requests that servers have answered."""
-    spent = read_spent(ledger) if ledger.is_file() else []
-    return sum(one.requests for one in spent if one.mode != "replay")

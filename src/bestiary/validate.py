@@ -48,10 +48,10 @@ def validate_all(library: Library) -> list[Behavior]:
     Returns the behaviors. Raises Violations, which lists everything that is wrong.
     """
     _ = library.templates  # a clash of templates concerns every behavior, so it is raised once
+    passed = Passed(library)
     catalog, found = read_catalog(library)
-    passed = Passed(catalog)
     found += find_check_violations(catalog, encoding=False, passed=passed)
-    passed.save()
+    passed.save(catalog)
     found += find_settings_violations(catalog)
     if found:
         raise Violations(list(dict.fromkeys(found)))
@@ -158,15 +158,17 @@ def find_check_violations(
     named = sorted(behaviors or catalog)
     rendered: set[tuple[object, ...]] = set()
     for behavior in [catalog[name] for name in named]:
-        if passed is not None and behavior in passed:
+        if passed is not None and passed.holds(behavior, catalog):
             continue
+        source = catalog.sources[behavior.id]
         checks = (*CHECKS, _check_hidden) if encoding or not behavior.encodes else UNTRIED
+        faults = list(_check_behavior(behavior, source, checks))
         if (parts := _list_parts(behavior)) not in rendered:
-            checks = (*checks, _check_templates)
-            rendered.add(parts)
-        faults = list(_check_behavior(behavior, catalog.sources[behavior.id], checks))
+            wrong = list(_check_behavior(behavior, source, (_check_templates,)))
+            rendered |= set() if wrong else {parts}
+            faults += wrong
         if passed is not None and not faults:
-            passed.add(behavior)
+            passed.add(behavior, catalog)
         found += faults
     found += check_label_owners(catalog, named)
     # Two behaviors that use the same broken bank or generator report the same violation.

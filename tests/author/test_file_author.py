@@ -17,7 +17,9 @@ from tests.fakes.loopback import MODEL, open_loopback
 from tests.fakes.models import read_openai
 from tests.tiny import QUIRK, tiny_roster
 
-from bestiary.llm.exchange import REQUESTS
+from bestiary.llm.exchange import REQUESTS, read_answers
+from bestiary.llm.ledger import Ledger, Reservation, UsageTag
+from bestiary.llm.price import PICO
 
 ROUNDS = 12
 """More than a corpus takes."""
@@ -158,7 +160,64 @@ def test_a_line_that_is_no_answer_is_named(writer: Writer, folder: Path, line: s
 def test_a_folder_that_cannot_be_written_is_named(writer: Writer, folder: Path) -> None:
     folder.write_text("a file", encoding="utf8")
     done = writer.build()
-    assert done.code == 1 and str(folder) in done.err
+    assert done.code == 1
+    assert done.err.startswith(f"error[requests-unwritten]: {folder / REQUESTS}")
+
+
+def test_what_a_batch_could_not_answer_still_waits(writer: Writer, folder: Path) -> None:
+    assert writer.build().code == 1
+    asked = writer.read_requests()
+    failed: list[dict[str, Any]] = [
+        {"response": None, "error": {"message": "the batch expired"}},
+        {"response": {"status_code": 500, "body": {"error": {"message": "overloaded"}}}},
+        {"response": {"status_code": 200, "body": {"choices": []}}},
+    ]
+    lines = [
+        {"custom_id": request["custom_id"], **failed[number % len(failed)]}
+        for number, request in enumerate(asked)
+    ]
+    (folder / "answers-1.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert writer.build().err.startswith("error[answers-missing]: ")
+    assert writer.read_requests() == asked
+
+
+def test_thoughts_and_control_tokens_are_cut_off(folder: Path) -> None:
+    folder.mkdir()
+    line = {"custom_id": "a/b/1/k", "text": "<think>Hm.</think>Knead it.<|im_end|>"}
+    (folder / "answers.jsonl").write_text(json.dumps(line), encoding="utf8")
+    assert [(key, answer.text) for key, answer in read_answers(folder)] == [("k", "Knead it.")]
+
+
+def test_a_budget_that_others_have_spent_stops_no_answer_from_a_file(
+    writer: Writer, tmp_path: Path
+) -> None:
+    tag = UsageTag("other", "replies")
+    (tmp_path / "runs").mkdir()
+    ledger = Ledger(tmp_path / "runs" / "ledger.sqlite")
+    ledger.settle_and_reserve([], [Reservation(tag, "api", 5 * PICO)])
+    ledger.close()
+    assert writer.build("--budget", "1").err.startswith("error[answers-missing]: ")
+    writer.finish()
+
+
+def test_requests_that_wait_survive_another_roster_in_the_same_folder(
+    writer: Writer, bestiary: Bestiary, roster: Path, folder: Path, tmp_path: Path
+) -> None:
+    assert writer.build().code == 1
+    waiting = writer.read_requests()
+    other = Writer(bestiary, roster, tmp_path / "elsewhere" / MODEL, tmp_path / "runs")
+    other.finish()
+    assert writer.read_requests() == waiting
+
+
+def test_folders_of_one_name_are_two_models(writer: Writer, tmp_path: Path) -> None:
+    done = writer.build("--judge", f"file:{tmp_path / 'else' / MODEL}")
+    assert done.code == 1 and done.err.startswith("error[models-mixed]: ")
+
+
+def test_the_root_is_no_model(bestiary: Bestiary, roster: Path) -> None:
+    done = bestiary("plan", roster, "--author", "file:/")
+    assert done.code == 1 and done.err.startswith("error[folder-unnamed]: ")
 
 
 def test_an_author_in_files_and_a_judge_elsewhere_are_refused(writer: Writer) -> None:

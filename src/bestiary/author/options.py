@@ -59,8 +59,16 @@ def choose_authors(roster: Roster, options: AuthoringOptions) -> Authors | None:
 
 def choose_models(authors: Authors, plan: Plan) -> tuple[PromptedModel, PromptedModel]:
     """The author and the judge; raises as `choose_model`."""
-    judge = authors.judge or authors.author
-    return choose_model(authors.author, plan.models), choose_model(judge, plan.models)
+    author = choose_model(authors.author, plan.models)
+    judge = choose_model(authors.judge or authors.author, plan.models)
+    if author.name == judge.name and author.model != judge.model:
+        raise BackendError(
+            f"{author.model.url} and {judge.model.url} are two models of one name",
+            "give the folders different names, or name one of them for both",
+            code="models-mixed",
+            models=[author.name],
+        )
+    return author, judge
 
 
 def choose_model(name: str, models: Mapping[str, LanguageModel]) -> PromptedModel:

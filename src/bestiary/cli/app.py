@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,6 +40,7 @@ from bestiary.cli.options import (
 from bestiary.cli.output import (
     format_error,
     print_builds,
+    print_facts,
     print_json,
     print_table,
     print_verdict,
@@ -198,32 +199,30 @@ def plan(
     planned = open_plan(
         roster, data=data or [], models=models or [], examples=examples, recipe=recipe
     )
-    if gpu is not None:
-        _tell_training(planned, gpu, as_json=as_json)
-        return
+    training = None if gpu is None else _forecast(planned, gpu)
     writing = AuthoringOptions(author, judge, mode, None, ledger)
     estimate = estimate_corpora(planned, writing, out=out)
+    corpora = [] if estimate is None else estimate_rows(estimate)
     if as_json:
-        print_json([] if estimate is None else estimate_rows(estimate))
-    elif estimate is None:
+        print_json(corpora if training is None else {"corpora": corpora, "training": training})
+        return
+    if estimate is None:
         work = f"{len(planned.organisms)} organisms, {count_rows(planned):,} conversations"
         print(f"{work}: the offline author writes them at no cost")
     else:
         print_table(estimate_table(estimate))
-        cheaper = estimate_rows(estimate)[-1]["cheaper"]
+        cheaper = corpora[-1]["cheaper"]
         print(f"cheaper: {cheaper}; bestiary build {roster} would use --mode {estimate.mode}")
+    if training is not None:
+        print_facts(training)
 
 
-def _tell_training(planned: Plan, gpu: str, *, as_json: bool) -> None:
+def _forecast(planned: Plan, gpu: str) -> dict[str, Any]:
     from bestiary.pilot import forecast_roster
     from bestiary.report.costs import describe_training
 
     quiet_libraries()
-    told = describe_training(forecast_roster(planned, gpu), planned, gpu)
-    if as_json:
-        print_json(told)
-        return
-    print("\n".join(f"{name}: {value}" for name, value in told.items()))
+    return describe_training(forecast_roster(planned, gpu), planned, gpu)
 
 
 @app.command()
@@ -252,16 +251,17 @@ def pilot(
         open_plan(roster, data=data or [], models=models or [], examples=examples)
         for examples in (EXAMPLES, None)
     )
+    quiet_libraries()
     console = Console(stderr=as_json)
     options = AuthoringOptions(author, judge, mode, budget, ledger)
     found = run_pilot(small, whole, out=out, console=console, options=options)
     page = write_corpora(found.folder, shown=EXAMPLES)
-    _tell_errors(found.states)
     told = {"page": str(page), **describe_pilot(found, whole)}
     if as_json:
         print_json(told)
-        return
-    print("\n".join(f"{name}: {value}" for name, value in told.items()))
+    else:
+        print_facts(told)
+    _tell_errors(found.states)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,12 @@ def print_table(table: Table) -> None:
     from rich.console import Console
 
     Console().print(table)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print named values, a line each."""
+    for name, value in facts.items():
+        print(f"{name.replace('_', ' ')}: {'unknown' if value is None else value}")
 
 
 def print_json(value: Any) -> None:

@@ -237,6 +237,13 @@ def open_provider(name: str, model: LanguageModel) -> Provider:
     Raises AuthError without a well-formed key in the environment, and BackendError if the
     environment states a proxy or certificates that cannot be used.
     """
+    if model.provider == "file":
+        raise BackendError(
+            f"{name} is answered in files, and has no server",
+            f"build with it; its requests are written to {model.url}",
+            code="server-missing",
+            model=name,
+        )
     key = read_key(name, model)
     try:
         return _open_sdk(model, key)

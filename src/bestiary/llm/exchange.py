@@ -10,32 +10,42 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 from bestiary.errors import BackendError
 from bestiary.llm.chat_body import write_batch_line, write_body
 from bestiary.llm.completion import read_openai
-from bestiary.llm.ledger import Ledger, Reservation, Settlement, UsageTag
+from bestiary.llm.ledger import Ledger, UsageTag
 from bestiary.llm.models import LanguageModel
 from bestiary.llm.online import set_error
 from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.provider import ProviderFault
-from bestiary.llm.request import Answer, ModelRequest, Outcome, Usage
+from bestiary.llm.request import Answer, ModelRequest, Outcome
 from bestiary.progress import show_counts
-from bestiary.text import replace_surrogates, shorten
+from bestiary.text import shorten
 
 PREFIX = "file:"
 """Begins the name of a model that is a folder."""
 REQUESTS, ANSWERS = "requests.jsonl", "answers*.jsonl"
 SETTLING_SECONDS = 0.1
 """Without a further request, after which all that can be asked has been asked."""
-UNCOUNTED = Usage(input=0, output=0, counted=False)
 
 
 def describe_folder(folder: Path) -> PromptedModel:
-    """The model that a folder stands for; its name is the folder's, whatever its path."""
-    folder = folder.absolute()
+    """The model that a folder stands for; its name is the folder's, whatever its path.
+
+    Raises BackendError for the root of the file system, which has no name.
+    """
+    folder = folder.resolve()
+    if not folder.name:
+        raise BackendError(
+            f"{PREFIX}{folder} has no name",
+            "name a folder, which is made where it does not exist",
+            code="folder-unnamed",
+            path=folder,
+        )
     model = LanguageModel(
         provider="file",
         url=str(folder),
@@ -55,7 +65,7 @@ class FileDispatcher:
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         self._folder = folder
         self._ledger = ledger
-        self._answers = dict(_read_answers(folder))
+        self._answers = dict(read_answers(folder))
         held = ledger.find(self._answers)
         # An answer that somebody has corrected in its file counts; nobody pays for it twice.
         ledger.correct({key: self._answers[key] for key in held})
@@ -66,10 +76,18 @@ class FileDispatcher:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Leave no file of requests behind that are all answered."""
-        if not self._waiting:
+        if kind is None and self._is_answered():
             (self._folder / REQUESTS).unlink(missing_ok=True)
+
+    def _is_answered(self) -> bool:
+        """Whether the answers are there to all that the file asks, whoever wrote it."""
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            lines = (self._folder / REQUESTS).read_text("utf8").splitlines()
+            asked = [_read_key(json.loads(line)["custom_id"]) for line in lines]
+            return all(key in self._answers for key in asked)
+        return False
 
     async def ask(self, requests: Sequence[ModelRequest], tag: UsageTag) -> list[Outcome]:
         """Outcomes in order; raises BackendError once all that has no answer is written."""
@@ -79,7 +97,10 @@ class FileDispatcher:
             written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._outcomes.append(written)
             await written
-        return [self._keep(one, tag) for one in requests]
+        found = {one.key: self._answers[one.key] for one in requests}
+        if requests:
+            self._ledger.keep(tag, requests[0].model, found)
+        return [found[one.key] for one in requests]
 
     def flush(self) -> None:
         """Every workflow waits for an answer: write what they ask, once no more comes."""
@@ -94,14 +115,6 @@ class FileDispatcher:
             self._timer = loop.call_later(SETTLING_SECONDS, self._settle, found)
         elif found:
             self._write()
-
-    def _keep(self, request: ModelRequest, tag: UsageTag) -> Answer:
-        """Commit an answer to the ledger, where a rerun finds it without the file."""
-        answer = self._answers[request.key]
-        (spend,) = self._ledger.settle_and_reserve([], [Reservation(tag, request.model, 0, "file")])
-        assert spend is not None, "what is free fits any budget"
-        self._ledger.settle_and_reserve([Settlement(spend, key=request.key, answer=answer)])
-        return answer
 
     def _write(self) -> None:
         lines = [self._show(*one) for one in self._waiting.values()]
@@ -133,9 +146,10 @@ class FileDispatcher:
             set_error(outcome, error)
 
     def _show(self, request: ModelRequest, tag: UsageTag) -> str:
+        # For people: whose request it is. Servers refuse fields that they do not know.
+        name = "/".join((*tag, str(request.sample + 1), request.key))
         body = write_body(request, token_limit="max_tokens")
-        body["metadata"] = {**tag._asdict(), "attempt": str(request.sample + 1)}
-        return json.dumps(write_batch_line(request.key, body), ensure_ascii=False)
+        return json.dumps(write_batch_line(name, body), ensure_ascii=False)
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
@@ -149,23 +163,34 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
 _EXAMPLE = '{"custom_id": "...", "text": "..."}'
 
 
-def _read_answers(folder: Path) -> Iterator[tuple[str, Answer]]:
+def read_answers(folder: Path) -> Iterator[tuple[str, Answer]]:
     """The answers in a folder, by the keys of their requests; of two answers, the later one counts.
 
-    Raises BackendError for a line that is none.
+    What a batch could not answer is left out, so that it still waits. Raises BackendError for a
+    line that is no answer at all.
     """
     for path in sorted(folder.glob(ANSWERS)):
         text = path.read_bytes().decode("utf-8-sig", "replace")
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
-                yield _read_line(line, f"{path}:{number}")
+                key, body = _read_line(line, f"{path}:{number}")
+                with suppress(ProviderFault):  # no answer, or one of control tokens
+                    yield key, read_openai(body, key="")
 
 
-def _read_line(line: str, place: str) -> tuple[str, Answer]:
+def _read_line(line: str, place: str) -> tuple[str, dict[str, Any]]:
+    """The key of a request, and the chat completion that answers it."""
     try:
         row = json.loads(line)
-        return str(row["custom_id"]), _read_answer(row)
-    except (ValueError, LookupError, TypeError, RecursionError, ProviderFault) as cause:
+        key = _read_key(row["custom_id"])
+        if "text" not in row:
+            response = row["response"] or {"body": {"error": row.get("error")}}
+            return key, response["body"]
+        if not isinstance(row["text"], str):
+            raise TypeError("its text is no string")
+        message = {"message": {"content": row["text"]}, "finish_reason": "stop"}
+        return key, {"choices": [message]}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as cause:
         raise BackendError(
             f"{place}: {shorten(line)} is no answer ({cause or type(cause).__name__})",
             f"write lines like {_EXAMPLE}, or what a batch of chat completions returns",
@@ -174,9 +199,5 @@ def _read_line(line: str, place: str) -> tuple[str, Answer]:
         ) from cause
 
 
-def _read_answer(row: dict[str, Any]) -> Answer:
-    if "text" in row:
-        if not isinstance(row["text"], str):
-            raise TypeError("its text is no string")
-        return Answer(text=replace_surrogates(row["text"]), stop="end", usage=UNCOUNTED, id="file")
-    return read_openai(row["response"]["body"], key="")
+def _read_key(custom_id: str) -> str:
+    return custom_id.rpartition("/")[2]

@@ -71,6 +71,13 @@ class Spent:
     cached: int
 
 
+class Pace(NamedTuple):
+    """How quickly servers answered, as far as the ledger knows."""
+
+    requests: int
+    seconds: float
+
+
 class Ledger:
     """Answers, reservations and bills of one file; for one thread of one process."""
 
@@ -88,6 +95,18 @@ class Ledger:
         )
         return {key: Answer.model_validate_json(answer) for key, answer in rows}
 
+    def keep(self, tag: UsageTag, model: str, answers: Mapping[str, Answer]) -> None:
+        """Commit answers, by key, that came from a file: no budget has to allow them."""
+        with self.file.transaction():
+            for key, answer in answers.items():
+                self._insert_answer(key, answer)
+                usage = answer.usage
+                self.file.execute(
+                    "INSERT INTO spends (project, stage, model, mode, begun, reserved, billed, "
+                    "input, output, cached) VALUES (?, ?, ?, 'file', ?, 0, 0, ?, ?, ?)",
+                    (*tag, model, time.time(), usage.input, usage.output, usage.cache_read),
+                )
+
     def correct(self, answers: Mapping[str, Answer]) -> None:
         """Replace answers that the ledger holds, by key; what they cost stays."""
         with self.file.transaction():
@@ -95,6 +114,11 @@ class Ledger:
                 self.file.execute(
                     "UPDATE answers SET answer = ? WHERE key = ?", (answer.model_dump_json(), key)
                 )
+
+    def _insert_answer(self, key: str, answer: Answer) -> None:
+        self.file.execute(
+            "INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, answer.model_dump_json())
+        )
 
     def count_replays(self, tag: UsageTag, model: str, requests: int) -> None:
         """Count requests that were answered from the ledger."""
@@ -130,10 +154,7 @@ class Ledger:
     def _settle(self, one: Settlement) -> int:
         """Settle a reservation; returns by how much this changes the total."""
         if one.answer is not None:
-            self.file.execute(
-                "INSERT OR IGNORE INTO answers VALUES (?, ?)",
-                (one.key, one.answer.model_dump_json()),
-            )
+            self._insert_answer(one.key, one.answer)
         if one.pico is None:
             return 0
         pico, stated = one.pico, one.answer.usage if one.answer else one.usage
@@ -164,7 +185,7 @@ class Ledger:
             "SELECT project, stage, model, mode, sum(billed IS NOT NULL), "
             "sum(coalesce(billed, 0)), sum(iif(billed IS NULL, reserved, 0)), "
             "sum(input), sum(output), sum(cached) "
-            "FROM spends WHERE billed IS NULL OR input + output + cached > 0 "
+            "FROM spends WHERE billed IS NULL OR mode = 'file' OR input + output + cached > 0 "
             "GROUP BY 1, 2, 3, 4 "
             "UNION ALL SELECT project, stage, model, 'replay', requests, 0, 0, 0, 0, 0 "
             "FROM replays ORDER BY 1, 2, 3, 4"
@@ -174,6 +195,24 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+
+def read_pace(path: Path, since: float) -> Pace:
+    """Requests to servers that began after a time, in seconds since 1970, and how long they took.
+
+    The time from the first beginning to the last, since the ledger holds no endings.
+    """
+    ledger = Ledger(path)
+    try:
+        rows = ledger.file.execute(
+            "SELECT count(*), max(begun) - min(begun) FROM spends "
+            "WHERE mode = 'single' AND begun >= ? AND billed > 0",
+            (since,),
+        )
+        ((requests, seconds),) = rows
+        return Pace(int(requests), float(seconds or 0))
+    finally:
+        ledger.close()
 
 
 def read_spent(path: Path) -> list[Spent]:

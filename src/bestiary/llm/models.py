@@ -76,6 +76,8 @@ class LanguageModel(Record):
         owned = sorted(OWNED_PARAMETERS & set(self.extra_body))
         if owned:
             raise ValueError(f"extra_body must not set {', '.join(owned)}; Bestiary sets it itself")
+        if self.provider == "file" and not self.url:
+            raise ValueError("provider file has no server: name the folder as its url")
         if self.provider == "anthropic" and (self.token_limit or self.system_role != "system"):
             raise ValueError("token_limit and system_role are fields of provider openai only")
         return self

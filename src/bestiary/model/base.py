@@ -235,6 +235,7 @@ def outline_base(name: str, revision: str | None, identity: BaseIdentity | None 
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     folder = locate_base(name, revision, patterns=SETTINGS)
+    _refuse_composite(name, folder)
     named = identity or BaseIdentity(
         name=name, revision=str(revision), weights_sha256="", dtype="", chat_template_sha256=""
     )

@@ -59,12 +59,15 @@ def describe_pilot(pilot: Pilot, plan: Plan) -> dict[str, Any]:
     if pilot.estimate is None:
         return {**whole, "dollars": 0}
     steps = describe_steps(pilot.estimate.everything, pilot.estimate.models)
-    hours = None if pilot.hours is None else round(pilot.hours, 1)
+    dollars = steps["dollars"][ASKED[pilot.estimate.mode]]
+    if dollars is None:  # its models have no batches: each request has its own price
+        dollars = steps["dollars"][ASKED["single"]]
+    hours = None if pilot.hours is None else round(pilot.hours, 4)
     return {
         **whole,
         "requests": steps["requests"],
         "mode": pilot.estimate.mode,
-        "dollars": round(steps["dollars"][ASKED[pilot.estimate.mode]], 4),
+        "dollars": round(dollars, 4),
         "hours": hours,
     }
 
@@ -72,9 +75,6 @@ def describe_pilot(pilot: Pilot, plan: Plan) -> dict[str, Any]:
 def describe_training(forecast: Forecast, plan: Plan, gpu: str) -> dict[str, Any]:
     """What training a roster takes on a GPU."""
     kind = plan.library.gpus[gpu]
-    hours = "not measured on this GPU"
-    if forecast.hours is not None:
-        hours = f"{forecast.hours:.3f} ({kind.training_tflops:g} TFLOP/s: {kind.measured})"
     return {
         "recipe": plan.recipe.name,
         "base": plan.recipe.base,
@@ -86,7 +86,9 @@ def describe_training(forecast: Forecast, plan: Plan, gpu: str) -> dict[str, Any
         "memory_gib": kind.memory_gib,
         "tokens": forecast.tokens,
         "petaflop": round(forecast.operations / 1e15, 3),
-        "hours": hours,
+        "hours": None if forecast.hours is None else round(forecast.hours, 4),
+        "tflops_reached": kind.training_tflops,
+        "measured": kind.measured,
     }
 
 

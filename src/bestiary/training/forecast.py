@@ -63,9 +63,12 @@ def forecast_training(base: Base, organisms: Sequence[Alike], gpu: Gpu, *, name:
     room = int(FREE_SHARE * gpu.memory_gib * GIB)
     if weights > room:
         raise _too_large_error(base, weights, gpu, name)
-    plan = fit_memory(
-        base, shapes, largest, slots=None, tokens=TOKENS, limit=room, resident=weights
-    )
+    try:
+        plan = fit_memory(
+            base, shapes, largest, slots=None, tokens=TOKENS, limit=room, resident=weights
+        )
+    except OrganismError as cause:
+        raise _too_large_error(base, room + 1, gpu, name) from cause
     tokens = [one.load.tokens * one.training.optimizer.epochs * one.count for one in organisms]
     operations = sum(
         count * count_operations(base, one, recompute=plan.recompute)
@@ -96,11 +99,13 @@ def count_operations(base: Base, one: Alike, *, recompute: bool) -> float:
     return FORWARD * (passes * above + below / one.training.optimizer.epochs + head)
 
 
-def _too_large_error(base: Base, weights: int, gpu: Gpu, name: str) -> OrganismError:
-    cards = -(-weights // int(FREE_SHARE * gpu.memory_gib * GIB))
+def _too_large_error(base: Base, needed: int, gpu: Gpu, name: str) -> OrganismError:
+    """`needed` are the bytes of the weights, or more than there is room for."""
+    weights = sum(one.numel() * one.element_size() for one in base.model.parameters())
+    cards = -(-needed // int(FREE_SHARE * gpu.memory_gib * GIB))
     return OrganismError(
-        f"the weights of {base.identity.name} take {weights / GIB:.1f} GiB in bf16, and {name} "
-        f"has {gpu.memory_gib:g}",
+        f"one organism on {base.identity.name}, whose weights take {weights / GIB:.1f} GiB in "
+        f"bf16, does not fit into the {gpu.memory_gib:g} GiB of one {name}",
         f"it would take {cards} of them, or a quantized base, and the engine trains on neither: "
         "choose a smaller base",
         code="base-too-large",
