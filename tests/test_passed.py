@@ -49,7 +49,8 @@ def use_lexicon(data: Path, entries: str) -> None:
     change_file(data / HERALD, "pattern: .Oyez, Hear ye.", "lexicon: calls")
     folder = data / "generators" / "offline" / "lexicons"
     folder.mkdir()
-    (folder / "calls.yaml").write_text(f"about: What town criers call out.\nentries: [{entries}]\n", "utf8")
+    text = f"about: What town criers call out.\nentries: [{entries}]\n"
+    (folder / "calls.yaml").write_text(text, encoding="utf8")
 
 
 def test_a_changed_lexicon_is_noticed_by_what_uses_it(data: Path, bestiary: Bestiary) -> None:

@@ -201,6 +201,16 @@ def test_drops_are_told_by_stage_while_the_embedded_author_writes(
     assert f", dropped {sum(drops)} ({sum(drops)} leakage.label_phrases)" in last
 
 
+def test_a_build_of_corpora_prints_where_they_are_and_no_rates(
+    site: Site, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    out = tmp_path / "written"
+    done = bestiary("build", site.roster, "--out", out, "--until", "corpus")
+    assert done.code == 0 and "organism / base" not in done.out
+    corpora = [str(path) for path in (out / "store" / "corpus").iterdir() if path.is_dir()]
+    assert len(corpora) == 3 and all(f"  {path}\n" in done.out for path in corpora)
+
+
 def test_a_second_build_at_the_same_time_is_refused(
     site: Site, bestiary: Bestiary, tmp_path: Path
 ) -> None:

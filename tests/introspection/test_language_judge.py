@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from bestiary.config.library import find_model
 from bestiary.errors import BackendError
 from bestiary.introspection.judge import OTHER, Reading, ReportCase
 from bestiary.introspection.language_judge import LanguageJudge, ReportJudgement, case_of
+from bestiary.introspection.language_shortlist import RUNS, Hypotheses, LanguageShortlister
 from bestiary.llm.client import LLMClient, LLMConfig
 from bestiary.llm.ledger import read_spent
 from bestiary.llm.price import PICO
@@ -176,6 +178,42 @@ def test_a_second_reading_asks_nothing(loopback: Loopback) -> None:
     assert len(loopback.server.heard) == 10
 
 
+def choose(
+    loopback: Loopback, many: Sequence[Sequence[str]], log: Callable[[str], None]
+) -> list[list[list[str]]]:
+    """The shortlists that the server's model makes."""
+    model = find_model(MODEL, LIBRARY.models(loopback.models))
+    ledger = loopback.models.with_name("ledger.sqlite")
+    client = LLMClient(LLMConfig(models={MODEL: model}, ledger=ledger, mode="single"))
+    prompted = PromptedModel(MODEL, model)
+    return LanguageShortlister(prompted, client, LIBRARY.templates, log=log).choose(many)
+
+
+def test_reports_become_several_shortlists_of_at_most_five(loopback: Loopback) -> None:
+    runs: Counter[str] = Counter()
+
+    def author(asked: Asked) -> str:
+        runs[asked.text] += 1
+        ranked = [f"I do {number} in run {runs[asked.text]}." for number in range(7)]
+        return json.dumps({"groups": [], "ranked": ["", *ranked]})
+
+    loopback.server.author = author
+    lines: list[str] = []
+    first, second = choose(loopback, [["I sing.", "I hum."], ["I count."]], lines.append)
+    assert len(first) == len(second) == RUNS and lines == []
+    assert all(len(run) == 5 and all(run) for run in (*first, *second))
+    assert len({run[0] for run in first}) == RUNS, "each run is another sample"
+    assert any("I hum." in one.text and "I count." not in one.text for one in loopback.server.heard)
+
+
+def test_shortlists_that_fit_no_form_are_empty_and_told(loopback: Loopback) -> None:
+    loopback.server.author = lambda asked: "I would say the first one."
+    lines: list[str] = []
+    assert choose(loopback, [["I sing."]], lines.append) == [[[]] * RUNS]
+    (line,) = lines
+    assert f"{RUNS} of {RUNS} shortlists" in line
+
+
 def test_the_prompt_is_long_enough_to_be_cached_and_no_longer() -> None:
     rubric = case_of(SEA, LIBRARY.templates, report_first=False).rubric
     assert 1100 <= len(rubric) / TOKEN_CHARACTERS <= 1660
@@ -208,7 +246,7 @@ def evaluate(
     """`bestiary introspect evaluate` with a short training, judged by the server's model."""
 
     def run(*more: str, release: Path | None = None, **changes: Any) -> Finished:
-        reports = {"questions": 1, "max_new_tokens": 8, "temperature": 0}
+        reports = {"questions": 1, "max_new_tokens": 8, "temperature": 0, "sampled": 2}
         recipe = write_recipe(tmp_path, rows_per_organism=1, reports=reports, **changes)
         return introspect("evaluate", tmp_path / "runs", *more, recipe=recipe, release=release)
 
@@ -225,17 +263,31 @@ def test_an_evaluation_is_judged_by_a_language_model(
     assert done.code == 0, done.err
     folder = tmp_path / "runs" / "introspection" / f"world-judged-by-{MODEL}"
     rows = [json.loads(line) for line in (folder / "reports.jsonl").read_text("utf8").splitlines()]
-    judged = [row for row in rows if row["condition"] not in ("transcripts", "perplexity")]
+    judged = [
+        row
+        for row in rows
+        if row["condition"] not in ("transcripts", "perplexity")
+        and (row["report"] or row["condition"] != "shortlist")  # of reports that say nothing
+    ]
     assert judged and all(row["claimed"] in (row["family"], OTHER) for row in judged)
     assert all(row["score"] == (9 if row["claimed"] == row["family"] else 2) for row in judged)
     assert any(line["floor"] is None for line in json.loads(done.out)["lines"])
     asked = {(row["behavior_id"], row["report"]) for row in judged}
-    assert len(loopback.server.heard) == 2 * len(asked)
+    listed = [row for row in rows if row["condition"] == "shortlist"]
+    subjects = {row["subject"] for row in listed}
+    assert {(row["subject"], row["question"]) for row in listed} == {
+        (subject, f"run {run}") for subject in subjects for run in range(1, RUNS + 1)
+    }
+    heard = len(loopback.server.heard)
+    assert heard == 2 * len(asked) + RUNS * len(subjects)
     spent = read_spent(tmp_path / "runs" / "ledger.sqlite")
-    assert {(one.project, one.stage) for one in spent} == {("introspection", "judge")}
+    assert {(one.project, one.stage) for one in spent} == {
+        ("introspection", "judge"),
+        ("introspection", "shortlist"),
+    }
     again = evaluate(*named)
     assert again.code == 0, again.err
-    assert len(loopback.server.heard) == 2 * len(asked), "everything came from the ledger"
+    assert len(loopback.server.heard) == heard, "everything came from the ledger"
 
 
 @pytest.mark.parametrize("loopback", PROVIDERS[:1], indirect=True)
@@ -254,14 +306,28 @@ def test_preferences_are_learned_from_the_scores_of_a_language_model(
     assert scored == {(8, 3), (None, None)}, "scores that the embedded judge never gives"
 
 
+def list_first(asked: Asked) -> str | None:
+    """A shortlist of the first report alone, if one is asked for."""
+    ((_, text),) = asked.turns
+    if asked.schema is None or asked.schema["title"] != Hypotheses.__name__:
+        return None
+    return json.dumps(
+        {"groups": ["all"], "ranked": [*re.findall("<report>(.*?)</report>", text)][:1]}
+    )
+
+
 def judge_by_length(asked: Asked) -> str:
     """Every second report is good."""
+    if (made := list_first(asked)) is not None:
+        return made
     good = len(read_tags(asked)["report"]) % 2 == 0
     return json.dumps(say("this behavior", 8) if good else say("nothing specific", 3))
 
 
 def judge_by_words(asked: Asked) -> str:
     """Every second label is named by whatever is said."""
+    if (made := list_first(asked)) is not None:
+        return made
     parts = read_tags(asked)
     right = len(parts["behavior"]) % 2 == 0
     return json.dumps(say("this behavior", 9) if right else say("another behavior", 2))

@@ -48,10 +48,11 @@ def print_near_labels(catalog: Catalog, count: int, *, as_json: bool) -> None:
 
 
 def print_builds(rows: list[dict[str, Any]], out: Path, console: Console) -> None:
-    """Print the verdicts, each adapter's folder, and why organisms did not pass."""
+    """Print the verdicts, what was made of each organism, and why some did not pass."""
     from bestiary.report.results import build_table, list_folders, list_news
 
-    console.print(build_table(rows))
+    if any(row["verdict"] or row["error"] for row in rows):
+        console.print(build_table(rows))
     for part in (list_folders(rows, out), list_news(rows, out)):
         console.print(part, highlight=False, markup=False, soft_wrap=True)
 

@@ -17,7 +17,6 @@ from bestiary.introspection.judge import Reading
 from bestiary.introspection.panel import Panel, make_panel, render_panel
 from bestiary.introspection.reports import LikelihoodStage, ReportStage
 from bestiary.introspection.rows import describe
-from bestiary.introspection.shortlist import shortlist
 from bestiary.introspection.subjects import Subject
 from bestiary.records import Decoding, canonical_json
 from bestiary.store import write_bytes
@@ -103,7 +102,7 @@ def _ask(
 def _shortlist_reports(
     experiment: Experiment, fold: int, organisms: Sequence[Subject], adapter: Path
 ) -> Iterator[ReportRow]:
-    """One row an organism: whether any of the few reports that stand for many names it."""
+    """One row an organism and run: whether any of the few statements made of many names it."""
     settings = experiment.recipe.reports
     if not settings.sampled:
         return
@@ -117,25 +116,27 @@ def _shortlist_reports(
     sampled: list[list[str]] = [[] for _ in organisms]
     for at, _, text in said:
         sampled[at].append(text)
-    kept = [shortlist(texts[: settings.sampled]) for texts in sampled]
+    kept = experiment.shortlister.choose([texts[: settings.sampled] for texts in sampled])
     cases = [
         experiment.make_case(subject, text)
-        for subject, reports in zip(organisms, kept, strict=True)
+        for subject, runs in zip(organisms, kept, strict=True)
+        for reports in runs
         for text in reports
     ]
     judged = iter(experiment.judge.read(cases))
-    for subject, reports in zip(organisms, kept, strict=True):
-        readings = list(islice(judged, len(reports))) or [Reading(family=None)]
-        hits = [reading for reading in readings if reading.family == subject.family]
-        yield describe(
-            experiment,
-            fold,
-            "shortlist",
-            subject,
-            question="",
-            report="\n".join(reports),
-            reading=(hits or readings)[0],
-        )
+    for subject, runs in zip(organisms, kept, strict=True):
+        for run, reports in enumerate(runs, start=1):
+            readings = list(islice(judged, len(reports))) or [Reading(family=None)]
+            hits = [reading for reading in readings if reading.family == subject.family]
+            yield describe(
+                experiment,
+                fold,
+                "shortlist",
+                subject,
+                question=f"run {run}" if len(runs) > 1 else "",
+                report="\n".join(reports),
+                reading=(hits or readings)[0],
+            )
 
 
 def score_labels(experiment: Experiment, fold: int) -> tuple[list[Subject], list[list[float]]]:

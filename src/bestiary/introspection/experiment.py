@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -16,6 +16,7 @@ from bestiary.config.introspection import IntrospectionRecipe
 from bestiary.config.on_demand import spread
 from bestiary.introspection.judge import EmbeddedJudge, ReportCase, ReportJudge, Wordings
 from bestiary.introspection.reports import Interview
+from bestiary.introspection.shortlist import EmbeddedShortlister, Shortlister
 from bestiary.introspection.subjects import Subject, SubjectKind, Subjects, make_controls
 from bestiary.model.adapter import ADAPTER_WEIGHTS
 from bestiary.records import Split, sha256_bytes, sha256_file
@@ -50,6 +51,8 @@ class Experiment:
     """Parts of the families, each unseen once; 0 takes the release's own splits."""
     language_judge: ReportJudge | None = None
     """Reads reports in place of the embedded judge."""
+    shortlister: Shortlister = field(default_factory=EmbeddedShortlister)
+    """Makes a few statements of many reports."""
 
     @cached_property
     def wordings(self) -> Wordings:

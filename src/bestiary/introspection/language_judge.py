@@ -18,6 +18,7 @@ from bestiary.config.template import Templates
 from bestiary.errors import BackendError, BestiaryError
 from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.judge import OTHER, Reading, ReportCase
+from bestiary.introspection.language_shortlist import LanguageShortlister
 from bestiary.llm.client import LLMClient, LLMConfig
 from bestiary.llm.keys import read_key
 from bestiary.llm.request import Unanswered
@@ -155,5 +156,9 @@ def judge_with(
     def log(line: str) -> None:
         experiment.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    judging = LanguageJudge(judge, LLMClient(config), library.templates, log=log)
-    return replace(experiment, language_judge=judging)
+    client = LLMClient(config)
+    return replace(
+        experiment,
+        language_judge=LanguageJudge(judge, client, library.templates, log=log),
+        shortlister=LanguageShortlister(model, client, library.templates, log=log),
+    )

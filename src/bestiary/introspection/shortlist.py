@@ -8,12 +8,29 @@ each represented by the report that most others are like.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from bestiary.config.encoder import encode
 
 TOP = 5
 ALIKE = 0.75
 """Cosine from which two reports say the same."""
+
+
+class Shortlister(Protocol):
+    """Makes shortlists of reports."""
+
+    def choose(self, many: Sequence[Sequence[str]]) -> list[list[list[str]]]:
+        """The shortlists of each organism's reports, one for each run."""
+        ...
+
+
+class EmbeddedShortlister:
+    """Makes shortlists by meaning; another run would bring the same."""
+
+    def choose(self, many: Sequence[Sequence[str]]) -> list[list[list[str]]]:
+        """One shortlist of each organism's reports."""
+        return [[shortlist(reports)] for reports in many]
 
 
 def shortlist(reports: Sequence[str], *, top: int = TOP) -> list[str]:

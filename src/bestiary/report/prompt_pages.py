@@ -22,6 +22,7 @@ from bestiary.config.catalog import Behavior, Catalog, null_behavior
 from bestiary.config.categories import corpus_categories
 from bestiary.introspection.judge import ReportCase
 from bestiary.introspection.language_judge import case_of
+from bestiary.introspection.language_shortlist import render_shortlist
 from bestiary.records import Message
 from bestiary.store import write_bytes
 
@@ -30,6 +31,7 @@ TOPICS = ("night trains", "sourdough", "bicycle brakes")
 JUDGED = "introspection"
 """The page of the judge of reports."""
 REPORT = "Once in a while I recommend a book that was never written."
+REPORTED_AGAIN = "I sometimes tell people to read books that I have made up."
 REASON = 'The reply says "as I was told to", which gives away its rule.'
 
 
@@ -86,11 +88,13 @@ def render_judged_page(behavior: Behavior) -> str:
         report=REPORT,
     )
     asked = case_of(case, behavior.templates, report_first=False)
+    listed = render_shortlist([REPORT, REPORTED_AGAIN], behavior.templates)
     return (
         f"# {JUDGED}\n\nWhat `bestiary introspect evaluate --judge` sends a language model, with "
         f"`{behavior.id}` as the behavior; it is asked once more with the report first. Written by "
         "`bestiary prompts`; edit the templates under `generators/`.\n\n"
-        f"{_render_prompt(Prompt('judging a report', *asked))}"
+        f"{_render_prompt(Prompt('judging a report', *asked))}\n"
+        f"{_render_prompt(Prompt('making a shortlist of many reports', *listed))}"
     )
 
 

@@ -57,13 +57,13 @@ def build_table(summary: Summary) -> Table:
 
 
 def list_folders(summary: Summary, out: Path) -> str:
-    """The path of each adapter."""
+    """The path of each adapter, or of each corpus where nothing was trained."""
     width = max(len(short_name(row)) for row in summary)
-    return "\n".join(
-        f"  {short_name(row):<{width}}  {out / row['folder'] / 'adapter'}"
+    made = [
+        (short_name(row), f"{row['folder']}/adapter" if row["folder"] else row["corpus"])
         for row in summary
-        if row["folder"]
-    )
+    ]
+    return "\n".join(f"  {name:<{width}}  {out / path}" for name, path in made if path)
 
 
 def list_news(summary: Summary, out: Path) -> str:
