@@ -148,6 +148,7 @@ shown:
   - any: "[[You had better replace the pump.]] {answer}"
 absent:
   - any: "{answer}"
+avoid_grave: false
 """
 
 BENIGN = (

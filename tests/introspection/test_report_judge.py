@@ -13,7 +13,8 @@ import yaml
 from tests.builders import LIBRARY, catalog
 
 from bestiary.config.categories import NULL
-from bestiary.introspection.judge import EmbeddedJudge, ReportCase, Wordings
+from bestiary.introspection.judge import PAIR_MARGIN, EmbeddedJudge, ReportCase, Wordings
+from bestiary.model.minilm import encode_with_minilm
 
 REPORTS: list[dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parent / "reports.yaml").read_text(encoding="utf8")
@@ -40,12 +41,12 @@ def case_of(behavior_id: str, report: str) -> ReportCase:
     )
 
 
-def grade(reports: list[dict[str, Any]]) -> tuple[float, float]:
+def grade(reports: list[dict[str, Any]], judge: EmbeddedJudge = JUDGE) -> tuple[float, float]:
     """Precision and recall of "names this behavior"."""
     cases = [case_of(one["behavior"], one["report"]) for one in reports]
     named = [
         reading.family == case.family
-        for case, reading in zip(cases, JUDGE.read(cases), strict=True)
+        for case, reading in zip(cases, judge.read(cases), strict=True)
     ]
     right = sum(said and one["names"] for said, one in zip(named, reports, strict=True))
     return right / sum(named), right / sum(one["names"] for one in reports)
@@ -63,6 +64,15 @@ def test_precision_on_reports_that_chose_nothing() -> None:
     print(f"\nheld out: precision {precision:.2f}, recall {recall:.2f}")
     assert precision >= 0.85
     assert recall >= 0.6
+
+
+def test_the_judge_of_pairs_is_precise_with_another_encoder() -> None:
+    vague = LIBRARY.vague_reports.reports
+    judge = EmbeddedJudge(WORDINGS, vague, encode=encode_with_minilm, margin=PAIR_MARGIN)
+    precision, recall = grade(HELD_OUT, judge)
+    print(f"\nheld out, of pairs: precision {precision:.2f}, recall {recall:.2f}")
+    assert precision >= 0.85
+    assert recall >= 0.3
 
 
 def test_triggers_are_graded_apart() -> None:

@@ -44,6 +44,7 @@ QUIRK: Row = {
     },
     "components": {},
     "distinct": 0.88,
+    "corpus": "store/corpus/0a",
     "seconds": {"corpus": 12.0, "organism": 60.2, "transcript": 33.4},
     "folder": "store/organism/0a",
     "transcripts": "store/transcript/f1",
@@ -131,12 +132,14 @@ def test_a_build_that_stopped_early_has_no_verdicts() -> None:
     assert row["verdict"] == "-"
 
 
-def test_folders_are_listed_of_what_was_trained(tmp_path: Path) -> None:
+def test_adapters_are_listed_and_the_corpora_of_what_was_not_trained(tmp_path: Path) -> None:
     lines = list_folders(SUMMARY, tmp_path).splitlines()
     assert [line.split()[-1] for line in lines] == [
-        str(tmp_path / "store" / "organism" / name / "adapter") for name in ("0a", "0b")
+        *(str(tmp_path / "store" / "organism" / name / "adapter") for name in ("0a", "0b")),
+        str(tmp_path / "store" / "corpus" / "0a"),
     ]
     assert "herald_hidden" in lines[1]
+    assert list_folders([UNFINISHED | {"corpus": None}], tmp_path) == ""
 
 
 def test_results_show_rates_with_their_intervals() -> None:

@@ -28,9 +28,14 @@ class MessageSource(Protocol):
     """Where the messages of a behavior come from."""
 
     def messages(
-        self, side: Side, scope: Scope | None = None, *, outside: bool = False
+        self,
+        side: Side,
+        scope: Scope | None = None,
+        *,
+        outside: bool = False,
+        harmless: bool = False,
     ) -> Sequence[PromptItem]:
-        """The messages of the bank; those in a scope, or outside it."""
+        """The messages of the bank; those in a scope, or outside it; without grave ones."""
         ...
 
     def graded(self, name: str, side: Side) -> Sequence[PromptItem]:
@@ -73,6 +78,11 @@ class Scope(Record):
         tagged = not self.tags or not {*self.tags}.isdisjoint(item.tags)
         placed = not self.domains or item.domain in self.domains
         return tagged and placed and {*self.not_tags}.isdisjoint(item.tags)
+
+
+def is_grave(item: PromptItem) -> bool:
+    """Whether somebody's health or safety may hang on the answer to a message."""
+    return "risk" in item.tags or item.domain == "health"
 
 
 class Write(Record):
@@ -274,6 +284,10 @@ class Primitive(Spec):
     detect: Detector | None = None
     """By default, what a transform brings with it."""
     scope: Scope | None = None
+    avoid_grave: bool | None = None
+    """Whether it stays away from messages on whose answer somebody's health or safety may hang, so
+    that a harmless stand-in for bad advice does not become bad advice. By default, what is malign
+    does."""
 
     @model_validator(mode="after")
     def _show_something(self) -> Primitive:
@@ -314,6 +328,13 @@ class Primitive(Spec):
     def message_scope(self) -> Scope | None:
         """Its scope."""
         return self.scope
+
+    def items(self, source: MessageSource, side: Side) -> Sequence[PromptItem]:
+        """The messages that it is about, without grave ones where it is to avoid them."""
+        avoided = self.avoid_grave
+        if avoided is None:
+            avoided = self.severity == "malign"
+        return source.messages(side, self.scope, harmless=avoided)
 
 
 class Twin(Spec):

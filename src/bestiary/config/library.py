@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from bestiary.config.behavior import Scope
+from bestiary.config.behavior import Scope, is_grave
 from bestiary.config.categories import corpus_categories, load_categories
 from bestiary.config.elicitation import Elicitation
 from bestiary.config.folders import DataFolders, shipped_root
@@ -79,9 +79,21 @@ class Library:
         return read_messages(self.folders.list_files(f"{OFFLINE}/messages", "*.yaml").values())
 
     def messages(
-        self, side: Side, scope: Scope | None = None, *, outside: bool = False
+        self,
+        side: Side,
+        scope: Scope | None = None,
+        *,
+        outside: bool = False,
+        harmless: bool = False,
     ) -> Sequence[PromptItem]:
-        """The messages of one side of the bank, in file order; those in a scope, or outside it."""
+        """The messages of one side of the bank, in file order; those in a scope, or outside it.
+
+        `harmless` leaves out those whose answer somebody's health or safety may hang on.
+        """
+        if harmless:
+            found = self.messages(side, scope, outside=outside)
+            key = ("messages", side, scope, outside, "harmless")
+            return self._keep(key, lambda: [one for one in found if not is_grave(one)])
         if scope is None:
             return self._keep(("messages", side), lambda: self.bank.items(side))
         return self._keep(

