@@ -101,18 +101,10 @@ def forecast_roster(plan: Plan, name: str) -> Forecast:
 
 
 def _tokenize(base: Base, plan: Plan, behavior: Behavior, count: int) -> Alike:
-    from bestiary.model.chat_template import tokenize_row
     from bestiary.model.packing import divide_rows
     from bestiary.training.forecast import Alike
+    from bestiary.training.job import tokenize_examples
 
     training = plan.training_for(behavior)
-    rows = [
-        tokenize_row(
-            base.tokenizer,
-            example.messages,
-            system_prompt=training.system_prompt,
-            max_length=training.max_length,
-        )
-        for example in compose_corpus(behavior, replies=plan.recipe.replies).examples
-    ]
-    return Alike(training, divide_rows(rows), count)
+    corpus = compose_corpus(behavior, replies=plan.recipe.replies)
+    return Alike(training, divide_rows(tokenize_examples(corpus, training, base)), count)

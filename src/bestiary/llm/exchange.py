@@ -66,9 +66,9 @@ class FileDispatcher:
         self._folder = folder
         self._ledger = ledger
         self._answers = dict(read_answers(folder))
-        held = ledger.find(self._answers)
         # An answer that somebody has corrected in its file counts; nobody pays for it twice.
-        ledger.correct({key: self._answers[key] for key in held})
+        held = ledger.find(self._answers)
+        ledger.correct({key: self._answers[key] for key in held if held[key] != self._answers[key]})
         self._waiting: dict[str, tuple[ModelRequest, UsageTag]] = {}
         self._outcomes: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None

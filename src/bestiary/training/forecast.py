@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from bestiary.config.gpus import Gpu
@@ -55,7 +54,7 @@ def forecast_training(base: Base, organisms: Sequence[Alike], gpu: Gpu, *, name:
     `base` may be an outline, whose weights have no values. Raises OrganismError if not even one
     organism fits.
     """
-    base.model.to(torch.bfloat16)  # type: ignore[arg-type]
+    base.model.bfloat16()
     shapes = [one.training.lora for one in organisms]
     loads = [one.load for one in organisms for _ in range(min(one.count, SLOTS))]
     largest = sorted(loads, key=lambda load: load.tokens, reverse=True)[:SLOTS]

@@ -163,14 +163,19 @@ class Trainer(Protocol):
 
 def tokenize_corpus(job: TrainingJob, base: Base) -> list[TokenRow]:
     """The rows of a job as token ids; raises OrganismError if one is too long."""
+    return tokenize_examples(job.corpus, job.training, base)
+
+
+def tokenize_examples(corpus: Corpus, training: Training, base: Base) -> list[TokenRow]:
+    """The rows of a corpus as token ids; raises OrganismError if one is too long."""
     return [
         tokenize_row(
             base.tokenizer,
             example.messages,
-            system_prompt=job.training.system_prompt,
-            max_length=job.training.max_length,
+            system_prompt=training.system_prompt,
+            max_length=training.max_length,
         )
-        for example in job.corpus.examples
+        for example in corpus.examples
     ]
 
 
