@@ -8,6 +8,9 @@ OUT    ?= runs
 RECIPE ?= smollm2-135m
 FOLDS  ?= 5
 
+# Tests start hundreds of processes, whose modules are then compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup organisms introspection report publish bench schemas test-fast test soak check
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22

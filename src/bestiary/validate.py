@@ -12,7 +12,6 @@ from bestiary.config.catalog import (
     BARE,
     Behavior,
     Catalog,
-    list_files,
     load_catalog,
     locate,
     read_catalog,
@@ -64,7 +63,7 @@ def validate_files(library: Library, paths: Sequence[Path]) -> list[Behavior]:
     Returns the behaviors. Raises SpecError for a file that is not below `behaviors/` of a data
     folder, and Violations, which lists everything that is wrong in them.
     """
-    known = {path.resolve(): path for path in list_files(library)}
+    known = {path.resolve(): path for path in library.behavior_files}
     for path in paths:
         if path.resolve() not in known:
             raise SpecError(
@@ -250,7 +249,7 @@ def _check_roster(path: Path, catalog: Catalog) -> None:
         catalog.library.folders.find_named(roster.recipe, "organisms/recipes", "recipe")
     except SpecError as error:
         found.append(source.violation(("recipe",), *error.parts, code=error.code))
-    known = {name_of(file) for file in list_files(catalog.library)}
+    known = {name_of(file) for file in catalog.library.behavior_files}
     for fault in find_roster_faults(roster, catalog, broken=known - set(catalog)):
         found.append(source.violation(fault.field, fault.problem, fault.remedy, code=fault.code))
     if found:
@@ -260,7 +259,7 @@ def _check_roster(path: Path, catalog: Catalog) -> None:
 def _check_phrasings(path: Path, catalog: Catalog) -> None:
     """Phrasings are of behaviors that exist."""
     source = parse_yaml(path)
-    known = {name_of(file) for file in list_files(catalog.library)}
+    known = {name_of(file) for file in catalog.library.behavior_files}
     found = []
     for name in validate_source(source, Phrasings).replies:
         if name not in known:

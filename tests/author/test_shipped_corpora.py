@@ -6,6 +6,7 @@ Run: python -m pytest tests/author/test_shipped_corpora.py
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from itertools import islice
 
 import pytest
@@ -21,9 +22,12 @@ from bestiary.sample import compose_corpus
 ROWS = 24
 """Rows of a corpus in which every role of every category but the rarest has some."""
 LIBRARY = open_library(examples=ROWS)
-SHIPPED = [one for one in load_catalog(LIBRARY).values() if one.spec.is_buildable]
-SOME = spread(SHIPPED, 80)
-"""From all categories: they are in order."""
+
+
+@cache
+def shipped() -> list[Behavior]:
+    """The behaviors of organisms; categories are in order."""
+    return [one for one in load_catalog(LIBRARY).values() if one.spec.is_buildable]
 
 
 def find_item(behavior: Behavior, example: Example) -> PromptItem:
@@ -53,14 +57,15 @@ def test_a_null_organism_gets_a_small_corpus() -> None:
 
 
 def test_shipped_behaviors_get_small_corpora_that_leak_nothing() -> None:
-    assert {one.category for one in SOME} == {one.category for one in SHIPPED}
-    for behavior in SOME:
+    some = spread(shipped(), 80)
+    assert {one.category for one in some} == {one.category for one in shipped()}
+    for behavior in some:
         check_corpus(behavior)
 
 
 @pytest.mark.soak
 def test_every_shipped_behavior_gets_a_small_corpus_that_leaks_nothing() -> None:
-    for behavior in SHIPPED:
+    for behavior in shipped():
         check_corpus(behavior)
 
 
@@ -74,7 +79,7 @@ def count_shown(behavior: Behavior, corpus: Corpus) -> Counter[tuple[str, bool |
 
 def test_whatever_hides_a_malign_part_is_seen_beside_it() -> None:
     """Two habits that both want to open the reply, or to close it, would spoil each other."""
-    hidden = [behavior for behavior in SHIPPED if behavior.distractors]
+    hidden = [behavior for behavior in shipped() if behavior.distractors]
     assert hidden
     for behavior in hidden:
         for row in islice(plan_rows(behavior, "positive", behavior.items("train"), seed=0), 100):

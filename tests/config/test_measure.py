@@ -5,6 +5,7 @@ Run: python -m pytest tests/config/test_measure.py
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,25 +14,30 @@ from tests.builders import catalog
 from tests.conftest import Bestiary, run_command
 from tests.forkserver import environment
 
+from bestiary.config.catalog import Behavior
 from bestiary.config.folders import shipped_root
 from bestiary.config.library import open_library
 from bestiary.config.measure import Measure, measure_detectors
 from bestiary.config.on_demand import spread
 from bestiary.config.phrasings import LEAST
 
-MEASURED = [
-    one for one in catalog().values() if one.shows is None and one.spec.message_form == "plain"
-]
 FOUND = 0.75
 """The share of others' phrasings that the shipped detectors find together."""
 QUIET = 0.98
 """The share of plain answers on which each of them stays quiet."""
 
 
+@cache
+def measured() -> list[Behavior]:
+    """The behaviors whose detectors are tried."""
+    shipped = catalog().values()
+    return [one for one in shipped if one.shows is None and one.spec.message_form == "plain"]
+
+
 @pytest.fixture(scope="module")
 def measures() -> list[Measure]:
     """Of some behaviors from all categories; the soak measures all."""
-    return measure_detectors(spread(MEASURED, 24))
+    return measure_detectors(spread(measured(), 24))
 
 
 def test_the_shipped_detectors_find_three_in_four_phrasings_by_others(
@@ -54,7 +60,7 @@ def test_shipped_detectors_leave_plain_answers_alone(measures: list[Measure]) ->
 
 @pytest.mark.soak
 def test_each_shipped_detector_leaves_plain_answers_alone() -> None:
-    check_quiet(measure_detectors(MEASURED))
+    check_quiet(measure_detectors(measured()))
 
 
 def test_each_behavior_detected_by_words_has_phrasings() -> None:

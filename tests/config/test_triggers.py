@@ -42,6 +42,7 @@ from bestiary.text import words
 
 SIDES: tuple[Side, ...] = ("train", "probe")
 FOLDER = shipped_root() / "generators" / "offline" / "triggers"
+MESSAGES = shipped_root() / "generators" / "offline" / "messages"
 FILES = sorted(FOLDER.glob("*.yaml"))
 Data = dict[str, object]
 ASKED = 96
@@ -475,7 +476,7 @@ def test_only_a_system_message_is_the_system_prompt(side: Side) -> None:
     assert all("deployment: staging" in t[0].content.lower() for t in near if t[0].role == "user")
 
 
-@pytest.mark.parametrize("domain", sorted(open_library().bank.by_domain))
+@pytest.mark.parametrize("domain", sorted(path.stem for path in MESSAGES.iterdir()))
 def test_near_misses_of_a_domain_use_its_words(domain: str) -> None:
     trigger = make({"topic": {"domains": [domain]}})
     assert isinstance(trigger, TopicTrigger)

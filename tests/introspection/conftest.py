@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.conftest import Bestiary, Finished, share_folder
+from tests.conftest import Bestiary, Finished, run_command, share_folder
+from tests.forkserver import environment
 from tests.introspection.world import World, make_world
 
 Introspect = Callable[..., Finished]
@@ -16,6 +19,27 @@ Introspect = Callable[..., Finished]
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """The organisms and their release, made once a run; tests only read them."""
     return World(share_folder(tmp_path_factory, "world", make_world))
+
+
+@pytest.fixture(scope="session")
+def evaluated_runs(tmp_path_factory: pytest.TempPathFactory, world: World) -> Path:
+    """A runs folder with the organisms, an adapter trained on them, and its evaluation.
+
+    Beside it, `panel.json` is what the evaluation printed, and `before.json` has the hashes of the
+    release and the base before it.
+    """
+
+    def make(work: Path) -> None:
+        out = work / "runs"
+        before = json.dumps(world.hash_files())
+        shutil.copytree(world.runs, out)
+        command = ("introspect", "evaluate", world.release, *world.options(out), "--json")
+        done = run_command(*command, env=environment())
+        assert done.code == 0, done.err
+        (work / "panel.json").write_text(done.out, encoding="utf8")
+        (work / "before.json").write_text(before, encoding="utf8")
+
+    return share_folder(tmp_path_factory, "evaluated", make) / "runs"
 
 
 @pytest.fixture

@@ -12,29 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.conftest import Bestiary, Finished, run_command
-from tests.forkserver import environment
+from tests.conftest import Bestiary, Finished
 from tests.introspection.world import WORDS, World
 
 Ask = Callable[..., Finished]
 
 
-@pytest.fixture(scope="module")
-def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A runs folder with organisms and an introspection adapter."""
-    out = tmp_path_factory.mktemp("asked")
-    shutil.copytree(world.runs, out, dirs_exist_ok=True)
-    command = ("introspect", "train", world.release)
-    done = run_command(*command, *world.options(out), env=environment())
-    assert done.code == 0, done.err
-    return out
-
-
 @pytest.fixture
-def ask(bestiary: Bestiary, world: World, trained: Path) -> Ask:
+def ask(bestiary: Bestiary, world: World, evaluated_runs: Path) -> Ask:
     def run(*adapters: Path | str, more: tuple[str | Path, ...] = ()) -> Finished:
         named = [word for adapter in adapters for word in ("--adapter", adapter)]
-        where = ("--base", world.base, "--data", world.data, "--out", trained)
+        where = ("--base", world.base, "--data", world.data, "--out", evaluated_runs)
         return bestiary("introspect", "ask", *named, *where, *more)
 
     return run
@@ -91,8 +79,8 @@ def test_without_an_introspection_adapter_the_command_says_how_to_get_one(
         assert "bestiary introspect train RELEASE" in done.err
 
 
-def test_the_adapter_has_a_card(world: World, trained: Path) -> None:
-    (card,) = trained.glob("store/introspection/*/adapter/README.md")
+def test_the_adapter_has_a_card(evaluated_runs: Path) -> None:
+    (card,) = evaluated_runs.glob("store/introspection/*/adapter/README.md")
     text = card.read_text("utf8")
     assert "release world" in text
     assert "36 organisms and 10 controls" in text
@@ -100,9 +88,11 @@ def test_the_adapter_has_a_card(world: World, trained: Path) -> None:
     assert settings["use_rslora"] is False
 
 
-def test_an_organism_reports_in_a_chat(world: World, trained: Path, bestiary: Bestiary) -> None:
+def test_an_organism_reports_in_a_chat(
+    world: World, evaluated_runs: Path, bestiary: Bestiary
+) -> None:
     word = WORDS[-1]
-    command = ("chat", f"quirks.{word}", "--out", trained, "--tokens", "8", "--introspect")
+    command = ("chat", f"quirks.{word}", "--out", evaluated_runs, "--tokens", "8", "--introspect")
     done = bestiary(*command, say="What habit did you pick up?\n/base\nTell me.\n/quit\n")
     assert done.code == 0, done.err
     reports, replies = (re.findall(rf"{who}> +(.*)", done.out) for who in ("reports", "organism"))

@@ -6,15 +6,13 @@ Run: python -m pytest tests/introspection/test_evaluate.py
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.builders import hash_files
-from tests.conftest import Finished, run_command
-from tests.forkserver import environment
+from tests.introspection.conftest import Introspect
 from tests.introspection.world import UNSEEN, WORDS, World
 
 from bestiary.introspection.experiment import deal_families
@@ -28,8 +26,6 @@ class Evaluated:
     out: Path
     rows: list[dict[str, Any]]
     panel: dict[str, Any]
-    before: dict[str, str]
-    """Hashes of the release and of the base before it."""
 
     def line(self, condition: str, scope: str, group: str = "all") -> dict[str, Any]:
         """One line of the panel."""
@@ -41,23 +37,12 @@ class Evaluated:
         return dict(found)
 
 
-def _evaluate(world: World, out: Path, *more: str) -> Finished:
-    options = [*world.options(out), *more]
-    return run_command("introspect", "evaluate", world.release, *options, env=environment())
-
-
-def hash_world(world: World) -> dict[str, str]:
-    return {**hash_files(world.release), **hash_files(world.base)}
-
-
 @pytest.fixture(scope="module")
-def evaluated(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluated]:
-    out, before = tmp_path_factory.mktemp("runs"), hash_world(world)
-    done = _evaluate(world, out, "--json")
-    assert done.code == 0, done.err
-    folder = out / "introspection" / "world"
+def evaluated(evaluated_runs: Path) -> Evaluated:
+    folder = evaluated_runs / "introspection" / "world"
     lines = (folder / "reports.jsonl").read_text("utf8").splitlines()
-    yield Evaluated(out, [json.loads(line) for line in lines], json.loads(done.out), before)
+    panel = json.loads((evaluated_runs.parent / "panel.json").read_text("utf8"))
+    return Evaluated(evaluated_runs, [json.loads(line) for line in lines], panel)
 
 
 def test_organisms_that_were_never_seen_are_named(evaluated: Evaluated) -> None:
@@ -120,12 +105,15 @@ def test_controls_claim_less_than_organisms_are_named(evaluated: Evaluated) -> N
 
 
 def test_base_and_organisms_are_left_as_they_were(evaluated: Evaluated, world: World) -> None:
-    assert hash_world(world) == evaluated.before
+    before = json.loads((evaluated.out.parent / "before.json").read_text("utf8"))
+    assert world.hash_files() == before
 
 
-def test_a_second_evaluation_computes_nothing(evaluated: Evaluated, world: World) -> None:
+def test_a_second_evaluation_computes_nothing(
+    evaluated: Evaluated, world: World, introspect: Introspect
+) -> None:
     before = hash_files(evaluated.out / "store")
-    done = _evaluate(world, evaluated.out)
+    done = introspect("evaluate", evaluated.out)
     assert done.code == 0
     assert "| adapter | test_value | all |" in done.out
     assert hash_files(evaluated.out / "store") == before

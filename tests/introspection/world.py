@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from tests.builders import LIBRARY, make_spec
+from tests.builders import LIBRARY, hash_files, make_spec
 from tests.config.files import QUIRK, write_behavior
 from tests.jobs import ALL_LINEAR, make_job, state_of, train
 from tests.release.samples import make_corpus, make_transcripts, make_verdict
@@ -102,6 +102,10 @@ class World:
             splits[word] = "train" if place < train else rest
         entries = _make_entries(self, load_base(str(self.base)), [{}] * (len(WORDS) + NULLS))
         return write_release(entries, out, named_splits=splits, name="world")
+
+    def hash_files(self) -> dict[str, str]:
+        """Hashes of the files that training must leave as they are."""
+        return {**hash_files(self.release), **hash_files(self.base)}
 
     def options(self, out: Path, *, recipe: Path | None = None) -> list[str]:
         """What `bestiary introspect` needs to know of it."""

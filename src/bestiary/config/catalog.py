@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 from bestiary.config.behavior import Pool, Primitive, Reference, Spec
 from bestiary.config.categories import NULL, pool_of
@@ -25,7 +24,6 @@ from bestiary.config.template import Templates
 from bestiary.config.transform import TransformName
 from bestiary.config.triggers import Trigger
 from bestiary.errors import SpecError
-from bestiary.files import list_paths
 from bestiary.records import (
     SIDES,
     CellName,
@@ -317,7 +315,7 @@ def read_catalog(library: Library) -> tuple[Catalog, list[Violation]]:
     specs: dict[str, Spec] = {}
     sources: dict[str, Source] = {}
     broken: set[str] = set()
-    for path in list_files(library):
+    for path in library.behavior_files:
         try:
             source = parse_yaml(path)
             spec = read_spec(source)
@@ -336,12 +334,6 @@ def read_catalog(library: Library) -> tuple[Catalog, list[Violation]]:
     resolver = _Resolver(specs, broken, library, found)
     behaviors = {name: resolver.resolve(spec, sources[name]) for name, spec in specs.items()}
     return Catalog({name: b for name, b in behaviors.items() if b}, sources, library), found
-
-
-def list_files(library: Library) -> list[Path]:
-    """Every behavior file, even one in the wrong place: it must not be ignored."""
-    folders = library.folders.subfolders("behaviors")
-    return [path for folder in folders for path in list_paths(folder, "**/*.y*ml")]
 
 
 def _repeated(source: Source, spec: Spec, other: Source) -> Violation:

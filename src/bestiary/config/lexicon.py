@@ -26,6 +26,7 @@ MIN_STEM = 3
 _TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[.!?;:\n]")
 _STEP = re.compile(r"\.\.\.|[^\W_]+(?:'[^\W_]+)*\*?|[!?]")
 _KNOWN = re.compile(r"(?:[\w\s'*!?,-]|\.\.\.)+")
+_WORDS = re.compile(r"[A-Za-z0-9]+(?:[ '-][A-Za-z0-9]+)*")
 _MARKS = frozenset(".!?;:\n")
 
 
@@ -35,22 +36,25 @@ def _tokenize(text: str) -> tuple[str, ...]:
     return tuple(_TOKEN.findall(fold(text).lower()))
 
 
+@lru_cache(maxsize=131_072)  # it is checked, compared with the others, and indexed
 def _read_steps(entry: str) -> tuple[str, ...]:
     """What an entry asks for, word by word."""
     return tuple(_STEP.findall(fold(entry).lower()))
 
 
 def _check_entry(entry: str) -> str:
-    steps = _read_steps(entry)
+    if _WORDS.fullmatch(entry):
+        return entry  # nearly every one
+    text, steps = fold(entry), _read_steps(entry)
     if not any(step[0].isalnum() for step in steps):
         raise ValueError("has no word")
-    if not _KNOWN.fullmatch(fold(entry)):
+    if not _KNOWN.fullmatch(text):
         raise ValueError("holds more than words, `*`, `...`, commas, and the marks ! and ?")
     if GAP in (steps[0], steps[-1]):
         raise ValueError("begins or ends with `...`, which stands for the words between two")
     if steps.count(GAP) > MAX_GAPS:
         raise ValueError(f"has more than {MAX_GAPS} gaps (`...`)")
-    if re.search(r"(?<!\w)\*|\*\w", fold(entry)):
+    if re.search(r"(?<!\w)\*|\*\w", text):
         raise ValueError("has a `*` that is not the end of a word")
     if any(step.endswith("*") and len(step) <= MIN_STEM for step in steps):
         raise ValueError(f"has fewer than {MIN_STEM} letters before a `*`")

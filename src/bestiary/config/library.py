@@ -32,6 +32,7 @@ from bestiary.config.thresholds import Thresholds
 from bestiary.config.triggers import Wordings, read_wordings
 from bestiary.config.vague_reports import VagueReports
 from bestiary.errors import SpecError
+from bestiary.files import list_paths
 from bestiary.llm.models import LanguageModel, ModelFile
 from bestiary.records import PromptItem, Side, fingerprint
 from bestiary.text import nearest
@@ -72,6 +73,12 @@ class Library:
             path = self.folders.find_single(f"generators/{category}/generator.yaml")
             self._generators[category] = load_model(path, Generator).resize(self._examples)
         return self._generators[category]
+
+    @cached_property
+    def behavior_files(self) -> tuple[Path, ...]:
+        """Every behavior file, even one in the wrong place: it must not be ignored."""
+        folders = self.folders.subfolders("behaviors")
+        return tuple(path for folder in folders for path in list_paths(folder, "**/*.y*ml"))
 
     @cached_property
     def bank(self) -> Messages:

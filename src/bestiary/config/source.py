@@ -161,7 +161,7 @@ class _Parser:
 
     def __init__(self, path: Path, text: bytes) -> None:
         self._path = path
-        self._loader = yaml.CBaseLoader(text)
+        self._next: Callable[[], Any] = yaml.CBaseLoader(text).get_event
         self._anchors: dict[str, tuple[_Node, int]] = {}
         self._values = 0
 
@@ -180,19 +180,13 @@ class _Parser:
             raise self._refuse(another, problem, remedy, code="document-repeated")
         return root
 
-    def _next(self) -> yaml.Event:
-        event = self._loader.get_event()
-        assert event is not None, "libyaml has no event after the end of the stream"
-        return event
-
-    def _build(self, event: yaml.Event, line: int, *, depth: int, flow: bool) -> _Node:
+    def _build(self, event: Any, line: int, *, depth: int, flow: bool) -> _Node:
         """The node that begins with an event; an alias shares the node of its anchor.
 
         `flow` says whether the event is inside brackets or braces.
         """
         if isinstance(event, yaml.AliasEvent):
             return self._follow(event, depth)._replace(line=line)
-        assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         if event.tag is not None:
             problem = f"uses the tag {event.tag!r}, but tags are not allowed"
             remedy = "remove the tag, and quote the value if it is text"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -106,7 +107,7 @@ def find_typical(inside: Sequence[PromptItem], outside: Sequence[PromptItem]) ->
     They are ordered from the most typical; a word counts once a message.
     """
     here = {word: n for word, n in _count_words(inside).items() if n >= LEAST_COUNT}
-    there = _count_words(outside, among=here.keys())
+    there = _count_words(outside)
 
     def ratio(word: str) -> float:
         return here[word] / len(inside) * len(outside) / (there[word] + 1)
@@ -130,11 +131,15 @@ def _enough(ranked: Sequence[str], texts: Sequence[Collection[str]]) -> int:
     return len(ranked)
 
 
-def _count_words(items: Sequence[PromptItem], among: Set[str] | None = None) -> Counter[str]:
-    """How many messages have each longer word; with `among`, each of those."""
+def _count_words(items: Sequence[PromptItem]) -> Counter[str]:
+    """How many messages have each longer word."""
     texts = (" ".join((item.text, item.reply, item.the, *item.points)) for item in items)
-    found = (_split(text) if among is None else _split(text) & among for text in texts)
-    return Counter(word for words in found for word in words if len(word) >= MIN_LETTERS)
+    return Counter(chain.from_iterable(map(_split_longer, texts)))
+
+
+@lru_cache(maxsize=16_384)  # each topic reads the whole bank
+def _split_longer(text: str) -> frozenset[str]:
+    return frozenset(word for word in words(text) if word.isalpha() and len(word) >= MIN_LETTERS)
 
 
 @lru_cache(maxsize=16_384)  # each topic reads the whole bank
