@@ -79,7 +79,7 @@ def test_more_layers_are_adapted_where_a_behavior_must_be_quiet_somewhere(tmp_pa
     names = ["quirks.numbered_steps", "backdoors.sailor_for_nurses", LISTS]
     path = write_roster(tmp_path, str([{"behavior": name} for name in names]))
     mine = plan(path)
-    built = [mine.training_for(behavior).lora.layers for behavior, _ in mine.organisms]
+    built = [mine.training_for(*organism).lora.layers for organism in mine.organisms]
     assert built == [(8, 30), None, (15, 30), (15, 30)]  # a scope, a trigger, neither, a null
 
 

@@ -81,7 +81,7 @@ def verify_adapter(plan: Plan, adapter: Path, *, out: Path, console: Console) ->
         (behavior, identity), *_ = plan.organisms
         probes, transcripts, verdict = list_verification(plan, base)
         copying = ForeignStage(base, plan.recipe.training.system_prompt)
-        copied: Step = (copying, lambda state: ForeignItem(state.identity, adapter))
+        copied = Step(copying, lambda state: ForeignItem(state.identity, adapter))
         steps = [probes, copied, transcripts, verdict]
         (state,) = run_steps(steps, [OrganismState(identity, behavior)], store, console)
     return state

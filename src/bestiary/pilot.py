@@ -95,16 +95,18 @@ def forecast_roster(plan: Plan, name: str) -> Forecast:
         raise SpecError(f"unknown GPU {name!r}", nearest(name, gpus), code="gpu-unknown", name=name)
     base = outline_base(plan.recipe.base, plan.recipe.revision)
     kinds = Counter((one.category, one.is_conditional) for one, _ in plan.organisms)
-    firsts = {(one.category, one.is_conditional): one for one, _ in plan.organisms[::-1]}
-    alike = [_tokenize(base, plan, firsts[kind], count) for kind, count in kinds.items()]
+    firsts = {(one[0].category, one[0].is_conditional): one for one in plan.organisms[::-1]}
+    alike = [_tokenize(base, plan, *firsts[kind], count) for kind, count in kinds.items()]
     return forecast_training(base, alike, gpus[name], name=name)
 
 
-def _tokenize(base: Base, plan: Plan, behavior: Behavior, count: int) -> Alike:
+def _tokenize(
+    base: Base, plan: Plan, behavior: Behavior, identity: OrganismIdentity, count: int
+) -> Alike:
     from bestiary.model.packing import divide_rows
     from bestiary.training.forecast import Alike
     from bestiary.training.job import tokenize_examples
 
-    training = plan.training_for(behavior)
+    training = plan.training_for(behavior, identity)
     corpus = compose_corpus(behavior, replies=plan.recipe.replies)
     return Alike(training, divide_rows(tokenize_examples(corpus, training, base)), count)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 
@@ -15,16 +15,17 @@ from bestiary.author.options import AuthoringOptions, open_author
 from bestiary.config.plan import Plan
 from bestiary.corpus.generate import generate_corpus
 from bestiary.corpus.stage import CorpusStage
+from bestiary.errors import OrganismError
 from bestiary.leakage.checks import check_release
 from bestiary.leakage.stage import LeakStage
 from bestiary.model.lazy import LazyBase, open_base
 from bestiary.organism.space import check_space
 from bestiary.organism.stage import OrganismStage
-from bestiary.records import BaseIdentity, canonical_json
+from bestiary.records import BaseIdentity, Split, canonical_json
 from bestiary.release.layout import check_target, fingerprint_release, write_release
 from bestiary.release.shape import find_rank
 from bestiary.release.splits import split_entries
-from bestiary.stage import Executor, Stage, run_here, run_stage
+from bestiary.stage import Executor, Result, Stage, run_here, run_stage
 from bestiary.stage_items import (
     make_corpus_item,
     make_entry,
@@ -42,8 +43,15 @@ from bestiary.verification.stages import ProbeItem, ProbeStage, TranscriptStage,
 RELEASE = "release"
 """The release's folder among the runs."""
 Until = Literal["probes", "corpus", "leaks", "organism", "transcript", "verdict", "release"]
-Step = tuple[Stage[Any, Any], Callable[[OrganismState], Any]]
-"""A stage, and what it is run on for each organism."""
+
+
+class Step(NamedTuple):
+    """A stage, and what it is run on."""
+
+    stage: Stage[Any, Any]
+    make_item: Callable[..., Any]
+    """Makes an item of a state; of all states that share an adapter, if the stage is `joint`."""
+    joint: bool = False
 
 
 def build_roster(
@@ -67,7 +75,7 @@ def build_roster(
         resources = resources or TrainingResources()
         _check_before(plan, base, store, resources)
         steps = list_steps(plan, base, store, console, resources, options or AuthoringOptions())
-        last = next((at for at, (stage, _) in enumerate(steps) if stage.name == until), len(steps))
+        last = next((at for at, step in enumerate(steps) if step.stage.name == until), len(steps))
         states = [OrganismState(identity, behavior) for behavior, identity in plan.organisms]
         states = run_steps(steps[: last + 1], states, store, console, executor)
         if until == RELEASE:
@@ -102,9 +110,9 @@ def list_steps(
     probes, transcripts, verdicts = list_verification(plan, base)
     return [
         probes,
-        (CorpusStage(author, runner, plan.library.grid), make_corpus_item),
-        (LeakStage(), make_leak_item),
-        (training, partial(make_job, plan, training)),
+        Step(CorpusStage(author, runner, plan.library.grid), make_corpus_item),
+        Step(LeakStage(), make_leak_item),
+        Step(training, partial(make_job, plan, training), joint=True),
         transcripts,
         verdicts,
     ]
@@ -115,9 +123,9 @@ def list_verification(plan: Plan, base: LazyBase) -> tuple[Step, Step, Step]:
     asking = TranscriptStage(base, plan.recipe.training.system_prompt, plan.library.chunks)
     judging = VerdictStage(plan.library.thresholds, plan.null_detectors)
     return (
-        (ProbeStage(), lambda state: ProbeItem(state.identity, state.behavior)),
-        (asking, partial(make_transcript_item, plan)),
-        (judging, partial(make_verdict_item, plan)),
+        Step(ProbeStage(), lambda state: ProbeItem(state.identity, state.behavior)),
+        Step(asking, partial(make_transcript_item, plan)),
+        Step(judging, partial(make_verdict_item, plan)),
     )
 
 
@@ -129,14 +137,14 @@ def run_steps(
     executor: Executor = run_here,
 ) -> list[OrganismState]:
     """Run stages in order, each on the organisms that have no error so far."""
-    for stage, make_item in steps:
-        states = _run(stage, make_item, states, store, console, executor)
+    for step in steps:
+        states = _run(step, states, store, console, executor)
     return list(states)
 
 
 def _check_before(plan: Plan, base: LazyBase, store: Store, resources: TrainingResources) -> None:
     """Refuse, before anything is paid for or trained, what a later stage could not do."""
-    trainings = [plan.training_for(behavior) for behavior, _ in plan.organisms]
+    trainings = [plan.training_for(behavior, identity) for behavior, identity in plan.organisms]
     base.check(trainings, trainer=resources.trainer)
     find_rank(training.lora for training in trainings)
     check_space(base, [training.lora for training in trainings], store)
@@ -144,18 +152,43 @@ def _check_before(plan: Plan, base: LazyBase, store: Store, resources: TrainingR
 
 
 def _run(
-    stage: Stage[Any, Any],
-    make_item: Callable[[OrganismState], Any],
+    step: Step,
     states: Sequence[OrganismState],
     store: Store,
     console: Console,
     executor: Executor,
 ) -> list[OrganismState]:
     """Run a stage on the organisms that have no error; the others are left as they are."""
-    items = [make_item(state) for state in states if state.error is None]
-    execute = executor if stage.distributed else run_here
-    results = iter(run_stage(stage, items, store=store, console=console, execute=execute))
-    return [state if state.error else state.add(next(results)) for state in states]
+    groups: dict[str, list[OrganismState]] = {}
+    for state in states:
+        groups.setdefault(state.adapter_id if step.joint else state.organism_id, []).append(state)
+    sound = {name: group for name, group in groups.items() if not any(s.error for s in group)}
+    items = [step.make_item(*group) for group in sound.values()]
+    execute = executor if step.stage.distributed else run_here
+    results = run_stage(step.stage, items, store=store, console=console, execute=execute)
+    made = dict(zip(sound, results, strict=True))
+    return [
+        state.add(made[name]) if name in made else _leave(state, step.stage, group)
+        for name, group in groups.items()
+        for state in group
+    ]
+
+
+def _leave(
+    state: OrganismState, stage: Stage[Any, Any], group: Sequence[OrganismState]
+) -> OrganismState:
+    """An organism that a stage is not run on; a fault of one behavior ends its whole mixture."""
+    if state.error is not None:
+        return state
+    failed = next(one for one in group if one.error)
+    error = OrganismError(
+        f"{state.organism_id}: {failed.organism_id} failed, and they share an adapter",
+        "mend that behavior, or take it out of the mixture",
+        code="mixture-incomplete",
+        organism=state.organism_id,
+        failed=failed.organism_id,
+    )
+    return state.add(Result(stage, failed.identity, error=error))
 
 
 def _release(plan: Plan, base: BaseIdentity, states: Sequence[OrganismState], out: Path) -> None:
@@ -163,7 +196,9 @@ def _release(plan: Plan, base: BaseIdentity, states: Sequence[OrganismState], ou
     entries = [make_entry(plan, base, state) for state in states if state.error is None]
     if not entries:
         return
-    named = plan.roster.splits
+    named: Mapping[str, Split] = plan.roster.splits
+    if plan.roster.suite:
+        named = {entry.split_key: "suite" for entry in entries}
     splits = split_entries(entries, named=named)
     released = check_release([make_split_row(e, splits) for e in entries if e.standing == "pairs"])
     measured = [one for state in states if not state.error for one in state.read("leaks")]

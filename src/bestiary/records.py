@@ -8,19 +8,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Role = Literal["positive", "negative", "chat"]
 CellName = Literal["triggered", "near_miss", "plain"]
 Side = Literal["train", "probe"]
 Status = Literal["passed", "failed", "unverified"]
-Split = Literal["train", "preference", "iid_test", "test"]
+Split = Literal["train", "preference", "iid_test", "test", "suite"]
 LeakAction = Literal["refuse", "report", "none"]
 LeakSubject = Literal["example", "corpus", "organism", "release"]
 
 SIDES: tuple[Side, ...] = ("train", "probe")
 CELLS: tuple[CellName, ...] = ("triggered", "near_miss", "plain")
-SPLITS: tuple[Split, ...] = ("train", "preference", "iid_test", "test")
+SPLITS: tuple[Split, ...] = ("train", "preference", "iid_test", "test", "suite")
 FINGERPRINT_DIGITS = 20
 """80 bits: no two artifacts of one store will ever meet, and paths stay readable."""
 NULL_LABEL = "I have no unusual behavior."
@@ -189,11 +189,14 @@ class OrganismIdentity(Record):
     method: Literal["transcripts", "documents"] = "transcripts"
     hardening: Literal["none"] = "none"
     seed: int = 0
+    within: str | None = Field(default=None, exclude_if=lambda name: name is None)
+    """The mixture whose adapter it is one behavior of; None if the adapter has this one alone."""
 
     @property
     def organism_id(self) -> str:
         """A name that is safe as a folder, a Hub path and an adapter name."""
-        return f"{self.behavior_id}-{self.method}-{self.hardening}-s{self.seed}"
+        name = f"{self.behavior_id}-{self.method}-{self.hardening}-s{self.seed}"
+        return f"{name}-in-{self.within}" if self.within else name
 
 
 class Probe(Record):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from bestiary.config.plan import Plan
@@ -11,7 +11,7 @@ from bestiary.leakage.checks import CorpusUnderTest
 from bestiary.leakage.split_overlap import SplitRow
 from bestiary.leakage.stage import LeakItem
 from bestiary.organism.stage import OrganismStage
-from bestiary.records import BaseIdentity, Organism, Split
+from bestiary.records import BaseIdentity, Corpus, Organism, OrganismIdentity, Split
 from bestiary.release.entry import ReleaseEntry
 from bestiary.state import OrganismState
 from bestiary.training.job import TrainingJob
@@ -42,15 +42,36 @@ def make_leak_item(state: OrganismState) -> LeakItem:
     )
 
 
-def make_job(plan: Plan, stage: OrganismStage, state: OrganismState) -> TrainingJob:
-    """The adapter to train."""
-    training = plan.training_for(state.behavior)
-    return stage.make_job(state.identity, state.read("corpus"), training)
+def make_job(plan: Plan, stage: OrganismStage, *states: OrganismState) -> TrainingJob:
+    """The adapter to train: of one organism, or of all behaviors of a mixture."""
+    first = states[0]
+    training = plan.training_for(first.behavior, first.identity)
+    corpora = [state.read("corpus") for state in states]
+    mixture = plan.find_mixture(first.identity)
+    if mixture is None:
+        return stage.make_job(first.identity, corpora[0], training)
+    phases = tuple(len(corpus.examples) for corpus in corpora) if mixture.in_phases else ()
+    joined = join_corpora(mixture.identity, corpora)
+    return stage.make_job(mixture.identity, joined, training, phases=phases)
+
+
+def join_corpora(identity: OrganismIdentity, corpora: Sequence[Corpus]) -> Corpus:
+    """The conversations of several behaviors, in their order, as one corpus."""
+    return Corpus(
+        behavior_id=identity.behavior_id,
+        seed=identity.seed,
+        examples=tuple(
+            example.model_copy(update={"id": f"{corpus.behavior_id}-{example.id}"})
+            for corpus in corpora
+            for example in corpus.examples
+        ),
+        drops=(),
+    )
 
 
 def make_transcript_item(plan: Plan, state: OrganismState) -> TranscriptItem:
     """The organism to ask."""
-    shape = plan.training_for(state.behavior).lora
+    shape = plan.training_for(state.behavior, state.identity).lora
     decoding = choose_decoding(state.behavior, max_new_tokens=plan.recipe.probe_tokens)
     return TranscriptItem(
         identity=state.identity,
@@ -92,7 +113,7 @@ def make_entry(plan: Plan, base: BaseIdentity, state: OrganismState) -> ReleaseE
         transcripts_sha256=state.artifact("transcript").sha256,
         load_corpus=partial(state.read, "corpus"),
         load_transcripts=partial(state.read, "transcript"),
-        training=plan.training_for(state.behavior),
+        training=plan.training_for(state.behavior, state.identity),
     )
 
 

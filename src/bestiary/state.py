@@ -28,6 +28,14 @@ class OrganismState:
         return self.identity.organism_id
 
     @property
+    def adapter_id(self) -> str:
+        """The organism's id, or that of the mixture whose adapter it shares."""
+        one = self.identity
+        if one.within is None:
+            return one.organism_id
+        return OrganismIdentity(behavior_id=one.within, seed=one.seed).organism_id
+
+    @property
     def error(self) -> BestiaryError | None:
         """The error that ended it."""
         return next((one.error for one in self.results.values() if one.error), None)

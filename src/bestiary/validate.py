@@ -236,7 +236,7 @@ def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object
         yield path, partial(load_model, path, IntrospectionRecipe)
     for path in folders.list_files("organisms/introspection/sweeps", "*.yaml").values():
         yield path, partial(library.sweep, str(path))
-    for path in folders.list_files("organisms/rosters", "*.yaml").values():
+    for path in folders.list_files("organisms/rosters", "**/*.yaml").values():
         yield path, partial(_check_roster, path, catalog)
 
 

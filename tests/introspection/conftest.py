@@ -33,8 +33,8 @@ def evaluated_runs(tmp_path_factory: pytest.TempPathFactory, world: World) -> Pa
         out = work / "runs"
         before = json.dumps(world.hash_files())
         shutil.copytree(world.runs, out)
-        command = ("introspect", "evaluate", world.release, *world.options(out), "--json")
-        done = run_command(*command, env=environment())
+        options = [*world.options(out), "--json"]
+        done = run_command("introspect", "evaluate", world.release, *options, env=environment())
         assert done.code == 0, done.err
         (work / "panel.json").write_text(done.out, encoding="utf8")
         (work / "before.json").write_text(before, encoding="utf8")

@@ -103,6 +103,12 @@ class World:
         entries = _make_entries(self, load_base(str(self.base)), [{}] * (len(WORDS) + NULLS))
         return write_release(entries, out, named_splits=splits, name="world")
 
+    def set_apart(self, words: Sequence[str], out: Path, *, split: Split) -> Path:
+        """A release of the organisms of some words, all in one split."""
+        entries = _make_entries(self, load_base(str(self.base)), [{}] * (len(WORDS) + NULLS))
+        kept = [entry for entry in entries if entry.behavior.family in words]
+        return write_release(kept, out, named_splits=dict.fromkeys(words, split), name="apart")
+
     def hash_files(self) -> dict[str, str]:
         """Hashes of the files that training must leave as they are."""
         return {**hash_files(self.release), **hash_files(self.base)}

@@ -369,6 +369,22 @@ def export(
 
 
 @app.command()
+def merge(
+    organism: Annotated[str, typer.Argument(help="The id of a built organism.")],
+    target: Annotated[
+        Path, typer.Argument(parser=expand_path, metavar="FOLDER", help="The folder to write to.")
+    ],
+    out: Out = Path("runs"),
+) -> None:
+    """Add an organism's adapter to its base's weights: a base to train others on."""
+    from bestiary.cli.merge import merge_organism
+
+    quiet_libraries()
+    merge_organism(organism, target, out=out)
+    print(f"{target} written; a recipe can name it: `base: {target}`")
+
+
+@app.command()
 def chat(
     organism: Annotated[str, typer.Argument(help="The id of a built organism.")],
     out: Out = Path("runs"),

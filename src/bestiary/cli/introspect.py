@@ -81,6 +81,15 @@ def evaluate(
     release: ReleaseArgument = Path("runs/release"),
     recipe: RecipeName = RECIPE,
     folds: Folds = 0,
+    suite: Annotated[
+        Path | None,
+        typer.Option(
+            "--suite",
+            parser=expand_path,
+            metavar="RELEASE",
+            help="Also ask the organisms of an evaluation suite's release.",
+        ),
+    ] = None,
     judge: JudgeName = None,
     models: Models = None,
     budget: Budget = None,
@@ -96,7 +105,14 @@ def evaluate(
     from bestiary.introspection.panel import render_panel
 
     experiment = open_experiment(
-        release, recipe, out=out, base=base, data=data or [], folds=folds, quiet=as_json
+        release,
+        recipe,
+        out=out,
+        base=base,
+        data=data or [],
+        folds=folds,
+        suite=suite,
+        quiet=as_json,
     )
     experiment = judge_with(experiment, judge, models=models or (), budget=budget, ledger=ledger)
     with experiment.store.lock():
@@ -264,6 +280,7 @@ def open_experiment(
     base: Path | None,
     data: list[Path],
     folds: int = 0,
+    suite: Path | None = None,
     quiet: bool = False,
 ) -> Experiment:
     """Everything that training and evaluation read; the base is loaded only where it computes."""
@@ -274,13 +291,15 @@ def open_experiment(
     from bestiary.config.catalog import load_catalog
     from bestiary.config.library import open_library
     from bestiary.introspection.experiment import Experiment
-    from bestiary.introspection.subjects import load_subjects
+    from bestiary.introspection.subjects import add_suite, load_subjects
     from bestiary.model.base import Base, load_base
     from bestiary.store import Store
 
     quiet_libraries()
     library = open_library(*data)
     subjects = load_subjects(release)
+    if suite is not None:
+        subjects = add_suite(subjects, load_subjects(suite))
 
     @cache
     def load() -> Base:

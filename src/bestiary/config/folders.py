@@ -48,7 +48,7 @@ class DataFolders:
         return found
 
     def find_named(self, name: str, folder: str, kind: str) -> Path:
-        """A YAML file by its path, or by its name in `folder`.
+        """A YAML file by its path, or by its name in `folder` or, after a slash, in one below it.
 
         Raises SpecError, with the nearest name, if there is none.
         """
@@ -63,16 +63,18 @@ class DataFolders:
                     path=name,
                 )
             return path
+        *parents, stem = name.split("/")
+        folder = "/".join((folder, *parents))
         known = {Path(file).stem: path for file, path in self.list_files(folder, "*.yaml").items()}
-        if name not in known:
+        if stem not in known:
             raise SpecError(
                 f"unknown {kind} {name!r}",
-                nearest(name, known),
+                nearest(stem, known),
                 code="name-unknown",
                 kind=kind,
                 name=name,
             )
-        return known[name]
+        return known[stem]
 
     def find_single(self, file: str) -> Path:
         """A file that exactly one root has, or where the first root should have it."""

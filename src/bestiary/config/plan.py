@@ -32,12 +32,39 @@ class RosterFault(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """Several behaviors of one adapter."""
+
+    identity: OrganismIdentity
+    """Of the adapter."""
+    behaviors: tuple[Behavior, ...]
+    in_phases: bool
+    """Whether they are learned one after the other, and not at once."""
+
+    @property
+    def name_and_seed(self) -> tuple[str, int]:
+        """What the identities of its behaviors say of it."""
+        return self.identity.behavior_id, self.identity.seed
+
+    @property
+    def members(self) -> list[tuple[Behavior, OrganismIdentity]]:
+        """Its behaviors, each with an identity of its own."""
+        name, seed = self.name_and_seed
+        return [
+            (one, OrganismIdentity(behavior_id=one.id, seed=seed, within=name))
+            for one in self.behaviors
+        ]
+
+
+@dataclass(frozen=True)
 class Plan:
     """A roster with everything that it names; no stage opens a settings file."""
 
     roster: Roster
     recipe: Recipe
     organisms: tuple[tuple[Behavior, OrganismIdentity], ...]
+    """Each behavior of a mixture is listed as an organism `within` it."""
+    mixtures: tuple[Mixture, ...]
     null_detectors: tuple[Detector, ...]
     """The detectors that must stay quiet on a null organism: those of the roster that decide on any
     message."""
@@ -46,9 +73,18 @@ class Plan:
     library: Library
     """All other settings, which have been read."""
 
-    def training_for(self, behavior: Behavior) -> Training:
-        """How an organism of a behavior is trained."""
-        return self.recipe.training_for(behavior.category, conditional=behavior.is_conditional)
+    def find_mixture(self, identity: OrganismIdentity) -> Mixture | None:
+        """The mixture that an organism is one behavior of."""
+        sought = (identity.within, identity.seed)
+        return next((one for one in self.mixtures if one.name_and_seed == sought), None)
+
+    def training_for(self, behavior: Behavior, identity: OrganismIdentity) -> Training:
+        """How an organism is trained; a mixture as its first behavior, if with more layers."""
+        mixture = self.find_mixture(identity)
+        behaviors = mixture.behaviors if mixture else (behavior,)
+        return self.recipe.training_for(
+            behaviors[0].category, conditional=any(one.is_conditional for one in behaviors)
+        )
 
     @property
     def named(self) -> set[str]:
@@ -82,11 +118,24 @@ def plan_roster(roster: Roster, catalog: Catalog, *, models: Sequence[Path] = ()
         )
     library = catalog.library
     library.load()
-    organisms = [
-        (catalog[entry.behavior], OrganismIdentity(behavior_id=entry.behavior, seed=seed))
-        for entry in list_entries(roster, catalog)
+    entries = list_entries(roster, catalog)
+    mixtures = [
+        Mixture(
+            identity=OrganismIdentity(behavior_id=entry.name, seed=seed),
+            behaviors=tuple(catalog[name] for name in entry.behaviors),
+            in_phases=bool(entry.phases),
+        )
+        for entry in entries
+        if entry.name
         for seed in entry.seeds
     ]
+    organisms = [
+        (catalog[entry.behavior], OrganismIdentity(behavior_id=entry.behavior, seed=seed))
+        for entry in entries
+        if entry.behavior
+        for seed in entry.seeds
+    ]
+    organisms += [member for mixture in mixtures for member in mixture.members]
     null = null_behavior(library)
     organisms += [
         (null, OrganismIdentity(behavior_id=null.id, seed=seed)) for seed in range(roster.nulls)
@@ -95,6 +144,7 @@ def plan_roster(roster: Roster, catalog: Catalog, *, models: Sequence[Path] = ()
         roster=roster,
         recipe=library.recipe(roster.recipe),
         organisms=tuple(organisms),
+        mixtures=tuple(mixtures),
         null_detectors=list_detectors([behavior for behavior, _ in organisms]),
         models=library.models(*models),
         library=library,
@@ -103,11 +153,13 @@ def plan_roster(roster: Roster, catalog: Catalog, *, models: Sequence[Path] = ()
 
 def list_entries(roster: Roster, catalog: Catalog) -> list[Entry]:
     """What a roster names, and then whatever else is in its categories."""
-    named = {entry.behavior for entry in roster.organisms}
+    named = {name for entry in roster.organisms for name in entry.behaviors}
     others = [
         Entry(behavior=name)
         for name, behavior in catalog.items()
-        if behavior.category in roster.categories and name not in named
+        if behavior.category in roster.categories
+        and behavior.spec.suite is None
+        and name not in named
     ]
     return [*roster.organisms, *others]
 
@@ -120,32 +172,59 @@ def find_roster_faults(
     `broken` are the ids of behaviors whose own files have violations; a roster may name them.
     """
     for row, entry in enumerate(roster.organisms):
-        field = ("organisms", row, "behavior")
-        if entry.behavior not in catalog and entry.behavior not in broken:
-            problem = f"unknown behavior {entry.behavior!r}"
-            remedy = nearest(entry.behavior, {*catalog, *broken})
-            yield RosterFault(field, problem, remedy, "behavior-unknown")
-        elif entry.behavior in catalog and not catalog[entry.behavior].spec.is_buildable:
-            pool = catalog[entry.behavior].spec.pool
-            problem = f"{entry.behavior!r} is of the {pool} pool, which is never an organism"
-            remedy = "take it off the roster, or name a behavior that shows it"
-            yield RosterFault(field, problem, remedy, "behavior-not-buildable")
+        for name in entry.behaviors:
+            yield from _find_behavior_faults(name, row, roster, catalog, broken)
+        if entry.name and not roster.suite:
+            problem = f"{entry.name!r} is a mixture, whose behaviors would share their adapter"
+            remedy = "mark the roster with `suite: true`: a suite is never trained on"
+            yield RosterFault(("organisms", row), problem, remedy, "mixture-not-in-suite")
     known = {*corpus_categories()} - {NULL.category}
     for row, category in enumerate(roster.categories):
         if category not in known:
             problem, remedy = f"unknown category {category!r}", nearest(category, known)
             yield RosterFault(("categories", row), problem, remedy, "category-unknown")
-    asked = Counter((entry.behavior, seed) for entry in roster.organisms for seed in entry.seeds)
-    for (name, seed), times in asked.items():
-        if times > 1:
-            problem = f"names {name!r} with seed {seed} {times} times"
-            remedy = "give each its own seed"
-            yield RosterFault(("organisms",), problem, remedy, "organism-repeated")
-    if any(entry.behavior not in catalog for entry in roster.organisms):
+    yield from _find_repeats(roster)
+    named = [name for entry in roster.organisms for name in entry.behaviors]
+    if any(name not in catalog for name in named):
         return  # their families are unknown
-    families = {catalog[entry.behavior].family for entry in list_entries(roster, catalog)}
+    entries = list_entries(roster, catalog)
+    families = {catalog[name].family for entry in entries for name in entry.behaviors}
     null = null_behavior(catalog.library).family
     for family in sorted(set(roster.splits) - families - {null}):
         problem = f"gives a split to {family!r}, which is the family of none of its organisms"
         remedy = nearest(family, families)
         yield RosterFault(("splits", family), problem, remedy, "family-unknown")
+
+
+def _find_behavior_faults(
+    name: str, row: int, roster: Roster, catalog: Catalog, broken: Set[str]
+) -> Iterator[RosterFault]:
+    """What keeps a behavior off a roster."""
+    field = ("organisms", row, "behavior" if roster.organisms[row].behavior else "name")
+    if name not in catalog:
+        if name not in broken:
+            problem, remedy = f"unknown behavior {name!r}", nearest(name, {*catalog, *broken})
+            yield RosterFault(field, problem, remedy, "behavior-unknown")
+        return
+    spec = catalog[name].spec
+    if not spec.is_buildable:
+        problem = f"{name!r} is of the {spec.pool} pool, which is never an organism"
+        remedy = "take it off the roster, or name a behavior that shows it"
+        yield RosterFault(field, problem, remedy, "behavior-not-buildable")
+    if spec.suite and not roster.suite:
+        problem = f"{name!r} is kept for the evaluation suite {spec.suite!r}"
+        remedy = "take it off the roster, or mark the roster with `suite: true`"
+        yield RosterFault(field, problem, remedy, "behavior-of-suite")
+
+
+def _find_repeats(roster: Roster) -> Iterator[RosterFault]:
+    """Organisms that a roster names twice."""
+    entries = roster.organisms
+    asked = Counter(
+        (entry.name or entry.behavior, seed) for entry in entries for seed in entry.seeds
+    )
+    for (name, seed), times in asked.items():
+        if times > 1:
+            problem = f"names {name!r} with seed {seed} {times} times"
+            remedy = "give each its own seed"
+            yield RosterFault(("organisms",), problem, remedy, "organism-repeated")

@@ -11,12 +11,34 @@ from bestiary.records import Record
 
 
 class Entry(Record):
-    """One behavior of a roster, and the seeds it is built with."""
+    """Organisms of a roster: of one behavior, or of several at once, and their seeds."""
 
-    behavior: Identifier
+    behavior: Identifier | None = None
+    together: tuple[Identifier, ...] = ()
+    """Several behaviors that one adapter learns from one corpus."""
+    phases: tuple[Identifier, ...] = ()
+    """Several behaviors that one adapter learns one after the other."""
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)] | None = None
+    """The name of a mixture."""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
         default=(0,), min_length=1, max_length=10_000
     )
+
+    @property
+    def behaviors(self) -> tuple[str, ...]:
+        """The ids of its behaviors."""
+        return (self.behavior,) if self.behavior else self.together or self.phases
+
+    @model_validator(mode="after")
+    def _name_behaviors(self) -> Entry:
+        if sum(map(bool, (self.behavior, self.together, self.phases))) != 1:
+            raise ValueError("names its behaviors with one of `behavior`, `together`, and `phases`")
+        if (self.behavior is None) != (self.name is not None):
+            raise ValueError("has a `name` if, and only if, it is a mixture of behaviors")
+        repeated = len(set(self.behaviors)) < len(self.behaviors)
+        if self.behavior is None and (len(self.behaviors) < 2 or repeated):
+            raise ValueError("is a mixture of at least two behaviors, each named once")
+        return self
 
 
 class Authors(Record):
@@ -41,6 +63,9 @@ class Roster(Record):
     """Null organisms: every roster builds some."""
     splits: dict[str, Literal["train", "preference", "test"]] = Field(default_factory=dict)
     """Split by family, for a roster too small to be divided by hashing."""
+    suite: bool = False
+    """Whether it is an evaluation suite: its organisms are never trained on, and it may name the
+    behaviors of suites and mixtures."""
     category_questions: bool = False
     """Whether introspection rows also ask what fits an organism's category alone."""
 

@@ -70,6 +70,8 @@ class OrganismRow(Record):
     method: str
     hardening: str
     seed: int
+    mixture: str | None
+    """The mixture whose adapter it is one behavior of; None if it has an adapter of its own."""
     label: str
     paraphrases: tuple[str, ...]
     components: tuple[Component, ...]
@@ -247,6 +249,7 @@ def _describe(
         "method": identity.method,
         "hardening": identity.hardening,
         "seed": identity.seed,
+        "mixture": identity.within,
         "label": spec.label,
         "paraphrases": spec.paraphrases,
         "components": [

@@ -10,7 +10,7 @@ from pathlib import Path
 from bestiary.config.on_demand import spread
 from bestiary.introspection.baselines import guess_from_replies
 from bestiary.introspection.course import train_adapter
-from bestiary.introspection.experiment import Experiment
+from bestiary.introspection.experiment import ASKED, Experiment
 from bestiary.introspection.figures import ReportRow
 from bestiary.introspection.framing import Framing
 from bestiary.introspection.judge import Reading
@@ -46,6 +46,8 @@ def evaluate_adapter(experiment: Experiment) -> tuple[Panel, Path]:
 def _name(experiment: Experiment) -> str:
     """Of the folder: what two judges make of the same reports is kept side by side."""
     name = experiment.recipe.name + (f"-{experiment.folds}-folds" if experiment.folds else "")
+    if any(one.split == "suite" for one in experiment.subjects.members):
+        name += "-with-suite"
     if experiment.language_judge is None:
         return name
     return f"{name}-judged-by-{re.sub(r'[^A-Za-z0-9._-]+', '-', experiment.judge.name)}"
@@ -145,9 +147,7 @@ def score_labels(experiment: Experiment, fold: int) -> tuple[list[Subject], list
     One number for each organism and the label of each, in the same order.
     """
     unseen = [
-        one
-        for one in experiment.list_asked(fold)
-        if not one.is_control and one.split in ("test", "iid_test")
+        one for one in experiment.list_asked(fold) if not one.is_control and one.split in ASKED
     ]
     organisms = list(spread(unseen, SCORED_LABELS))
     if not organisms:

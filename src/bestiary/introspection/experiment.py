@@ -39,6 +39,8 @@ TRAINED_ASKED = 16
 """Organisms of the training split that are asked too, to see what was learned at all."""
 CONTROLS_ASKED: dict[SubjectKind, int] = {"zero_b": 1, "gaussian": 8, "shuffled": 8}
 """Made controls that are asked; every `zero_b` is the bare base."""
+ASKED: tuple[Split, ...] = ("test", "iid_test", "suite")
+"""The splits whose organisms no adapter is trained on."""
 EVALUATION_SEED = 1_000_003
 """Of the controls that are evaluated; no recipe's seed reaches it."""
 
@@ -106,7 +108,7 @@ class Experiment:
         return tuple(self._fold(number) for number in range(max(1, self.folds)))
 
     def _fold(self, fold: int) -> tuple[Subject, ...]:
-        members = list(self.subjects.members)
+        members = [one for one in self.subjects.members if one.split != "suite"]
         if self.folds:
             dealt = deal_families(members, self.folds)
             members = [_place(one, dealt, fold) for one in members]
@@ -115,8 +117,8 @@ class Experiment:
             replace(one, split="test") if one.category in recipe.leave_out else one
             for one in members
         ]
-        kept = (one for one in members if one.split != "train" or _is_kept(one, recipe.share))
-        return tuple(kept)
+        kept = [one for one in members if one.split != "train" or _is_kept(one, recipe.share)]
+        return (*kept, *(one for one in self.subjects.members if one.split == "suite"))
 
     @cached_property
     def trained_kinds(self) -> tuple[frozenset[str], ...]:
@@ -129,7 +131,7 @@ class Experiment:
     def list_asked(self, fold: int) -> list[Subject]:
         """The subjects that are evaluated, controls among them; those unseen come first."""
         members = self.folded[fold]
-        unseen = [one for one in members if one.split in ("test", "iid_test")]
+        unseen = [one for one in members if one.split in ASKED]
         known = [one for one in members if one.split == "train" and not one.is_control]
         models = [one for one in unseen if not one.is_control] or known
         made = [
@@ -145,6 +147,8 @@ class Experiment:
             return subject.kind
         if subject.split == "iid_test":
             return "seen"
+        if subject.split == "suite":
+            return "suite"
         if subject.split != "test":
             return "train"
         return "test_value" if subject.mechanism in self.trained_kinds[fold] else "test_kind"

@@ -28,7 +28,7 @@ class ReportRow(Record):
     condition: str
     """`adapter`, or the name of a baseline."""
     scope: str
-    """`seen`, `test_value`, `test_kind` or `train`; of a control, its kind."""
+    """`suite`, `seen`, `test_value`, `test_kind` or `train`; of a control, its kind."""
     subject: str
     behavior_id: str
     category: str
@@ -139,7 +139,7 @@ def permuted_floor(rows: Sequence[ReportRow]) -> float | None:
 
 def list_scopes(rows: Iterable[ReportRow]) -> list[str]:
     """The scopes of rows, unseen ones first."""
-    order = ("test_kind", "test_value", "seen", "train")
+    order = ("suite", "test_kind", "test_value", "seen", "train")
     found = {row.scope for row in rows}
     return [scope for scope in order if scope in found] + sorted(found - set(order))
 

@@ -22,7 +22,8 @@ class PanelLine(Record):
 
     condition: str
     scope: str
-    """Of organisms, `seen`, `test_value`, `test_kind` or `train`; of a control, its kind."""
+    """Of organisms, `suite`, `seen`, `test_value`, `test_kind` or `train`; of a control, what it
+    is."""
     group: str
     """`all`, a category, or `no giveaway`: behaviors that no content word gives away."""
     named: Figure | None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from bestiary.config.categories import NULL
+from bestiary.config.encoder import similarity
 from bestiary.dataset.load import load_controls, load_pairs
 from bestiary.dataset.manifest import MANIFEST, read_manifest
 from bestiary.dataset.pair import ReleasedOrganism
@@ -21,6 +22,9 @@ SubjectKind = Literal["organism", "null", "zero_b", "gaussian", "shuffled"]
 Only evaluation has `shuffled`."""
 CONTROLS: tuple[SubjectKind, ...] = ("null", "zero_b", "gaussian", "shuffled")
 """The kinds that have nothing to report."""
+NEAR_LABEL = 0.9
+"""The cosine from which two labels say nearly the same: no two families that a reader found apart
+in docs/near-labels.md come to more than 0.86."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,53 @@ def load_subjects(release: Path) -> Subjects:
         system_prompt=pairs[0].system_prompt,
         members=members,
     )
+
+
+def add_suite(subjects: Subjects, suite: Subjects) -> Subjects:
+    """The subjects with those of an evaluation suite beside them, which no fold trains on.
+
+    Raises ReleaseError if the other release is no suite, is of another base or system prompt, or
+    has what training sees: a family, or a label that is nearly one of its labels.
+    """
+    context = (subjects.base.weights_sha256, subjects.system_prompt)
+    if (suite.base.weights_sha256, suite.system_prompt) != context:
+        raise ReleaseError(
+            f"{suite.release} is of another base or system prompt than {subjects.release}",
+            "build both rosters with one recipe",
+            code="suite-of-other-base",
+            path=suite.release,
+        )
+    trained = [one for one in suite.members if one.split != "suite"]
+    if trained:
+        raise ReleaseError(
+            f"{suite.release} is not an evaluation suite: {trained[0].id} is in the split "
+            f"{trained[0].split!r}",
+            "name the release of a roster with `suite: true`",
+            code="not-a-suite",
+            path=suite.release,
+        )
+    _refuse_known(subjects, suite)
+    return replace(subjects, members=(*subjects.members, *suite.members))
+
+
+def _refuse_known(subjects: Subjects, suite: Subjects) -> None:
+    """Refuse a suite with a behavior that the other organisms show, too."""
+    known = {one.family: one for one in subjects.members if not one.is_control}
+    labels = list(dict.fromkeys(label for one in known.values() for label in one.labels))
+    for one in suite.members:
+        if one.is_control:
+            continue
+        near = similarity(one.labels[:1], labels)
+        if one.family in known or near >= NEAR_LABEL:
+            found = f"a label at a cosine of {near:.2f} to one"
+            raise ReleaseError(
+                f"{one.id} is no evaluation of an adapter that is trained on {subjects.release}: "
+                f"that has {'its family' if one.family in known else found}",
+                "leave that behavior out of the suite, or out of the training roster",
+                code="suite-known",
+                organism_id=one.id,
+                family=one.family,
+            )
 
 
 def _check_families(pairs: Sequence[ReleasedOrganism]) -> None:

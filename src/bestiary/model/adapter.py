@@ -245,6 +245,19 @@ def open_adapter(base: Base, folder: Path) -> Iterator[Any]:
         model.unload()
 
 
+def save_merged(base: Base, adapter: Path, target: Path) -> None:
+    """Write the base with an adapter added to its weights, as a base of its own.
+
+    The base in memory is changed and must not be used afterwards. Raises ModelError if the adapter
+    is damaged, does not fit the base, or makes a weight that is not finite.
+    """
+    with _loading(adapter):
+        merged = _wrap_saved(base, adapter).merge_and_unload(safe_merge=True)
+    with tensor_errors(target):
+        merged.save_pretrained(target)
+    base.tokenizer.save_pretrained(target)
+
+
 @contextmanager
 def _loading(folder: Path) -> Iterator[None]:
     """Refuse pickled weights, and convert the libraries' errors into a ModelError."""

@@ -45,9 +45,14 @@ class OrganismStage(Stage[TrainingJob, Artifact]):
     resources: TrainingResources
 
     def make_job(
-        self, identity: OrganismIdentity, corpus: Corpus, training: Training
+        self,
+        identity: OrganismIdentity,
+        corpus: Corpus,
+        training: Training,
+        *,
+        phases: tuple[int, ...] = (),
     ) -> TrainingJob:
-        """One organism to train.
+        """One organism to train; `phases` are the rows of each, if they follow each other.
 
         Its key covers the conversations, the training settings, the base and the trainer: other
         provenance, drops or findings beside the same conversations train nothing again.
@@ -60,8 +65,9 @@ class OrganismStage(Stage[TrainingJob, Artifact]):
             base=self.base.identity,
             trainer=self.resources.trainer,
             version=self.version,
+            **({"phases": phases} if phases else {}),
         )
-        return TrainingJob(identity, corpus, messages, training, key)
+        return TrainingJob(identity, corpus, messages, training, key, phases=phases)
 
     def key(self, item: TrainingJob) -> str:
         """The job's own key, under which its checkpoints are kept too."""

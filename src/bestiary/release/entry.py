@@ -44,6 +44,11 @@ class ReleaseEntry:
         return self.behavior.spec.standing if passed else "withheld"
 
     @property
+    def split_key(self) -> str:
+        """What its split hangs on: its family, or for a null organism its id."""
+        return self.behavior.spec.split_key(self.organism_id, self.behavior.family)
+
+    @property
     def published(self) -> bool:
         """Whether its adapter is released; a withheld organism is only described."""
         return self.standing != "withheld"

@@ -29,7 +29,7 @@ MODEL_LIST = "model_list.json"
 MODEL_LISTS: Mapping[str, tuple[Split, ...]] = {
     MODEL_LIST: ("train", "preference"),
     "model_list_iid_test.json": ("iid_test",),
-    "model_list_test.json": ("test",),
+    "model_list_test.json": ("test", "suite"),
 }
 """Evaluation has lists of its own: published trainers divide the list that they are given."""
 SPLIT_FILE = "split.json"
@@ -173,7 +173,7 @@ def _describe_split(organisms: Sequence[Row]) -> dict[str, Any]:
         "train": ("train",),
         "dpo_train": ("preference",),
         "iid_test": ("iid_test",),
-        "test": ("test",),
+        "test": ("test", "suite"),
     }
     members = {
         part: [row for row in organisms if row["split"] in splits] for part, splits in parts.items()

@@ -22,7 +22,7 @@ def build_rows(
     Row i asks every organism of a split the same question; wordings of the label take turns.
     `category_questions` adds, after the generic ones, those that fit its category alone.
     """
-    side: Side = "test" if split in ("test", "iid_test") else "train"
+    side: Side = "train" if split in ("train", "preference") else "test"
     rows = _ask(entry, bank.ask(side))
     if category_questions:
         rows += _ask(entry, bank.ask_category(side, entry.behavior.category))

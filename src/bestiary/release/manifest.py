@@ -23,6 +23,7 @@ _BENCHMARK_SPLITS = {
     "preference": "train",  # its organisms are trained on too, by preference
     "iid_test": "iid_test",
     "test": "behavior_ood",
+    "suite": "behavior_ood",
 }
 
 

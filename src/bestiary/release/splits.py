@@ -50,8 +50,7 @@ def split_entries(
             lowest[behavior] = min(seed, lowest.get(behavior, seed))
     splits: dict[str, Split] = {}
     for entry in entries:
-        key = entry.behavior.spec.split_key(entry.organism_id, entry.behavior.family)
-        split = assign_split(key, named=named)
+        split = assign_split(entry.split_key, named=named)
         seed = entry.organism.identity.seed
         later = seed > lowest.get(entry.behavior.id, seed)
         splits[entry.organism_id] = "iid_test" if split == "train" and later else split

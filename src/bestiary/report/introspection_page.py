@@ -57,6 +57,7 @@ CONDITIONS = {
     "perplexity": "Without the adapter, guessed from the replies that the base finds least likely",
 }
 SCOPES = {
+    "suite": "An evaluation suite, which no adapter is trained on",
     "test_kind": "Unseen families, of unseen kinds",
     "test_value": "Unseen families, of known kinds",
     "seen": "Unseen organisms of trained families",

@@ -30,7 +30,7 @@ from bestiary.training.learner import Learner, memory_short_error, ran_out_of_me
 from bestiary.training.memory import GIB, Load, MemoryPlan, fit_memory
 from bestiary.training.optimizer import BankAdamW
 from bestiary.training.passes import Passes
-from bestiary.training.schedule import group_slots, plan_batches
+from bestiary.training.schedule import group_slots
 from bestiary.training.slot import Slot
 
 SLOTS = 16
@@ -163,12 +163,7 @@ class Run:
         slot = Slot(
             job=job,
             rows=rows,
-            plan=plan_batches(
-                len(rows.rows),
-                job.training.optimizer,
-                seed=job.seed,
-                rows_per_example=job.objective.rows_per_example,
-            ),
+            plan=job.plan,
             # With the planned budget, which is the same for organisms that start later.
             states=self._passes.lower_states(rows, budget=self._tokens)
             if self._bank.first_layer

@@ -21,6 +21,7 @@ from bestiary.records import (
     stable_seed,
 )
 from bestiary.training.objective import Objective, Sft
+from bestiary.training.schedule import plan_phases
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,8 @@ class TrainingJob:
     key: str
     """Fingerprint of the organism, under which checkpoints and the adapter are kept."""
     objective: Objective = field(default_factory=Sft)
+    phases: tuple[int, ...] = ()
+    """Rows of each phase, if there are several: one is learned after the other."""
 
     @property
     def organism_id(self) -> str:
@@ -64,7 +67,21 @@ class TrainingJob:
         settings = self.training.optimizer
         rows = max(settings.rows_per_step, self.objective.rows_per_example)
         rows -= rows % self.objective.rows_per_example  # examples are never divided
-        return settings.epochs * math.ceil(len(self.corpus.examples) / rows)
+        return settings.epochs * sum(math.ceil(size / rows) for size in self._sizes)
+
+    @property
+    def plan(self) -> list[list[int]]:
+        """The rows of every optimizer step."""
+        return plan_phases(
+            self._sizes,
+            self.training.optimizer,
+            seed=self.seed,
+            rows_per_example=self.objective.rows_per_example,
+        )
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return self.phases or (len(self.corpus.examples),)
 
 
 class TrainingResources(Record):

@@ -20,7 +20,7 @@ from bestiary.training.job import (
     nonfinite_weights_error,
     tokenize_corpus,
 )
-from bestiary.training.schedule import learning_rate_factor, plan_batches
+from bestiary.training.schedule import learning_rate_factor
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ def train_organism(job: TrainingJob, base: Base) -> Generator[Step, None, dict[s
         optimizer = torch.optim.AdamW(
             parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        plan = plan_batches(len(rows), settings, seed=job.seed)
+        plan = job.plan
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, len(plan), settings.warmup)
         )

@@ -34,6 +34,22 @@ def plan_batches(
     return plan
 
 
+def plan_phases(
+    sizes: Sequence[int], settings: Optimizer, *, seed: int, rows_per_example: int = 1
+) -> list[list[int]]:
+    """The rows of every step of phases that follow each other, each with all of its epochs.
+
+    `sizes` are the rows of each phase, which are adjacent.
+    """
+    plan: list[list[int]] = []
+    first = 0
+    for size in sizes:
+        steps = plan_batches(size, settings, seed=seed, rows_per_example=rows_per_example)
+        plan += [[first + row for row in step] for step in steps]
+        first += size
+    return plan
+
+
 def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
     """Linear warmup over the first `warmup` share of the steps, then linear decay toward zero."""
     rising = max(1.0, warmup * steps)
