@@ -190,14 +190,19 @@ def tiny_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return data
 
 
-@pytest.fixture
-def small_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The data folder that this process reads: few behaviors, which no test changes."""
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with few behaviors, which no test changes."""
     from tests.small import make_small_data
 
-    folder = share_folder(tmp_path_factory, "small", make_small_data)
-    monkeypatch.setenv("BESTIARY_DATA", str(folder))
-    return folder
+    return share_folder(tmp_path_factory, "small", make_small_data)
+
+
+@pytest.fixture
+def small_data(small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, as the one that this process reads."""
+    monkeypatch.setenv("BESTIARY_DATA", str(small_folder))
+    return small_folder
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(share_folder(tmp_path_factory, "world", make_world))
 
 
+@pytest.fixture(autouse=True)
+def data(small_data: Path) -> Path:
+    """The data folder of these tests, which the world's own is added to."""
+    return small_data
+
+
 @pytest.fixture(scope="session")
-def evaluated_runs(tmp_path_factory: pytest.TempPathFactory, world: World) -> Path:
+def evaluated_runs(
+    tmp_path_factory: pytest.TempPathFactory, world: World, small_folder: Path
+) -> Path:
     """A runs folder with the organisms, an adapter trained on them, and its evaluation.
 
     Beside it, `panel.json` is what the evaluation printed, and `before.json` has the hashes of the
@@ -34,7 +42,8 @@ def evaluated_runs(tmp_path_factory: pytest.TempPathFactory, world: World) -> Pa
         before = json.dumps(world.hash_files())
         shutil.copytree(world.runs, out)
         options = [*world.options(out), "--json"]
-        done = run_command("introspect", "evaluate", world.release, *options, env=environment())
+        seen = environment(small_folder)
+        done = run_command("introspect", "evaluate", world.release, *options, env=seen)
         assert done.code == 0, done.err
         (work / "panel.json").write_text(done.out, encoding="utf8")
         (work / "before.json").write_text(before, encoding="utf8")

@@ -245,10 +245,12 @@ def evaluate(
 ) -> Callable[..., Finished]:
     """`bestiary introspect evaluate` with a short training, judged by the server's model."""
 
-    def run(*more: str, release: Path | None = None, **changes: Any) -> Finished:
+    def run(
+        *more: str, command: str = "evaluate", release: Path | None = None, **changes: Any
+    ) -> Finished:
         reports = {"questions": 1, "max_new_tokens": 8, "temperature": 0, "sampled": 2}
         recipe = write_recipe(tmp_path, rows_per_organism=1, reports=reports, **changes)
-        return introspect("evaluate", tmp_path / "runs", *more, recipe=recipe, release=release)
+        return introspect(command, tmp_path / "runs", *more, recipe=recipe, release=release)
 
     return run
 
@@ -298,7 +300,8 @@ def test_preferences_are_learned_from_the_scores_of_a_language_model(
     release = world.split_again(tmp_path / "release", train=12, preference=30)
     settings = Preference(reports=2, learning_rate=1e-3, beta=0.1, chosen_score=7, margin=2)
     named = ("--judge", MODEL, "--models", str(loopback.models))
-    done = evaluate(*named, release=release, preference=settings.model_dump())
+    learned = settings.model_dump()
+    done = evaluate(*named, command="train", release=release, preference=learned)
     assert done.code == 0, done.err
     (file,) = (tmp_path / "runs").glob("store/preference/*/pairs.jsonl")
     pairs = [json.loads(line) for line in file.read_text("utf8").splitlines()]

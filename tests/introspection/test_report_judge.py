@@ -26,8 +26,9 @@ FITTED, HELD_OUT = REPORTS[::2], REPORTS[1::2]
 
 @cache
 def wordings() -> Wordings:
-    """Of every behavior that organisms have."""
-    return Wordings([behavior for behavior in catalog().values() if behavior.spec.is_buildable])
+    """Of every behavior of the roster `full`."""
+    shipped = catalog().values()
+    return Wordings([one for one in shipped if one.spec.is_buildable and one.spec.suite is None])
 
 
 @cache

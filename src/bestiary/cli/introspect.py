@@ -64,14 +64,23 @@ JudgeName = Annotated[
 def train(
     release: ReleaseArgument = Path("runs/release"),
     recipe: RecipeName = RECIPE,
+    judge: JudgeName = None,
+    models: Models = None,
+    budget: Budget = None,
+    ledger: LedgerFile = None,
     out: Out = Path("runs"),
     base: BaseFolder = None,
     data: Data = None,
 ) -> None:
-    """Train an introspection adapter on the training split of a release; resume if stopped."""
+    """Train an introspection adapter on the training split of a release; resume if stopped.
+
+    A judge grades the reports that a recipe with `preference` learns from.
+    """
     from bestiary.introspection.course import train_adapter
+    from bestiary.introspection.language_judge import judge_with
 
     experiment = open_experiment(release, recipe, out=out, base=base, data=data or [])
+    experiment = judge_with(experiment, judge, models=models or (), budget=budget, ledger=ledger)
     with experiment.store.lock():
         print(train_adapter(experiment))
 
@@ -201,16 +210,22 @@ def power(
 def sweep(
     name: Annotated[str, typer.Argument(help="A sweep, by name or path.")],
     release: Release = Path("runs/release"),
+    judge: JudgeName = None,
+    models: Models = None,
+    budget: Budget = None,
+    ledger: LedgerFile = None,
     out: Out = Path("runs"),
     base: BaseFolder = None,
     data: Data = None,
 ) -> None:
     """Train and evaluate a recipe with one thing changed at a time."""
     from bestiary.config.library import open_library
+    from bestiary.introspection.language_judge import judge_with
     from bestiary.introspection.sweep import render_sweep, run_sweep
 
     planned = open_library(*(data or [])).sweep(name)
     experiment = open_experiment(release, planned.recipe, out=out, base=base, data=data or [])
+    experiment = judge_with(experiment, judge, models=models or (), budget=budget, ledger=ledger)
     with experiment.store.lock():
         print(render_sweep(run_sweep(experiment, planned)))
 

@@ -159,6 +159,7 @@ def list_entries(roster: Roster, catalog: Catalog) -> list[Entry]:
         for name, behavior in catalog.items()
         if behavior.category in roster.categories
         and behavior.spec.suite is None
+        and behavior.family not in roster.without
         and name not in named
     ]
     return [*roster.organisms, *others]
@@ -183,6 +184,12 @@ def find_roster_faults(
         if category not in known:
             problem, remedy = f"unknown category {category!r}", nearest(category, known)
             yield RosterFault(("categories", row), problem, remedy, "category-unknown")
+    offered = {one.family for one in catalog.values() if one.category in roster.categories}
+    for row, family in enumerate(roster.without):
+        if family not in offered:
+            problem = f"leaves out {family!r}, which is no family of its categories"
+            remedy = nearest(family, offered)
+            yield RosterFault(("without", row), problem, remedy, "family-unknown")
     yield from _find_repeats(roster)
     named = [name for entry in roster.organisms for name in entry.behaviors]
     if any(name not in catalog for name in named):

@@ -59,6 +59,8 @@ class Roster(Record):
     organisms: tuple[Entry, ...] = ()
     categories: tuple[Text, ...] = ()
     """Categories of which every behavior is built, besides those that are named."""
+    without: tuple[Text, ...] = ()
+    """Families of these categories that are left out, such as those of an evaluation suite."""
     nulls: int = Field(default=1, ge=1, le=10_000)
     """Null organisms: every roster builds some."""
     splits: dict[str, Literal["train", "preference", "test"]] = Field(default_factory=dict)
