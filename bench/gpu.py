@@ -1,16 +1,19 @@
 """Training on one GPU: against its matrix products, and against plain peft one by one.
 
-    python bench/gpu.py [--quick] [--json FILE] [--smollm2 FOLDER] [--minutes 9]
+    python bench/gpu.py [--quick] [--case NAME] [--json FILE] [--smollm2 FOLDER] [--minutes 9]
     python bench/gpu.py --tiny          # tiny shapes on a CPU, to see that every line runs
 
 Random weights in the shapes of Qwen3-8B and Qwen3-0.6B: a bf16 base, fp32 adapters of rank 16 on
 every linear module, rows of which a third is supervised. `bench/training.py` says what stands
 side by side. Past the minutes nothing more is begun; what was left out is named, and figures are
-written after every case. Without a GPU nothing is measured and the exit code is 2.
+written after every case. A second run with the same file measures what is missing there, unless
+the code or the device has changed. Without a GPU nothing is measured and the exit code is 2.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import sys
 import time
@@ -22,7 +25,7 @@ import torch
 
 from bases import SYSTEM, BaseShape, Work, make_base
 from bestiary.model.base import Base, load_base
-from common import finish, make_parser, quiet_libraries
+from common import Figures, describe_machine, finish, make_parser, quiet_libraries, say
 from limits import make_product
 from training import Case, Setting, list_lost, measure_cases, memory_table, training_tables
 
@@ -74,13 +77,45 @@ def list_cases(*, quick: bool, tiny: bool, smollm2: bool) -> list[Case]:
     return [*large, raced, whole, *small, *(embedded if smollm2 else [])]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure on the GPU, or say that there is none."""
+def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Case]]:
+    """The arguments, and the cases that they choose."""
     parser = make_parser(__doc__)
+    named = "\n  ".join(case.name for case in list_cases(quick=False, tiny=False, smollm2=True))
+    parser.epilog = f"cases (the last two need --smollm2):\n  {named}"
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, on a CPU too")
+    parser.add_argument("--case", action="append", metavar="NAME", help="this one only; repeatable")
     parser.add_argument("--smollm2", type=Path, metavar="FOLDER", help="a base to measure as well")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="how long it may take")
     options = parser.parse_args(argv)
+    cases = list_cases(quick=options.quick, tiny=options.tiny, smollm2=bool(options.smollm2))
+    unknown = set(options.case or ()) - {case.name for case in cases}
+    if unknown:
+        parser.error(f"no case {sorted(unknown)}; there are {[case.name for case in cases]}")
+    return options, [case for case in cases if not options.case or case.name in options.case]
+
+
+def read_known(options: argparse.Namespace) -> dict[str, Figures]:
+    """Cases that an earlier run has written to the same file, by the same code and device."""
+    if not (options.json and options.json.is_file()):
+        return {}
+    whole = json.loads(options.json.read_text(encoding="utf8"))
+    machine = describe_machine()
+    for name, now, then in (
+        ("commit", machine.commit, whole["machine"]["commit"]),
+        ("device", machine.gpu or machine.cpu, whole["machine"]["gpu"] or whole["machine"]["cpu"]),
+        ("--quick", options.quick, whole["settings"]["quick"]),
+        ("--tiny", options.tiny, whole["settings"]["tiny"]),
+    ):
+        if now != then:
+            say(f"{name} was {then} and is {now} now, so this begins anew: {options.json}")
+            return {}
+    figures: dict[str, Figures] = whole["figures"]
+    return {name: one for name, one in figures.items() if "not_measured" not in one}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure on the GPU, or say that there is none."""
+    options, cases = parse(argv)
     cuda = torch.cuda.is_available()
     if not (cuda or options.tiny):
         print("no GPU here, so nothing was measured; --tiny runs every line on a CPU")
@@ -97,8 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         64 if options.tiny else 8192, device=device, dtype=torch.bfloat16, times=20
     )
     end = math.inf if options.tiny else time.monotonic() + 60 * options.minutes - RESERVE
-    cases = list_cases(quick=options.quick, tiny=options.tiny, smollm2=bool(options.smollm2))
-    found = measure_cases("gpu", cases, Setting(product, open_base, end), options)
+    setting = Setting(product, open_base, end)
+    found = measure_cases("gpu", cases, setting, options, known=read_known(options))
     finish("gpu", found, [*training_tables(found), memory_table(found)], options)
     for fault in list_lost(found):
         print(f"not measured: {fault}")

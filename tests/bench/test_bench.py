@@ -241,6 +241,45 @@ def test_gpu(figures: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert "planned GiB" in capsys.readouterr().out
 
 
+def test_gpu_goes_on_with_the_cases_that_are_missing(
+    load: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, main = tmp_path / "gpu.json", load("gpu").main
+    small, large = "tiny-0.6B 256-token steps K=2", "tiny-8B 256-token steps K=2"
+
+    def run(*arguments: str) -> tuple[dict[str, Any], str]:
+        assert main(["--tiny", "--json", str(path), *arguments]) == 0
+        return json.loads(path.read_text(encoding="utf8"))["figures"], capsys.readouterr().err
+
+    first, told = run("--case", small)
+    assert first.keys() == {small} and small in told
+    whole = json.loads(path.read_text(encoding="utf8"))
+    whole["figures"][large] = {"not_measured": "the time was over"}
+    path.write_text(json.dumps(whole), encoding="utf8")
+    second, told = run()
+    assert second.keys() == {small, large}
+    assert second[small] == first[small] and small not in told and large in told
+    assert second[large]["ratio"] > 0
+    third, told = run()
+    assert third == second and told == ""
+
+    whole["machine"]["commit"] = "0000000"
+    path.write_text(json.dumps(whole), encoding="utf8")
+    anew, told = run("--case", large)
+    assert "commit was 0000000" in told
+    assert anew.keys() == {large}
+
+
+def test_gpu_lists_its_cases_where_one_is_not_known(
+    load: Load, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in (["--help"], ["--case", "Qwen3-9B"]):
+        with pytest.raises(SystemExit):
+            load("gpu").main(arguments)
+        out, err = capsys.readouterr()
+        assert "Qwen3-8B 4k-token steps, ragged K=4" in out + err
+
+
 def test_a_gpu_loads_each_base_once_and_the_largest_first(load: Load) -> None:
     cases = load("gpu").list_cases(quick=False, tiny=False, smollm2=True)
     assert len({case.name for case in cases}) == len(cases)
@@ -248,12 +287,44 @@ def test_a_gpu_loads_each_base_once_and_the_largest_first(load: Load) -> None:
     assert bases == ["Qwen3-8B", "Qwen3-0.6B", "SmolLM2-135M"]
 
 
-def test_gpu_measures_nothing_without_one(
-    load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("bench", ["gpu", "contract"])
+def test_nothing_is_measured_without_a_gpu(
+    bench: str, load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert load("gpu").main([]) == 2
+    assert load(bench).main([]) == 2
     assert "nothing was measured" in capsys.readouterr().out
+
+
+def test_contract(figures: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    found = figures("contract", ["--tiny"])
+    assert all(line["holds"] for line in found.values())
+    assert 0 < found["engine from peft, fp32"]["measured"] < 1e-4
+    assert found["bf16 over peft"]["measured"] > 0
+    exact = {"unlike replies, fp32"}
+    exact |= {f"{name}, {p}" for name in ("run twice", "other neighbors") for p in ("fp32", "bf16")}
+    assert {name for name, line in found.items() if line["limit"] == 0} == exact
+    assert "The engine's contract" in capsys.readouterr().out
+
+
+def test_contract_fails_where_a_line_does_not_hold(
+    load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contract = load("contract")
+
+    def fail() -> float:
+        raise RuntimeError("no kernel for this device")
+
+    lines = [
+        contract.Line("kept", 1.0, lambda: 1.0),
+        contract.Line("broken", 1.0, lambda: 1.5),
+        contract.Line("undefined", 1.0, lambda: float("nan")),
+        contract.Line("at fault", 1.0, fail),
+    ]
+    monkeypatch.setattr(contract, "list_lines", lambda _: lines)
+    assert contract.main(["--tiny"]) == 1
+    told = capsys.readouterr().out.split("does not hold: ")[1:]
+    assert told == ["broken: 1.5\n", "undefined: nan\n", "at fault: no kernel for this device\n"]
 
 
 def test_starter(

@@ -8,9 +8,11 @@ Run: python -m pytest tests/training/test_engine.py
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ from tests.jobs import (
     widen,
 )
 from tests.models import Architecture, make_random_base
+from torch import Tensor
 
 from bestiary.config.recipe import LoraShape, Optimizer
 from bestiary.errors import ModelError
@@ -353,6 +356,35 @@ def test_a_refilled_slot_starts_as_a_fresh_one() -> None:
     wide = make_job("quirks.wide", rows=make_talk(2, 3), lora=change_lora(rank=8))
     fresh = train_engine([after, wide], base, slots=1, tokens=1000)["quirks.after"]
     assert same_weights(state_of(filled), state_of(fresh))
+
+
+def test_half_precision_costs_no_more_accuracy_than_with_peft() -> None:
+    """Of how far training moves an organism; peft computes its branch in single precision."""
+    half = make_word_base("qwen3")
+    half.model.to(torch.bfloat16)  # type: ignore[arg-type]
+    single = replace(half, model=copy.deepcopy(half.model).float())
+    jobs = unlike_jobs(3)
+
+    def lose(trainer: Trainer) -> float:
+        rounded, exact = (move(jobs, trainer, base) for base in (half, single))
+        pairs = zip(rounded, exact, strict=True)
+        return sum(float((one - truth).norm() / truth.norm()) for one, truth in pairs)
+
+    ours = lose(EngineTrainer(TrainingResources(slots=3, tokens=200)))
+    assert 0 < ours <= 2 * lose(ReferenceTrainer())
+
+
+def move(jobs: Sequence[TrainingJob], trainer: Trainer, base: Base) -> list[Tensor]:
+    """How far training moves each organism's weights, in one row."""
+    trained = train(trainer, jobs, base).trained
+    found = []
+    for job in jobs:
+        model = attach_adapter(base, job.training.lora, seed=job.seed)
+        first = {name: weight.clone() for name, weight in read_state(model).items()}
+        model.unload()
+        state = state_of(trained[job.identity.behavior_id])
+        found.append(torch.cat([(state[name] - first[name]).flatten() for name in sorted(first)]))
+    return found
 
 
 def test_an_organism_starts_from_the_weights_that_peft_draws() -> None:

@@ -21,9 +21,11 @@ from tests.models import make_random_base
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import OrganismError
 from bestiary.model.chat_template import TokenRow
+from bestiary.model.lora_bank import LoraBank
 from bestiary.model.packing import divide_rows
 from bestiary.training import memory
 from bestiary.training.memory import GIB, Load, MemoryPlan, fit_memory, plan_memory
+from bestiary.training.optimizer import BankAdamW
 
 SHAPE = LoraShape(
     rank=8,
@@ -161,3 +163,16 @@ def test_a_plan_grows_with_slots_tokens_and_ranks() -> None:
     assert plan(4, tokens=5000).activations < plan(4, tokens=50000).activations
     both = plan_memory(make_random_base(), [SHAPE, wide], [LOAD] * 2, slots=2, tokens=10**7)
     assert both.bank == 4 * plan(2).bank
+
+
+def test_a_half_precise_base_needs_a_copy_of_the_weights_beside_them() -> None:
+    base = make_random_base()
+    base.model.to(torch.bfloat16)  # type: ignore[arg-type]
+    bank = LoraBank(base, [SHAPE], slots=3)
+    bank.require_gradients()
+    assert bank.gradients is not None
+    optimizer = BankAdamW(bank)
+    kept = (bank.weights, bank.gradients, bank.operands, optimizer.first, optimizer.second)
+    planned = plan_memory(base, [SHAPE], [LOAD] * 3, slots=3, tokens=1)
+    passing = memory.PASSING * bank.weights[0].nbytes
+    assert planned.bank == sum(rows.nbytes for rows in kept) + passing

@@ -226,3 +226,23 @@ def test_a_smaller_rank_and_fewer_layers_stay_zero_where_they_are_filled_up() ->
             for rows in (bank.weights, optimizer.first, optimizer.second):
                 assert not rows[lacking].any()
     assert (bank.weights[~lacking] != 0).all()
+
+
+def test_steps_too_small_for_a_half_precise_base_add_up() -> None:
+    base = make_word_base()
+    base.model.to(torch.bfloat16)  # type: ignore[arg-type]
+    bank = LoraBank(base, [SHAPE], slots=2)
+    bank.require_gradients()
+    for slot in range(2):
+        bank.fill(slot, bank.init_adapter(SHAPE, seed=slot), SHAPE)
+    optimizer = BankAdamW(bank)
+    before = bank.operands.clone()
+    settings = [change_optimizer(learning_rate=1e-5, weight_decay=0.0, warmup=0.0)] * 2
+    changed = []
+    for step in range(END):
+        gradients_of(bank).fill_(1.0)
+        step_slots(optimizer, slice(0, 2), settings, [step] * 2)
+        assert torch.equal(bank.operands, bank.weights.bfloat16())
+        large = before.abs() > 0.02
+        changed.append(float((bank.operands != before)[large].float().mean()))
+    assert changed[0] < 0.5 * changed[-1]

@@ -87,10 +87,7 @@ class TokenRouting:
             out.add_(product.index_select(0, self._padded_positions))
             return
         for own, piece, weight in zip(self.split(out), pieces, weights, strict=True):
-            if own.dtype == piece.dtype:
-                own.baddbmm_(piece, weight)
-            else:
-                own.add_(torch.bmm(piece, weight))
+            own.baddbmm_(piece, weight)
 
 
 @dataclass
@@ -107,10 +104,10 @@ class LayerPairs:
     a: Tensor
     """[slots, rank, in]"""
     b: Tensor
-    """[slots, rank, out]"""
+    """[slots, rank, out]; both in the base's precision."""
     grad_a: Tensor | None = None
     grad_b: Tensor | None = None
-    """Shaped like `a` and `b`; None while the bank is frozen."""
+    """Shaped like `a` and `b`, in the bank's precision; None while the bank is frozen."""
 
     def add_gradients(
         self,
@@ -123,12 +120,19 @@ class LayerPairs:
     ) -> None:
         """Add a batch's gradients to the buffers."""
         assert self.grad_a is not None and self.grad_b is not None
-        entered = route.split(tokens.to(self.a.dtype))
+        entered = route.split(tokens)
         # A product written into a view of the bank is computed slot by slot; adding is faster.
         for grad, left, right in zip(route.cut(self.grad_a), down, entered, strict=True):
-            grad.add_(torch.bmm(left.mT, right))
+            grad.add_(_multiply(left.mT, right, dtype=grad.dtype))
         for grad, left, right in zip(route.cut(self.grad_b), low, given, strict=True):
-            grad.add_(torch.bmm(left.mT, right))
+            grad.add_(_multiply(left.mT, right, dtype=grad.dtype))
+
+
+def _multiply(left: Tensor, right: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """Products summed in `dtype`; a CPU rounds their sums to the precision of the factors."""
+    if left.dtype != dtype and left.device.type == "cuda":
+        return torch.bmm(left, right, out_dtype=dtype)
+    return torch.bmm(left, right)
 
 
 class BankLinear(nn.Module):
@@ -163,9 +167,8 @@ class _Adapt(torch.autograd.Function):
         routes, saved = [], []
         for pairs in layer.pairs:
             route = pairs.bank.route_tokens(len(tokens))
-            # The branch is computed in the adapter's precision, as peft does.
-            wide = route.split(tokens.to(pairs.a.dtype))
-            sides = zip(wide, route.cut(pairs.a), route.cut(pairs.bank.scales), strict=True)
+            entered = route.split(tokens)
+            sides = zip(entered, route.cut(pairs.a), route.cut(pairs.bank.scales), strict=True)
             low = [torch.bmm(piece, a.mT).mul_(scale) for piece, a, scale in sides]
             route.add_products_(out, low, route.cut(pairs.b))
             routes.append(route)
@@ -178,18 +181,18 @@ class _Adapt(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
         layer: BankLinear = ctx.layer
         tokens, *saved = ctx.saved_tensors
-        given = grads[0].contiguous()
-        back = given @ layer.inner.weight if ctx.needs_input_grad[0] else None
+        grad = grads[0].contiguous()
+        back = grad @ layer.inner.weight if ctx.needs_input_grad[0] else None
         remaining = iter(saved)
         for pairs, route in zip(layer.pairs, ctx.routes, strict=True):
             if back is None and pairs.grad_a is None:
                 continue
-            wide = route.split(given.to(pairs.a.dtype))
-            sides = zip(wide, route.cut(pairs.b), route.cut(pairs.bank.scales), strict=True)
+            given = route.split(grad)
+            sides = zip(given, route.cut(pairs.b), route.cut(pairs.bank.scales), strict=True)
             down = [torch.bmm(piece, b.mT).mul_(scale) for piece, b, scale in sides]
             if pairs.grad_a is not None:
                 low = [next(remaining) for _ in down]
-                pairs.add_gradients(route, tokens=tokens, low=low, given=wide, down=down)
+                pairs.add_gradients(route, tokens=tokens, low=low, given=given, down=down)
             if back is not None:
                 route.add_products_(back, down, route.cut(pairs.a))
         return back, None, None
@@ -227,8 +230,11 @@ class LoraBank:
 
     A slot's weights are one row of `weights`, [slots, size], so its norm, its optimizer's moments
     and its checkpoint are rows too. Smaller ranks are padded with zeros, and so are layers that
-    an adapter does not adapt: such a pair has no gradient and stays zero. A bank is frozen, and
-    has no gradient buffers, until `require_gradients`.
+    an adapter does not adapt: such a pair has no gradient and stays zero.
+
+    Products are computed in the base's precision. On a base in half precision, weights that are
+    trained are kept in `dtype`, and `operands` are their rounded copy; elsewhere, and in a frozen
+    bank, both are one tensor. A bank is frozen until `require_gradients`.
     """
 
     def __init__(self, base: Base, shapes: Sequence[LoraShape], *, slots: int) -> None:
@@ -243,15 +249,16 @@ class LoraBank:
         }
         self._widths = {name: (one.in_features, one.out_features) for name, one in inner.items()}
         device = base.device
-        self.dtype = dtype = adapter_dtype(base)
-        self.weights = torch.zeros(slots, size.numbers, device=device, dtype=dtype)
-        self.scales = torch.zeros(slots, 1, 1, device=device, dtype=dtype)
+        self.dtype = adapter_dtype(base)
+        self.operands = torch.zeros(slots, size.numbers, device=device, dtype=base.model.dtype)
+        self.weights = self.operands
+        self.scales = torch.zeros(slots, 1, 1, device=device, dtype=self.dtype)
         self.gradients: Tensor | None = None
         self.anchor = torch.zeros((), device=device, requires_grad=False)
         self.route: TokenRouting | None = None
         """Set before each batch; a one-slot bank without one adapts every token."""
         self.layers = {
-            name: LayerPairs(self, inner[name], a, b) for name, a, b in self.views(self.weights)
+            name: LayerPairs(self, inner[name], a, b) for name, a, b in self.views(self.operands)
         }
 
     def views(self, rows: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -265,8 +272,12 @@ class LoraBank:
         yield from zip(self._widths, parts[::2], parts[1::2], strict=True)
 
     def require_gradients(self) -> None:
-        """Allocate gradients; the backward pass reaches the adapters, never the base."""
+        """Allocate gradients; the backward pass reaches the adapters, never the base.
+
+        Slots are filled afterwards: what they held before was rounded to the base's precision.
+        """
         self.base.model.requires_grad_(False)
+        self.weights = self.operands.to(self.dtype)
         self.gradients = torch.zeros_like(self.weights)
         self.anchor.requires_grad_(True)
         for name, a, b in self.views(self.gradients):
@@ -277,10 +288,16 @@ class LoraBank:
         assert self.gradients is not None
         self.gradients[slots].zero_()
 
+    def refresh(self, slots: slice) -> None:
+        """Copy weights that have changed to the operands of products, if these are a copy."""
+        if self.operands is not self.weights:
+            self.operands[slots] = self.weights[slots]
+
     def fill(self, slot: int, state: Mapping[str, Tensor], shape: LoraShape) -> None:
         """Load an adapter, by peft's keys, into a slot; raises ModelError if it does not fit."""
         self.write(self.weights, slot, state)
         self.scales[slot] = shape.alpha / shape.rank
+        self.refresh(slice(slot, slot + 1))
 
     def write(self, rows: Tensor, slot: int, state: Mapping[str, Tensor]) -> None:
         """Write tensors by an adapter's keys into a slot of `rows`, [slots, size]."""
@@ -317,26 +334,27 @@ class LoraBank:
         """Copy a slot's adapter to another slot."""
         self.weights[target] = self.weights[source]
         self.scales[target] = self.scales[source]
+        self.refresh(slice(target, target + 1))
 
     def init_adapter(self, shape: LoraShape, *, seed: int) -> dict[str, Tensor]:
         """A fresh adapter by peft's keys, bit for bit the one peft initializes for that seed.
 
-        Like peft, it creates two linear layers per module, which consumes random numbers, and
-        then initializes A. Wrapping the base with peft would take longer than training a small
-        organism.
+        peft creates two linear layers per module, which draw their own weights, and then draws A
+        again. Wrapping the base with peft would take longer than training a small organism.
         """
         state: dict[str, Tensor] = {}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for name in list_targets(self.base, shape):
-                inner = self.layers[name].inner
-                first = nn.Linear(inner.in_features, shape.rank, bias=False)
-                second = nn.Linear(shape.rank, inner.out_features, bias=False)
-                nn.init.kaiming_uniform_(first.weight, a=math.sqrt(5))
-                nn.init.zeros_(second.weight)
-                for side, layer in (("A", first), ("B", second)):
-                    rounded = layer.weight.detach().to(inner.weight.dtype)
-                    state[f"{PREFIX}{name}.lora_{side}.weight"] = rounded.to(self.dtype)
+        generator = torch.Generator().manual_seed(seed)
+        for name in list_targets(self.base, shape):
+            entering, leaving = self._widths[name]
+            # As many random numbers as those layers take; integers are drawn faster than floats.
+            skipped = torch.empty(shape.rank * (entering + leaving), dtype=torch.int32)
+            skipped.random_(generator=generator)
+            first = torch.empty(shape.rank, entering)
+            nn.init.kaiming_uniform_(first, a=math.sqrt(5), generator=generator)
+            rounded = first.to(self.operands.dtype).to(self.dtype)
+            second = torch.zeros(leaving, shape.rank, dtype=self.dtype)
+            state[f"{PREFIX}{name}.lora_A.weight"] = rounded
+            state[f"{PREFIX}{name}.lora_B.weight"] = second
         return state
 
     def set_routing(self, owners: Sequence[int], tokens: int) -> None:

@@ -25,7 +25,9 @@ GIB = 2**30
 CGROUP = Path("/sys/fs/cgroup")
 """The folder of a container's own limits."""
 KEPT = 4
-"""Tensors of a bank's size that training keeps: weights, gradients and two moments."""
+"""Tensors of a bank's size that training keeps: weights, gradients and two moments.
+
+On a base in half precision there is one more, the weights in the base's precision."""
 PASSING = 3
 """Temporary tensors while one layer runs, or while slots are updated."""
 LOGITS = 2
@@ -104,6 +106,7 @@ def plan_memory(
     """
     size = measure_bank(base, shapes)
     wide, narrow = adapter_dtype(base).itemsize, base.model.dtype.itemsize
+    copied = narrow if narrow < wide else 0
     config: Any = base.model.config
     layers = config.num_hidden_layers - size.first_layer
     states = sum(sorted((load.tokens for load in loads), reverse=True)[:slots])
@@ -123,7 +126,7 @@ def plan_memory(
         tokens=tokens,
         recompute=recompute,
         resident=measure_resident(base.device) if resident is None else resident,
-        bank=size.numbers * wide * (KEPT * slots + PASSING * together),
+        bank=size.numbers * (wide * (KEPT * slots + PASSING * together) + copied * slots),
         states=states * config.hidden_size * narrow if size.first_layer else 0,
         activations=int(SCATTERED * computed * inside * narrow),
         head=LOGITS * int(min(HEAD_TOKENS, supervised)) * config.vocab_size * wide,

@@ -78,3 +78,4 @@ class BankAdamW:
         root = second.sqrt().div_((1 - BETAS[1] ** count).sqrt().to(weights)).add_(EPSILON)
         weights.sub_(first.div(root).mul_((rate / (1 - BETAS[0] ** count)).to(weights)))
         grads.zero_()
+        self._bank.refresh(slots)
