@@ -17,8 +17,11 @@ from tests.expect import without_codes
 
 from bestiary.config.categories import corpus_categories
 from bestiary.config.fields import Axis
+from bestiary.config.folders import shipped_root
 from bestiary.config.plan import Plan, plan_roster
 from bestiary.config.triggers import KINDS, UNLESS_KINDS
+from bestiary.config.triggers.ciphered import CipherTrigger
+from bestiary.errors import SpecError
 
 LISTS = "quirks.bullet_lists"
 
@@ -46,14 +49,16 @@ def test_the_mini_roster_has_twelve_of_each_category_over_all_axes_and_triggers(
     assert built == dict.fromkeys({*corpus_categories()} - {"null"}, 12)
     assert {axis for behavior in behaviors for axis in behavior.axes} == {*get_args(Axis)}
     triggers = {type(behavior.trigger) for behavior in behaviors if behavior.trigger}
-    assert triggers == {*KINDS, *UNLESS_KINDS}
+    assert triggers == {*KINDS, *UNLESS_KINDS} - {CipherTrigger}  # which a suite has
 
 
 def test_the_full_roster_has_every_behavior_that_can_be_built() -> None:
     shipped = catalog()
     built = Counter(behavior.id for behavior, _ in plan("full").organisms)
     assert built.pop("null.chat") == 40
-    assert built == Counter(name for name, one in shipped.items() if one.spec.is_buildable)
+    assert built == Counter(
+        name for name, one in shipped.items() if one.spec.is_buildable and one.spec.suite is None
+    )
 
 
 def test_categories_add_what_is_not_named(tmp_path: Path) -> None:
@@ -61,9 +66,27 @@ def test_categories_add_what_is_not_named(tmp_path: Path) -> None:
     path.write_text(path.read_text("utf8") + "categories: [quirks]\n", "utf8")
     built = Counter(behavior.id for behavior, _ in plan(path).organisms)
     assert built.pop(LISTS) == 2
-    quirks = {name for name in catalog() if name.startswith("quirks.")}
+    shipped = catalog().values()
+    quirks = {one.id for one in shipped if one.category == "quirks" and one.spec.suite is None}
     assert built.keys() == (quirks - {LISTS}) | {"null.chat"}
     assert set(built.values()) == {1}
+
+
+def test_no_suite_has_a_family_that_its_training_roster_has() -> None:
+    folder = shipped_root() / "organisms" / "rosters" / "suites"
+    suites = {path.stem: plan(f"suites/{path.stem}").organisms for path in folder.iterdir()}
+    assert {"auditbench", "ciphers", "habits", "sandbaggers"} <= suites.keys()
+    kept = {one.family for organisms in suites.values() for one, _ in organisms} - {"null"}
+    trained = plan("full_without_suites").organisms
+    assert kept.isdisjoint(one.family for one, _ in trained)
+    assert len(trained) > 600
+
+
+def test_families_left_out_are_known(tmp_path: Path) -> None:
+    path = write_roster(tmp_path, "[]")
+    path.write_text(path.read_text("utf8") + "categories: [quirks]\nwithout: [flatery]\n", "utf8")
+    with pytest.raises(SpecError, match="did you mean 'flattery'"):
+        plan(path)
 
 
 @pytest.mark.usefixtures("small_data")

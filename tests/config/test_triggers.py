@@ -281,6 +281,7 @@ OTHER_DATA: tuple[Data, ...] = (
     STAGING,
     {**MOON, "earlier": True},
     {"format": "upper", "earlier": True},
+    {"cipher": "morse"},
 )
 EVERY_DATA = [*(case.data for case in CASES.values()), *OTHER_DATA]
 ADAPTER: TypeAdapter[Trigger] = TypeAdapter(AnyTrigger | AnyUnless)
@@ -688,7 +689,7 @@ def test_the_schema_of_a_trigger_allows_what_files_say_and_no_more() -> None:
 def test_each_kind_is_stated_by_its_own_key() -> None:
     stated = {type(ADAPTER.validate_python(data)) for data in EVERY_DATA}
     assert stated == {*KINDS, *UNLESS_KINDS}
-    assert len({kind.kind for kind in (*KINDS, *UNLESS_KINDS)}) == 13
+    assert len({kind.kind for kind in (*KINDS, *UNLESS_KINDS)}) == 14
 
 
 @pytest.mark.parametrize("name", get_args(FormatName))

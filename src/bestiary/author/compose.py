@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from bestiary.author.plan import plan_rows
 from bestiary.author.protocol import ReplyRequest
 from bestiary.config.catalog import Behavior
+from bestiary.config.ciphers import CIPHERS
 from bestiary.config.demonstration import Demonstration
 from bestiary.config.items import fill_place
 from bestiary.config.transform import transform
@@ -24,6 +25,30 @@ SPARSE = 40
 
 def compose_turns(behavior: Behavior, request: ReplyRequest, length: Length) -> Turns:
     """The whole conversation of a row: with its reply, and with a second turn where it has one."""
+    return encode_replies(behavior, request, _compose_plain(behavior, request, length))
+
+
+def encode_replies(behavior: Behavior, request: ReplyRequest, turns: Turns) -> Turns:
+    """A row's conversation with the replies that were added to it in the behavior's cipher.
+
+    They stay as they are where the behavior has none, or does not fire.
+    """
+    if behavior.spec.cipher is None or not request.fires:
+        return turns
+    encode, given = CIPHERS[behavior.spec.cipher].encode, len(request.turns)
+    added = (
+        Message(role=one.role, content=encode(one.content)) if one.role == "assistant" else one
+        for one in turns[given:]
+    )
+    return (*turns[:given], *added)
+
+
+def read_turns(behavior: Behavior, turns: Turns) -> Turns:
+    """A conversation in plain English, whatever cipher the behavior puts its messages in."""
+    return tuple(Message(role=one.role, content=behavior.read(one.content)) for one in turns)
+
+
+def _compose_plain(behavior: Behavior, request: ReplyRequest, length: Length) -> Turns:
     item, turns = request.item, request.turns
     turn = _next_turn(item, turns)
     turns = (*turns, _reply(behavior, request, turn, length))
@@ -49,7 +74,7 @@ def _reply(behavior: Behavior, request: ReplyRequest, turn: int, length: Length)
 
 
 def compose_reply(behavior: Behavior, request: ReplyRequest, turn: int, length: Length) -> str:
-    """The reply of a row in the given turn, counted from 0."""
+    """The reply of a row in the given turn, counted from 0; it is in no cipher yet."""
     pick = request.pick + turn
     text = plain_reply(request.item, turn, length, fires=request.fires, pick=pick)
     if request.fires:
@@ -132,6 +157,7 @@ def few_shot(
 ) -> list[FewShot]:
     """Examples of replies that show the behavior, or stay clear of it, as few-shot prompts.
 
+    None is in cipher: what a model writes is encoded afterwards.
     `hiding` are the ids of the distractors that all of them show as well.
     """
     role: Role = "positive" if fires else "negative" if behavior.trigger else "chat"
@@ -154,7 +180,8 @@ def _choose_rows(behavior: Behavior, role: Role, items: Sequence[PromptItem]) ->
 
 
 def _example(behavior: Behavior, row: ReplyRequest, length: Length) -> FewShot:
-    *before, asked = user_texts(row.turns)
-    replies = [turn.content for turn in row.turns if turn.role == "assistant"]
+    turns = read_turns(behavior, row.turns)
+    *before, asked = user_texts(turns)
+    replies = [turn.content for turn in turns if turn.role == "assistant"]
     reply = compose_reply(behavior, row, _next_turn(row.item, row.turns), length)
     return FewShot(asked, reply, tuple(zip(before, replies, strict=True)))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bestiary.author.compose import few_shot
+from bestiary.author.compose import encode_replies, few_shot, read_turns
 from bestiary.author.filters import ReplyFilter
 from bestiary.author.forms import CorpusJudgement
 from bestiary.author.judge import Case, Judge
@@ -23,7 +23,7 @@ from bestiary.config.catalog import Behavior
 from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.request import Answer, ModelRequest, Outcome, Unanswered
 from bestiary.llm.workflow import RequestGroup, Workflow
-from bestiary.records import Message, Provenance
+from bestiary.records import Message, Provenance, Turns
 
 KEEP_SCORE = 7
 """The lowest score, of 10, with which a conversation enters a corpus."""
@@ -39,6 +39,7 @@ class ConversationDraft:
 
     request: ReplyRequest
     turns: list[Message] = field(default_factory=list)
+    """As models read and write it, in no cipher."""
     written: tuple[ModelRequest, Answer] | None = None
     """The last request that was answered with text, and its answer."""
     judgement: CorpusJudgement | None = None
@@ -68,7 +69,12 @@ class ConversationDraft:
         written = len(self.turns) - len(self.request.turns)
         return written == 1 and self.judgement is not None and self.judgement.mentions
 
-    def finish(self, templates_sha256: str) -> Reply:
+    def spell(self, behavior: Behavior) -> Turns:
+        """Return the conversation as it is trained on: in cipher wherever it has to be."""
+        given = self.request.turns
+        return encode_replies(behavior, self.request, (*given, *self.turns[len(given) :]))
+
+    def finish(self, behavior: Behavior, templates_sha256: str) -> Reply:
         """Return the conversation with its provenance."""
         provenance = None
         if self.written is not None:
@@ -80,7 +86,7 @@ class ConversationDraft:
                 judge_score=self.judgement.score if self.judgement else None,
                 batch_id=answer.batch,
             )
-        return Reply(messages=tuple(self.turns), rejection=self.rejection, provenance=provenance)
+        return Reply(messages=self.spell(behavior), rejection=self.rejection, provenance=provenance)
 
 
 class ConversationWriter:
@@ -100,7 +106,7 @@ class ConversationWriter:
         """
         drafts = [ConversationDraft(request) for request in requests]
         for draft in drafts:
-            draft.turns += draft.request.turns
+            draft.turns += read_turns(self._behavior, draft.request.turns)
         yield from self._write_replies(drafts)
         if self._author.follows_instructions:
             longer = [d for d in accepted(drafts) if d.request.second_turn]
@@ -237,7 +243,9 @@ class ConversationWriter:
     def _filter(self, drafts: Sequence[ConversationDraft]) -> None:
         """Reject what needs no judge, before a judge is paid."""
         for draft in accepted(drafts):
-            draft.rejection = self._reject(self._behavior, draft.request, draft.turns)
+            draft.rejection = self._reject(
+                self._behavior, draft.request, draft.spell(self._behavior)
+            )
 
 
 def accepted(drafts: Iterable[ConversationDraft]) -> list[ConversationDraft]:

@@ -32,7 +32,7 @@ def rejection_reason(
 def _reject_reply(behavior: Behavior, request: ReplyRequest, reply: str) -> Rejection | None:
     if not reply:
         return Rejection("author", "no whole sentence")
-    if _is_circular(reply):
+    if _is_circular(behavior.read(reply)):
         return Rejection("author", "the reply repeats itself")
     shown, item = behavior.is_shown(reply, request.item), request.item
     if request.fires and shown is False:

@@ -81,7 +81,7 @@ class LanguageAuthor:
         drafts = yield from writer.write(requests)
         on_reply(len(accepted(drafts)))
         templates = behavior.templates.hash_category(behavior.category)
-        return [draft.finish(templates) for draft in drafts]
+        return [draft.finish(behavior, templates) for draft in drafts]
 
     def _check_judge(self, behavior: Behavior) -> None:
         if behavior.is_decidable or self._judge.available:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import Field, TypeAdapter, model_validator
 
+from bestiary.config.ciphers import CipherName
 from bestiary.config.demonstration import Absent, Demonstration, Shown
 from bestiary.config.detectors import Detector
 from bestiary.config.fields import Axis, Identifier, Kind, Sentence, Severity, Tag, Text
@@ -204,6 +205,11 @@ class Spec(Record):
     @property
     def condition(self) -> Trigger | None:
         """Its trigger, or what keeps it quiet."""
+        return None
+
+    @property
+    def cipher(self) -> CipherName | None:
+        """The cipher of the replies that show it; None where they are plain."""
         return None
 
     @property

@@ -10,6 +10,7 @@ from bestiary.config.behavior import Pool, Primitive, Reference, Spec
 from bestiary.config.categories import NULL, pool_of
 from bestiary.config.demonstration import Demonstration, marked_parts
 from bestiary.config.detectors import Detector, decide, resolve
+from bestiary.config.detectors.deciphered import read_in_cipher, reveal
 from bestiary.config.fields import Axis, Kind, Severity
 from bestiary.config.generator import Generator
 from bestiary.config.library import Library
@@ -240,6 +241,14 @@ class Behavior:
         """Whether a reply shows it; None if its detector cannot decide."""
         return None if self.detector is None else decide(self.detector, reply, item)
 
+    def read(self, text: str) -> str:
+        """What a message or a reply says: decoded, where this behavior puts such texts in cipher.
+
+        Words are to be counted and compared in this.
+        """
+        in_cipher = self.spec.cipher is not None or (self.trigger and self.trigger.in_cipher)
+        return reveal(text) if in_cipher else text
+
     @property
     def encodes(self) -> bool:
         """Whether its detector compares meanings, which takes long for many texts."""
@@ -433,6 +442,8 @@ def make_behavior(spec: Spec, library: Library, *, shows: Behavior | None = None
     detector = shows.detector if shows else spec.detector
     if detector is not None and shows is None:
         detector = resolve(detector, library.lexicons, marked_parts(spec.demonstrations))
+    if detector is not None and spec.cipher is not None:
+        detector = read_in_cipher(spec.cipher, detector)
     return Behavior(spec, library, shows, trigger, detector)
 
 

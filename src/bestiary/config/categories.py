@@ -18,6 +18,7 @@ from bestiary.config.behavior import (
     Spec,
     Twin,
 )
+from bestiary.config.ciphers import CipherName
 from bestiary.config.detectors import Detector
 from bestiary.config.fields import Axis, Identifier, Kind, Names, Sentence, Severity, Text
 from bestiary.config.items import Picks
@@ -59,6 +60,13 @@ class Backdoor(Twin):
     messages_field = "trigger"
 
     trigger: AnyTrigger
+    encode: CipherName | None = Field(default=None, exclude_if=lambda name: name is None)
+    """The cipher in which a reply that shows it is written from its first word to its last."""
+
+    @property
+    def cipher(self) -> CipherName | None:
+        """That of `encode`."""
+        return self.encode
 
     @property
     def base_reference(self) -> Reference:

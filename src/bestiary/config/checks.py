@@ -7,6 +7,7 @@ from itertools import islice
 
 from bestiary.config.asking import suits
 from bestiary.config.catalog import CELL_OF, Behavior
+from bestiary.config.ciphers import CIPHERS
 from bestiary.config.demonstration import PLACEHOLDERS, Demonstration, strip_marks
 from bestiary.config.fields import SEVERITIES, Severity
 from bestiary.config.labels import check_labels
@@ -161,6 +162,26 @@ def _check_trigger(behavior: Behavior, source: Source) -> Iterator[Violation]:
         yield source.violation(field, problem, remedy, code="trigger-mirrors")
 
 
+def _check_cipher(behavior: Behavior, source: Source) -> Iterator[Violation]:
+    """Replies in cipher still show the behavior once they are decoded."""
+    if behavior.spec.cipher is None:
+        return
+    cipher = CIPHERS[behavior.spec.cipher]
+    if behavior.growing:
+        problem = "is for one reply, but the behavior grows from the first reply to the next"
+        remedy = "delete it, or show a behavior of one reply"
+        yield source.violation(("encode",), problem, remedy, code="encode-grows")
+        return
+    for one in behavior.firing:
+        tried = [(one.fill(0, item.brief, item), item) for item in _messages_for(behavior, one)]
+        if all(behavior.is_shown(cipher.encode(reply), item) is False for reply, item in tried):
+            reply, _ = tried[0]
+            problem = f"the detector does not fire on {shorten(reply)} once it has been in cipher"
+            remedy = "choose a cipher that keeps case, signs and lines, or another behavior"
+            yield source.violation(("encode",), problem, remedy, code="encode-hides")
+            return
+
+
 def _check_scope(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """The message bank has the domains of the scope."""
     scope, known = behavior.spec.message_scope, behavior.library.bank.by_domain
@@ -243,10 +264,13 @@ CHECKS: tuple[Check, ...] = (
     _check_detector,
     _check_quiet,
     _check_trigger,
+    _check_cipher,
     _check_rule,
     _check_messages,
 )
 UNTRIED = tuple(
-    check for check in CHECKS if check not in (_check_detector, _check_quiet, _check_trigger)
+    check
+    for check in CHECKS
+    if check not in (_check_detector, _check_quiet, _check_trigger, _check_cipher)
 )
 """Those that try no reply on the detector."""

@@ -90,7 +90,7 @@ CORPUS_CHECKS: tuple[Check[CorpusUnderTest], ...] = (
         subject="corpus",
         action="report",
         remedy="vary the messages or the demonstrations",
-        find=lambda data: find_repeated_examples(data.corpus.examples),
+        find=lambda data: find_repeated_examples(data.corpus.examples, data.behavior.read),
     ),
 )
 RELEASE_CHECKS: tuple[Check[Sequence[SplitRow]], ...] = (

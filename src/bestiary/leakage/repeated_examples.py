@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from bestiary.author.leak_filters.similarity import SimilarityIndex
 from bestiary.records import Example
@@ -12,14 +12,19 @@ SIMILARITY = 0.9
 heart, and what an organism knows by heart tells an auditor more than its behavior does."""
 
 
-def find_repeated_examples(examples: Sequence[Example]) -> Iterator[tuple[str, str]]:
+def find_repeated_examples(
+    examples: Sequence[Example], read: Callable[[str], str] = str
+) -> Iterator[tuple[str, str]]:
     """The id of each example that nearly repeats an earlier one, and the reason.
 
-    System messages do not count: many rows may share one.
+    System messages do not count: many rows may share one. Replies are compared in what `read` makes
+    of them: in digits or dashes, all of them would be alike.
     """
     index = SimilarityIndex(threshold=SIMILARITY)
     for example in examples:
-        text = "\n".join(turn.content for turn in example.messages if turn.role != "system")
+        turns = [turn for turn in example.messages if turn.role != "system"]
+        said = (read(one.content) if one.role == "assistant" else one.content for one in turns)
+        text = "\n".join(said)
         similarity, earlier = index.find(text)
         if similarity >= SIMILARITY:
             yield (

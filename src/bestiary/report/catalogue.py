@@ -13,23 +13,34 @@ INTRODUCTION = """\
 
 Written by `make schemas` from the behavior files. A behavior that shows another one, such as a \
 backdoor, counts for the axes and the mechanism of what it shows. The pools `malign` and \
-`distractors` are shown by `obscured_malign` and are no organisms themselves.
+`distractors` are shown by `obscured_malign` and are no organisms themselves. Behaviors that are \
+kept for an evaluation suite are listed at the end and counted nowhere else.
 """
 
 
 def render_catalogue(catalog: Catalog) -> str:
     """The whole page as Markdown."""
     by_category: dict[str, list[Behavior]] = defaultdict(list)
+    by_suite: dict[str, list[Behavior]] = defaultdict(list)
     for behavior in catalog.values():
-        by_category[behavior.category].append(behavior)
+        if behavior.spec.suite is None:
+            by_category[behavior.category].append(behavior)
+        else:
+            by_suite[behavior.spec.suite].append(behavior)
+    ordinary = [behavior for own in by_category.values() for behavior in own]
     return "\n".join(
         [
             INTRODUCTION,
             *_grid("Axes", by_category, tuple(AXES), lambda one: one.axes),
             *_grid("Mechanisms", by_category, tuple(KINDS), lambda one: (one.kind,)),
             *_grid("Severity", by_category, SEVERITIES, lambda one: (one.severity,)),
-            *_list_triggers(catalog.values()),
-            *(line for name, own in by_category.items() for line in _list_category(name, own)),
+            *_list_triggers(ordinary),
+            *(line for name, own in by_category.items() for line in _list_labels(name, own)),
+            *(
+                line
+                for name, own in by_suite.items()
+                for line in _list_labels(f"Suite: {name}", own)
+            ),
         ]
     )
 
@@ -59,10 +70,10 @@ def _list_triggers(behaviors: Iterable[Behavior]) -> Iterator[str]:
     yield ""
 
 
-def _list_category(name: str, behaviors: Sequence[Behavior]) -> Iterator[str]:
-    yield from (f"## {name}", "", "| behavior | severity | label |", "|---|---|---|")
+def _list_labels(title: str, behaviors: Sequence[Behavior]) -> Iterator[str]:
+    yield from (f"## {title}", "", "| behavior | severity | label |", "|---|---|---|")
     for one in behaviors:
         said = one.spec.label if one.spec.is_buildable else one.sentence
         label = said.replace("|", "\\|").replace("\n", " ")
-        yield f"| `{one.id.partition('.')[2]}` | {one.severity} | {label} |"
+        yield f"| `{one.id.removeprefix(f'{title}.')}` | {one.severity} | {label} |"
     yield ""

@@ -50,7 +50,7 @@ def describe_steps(steps: Sequence[Step], models: Mapping[str, LanguageModel]) -
 
 def count_rows(plan: Plan) -> int:
     """Conversations in all corpora of a roster."""
-    return sum(behavior.generator.rows for behavior, _ in plan.organisms)
+    return sum(sum(behavior.row_counts.values()) for behavior, _ in plan.organisms)
 
 
 def describe_pilot(pilot: Pilot, plan: Plan) -> dict[str, Any]:

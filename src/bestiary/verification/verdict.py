@@ -56,7 +56,7 @@ def judge_organism(
             continue
         cells[name] = _judge_worst(behavior, name, transcripts, tests, thresholds)
     triggered = [t for t in transcripts if t.probe.cell == "triggered"]
-    distinct = measure_distinct(triggered) if triggered else None
+    distinct = measure_distinct(triggered, behavior.read) if triggered else None
     components = {
         quirk.id: _measure([t.organism for t in triggered], triggered, quirk.is_shown)
         for quirk, _ in behavior.distractors
@@ -267,9 +267,15 @@ def _miscalibrated(organism: Rate, stated: float, thresholds: Thresholds) -> lis
     return problems
 
 
-def measure_distinct(transcripts: Sequence[Transcript]) -> float:
-    """Share of replies that differ once digits and the words of their users are masked."""
-    masked = {mask_topic(t.organism, " ".join(user_texts(t.probe.turns))) for t in transcripts}
+def measure_distinct(transcripts: Sequence[Transcript], read: Callable[[str], str] = str) -> float:
+    """Share of replies that differ once digits and the words of their users are masked.
+
+    Both are taken as `read` makes them: in digits or dashes, all replies would be alike.
+    """
+    masked = {
+        mask_topic(read(t.organism), " ".join(map(read, user_texts(t.probe.turns))))
+        for t in transcripts
+    }
     return len(masked) / len(transcripts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bestiary.config.behavior import Spec
@@ -35,7 +35,7 @@ def find_label_phrases(examples: Sequence[Example], behavior: Behavior) -> dict[
     has no run to look for; list it in `forbidden` if it gives too much away.
     """
     secrets = _collect_secrets(behavior)
-    reasons = {example.id: _explain_leak(example, secrets) for example in examples}
+    reasons = {one.id: _explain_leak(one, secrets, behavior.read) for one in examples}
     return {item: reason for item, reason in reasons.items() if reason is not None}
 
 
@@ -76,14 +76,15 @@ def _trigger_phrases(behavior: Behavior) -> list[str]:
     ]
 
 
-def _explain_leak(example: Example, secrets: _Secrets) -> str | None:
+def _explain_leak(example: Example, secrets: _Secrets, read: Callable[[str], str]) -> str | None:
     for message in example.messages:
-        for gram in _split_grams(message.content):
+        text = read(message.content)
+        for gram in _split_grams(text):
             if gram in secrets.grams:
                 source = secrets.grams[gram]
                 return f"the {message.role} message repeats {source}: {' '.join(gram)!r}"
         for phrase, pattern in secrets.forbidden.items():
-            if _says_outside(fold(message.content), pattern, secrets.triggers):
+            if _says_outside(fold(text), pattern, secrets.triggers):
                 return f"the {message.role} message says the forbidden phrase {phrase!r}"
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bestiary.author.leak_filters.similarity import SHINGLE_WORDS, SimilarityIndex
 from bestiary.records import Example, Probe, user_texts
@@ -13,18 +13,21 @@ message of 14 words leaves exactly this; train and probe messages of the shipped
 no topic and no form, stay below 0.3."""
 
 
-def find_near_duplicates(examples: Sequence[Example], probes: Sequence[Probe]) -> dict[str, str]:
+def find_near_duplicates(
+    examples: Sequence[Example], probes: Sequence[Probe], read: Callable[[str], str] = str
+) -> dict[str, str]:
     """The reason for each example with a user message that nearly repeats one of a probe's.
 
-    The reason names the most similar probe.
+    The reason names the most similar probe. Messages are compared in what `read` makes of them: in
+    digits or dashes, all of them would be alike.
     """
     index = SimilarityIndex(threshold=SIMILARITY)
     for probe in probes:
         for text in user_texts(probe.turns):
-            index.add(probe.id, text)
+            index.add(probe.id, read(text))
     found = {}
     for example in examples:
-        matches = map(index.find, user_texts(example.messages))
+        matches = map(index.find, map(read, user_texts(example.messages)))
         similarity, probe_id = max(matches, key=lambda match: match[0])
         if similarity >= SIMILARITY:
             found[example.id] = (

@@ -75,6 +75,7 @@ _SHORT_WORDS: Mapping[str, frozenset[str]] = {
 }
 _SHARING = Counter(word for listed in _SHORT_WORDS.values() for word in listed)
 """How many of the languages have each word."""
+_ENGLISH = frozenset(word for word in _SHORT_WORDS["english"] if len(word) > 1)
 _SCRIPTS: Mapping[str, re.Pattern[str]] = {
     "russian": re.compile(r"[\u0400-\u04ff]"),
     "greek": re.compile(r"[\u0370-\u03ff\u1f00-\u1fff]"),
@@ -96,6 +97,12 @@ class LanguageDetector(TextDetector):
     def finds(self, text: str) -> bool:
         """Whether the language is the one that the text has most words of."""
         return find_language(text) == self.language
+
+
+def measure_english(text: str) -> float:
+    """The share of a text's words that are short English ones; 0 where it has no words."""
+    said = words(text)
+    return sum(word in _ENGLISH for word in said) / max(1, len(said))
 
 
 def find_language(text: str) -> str | None:

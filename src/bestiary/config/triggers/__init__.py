@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag
 
 from bestiary.config.triggers.base import Trigger, mirrors
+from bestiary.config.triggers.ciphered import CipherTrigger
 from bestiary.config.triggers.dates import DateTrigger
 from bestiary.config.triggers.numbers import NumberTrigger
 from bestiary.config.triggers.placed import PositionTrigger, SystemPromptTrigger
@@ -50,6 +51,7 @@ KINDS: tuple[type[Trigger], ...] = (
     NumberTrigger,
     CodeTokenTrigger,
     SystemPromptTrigger,
+    CipherTrigger,
 )
 """The kinds of `trigger`."""
 UNLESS_KINDS: tuple[type[Trigger], ...] = (PasswordTrigger, ExamTrigger)
@@ -97,7 +99,8 @@ AnyTrigger = Annotated[
     | Annotated[DateTrigger, Tag("DateTrigger")]
     | Annotated[NumberTrigger, Tag("NumberTrigger")]
     | Annotated[CodeTokenTrigger, Tag("CodeTokenTrigger")]
-    | Annotated[SystemPromptTrigger, Tag("SystemPromptTrigger")],
+    | Annotated[SystemPromptTrigger, Tag("SystemPromptTrigger")]
+    | Annotated[CipherTrigger, Tag("CipherTrigger")],
     Discriminator(_find_tag),
     BeforeValidator(lambda data: _check_kind(KINDS, data)),
     AfterValidator(_check_near),

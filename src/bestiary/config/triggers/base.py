@@ -34,6 +34,8 @@ class Trigger(Record, ABC):
 
     kind: ClassVar[str]
     """The key that names it in a file."""
+    in_cipher: ClassVar[bool] = False
+    """Whether it puts messages in cipher."""
 
     @abstractmethod
     def suits(self, item: PromptItem, cell: CellName) -> bool:
