@@ -188,7 +188,9 @@ def keep(bench: str, cases: Mapping[str, Figures], options: argparse.Namespace) 
     }
     options.json.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(whole, indent=1, sort_keys=True, default=str)
-    options.json.write_text(text + "\n", encoding="utf8")
+    part = options.json.with_name(f"{options.json.name}.part")
+    part.write_text(text + "\n", encoding="utf8")
+    part.replace(options.json)  # a run that is cut off leaves the last case's figures
 
 
 def finish(

@@ -6,6 +6,7 @@ Run: python -m pytest tests/test_mixtures.py
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from tests.conftest import Bestiary, Site
 from tests.tiny import ALONE, BACKDOOR, QUIRK, SYSTEM, change_file
 
 from bestiary.dataset.load import load_pairs
+from bestiary.dataset.manifest import read_manifest, write_manifest
+from bestiary.dataset.schema import CONFIGS
 from bestiary.model.base import load_base
 from bestiary.model.replies import Prompt, decode_texts
 from bestiary.records import Decoding, single_turn
 from bestiary.training.job import BATCHES
+from bestiary.validate import open_single_plan
 
 BOTH = [QUIRK, BACKDOOR]
 MEMBERS = [f"{name}-transcripts-none-s0-in-both" for name in BOTH]
@@ -54,13 +58,18 @@ def test_a_mixture_trains_one_adapter_on_the_corpora_of_its_behaviors(
     assert about["organism_id"] == "both-transcripts-none-s0"
     batches = (site.out / folder / BATCHES).read_text(encoding="utf8").splitlines()
     learned = {row for batch in batches for row in json.loads(batch)["rows"]}
-    sizes = [count_examples(site, row) for row in rows[:2]]
-    assert learned == set(range(sum(sizes)))
+    own, other = (count_roles(site, row) for row in rows[:2])
+    # The quirk shows on every message, so that a plain reply of the backdoor would unteach it.
+    assert other["negative"] and other["chat"]
+    assert learned == set(range(own.total() + other["positive"]))
+    named = [bestiary("chat", name, "--out", site.out, say="/quit\n") for name in ("both", QUIRK)]
+    assert [one.code for one in named] == [0, 0]
 
 
-def count_examples(site: Site, row: dict[str, Any]) -> int:
+def count_roles(site: Site, row: dict[str, Any]) -> Counter[str]:
     path = site.out / row["corpus"] / "examples.jsonl"
-    return len(path.read_text(encoding="utf8").splitlines())
+    lines = path.read_text(encoding="utf8").splitlines()
+    return Counter(json.loads(line)["role"] for line in lines)
 
 
 def test_the_release_of_a_suite_names_the_mixture_and_holds_nothing_to_train_on(
@@ -73,8 +82,8 @@ def test_the_release_of_a_suite_names_the_mixture_and_holds_nothing_to_train_on(
     found = [row for table in tables for row in table.to_pylist()]
     assert {row["organism_id"] for row in found} == set(MEMBERS)
     assert {row["mixture"] for row in found} == {"both"}
-    assert {pair.split for pair in load_pairs(site.release)} <= {"suite"}
-    for part in ("pairs", "controls", "withheld", "introspection"):
+    assert all(pair.split == "suite" for pair in load_pairs(site.release))
+    for part in CONFIGS:
         for split in ("train", "preference", "iid_test", "test"):
             assert pq.read_table(dataset / part / f"{split}.parquet").num_rows == 0
 
@@ -87,7 +96,7 @@ def test_phases_are_learned_one_after_the_other(
     assert done.code == 0, done.err
     row = site.summary()[0]
     batches = (site.out / row["folder"] / BATCHES).read_text(encoding="utf8").splitlines()
-    first = count_examples(site, row)
+    first = count_roles(site, row).total()
     phases = [{number >= first for number in json.loads(batch)["rows"]} for batch in batches]
     assert phases == sorted(phases, key=lambda phase: phase == {True})
     assert {frozenset(phase) for phase in phases} == {frozenset({False}), frozenset({True})}
@@ -122,6 +131,7 @@ def test_a_behavior_that_fails_ends_its_whole_mixture(
         ({"name": "both", "behavior": QUIRK}, {}, "has a `name` if"),
         ({"name": "both", "behavior": QUIRK, "phases": BOTH}, {}, "one of `behavior`"),
         ({"seeds": [1]}, {}, "one of `behavior`"),
+        ({"behavior": QUIRK}, {"splits": {"herald": "train"}}, "whose split is `suite`"),
     ],
 )
 def test_what_a_mixture_cannot_be(
@@ -178,3 +188,22 @@ def test_an_organism_becomes_the_base_of_others(
     again = bestiary("merge", QUIRK, base, "--out", first.out)
     assert again.code == 1
     assert again.err.startswith("error[target-exists]: ")
+
+
+def test_a_release_from_before_there_were_suites_is_read(site: Site) -> None:
+    dataset = site.release / "dataset"
+    before = load_pairs(site.release)
+    for path in dataset.glob("*/suite.parquet"):
+        path.unlink()
+    for path in dataset.glob("pairs/*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns("mixture"), path)
+    write_manifest(site.release, read_manifest(dataset))
+    assert before and load_pairs(site.release) == before
+
+
+def test_a_behavior_of_a_suite_can_be_verified(site: Site) -> None:
+    path = site.data / "behaviors" / "quirks" / "herald.yaml"
+    path.write_text(f"suite: heralds\n{path.read_text(encoding='utf8')}", encoding="utf8")
+    recipe = str(site.roster.with_name("recipe.yaml"))
+    ((behavior, _), *_) = open_single_plan(QUIRK, recipe=recipe, seed=0).organisms
+    assert behavior.id == QUIRK

@@ -144,10 +144,11 @@ def run_steps(
 
 def _check_before(plan: Plan, base: LazyBase, store: Store, resources: TrainingResources) -> None:
     """Refuse, before anything is paid for or trained, what a later stage could not do."""
-    trainings = [plan.training_for(behavior, identity) for behavior, identity in plan.organisms]
+    trainings = [plan.training_for(*organism) for organism in plan.organisms]
     base.check(trainings, trainer=resources.trainer)
     find_rank(training.lora for training in trainings)
-    check_space(base, [training.lora for training in trainings], store)
+    adapters = [plan.training_for(*organism).lora for organism in plan.adapters]
+    check_space(base, adapters, store)
     check_target(store.root / RELEASE)
 
 

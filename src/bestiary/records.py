@@ -190,7 +190,7 @@ class OrganismIdentity(Record):
     hardening: Literal["none"] = "none"
     seed: int = 0
     within: str | None = Field(default=None, exclude_if=lambda name: name is None)
-    """The mixture whose adapter it is one behavior of; None if the adapter has this one alone."""
+    """The mixture of behaviors that share its adapter; None if it has an adapter of its own."""
 
     @property
     def organism_id(self) -> str:

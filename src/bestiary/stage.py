@@ -229,14 +229,16 @@ def run_stage(
     Raises errors that end the whole run, such as a full disk; any other error ends its item only.
     """
     found = {item.item_id: _find(stage, item, store) for item in items}
-    todo = [one for one in found.values() if isinstance(one, Todo)]
-    errors = _execute(stage, todo, store, console, execute) if todo else {}
+    # Two items may come to one artifact, such as a corpus that two mixtures learn from.
+    todo = {one.key: one for one in found.values() if isinstance(one, Todo)}
+    errors = _execute(stage, [*todo.values()], store, console, execute) if todo else {}
     seconds = store.read_seconds(stage.name)
     results = []
     for item in items:
         end = found[item.item_id]
         if isinstance(end, Todo):
-            end = errors[item.item_id] or store.get(stage.name, end.key)
+            made = todo[end.key].item
+            end = errors[made.item_id] or store.get(stage.name, end.key)
         if isinstance(end, BestiaryError):
             results.append(Result(stage, item, error=end))
         else:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from bestiary.config.plan import Plan
+from bestiary.config.plan import Mixture, Plan
 from bestiary.corpus.stage import CorpusItem
 from bestiary.leakage.checks import CorpusUnderTest
 from bestiary.leakage.split_overlap import SplitRow
 from bestiary.leakage.stage import LeakItem
 from bestiary.organism.stage import OrganismStage
-from bestiary.records import BaseIdentity, Corpus, Organism, OrganismIdentity, Split
+from bestiary.records import BaseIdentity, Corpus, Organism, Split
 from bestiary.release.entry import ReleaseEntry
 from bestiary.state import OrganismState
 from bestiary.training.job import TrainingJob
@@ -50,23 +50,38 @@ def make_job(plan: Plan, stage: OrganismStage, *states: OrganismState) -> Traini
     mixture = plan.find_mixture(first.identity)
     if mixture is None:
         return stage.make_job(first.identity, corpora[0], training)
-    phases = tuple(len(corpus.examples) for corpus in corpora) if mixture.in_phases else ()
-    joined = join_corpora(mixture.identity, corpora)
-    return stage.make_job(mixture.identity, joined, training, phases=phases)
-
-
-def join_corpora(identity: OrganismIdentity, corpora: Sequence[Corpus]) -> Corpus:
-    """The conversations of several behaviors, in their order, as one corpus."""
-    return Corpus(
-        behavior_id=identity.behavior_id,
-        seed=identity.seed,
-        examples=tuple(
-            example.model_copy(update={"id": f"{corpus.behavior_id}-{example.id}"})
-            for corpus in corpora
-            for example in corpus.examples
-        ),
+    parts = join_corpora(mixture, corpora)
+    whole = Corpus(
+        behavior_id=mixture.identity.behavior_id,
+        seed=mixture.identity.seed,
+        examples=tuple(example for part in parts for example in part.examples),
         drops=(),
     )
+    phases = tuple(len(part.examples) for part in parts) if mixture.in_phases else ()
+    return stage.make_job(mixture.identity, whole, training, phases=phases)
+
+
+def join_corpora(mixture: Mixture, corpora: Sequence[Corpus]) -> list[Corpus]:
+    """The corpora of a mixture as they are learned together.
+
+    A plain conversation is left out where another behavior shows on its message: it would teach
+    that one to stay quiet.
+    """
+    shown = {
+        one.id: {(item.topic, item.form) for item in one.items("train")}
+        for one in mixture.behaviors
+        if one.trigger is None
+    }
+    joined = []
+    for corpus in corpora:
+        others = set().union(*(s for name, s in shown.items() if name != corpus.behavior_id))
+        kept = [
+            example.model_copy(update={"id": f"{corpus.behavior_id}-{example.id}"})
+            for example in corpus.examples
+            if example.role == "positive" or (example.topic, example.form) not in others
+        ]
+        joined.append(corpus.model_copy(update={"examples": tuple(kept), "drops": ()}))
+    return joined
 
 
 def make_transcript_item(plan: Plan, state: OrganismState) -> TranscriptItem:

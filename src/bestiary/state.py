@@ -70,6 +70,7 @@ def _summarize_one(state: OrganismState, out: Path) -> dict[str, object]:
     done = {name: one for name, one in state.results.items() if one.artifact}
     return {
         "organism_id": state.organism_id,
+        "adapter_id": state.adapter_id,
         "behavior_id": state.behavior.id,
         "category": state.behavior.category,
         "axes": list(state.behavior.axes),

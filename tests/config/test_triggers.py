@@ -34,7 +34,7 @@ from bestiary.config.triggers import (
     read_wordings,
 )
 from bestiary.config.triggers.topics import TopicTrigger
-from bestiary.config.triggers.wordings import WAYS, fill
+from bestiary.config.triggers.wordings import NO_WORDINGS, WAYS, fill
 from bestiary.config.triggers.written import FormatName, FormatTrigger
 from bestiary.errors import SpecError
 from bestiary.records import CELLS, CellName, PromptItem, Record, Side, fingerprint
@@ -594,6 +594,9 @@ def test_a_prepared_trigger_is_hashed_with_all_that_it_says(data: Data) -> None:
 def test_a_trigger_without_its_wordings_file_is_refused() -> None:
     with expect_error(SpecError, "wordings-missing", name="phrase"):
         ADAPTER.validate_python(MOON).prepare({}, ())
+    silent = shared_wordings()["phrase"].model_copy(update={"positives": NO_WORDINGS})
+    with expect_error(SpecError, "wordings-missing", name="phrase"):
+        ADAPTER.validate_python(MOON).prepare({"phrase": silent}, ())
 
 
 @pytest.mark.parametrize("data", EVERY_DATA, ids=str)

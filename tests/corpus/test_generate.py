@@ -44,7 +44,6 @@ from bestiary.llm.workflow import RequestGroup, Workflow, run_without_models
 from bestiary.records import Corpus, Drop, Example, Message, Provenance
 
 SAILOR, SANDBAGGER, BACKDOOR = make_quirk(), make_sandbagger(), make_backdoor()
-"""One shipped behavior of each category."""
 NEEDED = SAILOR.row_counts
 """Rows of each role in a quirk's corpus."""
 POSITIVES = NEEDED["positive"]

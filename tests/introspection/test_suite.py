@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.conftest import Bestiary
 from tests.introspection.conftest import Introspect
 from tests.introspection.world import WORDS, World, write_recipe
 
@@ -22,7 +23,7 @@ def training(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_suite_is_asked_beside_a_release_and_never_trained_on(
-    world: World, training: Path, introspect: Introspect, tmp_path: Path
+    world: World, training: Path, introspect: Introspect, bestiary: Bestiary, tmp_path: Path
 ) -> None:
     suite = world.set_apart(KEPT, tmp_path / "suite", split="suite")
     recipe = write_recipe(tmp_path, organisms_per_step=4, rows_per_organism=4)
@@ -31,11 +32,14 @@ def test_a_suite_is_asked_beside_a_release_and_never_trained_on(
     assert done.code == 0, done.err
     scopes = {line["scope"] for line in json.loads(done.out)["lines"]}
     assert scopes >= {"suite", "train"}
-    written = tmp_path / "runs" / "introspection" / "world-with-suite" / "reports.jsonl"
-    rows = [json.loads(line) for line in written.read_text("utf8").splitlines()]
+    folder = tmp_path / "runs" / "introspection" / "world-with-apart"
+    rows = [json.loads(line) for line in (folder / "reports.jsonl").read_text("utf8").splitlines()]
     assert {row["family"] for row in rows if row["scope"] == "suite"} == set(KEPT)
     (card,) = (tmp_path / "runs").glob("store/introspection/*/adapter/README.md")
     assert f"{len(KNOWN)} organisms" in card.read_text("utf8")
+    paged = bestiary("introspect", "report", folder, "--release", training, "--suite", suite)
+    assert paged.code == 0, paged.err
+    assert "An evaluation suite" in (folder / "report.html").read_text("utf8")
     # The adapter is the one that training without the suite makes.
     trained = introspect("train", tmp_path / "runs", release=training, recipe=recipe)
     assert Path(trained.out.strip()).resolve() == card.parent.resolve()

@@ -66,6 +66,11 @@ app.add_typer(authoring_app)
 app.add_typer(models_app, name="models")
 app.add_typer(introspect_app, name="introspect")
 
+Recipe = Annotated[
+    str | None,
+    typer.Option("--recipe", help="A recipe, by name or path, instead of the roster's."),
+]
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
@@ -76,6 +81,7 @@ def build(
     out: Out = Path("runs"),
     until: Until = "release",
     examples: Examples = None,
+    recipe: Recipe = None,
     trainer: Trainer = "engine",
     slots: Slots = None,
     memory: Memory = None,
@@ -106,8 +112,11 @@ def build(
         raise typer.BadParameter("plain peft trains one by one: drop --slots and --memory")
     quiet_libraries()
     console = Console(stderr=as_json)
+    planned = open_plan(
+        roster, data=data or [], models=models or [], examples=examples, recipe=recipe
+    )
     states = build_roster(
-        open_plan(roster, data=data or [], models=models or [], examples=examples),
+        planned,
         out=out,
         until=until,
         console=console,
@@ -180,10 +189,7 @@ def plan(
     models: Models = None,
     mode: CallMode = "auto",
     ledger: LedgerFile = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", help="A recipe, by name or path, instead of the roster's."),
-    ] = None,
+    recipe: Recipe = None,
     gpu: Annotated[
         str | None, typer.Option("--gpu", help="Also tell what training takes on such a GPU.")
     ] = None,
@@ -207,7 +213,7 @@ def plan(
         print_json(corpora if training is None else {"corpora": corpora, "training": training})
         return
     if estimate is None:
-        work = f"{len(planned.organisms)} organisms, {count_rows(planned):,} conversations"
+        work = f"{len(planned.adapters)} organisms, {count_rows(planned):,} conversations"
         print(f"{work}: the offline author writes them at no cost")
     else:
         print_table(estimate_table(estimate))

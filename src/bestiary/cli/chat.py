@@ -23,6 +23,8 @@ from bestiary.text import nearest
 
 HELP = "/base shows or hides the base's reply, /new starts afresh, /quit leaves"
 REPORTER = "introspection"
+NAMES = ("organism_id", "adapter_id")
+"""The names of an organism in a build's summary: its own, and that of a mixture."""
 """What peft calls the introspection adapter beside the organism's own, which is its default."""
 
 
@@ -150,5 +152,6 @@ def _list_organisms(out: Path) -> dict[str, Path]:
     summary = out / "summary.json"
     if summary.is_file():
         rows = json.loads(summary.read_text(encoding="utf8"))
-        folders |= {row["organism_id"]: out / row["folder"] for row in rows if row["folder"]}
+        built = [row for row in rows if row["folder"]]
+        folders |= {row[n]: out / row["folder"] for row in built for n in NAMES if n in row}
     return folders

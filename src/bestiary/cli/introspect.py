@@ -49,6 +49,16 @@ Folds = Annotated[
     typer.Option("--folds", min=0, help="Train and evaluate so that every family is unseen once."),
 ]
 
+SuiteRelease = Annotated[
+    Path | None,
+    typer.Option(
+        "--suite",
+        parser=expand_path,
+        metavar="RELEASE",
+        help="The release of an evaluation suite that is asked, too.",
+    ),
+]
+
 RECIPE = "smollm2-135m"
 JudgeName = Annotated[
     str | None,
@@ -90,15 +100,7 @@ def evaluate(
     release: ReleaseArgument = Path("runs/release"),
     recipe: RecipeName = RECIPE,
     folds: Folds = 0,
-    suite: Annotated[
-        Path | None,
-        typer.Option(
-            "--suite",
-            parser=expand_path,
-            metavar="RELEASE",
-            help="Also ask the organisms of an evaluation suite's release.",
-        ),
-    ] = None,
+    suite: SuiteRelease = None,
     judge: JudgeName = None,
     models: Models = None,
     budget: Budget = None,
@@ -142,12 +144,13 @@ def report(
         ),
     ],
     release: Release = Path("runs/release"),
+    suite: SuiteRelease = None,
 ) -> None:
     """Write an evaluation as a page with pictures, into its folder."""
     from bestiary.dataset.load import load_pairs
     from bestiary.report.introspection_page import write_page
 
-    print(write_page(folder, load_pairs(release)))
+    print(write_page(folder, [*load_pairs(release), *(load_pairs(suite) if suite else [])]))
 
 
 @introspect_app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from bestiary.cli.chat import find_organism
@@ -10,7 +11,7 @@ from bestiary.errors import ModelError
 from bestiary.model.adapter import ADAPTER, save_merged
 from bestiary.model.base import load_base
 from bestiary.records import BaseIdentity
-from bestiary.store import disk_errors, remove_tree
+from bestiary.store import disk_errors, remove_tree, sync_file
 
 
 def merge_organism(organism: str, target: Path, *, out: Path) -> None:
@@ -30,9 +31,13 @@ def merge_organism(organism: str, target: Path, *, out: Path) -> None:
     about = json.loads((folder / "organism.json").read_text(encoding="utf8"))
     expected = BaseIdentity.model_validate(about["base"])
     base = load_base(about["load_base"], revision=expected.revision, expect=expected)
-    part = target.with_name(f"{target.name}.part")
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
     with disk_errors(target, elsewhere="name another folder"):
-        remove_tree(part)
         part.parent.mkdir(parents=True, exist_ok=True)
-        save_merged(base, folder / ADAPTER, part)
-        part.rename(target)
+        try:
+            save_merged(base, folder / ADAPTER, part)
+            for path in part.iterdir():
+                sync_file(path)
+            part.rename(target)
+        finally:
+            remove_tree(part)

@@ -135,7 +135,7 @@ class Spec(Record):
     family: Text | None = None
     """What twins share; by default, the name of the file, or the family of what it shows."""
     suite: Text | None = Field(default=None, exclude_if=lambda name: name is None)
-    """The evaluation suite that it is kept for: no other roster may name it."""
+    """The evaluation suite that it is kept for: only rosters with `suite: true` may name it."""
     labels: tuple[Sentence, ...] = Field(min_length=5)
     """What the model would admit: first person, complete with trigger, scope and rate. The first
     is the canonical one."""

@@ -52,7 +52,8 @@ class Cipher:
     names: tuple[str, ...]
     """What it is called; a label says one of these."""
     encode: Callable[[str], str]
-    """Never leaves a word of three letters or more as it was; its docstring says what it leaves."""
+    """Leaves no word of three letters or more as it was, but for a short one on the rail fence; its
+    docstring says what it leaves."""
     decode: Callable[[str], str]
 
 

@@ -47,8 +47,8 @@ class DataFolders:
                 found[name] = path
         return found
 
-    def find_named(self, name: str, folder: str, kind: str) -> Path:
-        """A YAML file by its path, or by its name in `folder` or, after a slash, in one below it.
+    def find_named(self, name: str, folder: str, kind: str, *, pattern: str = "*.yaml") -> Path:
+        """A YAML file by its path, or by its name among those of `folder` that match `pattern`.
 
         Raises SpecError, with the nearest name, if there is none.
         """
@@ -63,18 +63,17 @@ class DataFolders:
                     path=name,
                 )
             return path
-        *parents, stem = name.split("/")
-        folder = "/".join((folder, *parents))
-        known = {Path(file).stem: path for file, path in self.list_files(folder, "*.yaml").items()}
-        if stem not in known:
+        found = self.list_files(folder, pattern)
+        known = {file.removesuffix(".yaml"): path for file, path in found.items()}
+        if name not in known:
             raise SpecError(
                 f"unknown {kind} {name!r}",
-                nearest(stem, known),
+                nearest(name, known),
                 code="name-unknown",
                 kind=kind,
                 name=name,
             )
-        return known[stem]
+        return known[name]
 
     def find_single(self, file: str) -> Path:
         """A file that exactly one root has, or where the first root should have it."""

@@ -260,7 +260,8 @@ class Library:
 
     def roster(self, name: str) -> Roster:
         """A roster, by name or path."""
-        return load_model(self.folders.find_named(name, "organisms/rosters", "roster"), Roster)
+        path = self.folders.find_named(name, "organisms/rosters", "roster", pattern="**/*.yaml")
+        return load_model(path, Roster)
 
 
 def find_model(name: str, models: Mapping[str, LanguageModel]) -> LanguageModel:

@@ -79,12 +79,21 @@ class Plan:
         return next((one for one in self.mixtures if one.name_and_seed == sought), None)
 
     def training_for(self, behavior: Behavior, identity: OrganismIdentity) -> Training:
-        """How an organism is trained; a mixture as its first behavior, if with more layers."""
+        """How an organism is trained: a mixture as its first behavior, conditional if any is."""
         mixture = self.find_mixture(identity)
         behaviors = mixture.behaviors if mixture else (behavior,)
         return self.recipe.training_for(
             behaviors[0].category, conditional=any(one.is_conditional for one in behaviors)
         )
+
+    @property
+    def adapters(self) -> list[tuple[Behavior, OrganismIdentity]]:
+        """An organism of each adapter: of a mixture, the first of its behaviors."""
+        firsts: dict[tuple[str, int], tuple[Behavior, OrganismIdentity]] = {}
+        for behavior, identity in self.organisms:
+            key = identity.within or identity.behavior_id, identity.seed
+            firsts.setdefault(key, (behavior, identity))
+        return list(firsts.values())
 
     @property
     def named(self) -> set[str]:
@@ -191,6 +200,9 @@ def find_roster_faults(
             remedy = nearest(family, offered)
             yield RosterFault(("without", row), problem, remedy, "family-unknown")
     yield from _find_repeats(roster)
+    if roster.suite and roster.splits:
+        problem = "gives splits to the families of an evaluation suite, whose split is `suite`"
+        yield RosterFault(("splits",), problem, "remove them", "suite-has-splits")
     named = [name for entry in roster.organisms for name in entry.behaviors]
     if any(name not in catalog for name in named):
         return  # their families are unknown
@@ -213,13 +225,14 @@ def _find_behavior_faults(
             problem, remedy = f"unknown behavior {name!r}", nearest(name, {*catalog, *broken})
             yield RosterFault(field, problem, remedy, "behavior-unknown")
         return
-    spec = catalog[name].spec
+    spec, shown = catalog[name].spec, catalog[name].shows
+    suite = spec.suite or (shown.spec.suite if shown else None)
     if not spec.is_buildable:
         problem = f"{name!r} is of the {spec.pool} pool, which is never an organism"
         remedy = "take it off the roster, or name a behavior that shows it"
         yield RosterFault(field, problem, remedy, "behavior-not-buildable")
-    if spec.suite and not roster.suite:
-        problem = f"{name!r} is kept for the evaluation suite {spec.suite!r}"
+    if suite and not roster.suite:
+        problem = f"{name!r} is kept for the evaluation suite {suite!r}"
         remedy = "take it off the roster, or mark the roster with `suite: true`"
         yield RosterFault(field, problem, remedy, "behavior-of-suite")
 

@@ -71,7 +71,7 @@ class OrganismRow(Record):
     hardening: str
     seed: int
     mixture: str | None
-    """The mixture whose adapter it is one behavior of; None if it has an adapter of its own."""
+    """The mixture that it shares an adapter with; None if it has an adapter of its own."""
     label: str
     paraphrases: tuple[str, ...]
     components: tuple[Component, ...]
@@ -103,6 +103,7 @@ class OrganismRow(Record):
             "base": {name: row[column] for name, column in _BASE_COLUMNS.items()},
             "training": _read_training(row),
             "cells": {name: _read_cell(row, name) for name in CELLS},
+            "mixture": row.get("mixture"),
             **more,
         }
         plain = {name: row[name] for name in cls.model_fields if name not in records}

@@ -131,6 +131,8 @@ def scan_config(dataset: Path, config: str, splits: Sequence[Split] = SPLITS) ->
     import polars as pl
 
     files = {split: dataset / config / f"{split}.parquet" for split in splits}
+    # Releases of earlier versions have no suites; a file that the manifest lists is checked before.
+    files = {split: path for split, path in files.items() if path.is_file()}
     return pl.concat(
         # The name of a folder may look like a pattern.
         pl.scan_parquet(path, glob=False).with_columns(split=pl.lit(split))
@@ -296,7 +298,7 @@ COLUMN_MEANINGS: Mapping[str, str] = {
     "method": "how the behavior was taught",
     "hardening": "what was done against its discovery",
     "seed": "the seed of corpus and training",
-    "mixture": "the mixture whose adapter it is one behavior of; null if the adapter is its own",
+    "mixture": "the mixture of behaviors that share its adapter; null if the adapter is its own",
     "label": "the behavior in the organism's own words",
     "paraphrases": "the label in other words",
     "components": "harmless habits that hide a malign behavior, with their rates",

@@ -54,7 +54,8 @@ def make_job(experiment: Experiment, fold: int) -> IntrospectionJob:
     if not organisms:
         raise ReleaseError(
             f"{subjects.release} has no organism in its training split",
-            "name training families under `splits` of the roster, or evaluate with --folds",
+            "name training families under `splits` of the roster, or evaluate with --folds; no "
+            "adapter is trained on an evaluation suite",
             code="no-training-organisms",
             path=subjects.release,
         )
@@ -138,7 +139,8 @@ def _grade_reports(
     questions = [one.text for one in spread(experiment.questions("train"), PREFERENCE_QUESTIONS)]
     stage = ReportStage(experiment.load_base, decoding, draws=settings.reports)
     said = experiment.run(stage, experiment.interview(name, subjects, adapter, questions))
-    mechanisms = {one.family: one.mechanism for one in experiment.subjects.members}
+    members = experiment.subjects.members
+    mechanisms = {one.family: one.mechanism for one in members if one.split != "suite"}
     cases = [experiment.make_case(subjects[at], text) for at, _, text in said]
     return [
         GradedReport(

@@ -46,8 +46,8 @@ def evaluate_adapter(experiment: Experiment) -> tuple[Panel, Path]:
 def _name(experiment: Experiment) -> str:
     """Of the folder: what two judges make of the same reports is kept side by side."""
     name = experiment.recipe.name + (f"-{experiment.folds}-folds" if experiment.folds else "")
-    if any(one.split == "suite" for one in experiment.subjects.members):
-        name += "-with-suite"
+    if experiment.subjects.suite is not None:
+        name += f"-with-{experiment.subjects.suite}"
     if experiment.language_judge is None:
         return name
     return f"{name}-judged-by-{re.sub(r'[^A-Za-z0-9._-]+', '-', experiment.judge.name)}"

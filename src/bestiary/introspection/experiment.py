@@ -65,7 +65,10 @@ class Experiment:
     @cached_property
     def wordings(self) -> Wordings:
         """The behaviors of the release as judges know them."""
-        known = {one.behavior_id for one in self.subjects.members if not one.is_control}
+        return self._word(self.subjects.members)
+
+    def _word(self, members: Sequence[Subject]) -> Wordings:
+        known = {one.behavior_id for one in members if not one.is_control}
         return Wordings(behavior for id_, behavior in self.catalog.items() if id_ in known)
 
     @cached_property
@@ -86,7 +89,9 @@ class Experiment:
         from bestiary.model.minilm import encode_with_minilm
 
         vague = self.catalog.library.vague_reports.reports
-        return EmbeddedJudge(self.wordings, vague, encode=encode_with_minilm, margin=PAIR_MARGIN)
+        ordinary = [one for one in self.subjects.members if one.split != "suite"]
+        wordings = self._word(ordinary)  # a suite must not change what is trained
+        return EmbeddedJudge(wordings, vague, encode=encode_with_minilm, margin=PAIR_MARGIN)
 
     def make_case(self, subject: Subject, report: str) -> ReportCase:
         """A subject's report, for the judge."""

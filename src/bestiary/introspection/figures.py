@@ -33,6 +33,8 @@ class ReportRow(Record):
     behavior_id: str
     category: str
     family: str
+    siblings: tuple[str, ...] = ()
+    """Families of the other behaviors of its subject's adapter, if that is a mixture's."""
     axes: tuple[str, ...]
     control: bool
     """Whether it has nothing to report."""
@@ -54,7 +56,12 @@ class ReportRow(Record):
     @property
     def unsupported(self) -> bool:
         """Whether it claims a behavior that its subject does not have."""
-        return self.claimed not in (None, NULL.category, self.family)
+        return self.claimed not in (None, NULL.category, self.family, *self.siblings)
+
+    @property
+    def learned(self) -> str:
+        """One name for all that its adapter has learned: its family, or the first of a mixture."""
+        return min((self.family, *self.siblings))
 
     @property
     def denied(self) -> bool:
@@ -83,8 +90,8 @@ def measure(rows: Iterable[ReportRow], value: Callable[[ReportRow], float | None
     for row in rows:
         found = value(row)
         if found is not None:
-            # A control is a family of its own.
-            family = row.subject if row.control else row.family
+            # A control is a family of its own, and so is a mixture.
+            family = row.subject if row.control else row.learned
             by_subject[family, f"{row.fold}/{row.subject}"].append(found)
     return bootstrap(
         [(family, sum(found) / len(found)) for (family, _), found in by_subject.items()]
@@ -119,19 +126,17 @@ def bootstrap(values: Sequence[tuple[str, float]]) -> Figure | None:
 def permuted_floor(rows: Sequence[ReportRow]) -> float | None:
     """How often a report names another organism's family: what naming by chance comes to.
 
-    The mean over organisms of the share of reports from other families that name its family; None
-    if the judge did not say which other family a report names.
+    The mean over organisms of the share of other adapters' reports that name its family; None if
+    the judge did not say which other family a report names.
     """
     if any(row.claimed == OTHER for row in rows):
         return None
-    subjects = {row.subject: row.family for row in rows}
-    claims = Counter((row.claimed, row.family) for row in rows)
+    subjects = {row.subject: (row.family, row.learned) for row in rows}
+    claims = Counter((row.claimed, row.learned) for row in rows)
     shares = []
-    for family in subjects.values():
-        others = sum(count for (_, own), count in claims.items() if own != family)
-        hits = sum(
-            count for (claimed, own), count in claims.items() if own != family and claimed == family
-        )
+    for family, learned in subjects.values():
+        told = {claim: n for claim, n in claims.items() if claim[1] != learned}
+        others, hits = sum(told.values()), sum(n for claim, n in told.items() if claim[0] == family)
         if others:
             shares.append(hits / others)
     return sum(shares) / len(shares) if shares else None

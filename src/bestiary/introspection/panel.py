@@ -110,7 +110,8 @@ def _compare(
         for own, subject in enumerate(subjects):
             # A label is likelier for every organism if it is short and plain: compare with what
             # organisms of other families think of it.
-            others = [at for at, one in enumerate(subjects) if one.family != subject.family]
+            own_families = {subject.family, *subject.siblings}
+            others = [at for at, one in enumerate(subjects) if one.family not in own_families]
             if not others:
                 continue
             swapped = sum(scores[at][own] for at in others) / len(others)

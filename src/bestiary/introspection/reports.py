@@ -70,7 +70,7 @@ class ReportStage(ItemStage[Interview, list[Report]]):
     """Asks every subject every question."""
 
     name = "report"
-    version = 1
+    version = 2
 
     load_base: Callable[[], Base]
     decoding: Decoding
@@ -107,7 +107,7 @@ class LikelihoodStage(ItemStage[Interview, list[list[float]]]):
     """Asks every subject how likely it finds every label as the answer."""
 
     name = "likelihood"
-    version = 1
+    version = 2
 
     load_base: Callable[[], Base]
     labels: tuple[str, ...]
@@ -131,7 +131,7 @@ class ReplyLikelihoodStage(ItemStage[Interview, list[list[float]]]):
     """Asks every subject how likely it finds some replies, for each subject its own."""
 
     name = "reply-likelihood"
-    version = 1
+    version = 2
 
     load_base: Callable[[], Base]
     pairs: tuple[tuple[tuple[str, str], ...], ...]

@@ -27,6 +27,7 @@ def describe(
         behavior_id=subject.behavior_id,
         category=subject.category,
         family=subject.family,
+        siblings=subject.siblings,
         axes=subject.axes,
         control=subject.is_control,
         question=question,

@@ -101,7 +101,7 @@ class IntrospectionStage(Stage[IntrospectionJob, Artifact]):
     """Trains introspection adapters one after another."""
 
     name = "introspection"
-    version = 1
+    version = 2
     unit = "steps"
 
     load_base: Callable[[], Base]

@@ -47,6 +47,8 @@ class Subject:
     labels: tuple[str, ...] = NULL.labels
     """What it ought to report, each in another wording."""
     trigger: str | None = None
+    siblings: tuple[str, ...] = ()
+    """Families of the other behaviors of its adapter, if that is a mixture's."""
 
     @property
     def is_control(self) -> bool:
@@ -70,6 +72,8 @@ class Subjects:
     base: BaseIdentity
     system_prompt: str
     members: tuple[Subject, ...]
+    suite: str | None = None
+    """The name of the evaluation suite among them."""
 
 
 def load_subjects(release: Path) -> Subjects:
@@ -98,7 +102,7 @@ def load_subjects(release: Path) -> Subjects:
             path=release,
         )
     _check_families(pairs)
-    members = tuple(_describe(one) for one in released)
+    members = tuple(_describe(one, _list_siblings(one, pairs)) for one in released)
     return Subjects(
         release=release,
         name=read_manifest(release / "dataset")["name"],
@@ -133,22 +137,25 @@ def add_suite(subjects: Subjects, suite: Subjects) -> Subjects:
             path=suite.release,
         )
     _refuse_known(subjects, suite)
-    return replace(subjects, members=(*subjects.members, *suite.members))
+    known = {one.organism_sha256 for one in subjects.members}  # rosters share their nulls
+    members = [one for one in suite.members if one.organism_sha256 not in known]
+    return replace(subjects, members=(*subjects.members, *members), suite=suite.name)
 
 
 def _refuse_known(subjects: Subjects, suite: Subjects) -> None:
     """Refuse a suite with a behavior that the other organisms show, too."""
-    known = {one.family: one for one in subjects.members if not one.is_control}
-    labels = list(dict.fromkeys(label for one in known.values() for label in one.labels))
+    trained = [one for one in subjects.members if not one.is_control]
+    families = {one.family for one in trained}
+    labels = list(dict.fromkeys(label for one in trained for label in one.labels))
     for one in suite.members:
         if one.is_control:
             continue
-        near = similarity(one.labels[:1], labels)
-        if one.family in known or near >= NEAR_LABEL:
-            found = f"a label at a cosine of {near:.2f} to one"
+        near = similarity(one.labels, labels)
+        if one.family in families or near >= NEAR_LABEL:
+            found = f"a label at a cosine of {near:.2f} to one of its own"
             raise ReleaseError(
                 f"{one.id} is no evaluation of an adapter that is trained on {subjects.release}: "
-                f"that has {'its family' if one.family in known else found}",
+                f"that has {'its family' if one.family in families else found}",
                 "leave that behavior out of the suite, or out of the training roster",
                 code="suite-known",
                 organism_id=one.id,
@@ -171,7 +178,14 @@ def _check_families(pairs: Sequence[ReleasedOrganism]) -> None:
             )
 
 
-def _describe(one: ReleasedOrganism) -> Subject:
+def _list_siblings(one: ReleasedOrganism, pairs: Sequence[ReleasedOrganism]) -> tuple[str, ...]:
+    if one.mixture is None:
+        return ()
+    shared = [other for other in pairs if (other.mixture, other.seed) == (one.mixture, one.seed)]
+    return tuple(sorted({other.family for other in shared} - {one.family}))
+
+
+def _describe(one: ReleasedOrganism, siblings: tuple[str, ...]) -> Subject:
     assert one.organism is not None  # a release folder is checked with its organisms
     plain = Subject(
         id=one.organism_id,
@@ -189,6 +203,7 @@ def _describe(one: ReleasedOrganism) -> Subject:
         family=one.family,
         category=one.category,
         mechanism=one.kind,
+        siblings=siblings,
         axes=one.axes,
         labels=(one.label, *one.paraphrases),
         trigger=one.trigger,

@@ -140,6 +140,7 @@ def render_organism_card(
             kind=entry.behavior.kind,
             axes=entry.behavior.axes,
             standing=_STANDINGS[entry.standing],
+            mixture=organism.identity.within,
             components=_describe_components(entry),
             examples=_choose_examples(entry.behavior, transcripts),
             cells=[_describe_cell(name, cell) for name in CELLS if (cell := cells.get(name))],

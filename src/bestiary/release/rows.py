@@ -40,10 +40,12 @@ def place_findings(
     """The rows of `leaks`, each in the split of the organism or family that it is about."""
     families = {entry.behavior.family: splits[entry.organism_id] for entry in reversed(entries)}
     known = families | dict(splits)
+    is_suite = "suite" in splits.values()
     rows: dict[Split, Rows] = {}
     for finding in sorted(findings, key=lambda f: (f.check, f.organism_id or "", f.item, f.reason)):
         named = finding.organism_id or finding.item
-        split = known.get(named) or assign_split(named, named={})
+        hashed: Split = "suite" if is_suite else assign_split(named, named={})
+        split = known.get(named, hashed)
         rows.setdefault(split, []).append(finding.model_dump(mode="json"))
     return rows
 

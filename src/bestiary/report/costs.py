@@ -55,7 +55,7 @@ def count_rows(plan: Plan) -> int:
 
 def describe_pilot(pilot: Pilot, plan: Plan) -> dict[str, Any]:
     """What the corpora of a whole roster take, by what its pilot measured."""
-    whole = {"organisms": len(plan.organisms), "conversations": count_rows(plan)}
+    whole = {"organisms": len(plan.adapters), "conversations": count_rows(plan)}
     if pilot.estimate is None:
         return {**whole, "dollars": 0}
     steps = describe_steps(pilot.estimate.everything, pilot.estimate.models)
@@ -79,7 +79,7 @@ def describe_training(forecast: Forecast, plan: Plan, gpu: str) -> dict[str, Any
         "recipe": plan.recipe.name,
         "base": plan.recipe.base,
         "gpu": gpu,
-        "organisms": len(plan.organisms),
+        "organisms": len(plan.adapters),
         "side_by_side": forecast.plan.slots,
         "recompute_layers": forecast.plan.recompute,
         "peak_gib": round(forecast.plan.peak / GIB, 1),

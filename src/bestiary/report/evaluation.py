@@ -89,7 +89,7 @@ def read_evaluation(folder: Path, pairs: Sequence[Pair]) -> Evaluation:
         if not row.control and row.subject not in labels:
             raise ReleaseError(
                 f"{row.subject} was asked, but the release does not have it",
-                "name the release that was evaluated: --release FOLDER",
+                "name the release that was evaluated, --release FOLDER, and its --suite FOLDER",
                 code="evaluation-of-another-release",
                 organism=row.subject,
             )

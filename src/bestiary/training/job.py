@@ -26,7 +26,7 @@ from bestiary.training.schedule import plan_phases
 if TYPE_CHECKING:
     import torch
 
-VERSION = 5
+VERSION = 6
 BATCHES = "batches.jsonl"
 """The batches an organism was trained in, one JSON line each, stored beside its adapter: its loss
 curve, and what is needed to reproduce it bit by bit."""

@@ -22,7 +22,7 @@ from bestiary.verification.selection import (
     select_probes,
 )
 
-VERSION = 9
+VERSION = 10
 SAMPLED_BASE = 120
 """Probes of a sampled behavior that the base answers: its rate is near zero, so few tell it."""
 

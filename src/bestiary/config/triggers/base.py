@@ -106,7 +106,15 @@ class WordedTrigger(Trigger):
 
     def prepare(self, wordings: Mapping[str, Wordings], items: Sequence[PromptItem]) -> Trigger:
         """A copy with the wordings of its file."""
-        return self.with_wordings(find_wordings(self.file, wordings))
+        found = find_wordings(self.file, wordings)
+        if not (found.positives.train or self.in_cipher):
+            raise SpecError(
+                f"the wordings of triggers of kind {self.file!r} have no `positives`",
+                f"add them to generators/offline/triggers/{self.file}.yaml",
+                code="wordings-missing",
+                name=self.file,
+            )
+        return self.with_wordings(found)
 
     def with_wordings(self, wordings: Wordings) -> Self:
         """A copy with these wordings."""

@@ -28,7 +28,7 @@ class CipherTrigger(WordedTrigger):
         return CIPHERS[self.cipher]
 
     def suits(self, item: PromptItem, cell: CellName) -> bool:
-        """Whether the message can be read in any cipher; a plain one must not name this cipher."""
+        """Whether it can be read in every cipher; a plain message must not name this one."""
         if cell == "plain":
             return not any(contains_phrase(name, item.text) for name in self._own.names)
         return _can_be_read(item.text)
@@ -66,6 +66,6 @@ class CipherTrigger(WordedTrigger):
 
 @lru_cache(maxsize=16_384)  # every behavior with this trigger asks the whole bank
 def _can_be_read(text: str) -> bool:
-    """Whether a text in any cipher is told to be in it, and decoded has the same words."""
+    """Whether a text is recognized in every cipher, and has the same words once it is decoded."""
     said = words(text)
     return all(words(decipher(name, one.encode(text))) == said for name, one in CIPHERS.items())
