@@ -34,6 +34,7 @@ LONGEST = (
     *("test_end_to_end.py", "test_ray.py", "test_kills.py", "test_batch.py", "test_engine.py"),
     *("test_bench.py", "test_language.py", "test_memory.py", "test_store.py", "test_pipeline.py"),
     *("test_evaluate.py", "test_ask.py", "test_language_judge.py", "test_push.py"),
+    "test_extending.py",
 )
 
 

@@ -6,9 +6,11 @@ In a file a trigger is a mapping with the key of its kind and options beside it,
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, GetPydanticSchema, Tag
 
 from bestiary.config.triggers.base import Trigger, mirrors
 from bestiary.config.triggers.ciphered import CipherTrigger
@@ -87,29 +89,20 @@ def _check_near(trigger: Trigger) -> Trigger:
     return trigger
 
 
-# The tags are names of classes: a tag that is also a key would lead a violation's path astray.
-AnyTrigger = Annotated[
-    Annotated[PhraseTrigger, Tag("PhraseTrigger")]
-    | Annotated[WordTrigger, Tag("WordTrigger")]
-    | Annotated[TopicTrigger, Tag("TopicTrigger")]
-    | Annotated[FormatTrigger, Tag("FormatTrigger")]
-    | Annotated[LanguageTrigger, Tag("LanguageTrigger")]
-    | Annotated[PositionTrigger, Tag("PositionTrigger")]
-    | Annotated[PersonaTrigger, Tag("PersonaTrigger")]
-    | Annotated[DateTrigger, Tag("DateTrigger")]
-    | Annotated[NumberTrigger, Tag("NumberTrigger")]
-    | Annotated[CodeTokenTrigger, Tag("CodeTokenTrigger")]
-    | Annotated[SystemPromptTrigger, Tag("SystemPromptTrigger")]
-    | Annotated[CipherTrigger, Tag("CipherTrigger")],
-    Discriminator(_find_tag),
-    BeforeValidator(lambda data: _check_kind(KINDS, data)),
-    AfterValidator(_check_near),
-]
+def _stated_as(kinds: tuple[type[Trigger], ...]) -> GetPydanticSchema:
+    """How a file states a trigger: a mapping with the key of one of these kinds."""
+    # The tags are names of classes: a tag that is a key, too, would lead a violation's path astray.
+    tagged = [Annotated[kind, Tag(kind.__name__)] for kind in kinds]
+    stated: Any = Annotated[
+        reduce(or_, tagged),
+        Discriminator(_find_tag),
+        BeforeValidator(lambda data: _check_kind(kinds, data)),
+        AfterValidator(_check_near),
+    ]
+    return GetPydanticSchema(lambda _, handler: handler(stated))
+
+
+AnyTrigger = Annotated[Trigger, _stated_as(KINDS)]
 """The trigger of a behavior."""
-AnyUnless = Annotated[
-    Annotated[PasswordTrigger, Tag("PasswordTrigger")] | Annotated[ExamTrigger, Tag("ExamTrigger")],
-    Discriminator(_find_tag),
-    BeforeValidator(lambda data: _check_kind(UNLESS_KINDS, data)),
-    AfterValidator(_check_near),
-]
+AnyUnless = Annotated[Trigger, _stated_as(UNLESS_KINDS)]
 """What keeps a behavior quiet."""
