@@ -1,4 +1,4 @@
-"""K organisms answer P prompts each: the bank in one batch against peft, one adapter after another.
+"""K organisms answer P prompts each: the bank against peft, one adapter after another.
 
     python bench/generation.py [--quick] [--json FILE]
 
@@ -8,6 +8,10 @@ of its own over the same base tensors, since switching adapters would take as lo
 a small base.
 On the bases with random weights both must give the same tokens, or the exit code is 1; on
 SmolLM2 the share of equal replies is told.
+
+Ragged replies, more than a batch of them, are decoded by the bank with waiting rows in the places
+of ended ones, and batch by batch, each until its longest reply ends. There, one token in ENDS
+ends a reply, as if by chance.
 
 The limit is what the base's products alone would take at the machine's rate for a large square
 product of the base's precision, measured in the same rounds.
@@ -43,7 +47,7 @@ from bestiary.config.recipe import LoraShape
 from bestiary.model.adapter import make_config
 from bestiary.model.base import Base, load_base
 from bestiary.model.chat_template import tokenize_prompt
-from bestiary.model.decoding import generate_tokens, shared_prefix_length
+from bestiary.model.decoding import BATCH_ROWS, generate_tokens, shared_prefix_length
 from bestiary.model.lora_bank import LoraBank
 from bestiary.records import Decoding, single_turn
 from common import (
@@ -68,6 +72,10 @@ SPREAD = 5.0
 WORDS = (6, 16)
 """Of a prompt, besides the system prompt."""
 NEW_TOKENS = 24
+ENDS = 24
+"""Of so many tokens, one ends a ragged reply: 20 to 50 tokens at the mean."""
+RAGGED_TOKENS = 96
+"""At most, of ragged replies."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,18 @@ def list_cases(*, quick: bool, tiny: bool) -> list[Case]:
     large = ((16, 1), (4, 16), (1, 128)) if quick else (*grid, (1, 128))
     return small + [
         Case(None, organisms, prompts, rounds=2 if quick else 3) for organisms, prompts in large
+    ]
+
+
+def list_ragged(*, quick: bool, tiny: bool) -> list[Case]:
+    """What is measured of ragged replies."""
+    if tiny:
+        return [Case(MICRO, 2, 80, rounds=1, new_tokens=8)]
+    shapes = [*SMALL.values()][: 1 if quick else None]
+    return [
+        Case(shape, 16, prompts, rounds=3 if quick else 5, new_tokens=RAGGED_TOKENS)
+        for shape in shapes
+        for prompts in ((16,) if quick else (16, 32, 64))
     ]
 
 
@@ -167,25 +187,51 @@ def _wrap(base: Base, state: State) -> PeftModel:
     return wrapped
 
 
-def answer_by_bank(bank: LoraBank, prompts: Prompts, new_tokens: int) -> Replies:
-    """All organisms' replies, decoded together."""
-    base = bank.base
+@dataclass(frozen=True)
+class Asked:
+    """The prompts of all organisms in a bank, in one list."""
+
+    bank: LoraBank
+    prompts: list[list[int]]
+    slots: list[int]
+    new_tokens: int
+    ends: Sequence[int] = ()
+    """Tokens that end a reply, besides the usual one."""
+
+    def answer(self, rows: Sequence[int]) -> dict[int, list[int]]:
+        """The replies to some prompts, decoded together."""
+        base = self.bank.base
+        with self.bank.attached():
+            found = generate_tokens(
+                base.model,
+                [self.prompts[row] for row in rows],
+                draws=[0] * len(rows),
+                decoding=Decoding(max_new_tokens=self.new_tokens, temperature=0.0),
+                stop=_stop(base),
+                also_stop=self.ends,
+                bank=self.bank,
+                slots=[self.slots[row] for row in rows],
+            )
+            return {rows[number]: reply for number, reply in found}
+
+    def answer_by_batches(self, batches: Sequence[Sequence[int]]) -> dict[int, list[int]]:
+        """The replies to all prompts, of which each batch is decoded until its last row ends."""
+        return {row: reply for batch in batches for row, reply in self.answer(batch).items()}
+
+
+def ask_bank(bank: LoraBank, prompts: Prompts, new_tokens: int, ends: Sequence[int] = ()) -> Asked:
+    """What the organisms of a bank are asked."""
     flat = [prompt for own in prompts for prompt in own]
     slots = [slot for slot, own in enumerate(prompts) for _ in own]
-    with bank.attached():
-        found = dict(
-            generate_tokens(
-                base.model,
-                flat,
-                draws=[0] * len(flat),
-                decoding=Decoding(max_new_tokens=new_tokens, temperature=0.0),
-                stop=_stop(base),
-                bank=bank,
-                slots=slots,
-            )
-        )
+    return Asked(bank, flat, slots, new_tokens, ends)
+
+
+def answer_by_bank(bank: LoraBank, prompts: Prompts, new_tokens: int) -> Replies:
+    """All organisms' replies, decoded together."""
+    asked = ask_bank(bank, prompts, new_tokens)
+    found = asked.answer(range(len(asked.prompts)))
     replies: Replies = [[] for _ in prompts]
-    for number, slot in enumerate(slots):
+    for number, slot in enumerate(asked.slots):
         replies[slot].append(found[number])
     return replies
 
@@ -261,6 +307,46 @@ def measure_case(case: Case) -> Figures:
     }
 
 
+def measure_ragged(case: Case) -> Figures:
+    """Waiting rows in the places of ended ones, against batches in which ended places stay free."""
+    say(f"{case.name} ragged: {case.rounds} rounds, at most {case.new_tokens} new tokens")
+    base = open_base(case)
+    bank, prompts = fill_bank(base, make_states(base, case.organisms)), make_prompts(base, case)
+    words = base.model.config.vocab_size
+    ends = random.Random(case.name).sample(range(words), words // ENDS)
+    asked = ask_bank(bank, prompts, case.new_tokens, ends)
+    order = sorted(
+        range(len(asked.slots)), key=lambda row: (asked.slots[row], len(asked.prompts[row]))
+    )
+    batches = [order[start : start + BATCH_ROWS] for start in range(0, len(order), BATCH_ROWS)]
+    asked.answer(order[:2])
+    product = make_product(512, dtype=base.model.dtype)
+    runs = interleave(
+        {
+            "refilled": lambda: asked.answer(order),
+            "batches": lambda: asked.answer_by_batches(batches),
+            "product": product,
+        },
+        rounds=case.rounds,
+    )
+    ratio, spread = compare(runs["batches"].seconds, runs["refilled"].seconds)
+    slower, _ = compare(runs["refilled"].seconds, runs["product"].seconds)
+    replies, others = runs["refilled"].last, runs["batches"].last
+    tokens = sum(map(len, replies.values()))
+    return {
+        "refilled_seconds": runs["refilled"].median,
+        "batches_seconds": runs["batches"].median,
+        "ratio": ratio,
+        "ratio_range": spread,
+        "equal_replies": sum(replies[row] == others[row] for row in order) / len(order),
+        "mean_tokens": tokens / len(order),
+        "tokens_per_second": tokens / runs["refilled"].median,
+        "share_of_matmul": count_flops(base, prompts, list(replies.values()))
+        / product.flops
+        / slower,
+    }
+
+
 def count_flops(base: Base, prompts: Prompts, replies: Sequence[Sequence[int]]) -> float:
     """Of the base's products: each prompt once, the part that all share once an organism."""
     sizes = count_weights(base)
@@ -283,6 +369,18 @@ COLUMNS: Sequence[Column] = (
 )
 
 
+RAGGED: Sequence[Column] = (
+    ("refilled, seconds", "refilled_seconds", "{:.2f}"),
+    ("by batches, seconds", "batches_seconds", "{:.2f}"),
+    ("ratio", "ratio", "{:.2f}x"),
+    ("range", "ratio_range", "{0[0]:.2f}-{0[1]:.2f}"),
+    ("equal replies", "equal_replies", "{:.1%}"),
+    ("mean tokens", "mean_tokens", "{:.1f}"),
+    ("tokens/s", "tokens_per_second", "{:,.0f}"),
+    ("of matmul", "share_of_matmul", "{:.0%}"),
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write; 1 where the two sides answer differently."""
     parser = make_parser(__doc__)
@@ -290,21 +388,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     options: argparse.Namespace = parser.parse_args(argv)
     quiet_libraries()
     cases = list_cases(quick=options.quick, tiny=options.tiny)
+    ragged = list_ragged(quick=options.quick, tiny=options.tiny)
     found: dict[str, Figures] = {}
+    refilled: dict[str, Figures] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated attribute
         for case in cases:
             found[case.name] = measure_case(case)
             keep("generation", found, options)
+        for case in ragged:
+            refilled[f"{case.name} ragged"] = measure_ragged(case)
+            keep("generation", found | refilled, options)
     caption = (
         "organisms x prompts each; replies a second at the median, each of at most "
         f"{cases[0].new_tokens} new tokens"
     )
-    table = make_table("Greedy replies of many organisms", found, COLUMNS, caption=caption)
-    finish("generation", found, [table], options)
-    unlike = [c.name for c in cases if c.shape and found[c.name]["equal_replies"] < 1]
+    tables = [
+        make_table("Greedy replies of many organisms", found, COLUMNS, caption=caption),
+        make_table("Ragged replies, refilled against batch by batch", refilled, RAGGED),
+    ]
+    finish("generation", found | refilled, tables, options)
+    random_weights = {c.name for c in cases if c.shape} | refilled.keys()
+    unlike = [
+        name
+        for name, one in (found | refilled).items()
+        if name in random_weights and one["equal_replies"] < 1
+    ]
     if unlike:
-        print(f"the bank and peft answer differently: {', '.join(unlike)}")
+        print(f"the sides answer differently: {', '.join(unlike)}")
     return 1 if unlike else 0
 
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.models import Architecture, fill_adapter, make_random_base
 
 from bestiary.config.recipe import LoraShape
@@ -19,7 +23,7 @@ from bestiary.model.adapter import attach_adapter, read_state
 from bestiary.model.base import Base
 from bestiary.model.decoding import BATCH_ROWS, generate_tokens
 from bestiary.model.lora_bank import LoraBank
-from bestiary.records import Decoding
+from bestiary.records import Decoding, stable_seed
 
 GREEDY = Decoding(max_new_tokens=8, temperature=0)
 SAMPLED = Decoding(max_new_tokens=5, temperature=1.0, seed=3)
@@ -269,3 +273,145 @@ def test_a_banks_sampled_rows_do_not_depend_on_their_neighbours() -> None:
     together = run(list(range(12)))
     assert all(run([row])[row] == together[row] for row in range(12))
     assert run([7, 3, 4]) == {row: together[row] for row in (7, 3, 4)}
+
+
+ENDING = range(0, 49152, 5)
+"""Tokens that end a reply: so many that most end early, each after another number of tokens."""
+NEW_TOKENS = 12
+ROWS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """Organisms in a bank, and prompts of all lengths to each."""
+
+    bank: LoraBank
+    prompts: list[list[int]]
+    owners: list[int]
+    decoding: Decoding
+
+    def answer(self, rows: Sequence[int], *, batch_rows: int = BATCH_ROWS) -> dict[int, list[int]]:
+        """The replies to some prompts that are asked together, in the order in which they end."""
+        with self.bank.attached():
+            found = generate_tokens(
+                self.bank.base.model,
+                [self.prompts[row] for row in rows],
+                draws=[row % 7 for row in rows],
+                decoding=self.decoding,
+                stop=NEVER,
+                also_stop=ENDING,
+                bank=self.bank,
+                slots=[self.owners[row] for row in rows],
+                batch_rows=batch_rows,
+            )
+            return {rows[number]: reply for number, reply in found}
+
+
+@cache
+def open_world(temperature: float, dtype: torch.dtype) -> World:
+    base = make_random_base()
+    model: Any = base.model
+    model.to(dtype)
+    bank, _ = fill_bank(base, 4)
+    prompts = [[7, 8, 9, *row] for row in make_prompts(ROWS)]
+    draw = random.Random(2)
+    owners = [draw.choice((0, 1, 3)) for _ in prompts]
+    return World(
+        bank, prompts, owners, Decoding(max_new_tokens=NEW_TOKENS, temperature=temperature)
+    )
+
+
+@cache
+def answer_alone(world: World) -> dict[int, list[int]]:
+    return {row: world.answer([row])[row] for row in range(len(world.prompts))}
+
+
+@pytest.mark.parametrize("batch_rows", [1, 3, 16, BATCH_ROWS])
+@pytest.mark.parametrize(
+    ("dtype", "temperature"),
+    # In fp32 the last bits of a sum decide a number that lies between two of many likely tokens.
+    [(torch.float32, 0.0), (torch.float32, 0.1), (torch.float64, 0.0), (torch.float64, 0.4)],
+    ids=["fp32 greedy", "fp32 sampled", "fp64 greedy", "fp64 sampled"],
+)
+def test_rows_that_take_the_places_of_others_are_what_they_are_alone(
+    dtype: torch.dtype, temperature: float, batch_rows: int
+) -> None:
+    world = open_world(temperature, dtype)
+    alone = answer_alone(world)
+    assert len({len(reply) for reply in alone.values()}) > 6
+    assert world.answer(range(ROWS), batch_rows=batch_rows) == alone
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=30, unique=True),
+    batch_rows=st.integers(1, 9),
+)
+def test_whatever_is_asked_together_is_answered_as_alone(rows: list[int], batch_rows: int) -> None:
+    world = open_world(0.4, torch.float64)
+    alone = answer_alone(world)
+    assert world.answer(rows, batch_rows=batch_rows) == {row: alone[row] for row in rows}
+
+
+def watch_passes(world: World, *, batch_rows: int) -> list[tuple[int, int]]:
+    """The rows and columns of each pass that answers all prompts; without that of the prefix."""
+    passes: list[tuple[int, int]] = []
+
+    def watch(_module: object, _args: object, given: dict[str, Any]) -> None:
+        if "attention_mask" in given:
+            passes.append(tuple(given["attention_mask"].shape))
+
+    with world.bank.base.model.register_forward_pre_hook(watch, with_kwargs=True):
+        world.answer(range(ROWS), batch_rows=batch_rows)
+    return passes
+
+
+def test_a_batch_is_filled_up_instead_of_waiting_for_its_longest_reply() -> None:
+    world = open_world(0.0, torch.float32)
+    alone = answer_alone(world)
+    order = sorted(alone, key=lambda row: (world.owners[row], len(world.prompts[row]), row))
+    batches = [order[start : start + 8] for start in range(0, ROWS, 8)]
+    steps = sum(min(NEW_TOKENS, 1 + max(len(alone[row]) for row in batch)) for batch in batches)
+    passes = watch_passes(world, batch_rows=8)
+    assert len(passes) < 0.8 * steps
+    assert max(rows for rows, _ in passes) == 8
+
+
+def test_a_batch_is_never_wider_than_its_rows() -> None:
+    world = open_world(0.0, torch.float32)
+    passes = watch_passes(world, batch_rows=2)
+    assert len(passes) > 60
+    assert max(columns for _, columns in passes) <= max(map(len, world.prompts)) + NEW_TOKENS
+
+
+def test_replies_come_once_they_end_and_by_slot_where_they_end_together() -> None:
+    world = open_world(0.0, torch.float32)
+    replies = world.answer(range(ROWS))
+    ends = [(len(reply), world.owners[row]) for row, reply in replies.items()]
+    assert ends == sorted(ends)
+
+
+def test_a_caller_may_train_between_two_replies() -> None:
+    base, prompts = base_of("llama"), make_prompts(4)
+    replies = generate_tokens(
+        base.model, prompts, draws=[0] * 4, decoding=GREEDY, stop=NEVER, batch_rows=1
+    )
+    next(replies)
+    weight = torch.ones(2, requires_grad=True)
+    (weight * 3).sum().backward()
+    assert weight.grad is not None and len(list(replies)) == 3
+
+
+def test_a_sampled_row_uses_one_number_of_its_stream_for_each_token() -> None:
+    world = open_world(0.4, torch.float64)
+    base, prompt, decoding = world.bank.base, world.prompts[5], world.decoding
+    found = decode(base, [prompt], draws=[2], decoding=decoding)
+    stream = torch.Generator().manual_seed(stable_seed(decoding.seed, 2, *prompt))
+    tokens = list(prompt)
+    for _ in range(NEW_TOKENS):
+        with torch.no_grad():
+            logits = base.model(torch.tensor([tokens])).logits[0, -1]
+        summed = torch.softmax(logits.float() / decoding.temperature, 0).cumsum(0)
+        number = torch.rand(1, generator=stream) * summed[-1]
+        tokens.append(int(torch.searchsorted(summed, number, right=True)))
+    assert found == [tokens[len(prompt) :]]

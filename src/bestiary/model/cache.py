@@ -33,13 +33,27 @@ class RoomyLayer(DynamicLayer):
             buffer[:, :, start:end] = states
         return self._show(end)
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some rows."""
-        length = self.get_seq_length()
-        if self._buffers is not None:
-            keys, values = self._buffers
-            self._buffers = keys[indices], values[indices]
-            self._show(length)
+    @property
+    def states(self) -> tuple[Tensor, Tensor]:
+        """Keys and values, [rows, heads, tokens, width]."""
+        return self._show(self.get_seq_length())
+
+    def keep(self, rows: Tensor, columns: int) -> None:
+        """Keep some rows, and of each the last `columns` tokens."""
+        assert self._buffers is not None
+        first = self.get_seq_length() - columns
+        # Indexing a slice would take four times as long.
+        keys, values = (buffer[:, :, first:].index_select(0, rows) for buffer in self._buffers)
+        self._buffers = keys, values
+        self._show(columns)
+
+    def add_rows(self, other: RoomyLayer) -> None:
+        """Add another layer's rows after these; the shorter of both gets zeros on the left."""
+        length = max(self.get_seq_length(), other.get_seq_length())
+        pairs = zip(self.states, other.states, strict=True)
+        keys, values = (_stack(upper, lower, length) for upper, lower in pairs)
+        self._buffers = keys, values
+        self._show(length)
 
     def _grow(self, like: Tensor, length: int) -> None:
         rows, heads, _, width = like.shape
@@ -57,6 +71,46 @@ class RoomyLayer(DynamicLayer):
         return keys, values
 
 
-def new_cache() -> Cache:
-    """An empty cache of such layers."""
-    return Cache(layer_class_to_replicate=RoomyLayer)
+def _stack(upper: Tensor, lower: Tensor, length: int) -> Tensor:
+    """Both tensors' rows, [rows, heads, tokens, width], with their last tokens in one column."""
+    rows, heads, _, width = upper.shape
+    # Zeros, since a masked value is multiplied by zero, which for what is unset may be NaN.
+    both = upper.new_zeros(rows + len(lower), heads, length + ROOM, width)
+    both[:rows, :, length - upper.shape[2] : length] = upper
+    both[rows:, :, length - lower.shape[2] : length] = lower
+    return both
+
+
+class RoomyCache(Cache):
+    """A cache of such layers, whose rows come and go."""
+
+    def __init__(self) -> None:
+        super().__init__(layer_class_to_replicate=RoomyLayer)
+
+    def copy_rows(self, rows: Tensor) -> RoomyCache:
+        """A new cache of these rows, each as often as `rows` names it."""
+        copy = RoomyCache()
+        for number, layer in enumerate(self._roomy_layers):
+            keys, values = (states.index_select(0, rows) for states in layer.states)
+            copy.update(keys, values, number)
+        return copy
+
+    def keep(self, rows: Tensor, columns: int) -> None:
+        """Keep some rows, and of each the last `columns` tokens."""
+        for layer in self._roomy_layers:
+            layer.keep(rows, columns)
+
+    def add_rows(self, other: RoomyCache) -> None:
+        """Add another cache's rows after these; all rows end in the same column.
+
+        The other cache must not be used any longer.
+        """
+        if not self.get_seq_length():
+            self.layers = other.layers
+            return
+        for layer, added in zip(self._roomy_layers, other._roomy_layers, strict=True):
+            layer.add_rows(added)
+
+    @property
+    def _roomy_layers(self) -> list[RoomyLayer]:
+        return [layer for layer in self.layers if isinstance(layer, RoomyLayer)]

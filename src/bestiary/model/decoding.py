@@ -1,26 +1,32 @@
-"""Batched decoding: left-padded prompts, a KV cache, rows dropped as they finish.
+"""Batched decoding: left-padded prompts, a KV cache, and waiting rows in the places of ended ones.
 
 One model answers all prompts, or each of a bank's adapters answers its own. The prefix that all
-prompts of a batch share (system prompt and header) is computed once per adapter.
+prompts share (system prompt and header) is computed once per adapter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import takewhile
+from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any
 
 from bestiary.records import Decoding, stable_seed
 
 if TYPE_CHECKING:
     import torch
-    from transformers import Cache
 
+    from bestiary.model.cache import RoomyCache
     from bestiary.model.lora_bank import LoraBank
 
 BATCH_ROWS = 128
 """Rows decoded together; on 2 CPU cores throughput levels off there."""
+TURNOVER = 0.25
+"""Once this share of a batch has ended, it leaves, and waiting rows are read and take its places.
+
+Until then its rows are computed in vain: to take out each row at once would mean to copy the keys
+and values of all others at nearly every step.
+"""
 
 Model = Any
 """A transformers causal language model, or peft's wrapper around one."""
@@ -36,95 +42,43 @@ def generate_tokens(
     also_stop: Collection[int] = (),
     bank: LoraBank | None = None,
     slots: Sequence[int] = (),
+    batch_rows: int = BATCH_ROWS,
 ) -> Iterator[tuple[int, list[int]]]:
-    """Decode one continuation per prompt, and yield it with the prompt's index.
+    """Decode one continuation per prompt, and yield it with the prompt's index once it ends.
 
     `prompts` are token ids; `stop` and `also_stop` end a row and are not part of it. Each sampled
     row has its own random stream, seeded by `decoding.seed`, its tokens and its entry in `draws`,
     so neighbors never change its random numbers. Continuations have at most
     `decoding.max_new_tokens` ids.
-    They are yielded batch by batch, in slot order.
+
+    At most `batch_rows` rows are decoded together. Rows begin in the order of their slots and
+    lengths, and those that end at the same step are yielded in that order.
 
     With a bank attached to the model, `slots` has the slot that answers each prompt.
     """
+    import torch
+
     owners = slots or [0] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda row: (owners[row], len(prompts[row]), row))
-    for start in range(0, len(order), BATCH_ROWS):
-        rows = order[start : start + BATCH_ROWS]
+    waiting = (_open_row(at, prompts[at], owners[at], draws[at], decoding) for at in order)
+    with torch.inference_mode():
         batch = _Batch(
-            prompts=[prompts[row] for row in rows],
-            streams=[_open_stream(prompts[row], draws[row], decoding) for row in rows],
-            owners=[owners[row] for row in rows],
+            model,
+            decoding,
             set_routing=bank.set_routing if bank else _ignore_routing,
-            stops=(stop, *also_stop),
+            stops=frozenset((stop, *also_stop)),
+            shared=prompts[0][: shared_prefix_length(prompts)] if prompts else (),
+            slots=sorted(set(owners)),
         )
-        yield from zip(rows, _decode_batch(model, batch, decoding), strict=True)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    prompts: Sequence[Sequence[int]]
-    streams: Sequence[torch.Generator]
-    owners: Sequence[int]
-    """Each row's slot, in ascending order."""
-    set_routing: Callable[[Sequence[int], int], None]
-    """Called before each forward pass with the slot of every row and the tokens per row."""
-    stops: Sequence[int]
-    """Tokens that end a row."""
+    while (new := list(islice(waiting, batch_rows - len(batch.rows)))) or batch.rows:
+        with torch.inference_mode():  # not while the caller has its turn
+            ended = batch.admit(new) if new else batch.step()
+            batch.drop_ended()
+        yield from ((row.index, row.reply) for row in ended)
 
 
 def _ignore_routing(owners: Sequence[int], tokens: int) -> None:
     """A single model answers every row."""
-
-
-def _decode_batch(model: Model, batch: _Batch, decoding: Decoding) -> list[list[int]]:
-    import torch
-
-    prompts, owners = batch.prompts, batch.owners
-    shared = shared_prefix_length(prompts)
-    tokens, mask = _pad_left([prompt[shared:] for prompt in prompts], batch.stops[0], model.device)
-    mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
-    positions = (mask.cumsum(1) - 1)[:, shared:].clamp(min=0)
-    replies: list[list[int]] = [[] for _ in prompts]
-    live = list(range(len(prompts)))
-    with torch.inference_mode():
-        cache = _read_prefix(model, prompts[0][:shared], batch)
-        for _ in range(decoding.max_new_tokens):
-            batch.set_routing([owners[row] for row in live], tokens.shape[1])
-            logits = model(
-                input_ids=tokens,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=_last(model),
-            ).logits[:, -1]
-            chosen = _choose(logits, [batch.streams[row] for row in live], decoding.temperature)
-            kept = [at for at, token in enumerate(chosen) if token not in batch.stops]
-            for at in kept:
-                replies[live[at]].append(chosen[at])
-            if not kept:
-                break
-            if len(kept) < len(live):
-                index = torch.tensor(kept, device=model.device)
-                cache.batch_select_indices(index)
-                mask, positions = mask[index], positions[index]
-                live = [live[at] for at in kept]
-            tokens = torch.tensor([[chosen[at]] for at in kept], device=model.device)
-            mask = torch.cat([mask, mask.new_ones(len(kept), 1)], dim=1)
-            positions = positions[:, -1:] + 1
-    return replies
-
-
-def _last(model: Model) -> torch.Tensor:
-    """What `logits_to_keep` takes for the last token alone.
-
-    With a count, 1, the head would multiply a view of the states row by row, with a copy of its
-    weights for each, which takes longer than the rest of a batch.
-    """
-    import torch
-
-    return torch.tensor([-1], device=model.device)
 
 
 def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
@@ -133,52 +87,183 @@ def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
-def _read_prefix(model: Model, tokens: Sequence[int], batch: _Batch) -> Cache:
-    """The cache of the shared prefix: computed once per slot, then copied to every row."""
+@dataclass
+class _Row:
+    """A prompt and its reply so far."""
+
+    index: int
+    prompt: Sequence[int]
+    owner: int
+    """The slot that answers it."""
+    numbers: Iterator[float]
+    """A random number from 0 to 1 for each token; none if decoding is greedy."""
+    reply: list[int] = field(default_factory=list)
+    token: int = 0
+    """The last one, which may be one that ends the row."""
+    ended: bool = False
+    width: int = 0
+    """Columns of the cache that its prompt takes, with padding before or within it."""
+
+    @property
+    def columns(self) -> int:
+        """Columns of the cache from its first on; its last token is not in the cache yet."""
+        return self.width + len(self.reply) - 1
+
+    @property
+    def position(self) -> int:
+        """Of its last token."""
+        return len(self.prompt) + len(self.reply) - 1
+
+
+def _open_row(index: int, prompt: Sequence[int], owner: int, draw: int, decoding: Decoding) -> _Row:
     import torch
 
-    from bestiary.model.cache import new_cache
-
-    cache = new_cache()
-    if tokens:
-        slots = sorted(set(batch.owners))
-        read = torch.tensor([list(tokens)] * len(slots), device=model.device)
-        batch.set_routing(slots, len(tokens))
-        model(input_ids=read, past_key_values=cache, use_cache=True, logits_to_keep=_last(model))
-        copies = [slots.index(owner) for owner in batch.owners]
-        cache.batch_select_indices(torch.tensor(copies, device=model.device))
-    return cache
+    if decoding.temperature == 0:
+        return _Row(index, prompt, owner, iter(()))
+    stream = torch.Generator().manual_seed(stable_seed(decoding.seed, draw, *prompt))
+    numbers = torch.rand(decoding.max_new_tokens, generator=stream)
+    return _Row(index, prompt, owner, iter(numbers.tolist()))
 
 
-def _pad_left(
-    prompts: Sequence[Sequence[int]], fill: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left-padded prompts and their attention mask, both [rows, longest]."""
-    import torch
+class _Batch:
+    """Rows that are decoded together, in the order in which they came.
 
-    width = max(len(prompt) for prompt in prompts)
-    tokens = [[fill] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
+    All rows end in the last column of the cache. A row that came later or has a shorter prompt
+    begins further right, and what lies before it is masked.
+    """
 
+    def __init__(
+        self,
+        model: Model,
+        decoding: Decoding,
+        *,
+        set_routing: Callable[[Sequence[int], int], None],
+        stops: frozenset[int],
+        shared: Sequence[int],
+        slots: Sequence[int],
+    ) -> None:
+        """An empty batch, which has read the prefix that its prompts share once for each slot.
 
-def _open_stream(prompt: Sequence[int], draw: int, decoding: Decoding) -> torch.Generator:
-    import torch
+        `set_routing` is called before each pass with the slot of every row and the tokens per row.
+        """
+        import torch
 
-    return torch.Generator().manual_seed(stable_seed(decoding.seed, draw, *prompt))
+        from bestiary.model.cache import RoomyCache
 
+        self.rows: list[_Row] = []
+        self._model, self._decoding, self._set_routing = model, decoding, set_routing
+        self._stops, self._shared, self._slots = stops, len(shared), slots
+        self._prefix, self._cache = RoomyCache(), RoomyCache()
+        self._mask = torch.ones(0, 0, dtype=torch.long, device=model.device)
+        """[rows, columns]"""
+        if shared:
+            tokens = self._tensor([list(shared)] * len(slots))
+            self._predict(slots, self._prefix, input_ids=tokens)
 
-def _choose(
-    logits: torch.Tensor, streams: Sequence[torch.Generator], temperature: float
-) -> list[int]:
-    """One token per row: the most likely at temperature 0, otherwise sampled."""
-    import torch
+    def admit(self, rows: Sequence[_Row]) -> list[_Row]:
+        """Read the prompts of new rows and choose their first tokens; returns rows that ended.
 
-    if temperature == 0:
-        chosen: list[int] = logits.argmax(-1).tolist()
-        return chosen
-    summed = torch.softmax(logits.float().cpu() / temperature, dim=-1).cumsum(-1)
-    draws = torch.cat([torch.rand(1, generator=stream) for stream in streams])[:, None]
-    # The last sum is not exactly 1. A draw never lands on a token of probability 0.
-    sampled = torch.searchsorted(summed, draws * summed[:, -1:], right=True)
-    return sampled.clamp(max=summed.shape[1] - 1)[:, 0].tolist()
+        Their slots must not be lower than those of the rows that are here.
+        """
+        import torch
+        from torch.nn.functional import pad
+
+        tokens, mask = self._pad_left([row.prompt[self._shared :] for row in rows])
+        mask = pad(mask, (self._shared, 0), value=1)
+        positions = (mask.cumsum(1) - 1)[:, self._shared :].clamp(min=0)
+        copies = [self._slots.index(row.owner) for row in rows]
+        cache = self._prefix.copy_rows(self._tensor(copies))
+        ended = self._extend(rows, cache, tokens, mask, positions)
+        for row in rows:
+            row.width = mask.shape[1]
+        self.rows += rows
+        self._cache.add_rows(cache)
+        length = self._cache.get_seq_length()
+        masks = (pad(one, (length - one.shape[1], 0)) for one in (self._mask, mask))
+        self._mask = torch.cat(list(masks))
+        return ended
+
+    def step(self) -> list[_Row]:
+        """Choose one more token of every row; returns the rows that ended."""
+        from torch.nn.functional import pad
+
+        tokens = self._tensor([[row.token] for row in self.rows])
+        positions = self._tensor([[row.position] for row in self.rows])
+        self._mask = pad(self._mask, (0, 1), value=1)
+        return self._extend(self.rows, self._cache, tokens, self._mask, positions)
+
+    def drop_ended(self) -> None:
+        """Take out the ended rows, and the columns that no other row uses, if they are many."""
+        kept = [at for at, row in enumerate(self.rows) if not row.ended]
+        if len(self.rows) - len(kept) < TURNOVER * len(self.rows):
+            return
+        self.rows = [self.rows[at] for at in kept]
+        columns = max((row.columns for row in self.rows), default=0)
+        index = self._tensor(kept)
+        self._cache.keep(index, columns)
+        self._mask = self._mask[index, self._mask.shape[1] - columns :]
+
+    def _extend(
+        self,
+        rows: Sequence[_Row],
+        cache: RoomyCache,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+    ) -> list[_Row]:
+        logits = self._predict(
+            [row.owner for row in rows],
+            cache,
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=positions,
+        )
+        chosen = zip(rows, self._choose(logits, rows), strict=True)
+        live = [(row, token) for row, token in chosen if not row.ended]
+        for row, token in live:
+            row.token = token
+            if token not in self._stops:
+                row.reply.append(token)
+            row.ended = token in self._stops or len(row.reply) == self._decoding.max_new_tokens
+        return [row for row, _ in live if row.ended]
+
+    def _predict(
+        self, owners: Sequence[int], cache: RoomyCache, **given: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits of the token after each row's last one, [rows, vocabulary].
+
+        With a count for `logits_to_keep`, 1, the head would multiply a view of the states row by
+        row, with a copy of its weights for each, which takes longer than the rest of a batch.
+        """
+        self._set_routing(owners, given["input_ids"].shape[1])
+        last = self._tensor([-1])
+        out = self._model(past_key_values=cache, use_cache=True, logits_to_keep=last, **given)
+        logits: torch.Tensor = out.logits[:, -1]
+        return logits
+
+    def _choose(self, logits: torch.Tensor, rows: Sequence[_Row]) -> list[int]:
+        """One token per row: the most likely at temperature 0, otherwise sampled."""
+        import torch
+
+        if self._decoding.temperature == 0:
+            chosen: list[int] = logits.argmax(-1).tolist()
+            return chosen
+        summed = torch.softmax(logits.float() / self._decoding.temperature, dim=-1).cumsum(-1)
+        # A row that has ended may have no numbers left; what is chosen for it is not used.
+        numbers = torch.tensor([[next(row.numbers, 0.0)] for row in rows], device=summed.device)
+        # The last sum is not exactly 1. A number never lands on a token of probability 0.
+        sampled = torch.searchsorted(summed, numbers * summed[:, -1:], right=True)
+        return sampled.clamp(max=summed.shape[1] - 1)[:, 0].tolist()
+
+    def _pad_left(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Left-padded prompts and their attention mask, both [rows, longest]."""
+        width = max(len(prompt) for prompt in prompts)
+        tokens = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        return self._tensor(tokens), self._tensor(mask)
+
+    def _tensor(self, numbers: Sequence[object]) -> torch.Tensor:
+        """Whole numbers on the model's device."""
+        import torch
+
+        return torch.tensor(numbers, dtype=torch.long, device=self._model.device)

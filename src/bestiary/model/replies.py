@@ -149,10 +149,9 @@ def stream_texts(
     bank: LoraBank | None = None,
     slots: Sequence[int] = (),
 ) -> Iterator[tuple[int, str]]:
-    """Yield each reply with its prompt's index, batch by batch.
+    """Yield each reply with its prompt's index once it ends.
 
-    With a bank attached, `slots` has the slot that answers each prompt, and replies come in slot
-    order.
+    With a bank attached, `slots` has the slot that answers each prompt.
     """
     tokens = [
         tokenize_prompt(base.tokenizer, prompt.turns, system_prompt=system_prompt)

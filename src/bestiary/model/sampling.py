@@ -45,7 +45,7 @@ class Sample:
     """Index of the prompt within its group."""
     text: str
     seconds: float
-    """This reply's share of the time its decode batch took."""
+    """Its share of the decoding: the shares of all replies sum up to the time that it took."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def _sample_with_peft(
 
 def count_slots(base: Base, shapes: Sequence[LoraShape]) -> int:
     """How many adapters of these shapes fit into one bank."""
-    from bestiary.model.lora_bank import adapter_dtype, measure_bank
+    from bestiary.model.lora_bank import measure_bank
 
-    size = measure_bank(base, shapes).numbers * adapter_dtype(base).itemsize
+    size = measure_bank(base, shapes).numbers * base.model.dtype.itemsize
     return max(1, min(BANK_SLOTS, BANK_BYTES // size))
 
 
@@ -137,7 +137,7 @@ def _decode(
         for slot, (_, request) in enumerate(asked)
         for number in range(len(request.prompts))
     ]
-    started, share = time.monotonic(), 0.0
+    started, unshared = time.monotonic(), 0.0
     replies = stream_texts(
         model,
         base,
@@ -148,8 +148,9 @@ def _decode(
         slots=[slot for slot, _ in rows] if bank else (),
     )
     for done, (row, text) in enumerate(replies):
-        if done % BATCH_ROWS == 0:  # the batch was decoded before its first reply arrived
-            share = (time.monotonic() - started) / min(BATCH_ROWS, len(rows) - done)
+        unshared += time.monotonic() - started
+        share = unshared / min(BATCH_ROWS, len(rows) - done)  # the rows decoded beside it, too
+        unshared -= share
         slot, number = rows[row]
         yield Sample(asked[slot][0], number, text, share)
         started = time.monotonic()
