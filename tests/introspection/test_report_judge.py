@@ -75,6 +75,7 @@ def test_precision_on_reports_that_chose_nothing() -> None:
     assert recall >= 0.6
 
 
+@pytest.mark.soak  # it encodes thousands of labels
 def test_the_judge_of_pairs_is_precise_with_another_encoder() -> None:
     vague = LIBRARY.vague_reports.reports
     of_pairs = EmbeddedJudge(wordings(), vague, encode=encode_with_minilm, margin=PAIR_MARGIN)
