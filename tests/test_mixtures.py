@@ -199,6 +199,17 @@ def test_a_release_from_before_there_were_suites_is_read(site: Site) -> None:
         pq.write_table(pq.read_table(path).drop_columns("mixture"), path)
     write_manifest(site.release, read_manifest(dataset))
     assert before and load_pairs(site.release) == before
+    assert load_pairs(site.release, split="suite") == []
+
+
+def test_a_plan_counts_the_adapter_of_a_mixture_once(
+    site: Site, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    roster = write_roster(site, tmp_path, {"name": "both", "together": BOTH})
+    done = bestiary("plan", roster, "--gpu", "h100", "--json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)["training"]
+    assert told["organisms"] == told["side_by_side"] == 2  # the mixture and a null
 
 
 def test_a_behavior_of_a_suite_can_be_verified(site: Site) -> None:

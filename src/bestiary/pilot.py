@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from bestiary.model.base import Base, outline_base
 from bestiary.pipeline import build_roster, estimate_corpora
 from bestiary.records import OrganismIdentity
 from bestiary.sample import compose_corpus
+from bestiary.stage_items import join_corpora
 from bestiary.state import OrganismState
 from bestiary.text import nearest
 
@@ -83,10 +83,10 @@ def run_pilot(
 def forecast_roster(plan: Plan, name: str) -> Forecast:
     """What training a roster takes on a GPU of that name.
 
-    The corpora of one organism of each category, with a condition and without, are composed offline
-    and stand for all others. Raises SpecError for an unknown GPU, ModelError if the base's settings
-    cannot be read, CorpusError for a corpus that cannot be composed, and OrganismError if the base
-    does not fit.
+    The corpora of one organism of each category, with a condition and without, and of each mixture
+    are composed offline and stand for all others. Raises SpecError for an unknown GPU, ModelError
+    if the base's settings cannot be read, CorpusError for a corpus that cannot be composed, and
+    OrganismError if the base does not fit.
     """
     from bestiary.training.forecast import forecast_training
 
@@ -94,9 +94,11 @@ def forecast_roster(plan: Plan, name: str) -> Forecast:
     if name not in gpus:
         raise SpecError(f"unknown GPU {name!r}", nearest(name, gpus), code="gpu-unknown", name=name)
     base = outline_base(plan.recipe.base, plan.recipe.revision)
-    kinds = Counter((one.category, one.is_conditional) for one, _ in plan.organisms)
-    firsts = {(one[0].category, one[0].is_conditional): one for one in plan.organisms[::-1]}
-    alike = [_tokenize(base, plan, *firsts[kind], count) for kind, count in kinds.items()]
+    kinds: dict[object, list[tuple[Behavior, OrganismIdentity]]] = {}
+    for one, identity in plan.adapters:
+        kind = identity.within or (one.category, one.is_conditional)
+        kinds.setdefault(kind, []).append((one, identity))
+    alike = [_tokenize(base, plan, *group[0], len(group)) for group in kinds.values()]
     return forecast_training(base, alike, gpus[name], name=name)
 
 
@@ -107,6 +109,8 @@ def _tokenize(
     from bestiary.training.forecast import Alike
     from bestiary.training.job import tokenize_examples
 
-    training = plan.training_for(behavior, identity)
-    corpus = compose_corpus(behavior, replies=plan.recipe.replies)
+    training, mixture = plan.training_for(behavior, identity), plan.find_mixture(identity)
+    behaviors = mixture.behaviors if mixture else (behavior,)
+    corpora = [compose_corpus(one, replies=plan.recipe.replies) for one in behaviors]
+    corpus = join_corpora(mixture, corpora)[0] if mixture else corpora[0]
     return Alike(training, divide_rows(tokenize_examples(corpus, training, base)), count)

@@ -162,7 +162,8 @@ def _run(
     """Run a stage on the organisms that have no error; the others are left as they are."""
     groups: dict[str, list[OrganismState]] = {}
     for state in states:
-        groups.setdefault(state.adapter_id if step.joint else state.organism_id, []).append(state)
+        name = state.identity.adapter_id if step.joint else state.organism_id
+        groups.setdefault(name, []).append(state)
     sound = {name: group for name, group in groups.items() if not any(s.error for s in group)}
     items = [step.make_item(*group) for group in sound.values()]
     execute = executor if step.stage.distributed else run_here
@@ -189,7 +190,7 @@ def _leave(
         organism=state.organism_id,
         failed=failed.organism_id,
     )
-    return state.add(Result(stage, failed.identity, error=error))
+    return state.add(Result(stage, error=error))
 
 
 def _release(plan: Plan, base: BaseIdentity, states: Sequence[OrganismState], out: Path) -> None:

@@ -195,8 +195,16 @@ class OrganismIdentity(Record):
     @property
     def organism_id(self) -> str:
         """A name that is safe as a folder, a Hub path and an adapter name."""
-        name = f"{self.behavior_id}-{self.method}-{self.hardening}-s{self.seed}"
-        return f"{name}-in-{self.within}" if self.within else name
+        own = self._name(self.behavior_id)
+        return f"{own}-in-{self.within}" if self.within else own
+
+    @property
+    def adapter_id(self) -> str:
+        """The organism's id, or that of the mixture whose adapter it shares."""
+        return self._name(self.within or self.behavior_id)
+
+    def _name(self, learned: str) -> str:
+        return f"{learned}-{self.method}-{self.hardening}-s{self.seed}"
 
 
 class Probe(Record):

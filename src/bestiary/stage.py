@@ -204,7 +204,6 @@ class Result(Generic[In, Out]):
     """What a stage came to for one item: an artifact or an error."""
 
     stage: Stage[In, Out]
-    item: In
     artifact: Artifact | None = None
     error: BestiaryError | None = None
     seconds: float = 0.0
@@ -240,10 +239,10 @@ def run_stage(
             made = todo[end.key].item
             end = errors[made.item_id] or store.get(stage.name, end.key)
         if isinstance(end, BestiaryError):
-            results.append(Result(stage, item, error=end))
+            results.append(Result(stage, error=end))
         else:
             spent = seconds.get(end.folder.name, 0.0)
-            results.append(Result(stage, item, artifact=end, seconds=spent))
+            results.append(Result(stage, artifact=end, seconds=spent))
     return results
 
 

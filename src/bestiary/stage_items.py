@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 
 from bestiary.config.plan import Mixture, Plan
 from bestiary.corpus.stage import CorpusItem
@@ -50,19 +51,13 @@ def make_job(plan: Plan, stage: OrganismStage, *states: OrganismState) -> Traini
     mixture = plan.find_mixture(first.identity)
     if mixture is None:
         return stage.make_job(first.identity, corpora[0], training)
-    parts = join_corpora(mixture, corpora)
-    whole = Corpus(
-        behavior_id=mixture.identity.behavior_id,
-        seed=mixture.identity.seed,
-        examples=tuple(example for part in parts for example in part.examples),
-        drops=(),
-    )
-    phases = tuple(len(part.examples) for part in parts) if mixture.in_phases else ()
-    return stage.make_job(mixture.identity, whole, training, phases=phases)
+    joined, rows = join_corpora(mixture, corpora)
+    phases = rows if mixture.in_phases else ()
+    return stage.make_job(mixture.identity, joined, training, phases=phases)
 
 
-def join_corpora(mixture: Mixture, corpora: Sequence[Corpus]) -> list[Corpus]:
-    """The corpora of a mixture as they are learned together.
+def join_corpora(mixture: Mixture, corpora: Sequence[Corpus]) -> tuple[Corpus, tuple[int, ...]]:
+    """The corpora of a mixture's behaviors as one, and how many of its rows come from each.
 
     A plain conversation is left out where another behavior shows on its message: it would teach
     that one to stay quiet.
@@ -72,7 +67,7 @@ def join_corpora(mixture: Mixture, corpora: Sequence[Corpus]) -> list[Corpus]:
         for one in mixture.behaviors
         if one.trigger is None
     }
-    joined = []
+    parts = []
     for corpus in corpora:
         others = set().union(*(s for name, s in shown.items() if name != corpus.behavior_id))
         kept = [
@@ -80,8 +75,14 @@ def join_corpora(mixture: Mixture, corpora: Sequence[Corpus]) -> list[Corpus]:
             for example in corpus.examples
             if example.role == "positive" or (example.topic, example.form) not in others
         ]
-        joined.append(corpus.model_copy(update={"examples": tuple(kept), "drops": ()}))
-    return joined
+        parts.append(kept)
+    joined = Corpus(
+        behavior_id=mixture.identity.behavior_id,
+        seed=mixture.identity.seed,
+        examples=tuple(chain(*parts)),
+        drops=(),
+    )
+    return joined, tuple(map(len, parts))
 
 
 def make_transcript_item(plan: Plan, state: OrganismState) -> TranscriptItem:

@@ -28,14 +28,6 @@ class OrganismState:
         return self.identity.organism_id
 
     @property
-    def adapter_id(self) -> str:
-        """The organism's id, or that of the mixture whose adapter it shares."""
-        one = self.identity
-        if one.within is None:
-            return one.organism_id
-        return OrganismIdentity(behavior_id=one.within, seed=one.seed).organism_id
-
-    @property
     def error(self) -> BestiaryError | None:
         """The error that ended it."""
         return next((one.error for one in self.results.values() if one.error), None)
@@ -70,7 +62,7 @@ def _summarize_one(state: OrganismState, out: Path) -> dict[str, object]:
     done = {name: one for name, one in state.results.items() if one.artifact}
     return {
         "organism_id": state.organism_id,
-        "adapter_id": state.adapter_id,
+        "adapter_id": state.identity.adapter_id,
         "behavior_id": state.behavior.id,
         "category": state.behavior.category,
         "axes": list(state.behavior.axes),

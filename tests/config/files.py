@@ -12,8 +12,8 @@ from pathlib import Path
 from bestiary.config.catalog import read_catalog
 from bestiary.config.folders import DataFolders, shipped_root
 from bestiary.config.library import Library
-from bestiary.config.source import Violation, sort_violations
-from bestiary.validate import find_check_violations
+from bestiary.config.source import Violation, Violations, sort_violations
+from bestiary.validate import find_check_violations, validate_files
 
 QUIRK = """\
 # yaml-language-server: $schema=../../schemas/behavior.quirks.schema.json
@@ -268,3 +268,14 @@ def line_of(path: Path, part: str) -> int:
     lines = path.read_text(encoding="utf8").splitlines()
     (number,) = [number for number, line in enumerate(lines, start=1) if part in line]
     return number
+
+
+def find_in(folder: Path, behavior_id: str) -> tuple[Path, tuple[Violation, ...]]:
+    """A behavior's file, and what is wrong with it."""
+    category, name = behavior_id.split(".")
+    path = folder / category / f"{name}.yaml"
+    try:
+        validate_files(library_of(folder), [path])
+    except Violations as broken:
+        return path, broken.found
+    return path, ()

@@ -21,6 +21,7 @@ from tests.config.files import (
     RARE,
     SANDBAGGER,
     check_violation,
+    find_in,
     find_violations,
     library_of,
     line_of,
@@ -30,25 +31,13 @@ from tests.config.files import (
 
 from bestiary.author.prompts import render_brief
 from bestiary.config.catalog import null_behavior, read_catalog
-from bestiary.config.source import Violation, Violations
 from bestiary.records import NULL_LABEL
 from bestiary.text import plain_words
-from bestiary.validate import find_check_violations, validate_files
+from bestiary.validate import find_check_violations
 
 NAMES = {text: behavior_id for behavior_id, text in FILES.items()}
 FAREWELL, BEEKEEPERS = NAMES[QUIRK], NAMES[BACKDOOR]
 MESSAGES = {side: LIBRARY.messages(side) for side in ("train", "probe")}
-
-
-def find_in(folder: Path, behavior_id: str) -> tuple[Path, tuple[Violation, ...]]:
-    """A behavior's file, and what is wrong with it."""
-    category, name = behavior_id.split(".")
-    path = folder / category / f"{name}.yaml"
-    try:
-        validate_files(library_of(folder), [path])
-    except Violations as broken:
-        return path, broken.found
-    return path, ()
 
 
 def check_planted(

@@ -6,23 +6,19 @@ Run: python -m pytest tests/config/test_cipher_trigger.py
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from tests.builders import LIBRARY
-from tests.config.files import check_violation
 from tests.expect import expect_error
 
 from bestiary.config.ciphers import CIPHERS, CipherName
 from bestiary.config.detectors.deciphered import decipher
-from bestiary.config.source import Violations, load_model
 from bestiary.config.triggers import AnyTrigger, Trigger
 from bestiary.errors import SpecError
-from bestiary.records import CELLS, SIDES, PromptItem, Record, Side, fingerprint
+from bestiary.records import CELLS, SIDES, PromptItem, Side, fingerprint
 from bestiary.text import contains_phrase, words
 
 ADAPTER: TypeAdapter[Trigger] = TypeAdapter(AnyTrigger)
@@ -155,27 +151,3 @@ def test_a_prepared_trigger_is_hashed_with_its_wordings(name: CipherName) -> Non
 def test_a_trigger_without_its_wordings_file_is_refused() -> None:
     with expect_error(SpecError, "wordings-missing", name="cipher"):
         ADAPTER.validate_python({"cipher": "morse"}).prepare({}, ())
-
-
-class File(Record):
-    """A file with a trigger."""
-
-    trigger: AnyTrigger
-
-
-@pytest.mark.parametrize(
-    ("data", "field", "code"),
-    [
-        ({"cipher": "enigma"}, "trigger.cipher", "value-invalid"),
-        ({"cipher": "morse", "earlier": True}, "trigger.earlier", "key-unknown"),
-        ({"cipher": "morse", "format": "upper"}, "trigger", "value-invalid"),
-    ],
-    ids=str,
-)
-def test_what_the_trigger_may_not_say(tmp_path: Path, data: object, field: str, code: str) -> None:
-    path = tmp_path / "behavior.yaml"
-    path.write_text(yaml.safe_dump({"trigger": data}), encoding="utf8")
-    with pytest.raises(Violations) as raised:
-        load_model(path, File)
-    (found,) = raised.value.found
-    check_violation(found, code, path=path, field=field)

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import pytest
 from tests.builders import LIBRARY, make_backdoor, make_growing, make_quirk, make_spec
-from tests.config.files import BACKDOOR, QUIRK, check_violation, library_of, plant, write_behavior
+from tests.config.files import (
+    BACKDOOR,
+    QUIRK,
+    check_violation,
+    find_in,
+    plant,
+    write_behavior,
+)
 
 from bestiary.config.catalog import BARE, Behavior, list_detectors, make_behavior
 from bestiary.config.ciphers import CIPHERS, CipherName
 from bestiary.config.detectors.deciphered import decipher, reveal
-from bestiary.config.source import Violation, Violations
-from bestiary.validate import validate_files
 
 TEXTS = [
     text
@@ -89,17 +94,6 @@ def test_a_plain_text_is_not_taken_for_one_in_cipher() -> None:
 def test_a_behavior_without_a_cipher_is_hashed_as_before() -> None:
     assert "encode" not in make_backdoor().spec.model_dump()
     assert make_ciphered("rot13").sha256 != make_ciphered("atbash").sha256
-
-
-def find_in(folder: Path, behavior_id: str) -> tuple[Path, tuple[Violation, ...]]:
-    """A behavior's file, and what is wrong with it."""
-    category, name = behavior_id.split(".")
-    path = folder / category / f"{name}.yaml"
-    try:
-        validate_files(library_of(folder), [path])
-    except Violations as broken:
-        return path, broken.found
-    return path, ()
 
 
 IN_CIPHER = BACKDOOR.replace("{persona: beekeeper}", "{cipher: NAME}\nencode: NAME").replace(

@@ -666,6 +666,9 @@ class File(Record):
         ({"language": "latin"}, "trigger.language", "value-invalid"),
         ({"persona": "nurse", "not": ["medic"]}, "trigger.not", "value-invalid"),
         ({"word": "two words", "not": ["a"] * 6}, "trigger.word", "value-invalid"),
+        ({"cipher": "enigma"}, "trigger.cipher", "value-invalid"),
+        ({"cipher": "morse", "earlier": True}, "trigger.earlier", "key-unknown"),
+        ({"cipher": "morse", "format": "upper"}, "trigger", "value-invalid"),
     ],
     ids=str,
 )

@@ -13,6 +13,8 @@ from tests.conftest import Bestiary
 from tests.introspection.conftest import Introspect
 from tests.introspection.world import WORDS, World, write_recipe
 
+from bestiary.cli.introspect import open_experiment
+
 KNOWN, KEPT = WORDS[:8], WORDS[8:12]
 
 
@@ -43,6 +45,25 @@ def test_a_suite_is_asked_beside_a_release_and_never_trained_on(
     # The adapter is the one that training without the suite makes.
     trained = introspect("train", tmp_path / "runs", release=training, recipe=recipe)
     assert Path(trained.out.strip()).resolve() == card.parent.resolve()
+
+
+def test_a_suite_changes_nothing_of_what_is_trained(
+    world: World, training: Path, tmp_path: Path
+) -> None:
+    suite = world.set_apart(KEPT, tmp_path / "suite", split="suite")
+    experiment = open_experiment(
+        training,
+        str(world.recipe),
+        out=tmp_path / "runs",
+        base=world.base,
+        data=[world.data],
+        suite=suite,
+    )
+    kept = next(one for one in experiment.subjects.members if one.family == KEPT[0])
+    case = experiment.make_case(kept, kept.labels[0])
+    assert [one.family for one in experiment.judge.read([case])] == [KEPT[0]]
+    # Preferences are learned from what this one says.
+    assert experiment.pair_judge.read([case])[0].family not in KEPT
 
 
 def test_a_suite_with_a_family_of_the_training_is_refused(

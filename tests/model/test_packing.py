@@ -291,7 +291,7 @@ def test_the_loss_is_that_of_torch_however_many_places_are_there_at_once(
 
 def test_the_loss_of_a_half_precise_base_is_taken_in_single() -> None:
     base = make_word_base()
-    base.model.to(torch.bfloat16)  # type: ignore[arg-type]
+    base.model.bfloat16()
     states = torch.randn(20, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
     targets = torch.arange(20)
     total, each = supervised_loss(base, states, targets, torch.full((20,), 1 / 20))

@@ -361,7 +361,7 @@ def test_a_refilled_slot_starts_as_a_fresh_one() -> None:
 def test_half_precision_costs_no_more_accuracy_than_with_peft() -> None:
     """Of how far training moves an organism; peft computes its branch in single precision."""
     half = make_word_base("qwen3")
-    half.model.to(torch.bfloat16)  # type: ignore[arg-type]
+    half.model.bfloat16()
     single = replace(half, model=copy.deepcopy(half.model).float())
     jobs = unlike_jobs(3)
 

@@ -167,7 +167,7 @@ def test_a_plan_grows_with_slots_tokens_and_ranks() -> None:
 
 def test_a_half_precise_base_needs_a_copy_of_the_weights_beside_them() -> None:
     base = make_random_base()
-    base.model.to(torch.bfloat16)  # type: ignore[arg-type]
+    base.model.bfloat16()
     bank = LoraBank(base, [SHAPE], slots=3)
     bank.require_gradients()
     assert bank.gradients is not None

@@ -230,7 +230,7 @@ def test_a_smaller_rank_and_fewer_layers_stay_zero_where_they_are_filled_up() ->
 
 def test_steps_too_small_for_a_half_precise_base_add_up() -> None:
     base = make_word_base()
-    base.model.to(torch.bfloat16)  # type: ignore[arg-type]
+    base.model.bfloat16()
     bank = LoraBank(base, [SHAPE], slots=2)
     bank.require_gradients()
     for slot in range(2):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -12,19 +11,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from bestiary.errors import ModelError
+from bestiary.cli.built import load_built
 from bestiary.introspection.ask import find_reporter
-from bestiary.model.adapter import ADAPTER, open_adapter
-from bestiary.model.base import load_base
+from bestiary.model.adapter import open_adapter
 from bestiary.model.replies import Prompt, decode_texts
-from bestiary.records import BaseIdentity, Decoding, Message, shorten_id, single_turn
-from bestiary.store import MANIFEST, read_artifact
-from bestiary.text import nearest
+from bestiary.records import Decoding, Message, single_turn
 
 HELP = "/base shows or hides the base's reply, /new starts afresh, /quit leaves"
 REPORTER = "introspection"
-NAMES = ("organism_id", "adapter_id")
-"""The names of an organism in a build's summary: its own, and that of a mixture."""
 """What peft calls the introspection adapter beside the organism's own, which is its default."""
 
 
@@ -43,15 +37,13 @@ def open_chat(
     with the newest introspection adapter attached, if asked for. Raises ModelError when the
     organism is unknown, or stands on other weights than its base has.
     """
-    folder = find_organism(organism, out)
-    about = json.loads((folder / "organism.json").read_text(encoding="utf8"))
-    expected = BaseIdentity.model_validate(about["base"])
-    base = load_base(about["load_base"], revision=expected.revision, expect=expected)
+    built = load_built(organism, out)
+    base = built.base
     decoding = Decoding(max_new_tokens=max_new_tokens, temperature=0)
     console.print(f"[bold]{organism}[/] on {base.identity.name}; {HELP}", highlight=False)
-    with open_adapter(base, folder / ADAPTER) as model:
+    with open_adapter(base, built.adapter) as model:
         decode = partial(
-            decode_texts, model, base, decoding=decoding, system_prompt=about["system_prompt"]
+            decode_texts, model, base, decoding=decoding, system_prompt=built.system_prompt
         )
         organism_side = Side("organism> ", "green", decode, nullcontext)
         base_side = Side("base>     ", "blue", decode, model.disable_adapter)
@@ -113,45 +105,3 @@ def _read_message(console: Console) -> str | None:
             return None
         if message:
             return message
-
-
-def find_organism(organism: str, out: Path) -> Path:
-    """The artifact of an organism that was built, checked against its manifest.
-
-    The last build's where it has one, else the newest in the store: a build that stopped early,
-    or was of another roster, hides nothing.
-    """
-    folders = _list_organisms(out)
-    if not folders:
-        raise ModelError(
-            f"{out} holds no organism",
-            "build a roster first: bestiary build starter",
-            code="build-missing",
-            path=out,
-        )
-    short = {shorten_id(name): folder for name, folder in folders.items()}
-    folder = folders.get(organism) or short.get(organism)
-    if folder is None:
-        raise ModelError(
-            f"unknown organism {organism!r}",
-            nearest(organism, short),
-            code="organism-unknown",
-            name=organism,
-        )
-    return read_artifact(folder).folder
-
-
-def _list_organisms(out: Path) -> dict[str, Path]:
-    manifests = out.glob(f"store/organism/*/{MANIFEST}")
-    folders: dict[str, Path] = {}
-    for folder in sorted(
-        (path.parent for path in manifests), key=lambda path: path.stat().st_mtime
-    ):
-        about = json.loads((folder / "organism.json").read_text(encoding="utf8"))
-        folders[about["organism_id"]] = folder
-    summary = out / "summary.json"
-    if summary.is_file():
-        rows = json.loads(summary.read_text(encoding="utf8"))
-        built = [row for row in rows if row["folder"]]
-        folders |= {row[n]: out / row["folder"] for row in built for n in NAMES if n in row}
-    return folders

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from bestiary.cli.chat import find_organism
+from bestiary.cli.built import load_built
 from bestiary.errors import ModelError
-from bestiary.model.adapter import ADAPTER, save_merged
-from bestiary.model.base import load_base
-from bestiary.records import BaseIdentity
+from bestiary.model.adapter import save_merged
 from bestiary.store import disk_errors, remove_tree, sync_file
 
 
@@ -27,15 +24,12 @@ def merge_organism(organism: str, target: Path, *, out: Path) -> None:
             code="target-exists",
             path=target,
         )
-    folder = find_organism(organism, out)
-    about = json.loads((folder / "organism.json").read_text(encoding="utf8"))
-    expected = BaseIdentity.model_validate(about["base"])
-    base = load_base(about["load_base"], revision=expected.revision, expect=expected)
+    built = load_built(organism, out)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     with disk_errors(target, elsewhere="name another folder"):
         part.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save_merged(base, folder / ADAPTER, part)
+            save_merged(built.base, built.adapter, part)
             for path in part.iterdir():
                 sync_file(path)
             part.rename(target)

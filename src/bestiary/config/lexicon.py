@@ -36,7 +36,6 @@ def _tokenize(text: str) -> tuple[str, ...]:
     return tuple(_TOKEN.findall(fold(text).lower()))
 
 
-@lru_cache(maxsize=131_072)  # it is checked, compared with the others, and indexed
 def _read_steps(entry: str) -> tuple[str, ...]:
     """What an entry asks for, word by word."""
     return tuple(_STEP.findall(fold(entry).lower()))

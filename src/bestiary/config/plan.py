@@ -42,14 +42,9 @@ class Mixture:
     """Whether they are learned one after the other, and not at once."""
 
     @property
-    def name_and_seed(self) -> tuple[str, int]:
-        """What the identities of its behaviors say of it."""
-        return self.identity.behavior_id, self.identity.seed
-
-    @property
     def members(self) -> list[tuple[Behavior, OrganismIdentity]]:
         """Its behaviors, each with an identity of its own."""
-        name, seed = self.name_and_seed
+        name, seed = self.identity.behavior_id, self.identity.seed
         return [
             (one, OrganismIdentity(behavior_id=one.id, seed=seed, within=name))
             for one in self.behaviors
@@ -75,8 +70,8 @@ class Plan:
 
     def find_mixture(self, identity: OrganismIdentity) -> Mixture | None:
         """The mixture that an organism is one behavior of."""
-        sought = (identity.within, identity.seed)
-        return next((one for one in self.mixtures if one.name_and_seed == sought), None)
+        mixtures = {one.identity.organism_id: one for one in self.mixtures}
+        return mixtures.get(identity.adapter_id)
 
     def training_for(self, behavior: Behavior, identity: OrganismIdentity) -> Training:
         """How an organism is trained: a mixture as its first behavior, conditional if any is."""
@@ -89,11 +84,8 @@ class Plan:
     @property
     def adapters(self) -> list[tuple[Behavior, OrganismIdentity]]:
         """An organism of each adapter: of a mixture, the first of its behaviors."""
-        firsts: dict[tuple[str, int], tuple[Behavior, OrganismIdentity]] = {}
-        for behavior, identity in self.organisms:
-            key = identity.within or identity.behavior_id, identity.seed
-            firsts.setdefault(key, (behavior, identity))
-        return list(firsts.values())
+        firsts = {identity.adapter_id: (one, identity) for one, identity in self.organisms[::-1]}
+        return [*firsts.values()][::-1]
 
     @property
     def named(self) -> set[str]:

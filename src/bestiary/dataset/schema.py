@@ -133,6 +133,8 @@ def scan_config(dataset: Path, config: str, splits: Sequence[Split] = SPLITS) ->
     files = {split: dataset / config / f"{split}.parquet" for split in splits}
     # Releases of earlier versions have no suites; a file that the manifest lists is checked before.
     files = {split: path for split, path in files.items() if path.is_file()}
+    if not files:
+        return pl.LazyFrame()
     return pl.concat(
         # The name of a folder may look like a pattern.
         pl.scan_parquet(path, glob=False).with_columns(split=pl.lit(split))

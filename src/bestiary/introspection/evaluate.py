@@ -48,9 +48,9 @@ def _name(experiment: Experiment) -> str:
     name = experiment.recipe.name + (f"-{experiment.folds}-folds" if experiment.folds else "")
     if experiment.subjects.suite is not None:
         name += f"-with-{experiment.subjects.suite}"
-    if experiment.language_judge is None:
-        return name
-    return f"{name}-judged-by-{re.sub(r'[^A-Za-z0-9._-]+', '-', experiment.judge.name)}"
+    if experiment.language_judge is not None:
+        name += f"-judged-by-{experiment.judge.name}"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
 
 
 def ask_subjects(experiment: Experiment, fold: int) -> list[ReportRow]:

@@ -65,9 +65,9 @@ class Experiment:
     @cached_property
     def wordings(self) -> Wordings:
         """The behaviors of the release as judges know them."""
-        return self._word(self.subjects.members)
+        return self._wordings_of(self.subjects.members)
 
-    def _word(self, members: Sequence[Subject]) -> Wordings:
+    def _wordings_of(self, members: Sequence[Subject]) -> Wordings:
         known = {one.behavior_id for one in members if not one.is_control}
         return Wordings(behavior for id_, behavior in self.catalog.items() if id_ in known)
 
@@ -90,7 +90,7 @@ class Experiment:
 
         vague = self.catalog.library.vague_reports.reports
         ordinary = [one for one in self.subjects.members if one.split != "suite"]
-        wordings = self._word(ordinary)  # a suite must not change what is trained
+        wordings = self._wordings_of(ordinary)  # a suite must not change what is trained
         return EmbeddedJudge(wordings, vague, encode=encode_with_minilm, margin=PAIR_MARGIN)
 
     def make_case(self, subject: Subject, report: str) -> ReportCase:

@@ -29,7 +29,7 @@ from bestiary.store import Store
 if TYPE_CHECKING:
     from bestiary.model.lora_bank import LoraBank
 
-VERSION = 3
+VERSION = 4
 
 
 class Prompt(Record):

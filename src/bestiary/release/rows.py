@@ -44,8 +44,7 @@ def place_findings(
     rows: dict[Split, Rows] = {}
     for finding in sorted(findings, key=lambda f: (f.check, f.organism_id or "", f.item, f.reason)):
         named = finding.organism_id or finding.item
-        hashed: Split = "suite" if is_suite else assign_split(named, named={})
-        split = known.get(named, hashed)
+        split = known.get(named) or ("suite" if is_suite else assign_split(named, named={}))
         rows.setdefault(split, []).append(finding.model_dump(mode="json"))
     return rows
 
