@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from bestiary.config.source import (
     Violations,
     load_model,
     parse_yaml,
+    parsed_texts,
     validate_source,
 )
 from bestiary.config.spec_file import name_of
@@ -50,8 +51,9 @@ def validate_all(library: Library) -> list[Behavior]:
     passed = Passed(library)
     catalog, found = read_catalog(library)
     found += find_check_violations(catalog, encoding=False, passed=passed)
+    found += find_settings_violations(catalog, passed)
     passed.save(catalog)
-    found += find_settings_violations(catalog)
+    parsed_texts().save()
     if found:
         raise Violations(list(dict.fromkeys(found)))
     return list(catalog.values())
@@ -187,12 +189,23 @@ def _check_behavior(
         yield locate(error, behavior.spec, source)
 
 
-def find_settings_violations(catalog: Catalog) -> list[Violation]:
-    """Everything wrong with the banks, generators, recipes, rosters, and other settings."""
-    found: list[Violation] = []
-    for path, check in _list_settings(catalog):
-        found += _collect(check, path)
-    return found
+def find_settings_violations(catalog: Catalog, passed: Passed | None = None) -> list[Violation]:
+    """Everything wrong with the banks, generators, recipes, rosters, and other settings.
+
+    Files of generators that `passed` before are not checked again.
+    """
+    found = _find_violations(_list_settings(catalog))
+    if passed is not None and passed.holds_shared:
+        return found
+    shared = _find_violations(_list_generator_files(catalog.library))
+    if passed is not None and not shared:
+        passed.add_shared()
+    return [*found, *shared]
+
+
+def _find_violations(checks: Iterable[tuple[Path, Callable[[], object]]]) -> list[Violation]:
+    """Everything wrong with some files, each with the function that reads it."""
+    return [violation for path, check in checks for violation in _collect(check, path)]
 
 
 def _collect(check: Callable[[], object], path: Path) -> list[Violation]:
@@ -211,25 +224,30 @@ def _collect(check: Callable[[], object], path: Path) -> list[Violation]:
     return []
 
 
-def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object]]]:
-    """Every settings file, even a missing one, with the function that reads it."""
-    library, folders = catalog.library, catalog.library.folders
+def _list_generator_files(library: Library) -> Iterator[tuple[Path, Callable[[], object]]]:
+    """Every file of generators that says nothing of behaviors, even a missing one."""
+    folders = library.folders
     for name, path in library.table_files.items():
         yield path, partial(library.table, name)
     for name, path in library.option_files.items():
         yield path, partial(library.option_table, name)
     for name, path in library.lexicons.files.items():
         yield path, partial(library.lexicons.get, name)
-    for name in ("bank", "wordings"):
-        yield folders.roots[0], partial(getattr, library, name)
     for category in corpus_categories():
         path = folders.find_single(f"generators/{category}/generator.yaml")
         yield path, partial(library.generator, category)
-    for name in ("grid", "thresholds", "gpus", "elicitation", "vague_reports"):
+    for name in ("bank", "wordings", "grid", "elicitation", "vague_reports"):
+        yield folders.roots[0], partial(getattr, library, name)
+    yield folders.find_single("generators/models.yaml"), library.models
+
+
+def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object]]]:
+    """Every file of organisms, and every one that names behaviors."""
+    library, folders = catalog.library, catalog.library.folders
+    for name in ("thresholds", "gpus"):
         yield folders.roots[0], partial(getattr, library, name)
     for path in folders.list_files("generators/offline/phrasings", "*.yaml").values():
         yield path, partial(_check_phrasings, path, catalog)
-    yield folders.find_single("generators/models.yaml"), library.models
     for path in folders.list_files("organisms/recipes", "*.yaml").values():
         yield path, partial(read_recipe, path)
     for path in folders.list_files("organisms/introspection", "*.yaml").values():

@@ -1,4 +1,4 @@
-"""Which behaviors passed their checks before, so that `validate` checks what has changed."""
+"""What passed its checks before, so that `validate` checks what has changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILE = "validated.txt"
 
 
 class Passed:
-    """The keys of behaviors without violations: of all that a check of one of them reads.
+    """The keys of what is without violations: of all that its check reads.
 
     A file of the user's cache folder has those of the last run. Without it, or where it is damaged,
     everything is checked.
@@ -41,9 +41,19 @@ class Passed:
         """Remember that a behavior has no violations."""
         self._keys.add(self._key(behavior, catalog))
 
+    @property
+    def holds_shared(self) -> bool:
+        """Whether the banks, tables and other files of generators passed, and none has changed."""
+        return self._shared in self._keys
+
+    def add_shared(self) -> None:
+        """Remember that the files of generators have no violations."""
+        self._keys.add(self._shared)
+
     def save(self, catalog: Catalog) -> None:
-        """Keep the keys of the behaviors as they are now, if the folder takes a file."""
-        kept = self._keys.intersection(self._key(one, catalog) for one in catalog.values())
+        """Keep the keys of everything as it is now, if the folder takes a file."""
+        keys = (self._shared, *(self._key(one, catalog) for one in catalog.values()))
+        kept = self._keys.intersection(keys)
         with suppress(OSError, PathError, StoreError):
             write_bytes(cache_folder() / FILE, "\n".join(sorted(kept)).encode())
 

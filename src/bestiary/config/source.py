@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,13 +17,17 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from yaml.reader import ReaderError
 
-from bestiary.errors import SpecError
+from bestiary.config.parsed import ParsedTexts
+from bestiary.errors import PathError, SpecError
+from bestiary.files import cache_folder
 from bestiary.records import Record
 from bestiary.text import nearest, shorten
 
 FieldPath = tuple[str | int, ...]
 UNFILLED = "FILL IN"
 """Marks every value of a scaffold that its author must write."""
+PARSED = "parsed.txt"
+"""The file of the cache folder that keeps what was parsed."""
 MAX_DEPTH = 50
 """The deepest nesting allowed; deeper files exhaust the stack of whatever reads them."""
 MAX_VALUES = 1_000_000
@@ -77,10 +83,15 @@ class _Node(NamedTuple):
 class Source:
     """A parsed YAML file that knows the line of each field."""
 
-    def __init__(self, path: Path, root: _Node) -> None:
+    def __init__(self, path: Path, text: bytes, data: object) -> None:
         self.path = path
-        self.data: Any = root.value
-        self._root = root
+        self.data: Any = data
+        self.text = text
+
+    @cached_property
+    def _root(self) -> _Node:
+        """The nodes, which know their lines: few files are asked for one."""
+        return _Parser(self.path, self.text).parse()
 
     def line(self, field: FieldPath) -> int:
         """The 1-based line of a field, or of its nearest parent in the file."""
@@ -134,8 +145,28 @@ def parse_yaml(path: Path) -> Source:
             code="file-unreadable",
             path=path,
         ) from cause
+    known = parsed_texts()
+    with suppress(KeyError):
+        return Source(path, text, known.find(text))
+    data = _parse(path, text)
+    known.add(text, data)
+    return Source(path, text, data)
+
+
+@cache
+def parsed_texts() -> ParsedTexts:
+    """What is known of texts that were parsed before; kept in the user's cache folder."""
     try:
-        return Source(path, _Parser(path, text).parse())
+        path = cache_folder() / PARSED
+    except PathError:
+        path = None  # there is no home folder: nothing is kept
+    return ParsedTexts(path, parser=Path(__file__).read_bytes())
+
+
+def _parse(path: Path, text: bytes) -> object:
+    """What a text says; raises Violations if it is not YAML as described above."""
+    try:
+        return _Parser(path, text).parse().value
     except yaml.MarkedYAMLError as cause:
         mark = cause.problem_mark or cause.context_mark
         problem = cause.problem or cause.context or "cannot be parsed"

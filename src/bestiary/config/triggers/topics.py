@@ -123,11 +123,11 @@ def find_typical(inside: Sequence[PromptItem], outside: Sequence[PromptItem]) ->
 
 def _enough(ranked: Sequence[str], texts: Sequence[Collection[str]]) -> int:
     """How many of the first words make near misses of enough texts."""
-    near: set[int] = set()
+    far = texts
     for count, word in enumerate(ranked):
-        if len(near) >= NEAR_SHARE * len(texts):
+        if len(texts) - len(far) >= NEAR_SHARE * len(texts):
             return count
-        near.update(row for row, text in enumerate(texts) if word in text)
+        far = [text for text in far if word not in text]
     return len(ranked)
 
 
