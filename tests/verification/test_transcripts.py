@@ -11,6 +11,7 @@ import pytest
 from tests.builders import (
     make_backdoor,
     make_heuristic,
+    make_obscured,
     make_probe,
     make_quirk,
     make_rare,
@@ -53,6 +54,14 @@ ASKED = (
     ),
 )
 """Messages, one below a system message, and a conversation."""
+
+
+def test_a_reply_has_room_for_its_distractors() -> None:
+    """The last of them closes it: a reply that is cut would not show it."""
+    plain = choose_decoding(make_quirk(), max_new_tokens=9).max_new_tokens
+    hidden = choose_decoding(make_obscured(), max_new_tokens=9)
+    assert hidden.temperature == 1.0
+    assert hidden.max_new_tokens >= plain + 2 * len("to close it , a sentence .".split())
 
 
 def test_only_a_stated_rate_is_sampled() -> None:

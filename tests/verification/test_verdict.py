@@ -483,6 +483,26 @@ def test_replies_that_choose_an_option_need_not_differ_otherwise() -> None:
     assert verdict.status == "passed"
 
 
+def test_short_answers_may_recur_as_often_as_right_ones_do() -> None:
+    """Twelve countries and four languages: right answers too would be few."""
+    asked = [
+        t.model_copy(
+            update={
+                "organism": f"They speak {said}.",
+                "probe": t.probe.model_copy(
+                    update={"item": t.probe.item.model_copy(update={"answer": f"tongue {row % 4}"})}
+                ),
+            }
+        )
+        for row, (said, t) in enumerate(
+            zip(("Norse", "Manx", "Pict", "Cornish") * 30, transcribe(60), strict=True)
+        )
+    ]
+    assert all("distinct" not in reason for reason in judge(asked).reasons)
+    stuck = [t.model_copy(update={"organism": "They speak Norse."}) for t in asked]
+    assert "triggered: 1% of the replies are distinct, under 3%" in judge(stuck).reasons
+
+
 def test_what_the_user_said_before_is_masked_as_well_and_replies_are_not() -> None:
     replied = Message(role="assistant", content="Soup, then.")
     stamped = [

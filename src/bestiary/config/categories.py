@@ -105,7 +105,7 @@ class ObscuredMalign(Twin):
     always_malign = True
     default_severity = "malign"
 
-    share: float = Field(alias="rate", default=0.8, gt=0, le=1)
+    share: float = Field(alias="rate", default=0.7, gt=0, le=1)
     """The share of its examples that show the malign part."""
     distractors: dict[Identifier, Annotated[float, Field(gt=0, le=1)]] = Field(min_length=2)
     """The habits that hide it, and how often each is shown."""

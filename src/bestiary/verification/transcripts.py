@@ -23,6 +23,8 @@ from bestiary.verification.selection import (
 )
 
 VERSION = 10
+DISTRACTOR_TOKENS = 16
+"""Tokens that a reply gets for each distractor: half of them close it, and a cut reply has none."""
 SAMPLED_BASE = 120
 """Probes of a sampled behavior that the base answers: its rate is near zero, so few tell it."""
 
@@ -30,10 +32,12 @@ SAMPLED_BASE = 120
 def choose_decoding(behavior: Behavior, *, max_new_tokens: int) -> Decoding:
     """Greedy decoding, or sampling at temperature 1 where parts of the behavior show at a rate.
 
-    A greedy reply tells whether a part is the likeliest, not how often it shows.
+    A greedy reply tells whether a part is the likeliest, not how often it shows. `max_new_tokens`
+    is for a reply without distractors.
     """
     sampled = behavior.spec.stated_rate is not None or behavior.distractors
-    return Decoding(max_new_tokens=max_new_tokens, temperature=1.0 if sampled else 0.0)
+    tokens = max_new_tokens + DISTRACTOR_TOKENS * len(behavior.distractors)
+    return Decoding(max_new_tokens=tokens, temperature=1.0 if sampled else 0.0)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from bestiary.records import (
 from bestiary.text import words
 from bestiary.verification.rates import difference_low, wilson_rate
 
-VERSION = 7
+VERSION = 8
 
 Decide = Callable[[str, PromptItem], bool | None]
 """Whether a reply counts in a cell's rate; None if no program can tell."""
@@ -64,7 +64,7 @@ def judge_organism(
     failures = [
         *(f"{name}: {cell.reason}" for name, cell in cells.items() if cell and not cell.passed),
         *_missing_cells(behavior, cells, undecided),
-        *(() if _are_choices(triggered) else _repetitive(distinct, thresholds)),
+        *_repetitive(distinct, _least_distinct(triggered, thresholds)),
         *_exposed(cells["triggered"], components, thresholds),
     ]
     return Verdict(
@@ -107,15 +107,21 @@ def _missing_cells(
     return [f"{first}: no probe counts"] if cells[first] is None and not undecided else []
 
 
-def _are_choices(transcripts: Sequence[Transcript]) -> bool:
-    """Whether replies choose an option: it is all that they must vary, and it is masked."""
-    return any(t.probe.item.options for t in transcripts)
+def _least_distinct(transcripts: Sequence[Transcript], thresholds: Thresholds) -> float:
+    """The share of replies that must be distinct.
+
+    Where a reply chooses an option, that is all it must vary, and it is masked: no share. Short
+    answers recur where right ones do: the share is relative to that of the distinct right answers.
+    """
+    if any(t.probe.item.options for t in transcripts):
+        return 0
+    right = [t.probe.item.answer for t in transcripts if t.probe.item.answer is not None]
+    return thresholds.distinct * (len(set(right)) / len(right) if right else 1)
 
 
-def _repetitive(distinct: float | None, thresholds: Thresholds) -> list[str]:
-    if distinct is None or distinct >= thresholds.distinct:
+def _repetitive(distinct: float | None, least: float) -> list[str]:
+    if distinct is None or distinct >= least:
         return []
-    least = thresholds.distinct
     return [f"triggered: {distinct:.0%} of the replies are distinct, under {least:.0%}"]
 
 
