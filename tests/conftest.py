@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # machine; the variable counts because nothing has imported torch yet.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Servers of tests speak plain HTTP. A folder without certificates spares every client the reading
+# of the system's, which takes longer than most of its tests.
+os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 # A shell that runs the suite in the background ignores Ctrl-C for it, and builds that are started
 # here to be interrupted would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
