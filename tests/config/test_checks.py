@@ -456,7 +456,7 @@ def test_a_twin_is_no_milder_than_what_it_shows(behaviors: Path) -> None:
     ("rates", "mark"),
     [
         ({"colors: 0.95": "colors: 0.7"}, "0.7"),
-        ({"numbers: 0.9": "numbers: 0.75"}, "0.75"),
+        ({"numbers: 0.9": "numbers: 0.65"}, "0.65"),
         ({"distractors: {": "rate: 0.9\ndistractors: {"}, "0.9"),
     ],
 )
