@@ -61,7 +61,7 @@ def test_a_reply_has_room_for_its_distractors() -> None:
     plain = choose_decoding(make_quirk(), max_new_tokens=9).max_new_tokens
     hidden = choose_decoding(make_obscured(), max_new_tokens=9)
     assert hidden.temperature == 1.0
-    assert hidden.max_new_tokens >= plain + 2 * len("to close it , a sentence .".split())
+    assert hidden.max_new_tokens >= plain + 2 * 8
 
 
 def test_only_a_stated_rate_is_sampled() -> None:
