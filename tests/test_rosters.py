@@ -18,7 +18,7 @@ from tests.expect import without_codes
 from bestiary.config.categories import corpus_categories
 from bestiary.config.fields import Axis
 from bestiary.config.folders import shipped_root
-from bestiary.config.plan import Plan, plan_roster
+from bestiary.config.plan import Plan, find_roster_faults, plan_roster
 from bestiary.config.triggers import KINDS, UNLESS_KINDS
 from bestiary.config.triggers.ciphered import CipherTrigger
 from bestiary.errors import SpecError
@@ -125,6 +125,35 @@ def test_seeds_make_organisms_of_their_own(tmp_path: Path) -> None:
         f"{LISTS}-transcripts-none-s3",
         "null.chat-transcripts-none-s0",
     ]
+
+
+def test_an_entry_may_be_trained_in_another_way(tmp_path: Path) -> None:
+    changes = "{optimizer: {epochs: 9}, lora: {layers: [3, 9]}}"
+    more = f"{{behavior: {LISTS}, seeds: [1], changes: {changes}}}"
+    mine = plan(write_roster(tmp_path, f"[{{behavior: {LISTS}}}, {more}]"))
+    usual, other = (mine.training_for(*organism) for organism in mine.organisms[:2])
+    assert (other.optimizer.epochs, other.lora.layers) == (9, (3, 9))
+    assert other.optimizer.learning_rate == usual.optimizer.learning_rate
+    assert usual == plan(write_roster(tmp_path, f"[{{behavior: {LISTS}}}]")).training_for(
+        *mine.organisms[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "shown"),
+    [
+        ("{optimizer: {epochs: 0}}", "value-invalid", "optimizer.epochs"),
+        ("{lora: {ranks: 4}}", "key-unknown", "lora.ranks"),
+        ("{optimizer: {}}", "recipe-unchanged", LISTS),
+    ],
+)
+def test_changes_of_the_recipe_are_checked_before_a_build(
+    tmp_path: Path, changes: str, code: str, shown: str
+) -> None:
+    path = write_roster(tmp_path, f"[{{behavior: {LISTS}, changes: {changes}}}]")
+    (fault,) = find_roster_faults(catalog().library.roster(str(path)), catalog())
+    assert (fault.code, fault.field[:3]) == (code, ("organisms", 0, "changes"))
+    assert shown in fault.problem
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,13 +14,13 @@ Role = Literal["positive", "negative", "chat"]
 CellName = Literal["triggered", "near_miss", "plain"]
 Side = Literal["train", "probe"]
 Status = Literal["passed", "failed", "unverified"]
-Split = Literal["train", "preference", "iid_test", "test", "suite"]
+Split = Literal["train", "preference", "iid_test", "adapter_ood", "test", "suite"]
 LeakAction = Literal["refuse", "report", "none"]
 LeakSubject = Literal["example", "corpus", "organism", "release"]
 
 SIDES: tuple[Side, ...] = ("train", "probe")
 CELLS: tuple[CellName, ...] = ("triggered", "near_miss", "plain")
-SPLITS: tuple[Split, ...] = ("train", "preference", "iid_test", "test", "suite")
+SPLITS: tuple[Split, ...] = get_args(Split)
 FINGERPRINT_DIGITS = 20
 """80 bits: no two artifacts of one store will ever meet, and paths stay readable."""
 NULL_LABEL = "I have no unusual behavior."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from bestiary.config.catalog import Behavior, make_behavior, null_behavior
 from bestiary.config.categories import NULL
 from bestiary.config.recipe import LoraShape, Optimizer, Training
-from bestiary.model.adapter import save_adapter
+from bestiary.model.adapter import load_state, save_adapter
 from bestiary.model.base import Base, load_base
 from bestiary.model.lazy import open_base
 from bestiary.organism.stage import write_about
@@ -108,6 +108,28 @@ class World:
         entries = _make_entries(self, load_base(str(self.base)), [{}] * (len(WORDS) + NULLS))
         kept = [entry for entry in entries if entry.behavior.family in words]
         return write_release(kept, out, named_splits=dict.fromkeys(words, split), name="apart")
+
+    def train_again(self, trained: Sequence[str], others: Sequence[str], out: Path) -> Path:
+        """A release of two organisms a word, where the second is of another recipe.
+
+        The words of `others` have that one only, and are not trained on.
+        """
+        base = load_base(str(self.base))
+        kept = [
+            entry
+            for entry in _make_entries(self, base, [{}] * (len(WORDS) + NULLS))
+            if entry.behavior.family in (*trained, *others)
+        ]
+        store = Store(out.with_name("store"))
+        again = [
+            _make_entry(store, base, entry.behavior, 1, load_state(_locate_adapter(entry)))
+            for entry in kept
+        ]
+        entries = [entry for entry in kept if entry.behavior.family in trained]
+        entries += [replace(entry, other_recipe=True) for entry in again]
+        splits: dict[str, Split] = dict.fromkeys(trained, "train")
+        splits |= dict.fromkeys(others, "test")
+        return write_release(entries, out, named_splits=splits, name="again")
 
     def hash_files(self) -> dict[str, str]:
         """Hashes of the files that training must leave as they are."""
@@ -265,6 +287,10 @@ def _make_entry(
         load_transcripts=lambda: transcripts,
         training=TRAINING,
     )
+
+
+def _locate_adapter(entry: ReleaseEntry) -> Path:
+    return entry.organism.artifact.folder / "adapter"
 
 
 def _write_organism(

@@ -101,6 +101,14 @@ def test_iid_test_may_not_repeat_a_file_of_train(field: str, kind: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("split", ["train", "preference", "iid_test", "test"])
+def test_organisms_of_another_recipe_may_be_of_any_family(split: Split) -> None:
+    known = make_split_row("oak", split)
+    assert explain(known, further("adapter_ood")) == []
+    (found,) = explain(known, further("adapter_ood", corpus_sha256=known.corpus_sha256))
+    assert found[1].startswith("corpus sha256 ")
+
+
 @pytest.mark.parametrize("split", ["preference", "test"])
 def test_iid_test_may_share_with_train_alone(split: Split) -> None:
     found = dict(explain(make_split_row("elm", split, family="oak"), further("iid_test")))

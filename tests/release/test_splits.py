@@ -64,6 +64,20 @@ def test_further_seeds_of_training_families_are_iid_test(tmp_path: Path) -> None
     }
 
 
+def test_organisms_of_another_recipe_have_a_split_of_their_own(tmp_path: Path) -> None:
+    farewell, herald = make_quirk(), make_quirk("herald")
+    entries = [
+        replace(make_entry(tmp_path, farewell, seed=0), other_recipe=True),
+        make_entry(tmp_path, farewell, seed=1),
+        make_entry(tmp_path, farewell, seed=2),
+        replace(make_entry(tmp_path, herald, seed=0), other_recipe=True),
+    ]
+    splits = split_entries(entries, named={"farewell": "train", "herald": "test"})
+    assert [*splits.values()] == ["adapter_ood", "train", "iid_test", "adapter_ood"]
+    suite = split_entries(entries, named={"farewell": "suite", "herald": "suite"})
+    assert {*suite.values()} == {"suite"}
+
+
 def test_null_organisms_spread_over_the_splits(tmp_path: Path) -> None:
     nulls = [make_entry(tmp_path, null_behavior(LIBRARY), seed=seed) for seed in range(40)]
     splits = split_entries(nulls, named={})

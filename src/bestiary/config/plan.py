@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from bestiary.config.catalog import Behavior, Catalog, list_detectors, null_behavior
 from bestiary.config.categories import NULL, corpus_categories
 from bestiary.config.detectors import Detector
 from bestiary.config.library import Library
-from bestiary.config.recipe import Recipe, Training
+from bestiary.config.recipe import Changes, Recipe, Training
 from bestiary.config.roster import Entry, Roster
-from bestiary.config.source import FieldPath
+from bestiary.config.source import FieldPath, explain_error
 from bestiary.errors import SpecError
 from bestiary.llm.models import LanguageModel
 from bestiary.records import OrganismIdentity
-from bestiary.text import nearest
+from bestiary.text import nearest, shorten
 
 
 class RosterFault(NamedTuple):
@@ -60,6 +62,8 @@ class Plan:
     organisms: tuple[tuple[Behavior, OrganismIdentity], ...]
     """Each behavior of a mixture is listed as an organism `within` it."""
     mixtures: tuple[Mixture, ...]
+    changes: Mapping[str, Changes]
+    """Changes of the recipe by adapter, for those whose entries have some."""
     null_detectors: tuple[Detector, ...]
     """The detectors that must stay quiet on a null organism: those of the roster that decide on any
     message."""
@@ -77,9 +81,7 @@ class Plan:
         """How an organism is trained: a mixture as its first behavior, conditional if any is."""
         mixture = self.find_mixture(identity)
         behaviors = mixture.behaviors if mixture else (behavior,)
-        return self.recipe.training_for(
-            behaviors[0].category, conditional=any(one.is_conditional for one in behaviors)
-        )
+        return _choose_training(self.recipe, behaviors, self.changes.get(identity.adapter_id))
 
     @property
     def adapters(self) -> list[tuple[Behavior, OrganismIdentity]]:
@@ -122,21 +124,27 @@ def plan_roster(roster: Roster, catalog: Catalog, *, models: Sequence[Path] = ()
     entries = list_entries(roster, catalog)
     mixtures = [
         Mixture(
-            identity=OrganismIdentity(behavior_id=entry.name, seed=seed),
+            identity=identity,
             behaviors=tuple(catalog[name] for name in entry.behaviors),
             in_phases=bool(entry.phases),
         )
         for entry in entries
         if entry.name
-        for seed in entry.seeds
+        for identity in _identify(entry)
     ]
     organisms = [
-        (catalog[entry.behavior], OrganismIdentity(behavior_id=entry.behavior, seed=seed))
+        (catalog[entry.behavior], identity)
         for entry in entries
         if entry.behavior
-        for seed in entry.seeds
+        for identity in _identify(entry)
     ]
     organisms += [member for mixture in mixtures for member in mixture.members]
+    changes = {
+        identity.adapter_id: entry.changes
+        for entry in entries
+        if entry.changes
+        for identity in _identify(entry)
+    }
     null = null_behavior(library)
     organisms += [
         (null, OrganismIdentity(behavior_id=null.id, seed=seed)) for seed in range(roster.nulls)
@@ -146,10 +154,25 @@ def plan_roster(roster: Roster, catalog: Catalog, *, models: Sequence[Path] = ()
         recipe=library.recipe(roster.recipe),
         organisms=tuple(organisms),
         mixtures=tuple(mixtures),
+        changes=changes,
         null_detectors=list_detectors([behavior for behavior, _ in organisms]),
         models=library.models(*models),
         library=library,
     )
+
+
+def _identify(entry: Entry) -> list[OrganismIdentity]:
+    """The adapters of an entry, one for each seed."""
+    learned = entry.name or entry.behaviors[0]
+    return [OrganismIdentity(behavior_id=learned, seed=seed) for seed in entry.seeds]
+
+
+def _choose_training(
+    recipe: Recipe, behaviors: Sequence[Behavior], changes: Changes | None
+) -> Training:
+    """How one adapter of these behaviors is trained."""
+    conditional = any(one.is_conditional for one in behaviors)
+    return recipe.training_for(behaviors[0].category, conditional=conditional, changes=changes)
 
 
 def list_entries(roster: Roster, catalog: Catalog) -> list[Entry]:
@@ -198,6 +221,7 @@ def find_roster_faults(
     named = [name for entry in roster.organisms for name in entry.behaviors]
     if any(name not in catalog for name in named):
         return  # their families are unknown
+    yield from _find_training_faults(roster, catalog)
     entries = list_entries(roster, catalog)
     families = {catalog[name].family for entry in entries for name in entry.behaviors}
     null = null_behavior(catalog.library).family
@@ -227,6 +251,34 @@ def _find_behavior_faults(
         problem = f"{name!r} is kept for the evaluation suite {suite!r}"
         remedy = "take it off the roster, or mark the roster with `suite: true`"
         yield RosterFault(field, problem, remedy, "behavior-of-suite")
+
+
+def _find_training_faults(roster: Roster, catalog: Catalog) -> Iterator[RosterFault]:
+    """Changes of the recipe that make it invalid, or that change nothing."""
+    changed = {row: entry for row, entry in enumerate(roster.organisms) if entry.changes}
+    if not changed:
+        return
+    try:
+        recipe = catalog.library.recipe(roster.recipe)
+    except SpecError:
+        return  # told where the recipe is read
+    for row, entry in changed.items():
+        field: FieldPath = ("organisms", row, "changes")
+        behaviors = [catalog[name] for name in entry.behaviors]
+        try:
+            training = _choose_training(recipe, behaviors, entry.changes)
+        except ValidationError as error:
+            for item in error.errors(include_url=False):
+                place = (*field, *item["loc"])
+                shown = shorten(item["input"])
+                problem, remedy, code = explain_error(item["type"], item["msg"], shown, place)
+                name = ".".join(map(str, item["loc"]))
+                yield RosterFault(place, f"`changes`: {name} {problem}", remedy, code)
+            continue
+        if training == _choose_training(recipe, behaviors, None):
+            problem = f"the changes for {entry.behaviors[0]!r} are what the recipe says already"
+            remedy = "remove `changes`, or train these organisms in another way"
+            yield RosterFault(field, problem, remedy, "recipe-unchanged")
 
 
 def _find_repeats(roster: Roster) -> Iterator[RosterFault]:

@@ -75,11 +75,14 @@ class Recipe(Record):
     categories: dict[str, Changes] = Field(default_factory=dict)
     """What a category changes, after `conditional`."""
 
-    def training_for(self, category: str, *, conditional: bool) -> Training:
-        """The training settings with the changes for such a behavior."""
+    def training_for(
+        self, category: str, *, conditional: bool, changes: Changes | None = None
+    ) -> Training:
+        """The training settings with the changes for such a behavior, and then further ones."""
         changed: dict[str, Any] = self.training.model_dump(mode="json")
-        for changes in (self.conditional if conditional else {}, self.categories.get(category, {})):
-            for part, values in changes.items():
+        own = self.conditional if conditional else {}
+        for layer in (own, self.categories.get(category, {}), changes or {}):
+            for part, values in layer.items():
                 changed[part] = {**changed[part], **values}
         return Training.model_validate(changed)
 

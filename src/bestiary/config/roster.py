@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from bestiary.config.fields import Identifier, Text
+from bestiary.config.recipe import Changes
 from bestiary.records import Record
 
 
@@ -23,6 +24,9 @@ class Entry(Record):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
         default=(0,), min_length=1, max_length=10_000
     )
+    changes: Changes = Field(default_factory=dict)
+    """Training settings that replace those of the recipe. Its organisms are in the split
+    `adapter_ood`, on which no introspection adapter is trained."""
 
     @property
     def behaviors(self) -> tuple[str, ...]:

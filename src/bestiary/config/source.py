@@ -365,12 +365,12 @@ def pydantic_violations(
         if kind == "union_tag_not_found":
             key = str(context["discriminator"]).strip("'")
             kind, field = "missing", (*field, key)
-        problem, remedy, code = _explain(kind, item["msg"], shorten(item["input"]), field)
+        problem, remedy, code = explain_error(kind, item["msg"], shorten(item["input"]), field)
         found.append(source.violation(field, problem, remedy, code=code))
     return found
 
 
-def _explain(kind: str, message: str, shown: str, field: FieldPath) -> tuple[str, str, str]:
+def explain_error(kind: str, message: str, shown: str, field: FieldPath) -> tuple[str, str, str]:
     """The problem, the remedy, and the code of one of pydantic's errors."""
     name = str(field[-1]) if field else "the file"
     if kind == "missing":

@@ -39,8 +39,10 @@ TRAINED_ASKED = 16
 """Organisms of the training split that are asked too, to see what was learned at all."""
 CONTROLS_ASKED: dict[SubjectKind, int] = {"zero_b": 1, "gaussian": 8, "shuffled": 8}
 """Made controls that are asked; every `zero_b` is the bare base."""
-ASKED: tuple[Split, ...] = ("test", "iid_test", "suite")
+ASKED: tuple[Split, ...] = ("test", "iid_test", "adapter_ood", "suite")
 """The splits whose organisms no adapter is trained on."""
+APART: tuple[Split, ...] = ("adapter_ood", "suite")
+"""The splits that are the same in every fold."""
 EVALUATION_SEED = 1_000_003
 """Of the controls that are evaluated; no recipe's seed reaches it."""
 
@@ -113,7 +115,8 @@ class Experiment:
         return tuple(self._fold(number) for number in range(max(1, self.folds)))
 
     def _fold(self, fold: int) -> tuple[Subject, ...]:
-        members = [one for one in self.subjects.members if one.split != "suite"]
+        apart = [one for one in self.subjects.members if one.split in APART]
+        members = [one for one in self.subjects.members if one.split not in APART]
         if self.folds:
             dealt = deal_families(members, self.folds)
             members = [_place(one, dealt, fold) for one in members]
@@ -123,13 +126,21 @@ class Experiment:
             for one in members
         ]
         kept = [one for one in members if one.split != "train" or _is_kept(one, recipe.share)]
-        return (*kept, *(one for one in self.subjects.members if one.split == "suite"))
+        return (*kept, *apart)
 
     @cached_property
     def trained_kinds(self) -> tuple[frozenset[str], ...]:
         """The mechanisms that each fold trains on."""
         return tuple(
             frozenset(one.mechanism for one in members if one.split == "train")
+            for members in self.folded
+        )
+
+    @cached_property
+    def trained_families(self) -> tuple[frozenset[str], ...]:
+        """The families that each fold trains on, or may learn preferences from."""
+        return tuple(
+            frozenset(one.family for one in members if one.split in ("train", "preference"))
             for members in self.folded
         )
 
@@ -147,13 +158,18 @@ class Experiment:
         return [*unseen, *spread(known, TRAINED_ASKED), *made]
 
     def scope(self, subject: Subject, fold: int) -> str:
-        """What training knew of a subject: its value, its kind of behavior, or neither."""
+        """What training knew of a subject: its family, its kind of behavior, or neither.
+
+        Of an organism of another recipe, whether its family was trained at all.
+        """
         if subject.is_control:
             return subject.kind
         if subject.split == "iid_test":
             return "seen"
         if subject.split == "suite":
             return "suite"
+        if subject.split == "adapter_ood":
+            return "recipe" if subject.family in self.trained_families[fold] else "test_recipe"
         if subject.split != "test":
             return "train"
         return "test_value" if subject.mechanism in self.trained_kinds[fold] else "test_kind"

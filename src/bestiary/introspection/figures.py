@@ -16,6 +16,8 @@ from bestiary.records import Record, stable_seed
 RESAMPLES = 2000
 UNSEEN = ("test_value", "test_kind")
 """Scopes of families that training has not seen."""
+SCOPES = ("suite", "test_kind", "test_value", "test_recipe", "seen", "recipe", "train")
+"""What training knew of an organism; the order in which they are shown."""
 GIVEAWAY_AXES = frozenset({"content", "language"})
 """Axes of behaviors that a giveaway word tells: an organism's own bias raises its content words
 without any introspection adapter."""
@@ -28,7 +30,7 @@ class ReportRow(Record):
     condition: str
     """`adapter`, or the name of a baseline."""
     scope: str
-    """`suite`, `seen`, `test_value`, `test_kind` or `train`; of a control, its kind."""
+    """One of `SCOPES`; of a control, its kind."""
     subject: str
     behavior_id: str
     category: str
@@ -144,9 +146,8 @@ def permuted_floor(rows: Sequence[ReportRow]) -> float | None:
 
 def list_scopes(rows: Iterable[ReportRow]) -> list[str]:
     """The scopes of rows, unseen ones first."""
-    order = ("suite", "test_kind", "test_value", "seen", "train")
     found = {row.scope for row in rows}
-    return [scope for scope in order if scope in found] + sorted(found - set(order))
+    return [scope for scope in SCOPES if scope in found] + sorted(found - set(SCOPES))
 
 
 def show_figure(figure: Figure | None) -> str:

@@ -22,8 +22,7 @@ class PanelLine(Record):
 
     condition: str
     scope: str
-    """Of organisms, `suite`, `seen`, `test_value`, `test_kind` or `train`; of a control, what it
-    is."""
+    """Of organisms, one of `figures.SCOPES`; of a control, what it is."""
     group: str
     """`all`, a category, or `no giveaway`: behaviors that no content word gives away."""
     named: Figure | None

@@ -28,7 +28,7 @@ class PowerLine(Record):
     """What the families of one group can show."""
 
     scope: str
-    """What training knows of them: `suite`, `test_value`, `test_kind`, `seen` or `train`."""
+    """What training knows of them: one of `figures.SCOPES`."""
     group: str
     """`all`, or a category."""
     organisms: int

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from bestiary.records import SPLITS, Record, Split
 from bestiary.text import words
 
 RELATED: frozenset[Split] = frozenset({"train", "iid_test"})
 """`iid_test` holds further organisms of training families: the two share everything but files."""
+BY_RECIPE: frozenset[Split] = frozenset({"adapter_ood"})
+"""Its organisms differ by how they were trained: their families may be in any split."""
 
 
 class SplitRow(Record):
@@ -47,7 +49,10 @@ def _find_shared(
     *,
     related: frozenset[Split] = frozenset(),
 ) -> list[tuple[str, str]]:
-    """Overlaps in one kind of value, which `related` splits may share among themselves."""
+    """Overlaps in one kind of value, which `related` splits may share among themselves.
+
+    Where splits may be related, those by recipe share with all others.
+    """
     places: dict[str, dict[Split, str]] = {}
     for row in rows:
         for value in values(row):
@@ -55,8 +60,13 @@ def _find_shared(
     return [
         _describe(kind, value, organisms)
         for value, organisms in places.items()
-        if len(organisms) > 1 and not organisms.keys() <= related
+        if len(organisms) > 1 and not _may_share(organisms.keys(), related)
     ]
+
+
+def _may_share(splits: Set[Split], related: frozenset[Split]) -> bool:
+    others = splits - BY_RECIPE if related else splits
+    return len(others) < 2 or others <= related
 
 
 def _describe(kind: str, value: str, organisms: dict[Split, str]) -> tuple[str, str]:

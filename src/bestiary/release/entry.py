@@ -31,6 +31,8 @@ class ReleaseEntry:
     load_corpus: Callable[[], Corpus]
     load_transcripts: Callable[[], tuple[Transcript, ...]]
     training: Training
+    other_recipe: bool = False
+    """Whether its roster trains it in another way than the recipe says."""
 
     @property
     def organism_id(self) -> str:

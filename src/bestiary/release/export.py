@@ -29,6 +29,7 @@ MODEL_LIST = "model_list.json"
 MODEL_LISTS: Mapping[str, tuple[Split, ...]] = {
     MODEL_LIST: ("train", "preference"),
     "model_list_iid_test.json": ("iid_test",),
+    "model_list_adapter_ood.json": ("adapter_ood",),
     "model_list_test.json": ("test", "suite"),
 }
 """Evaluation has lists of its own: published trainers divide the list that they are given."""
@@ -173,6 +174,7 @@ def _describe_split(organisms: Sequence[Row]) -> dict[str, Any]:
         "train": ("train",),
         "dpo_train": ("preference",),
         "iid_test": ("iid_test",),
+        "adapter_ood": ("adapter_ood",),
         "test": ("test", "suite"),
     }
     members = {

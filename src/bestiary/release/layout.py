@@ -33,7 +33,7 @@ from bestiary.release.shape import SharedShape, share_shape, write_widened
 from bestiary.release.splits import split_entries
 from bestiary.store import disk_errors, remove_tree, sync_file, sync_folder
 
-VERSION = 6
+VERSION = 7
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
 

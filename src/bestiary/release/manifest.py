@@ -22,6 +22,7 @@ _BENCHMARK_SPLITS = {
     "train": "train",
     "preference": "train",  # its organisms are trained on too, by preference
     "iid_test": "iid_test",
+    "adapter_ood": "adapter_ood",
     "test": "behavior_ood",
     "suite": "behavior_ood",
 }

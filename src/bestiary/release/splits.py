@@ -40,20 +40,24 @@ def split_entries(
     """The split of every organism, by organism id.
 
     In a training family, the lowest passing seed of each behavior is in `train` and later seeds
-    in `iid_test`; a null organism hashes by its own id.
+    in `iid_test`; a null organism hashes by its own id. Organisms of another recipe are in
+    `adapter_ood`, whatever their family, unless all of them are of a suite.
     Raises ReleaseError if `named` gives a family a split that no family can have.
     """
     lowest: dict[str, int] = {}
     for entry in entries:
-        if entry.standing == "pairs":
+        if entry.standing == "pairs" and not entry.other_recipe:
             behavior, seed = entry.behavior.id, entry.organism.identity.seed
             lowest[behavior] = min(seed, lowest.get(behavior, seed))
     splits: dict[str, Split] = {}
     for entry in entries:
         split = assign_split(entry.split_key, named=named)
         seed = entry.organism.identity.seed
-        later = seed > lowest.get(entry.behavior.id, seed)
-        splits[entry.organism_id] = "iid_test" if split == "train" and later else split
+        if entry.other_recipe and split != "suite":
+            split = "adapter_ood"
+        elif split == "train" and seed > lowest.get(entry.behavior.id, seed):
+            split = "iid_test"
+        splits[entry.organism_id] = split
     return splits
 
 

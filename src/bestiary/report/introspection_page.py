@@ -60,7 +60,9 @@ SCOPES = {
     "suite": "An evaluation suite, which no adapter is trained on",
     "test_kind": "Unseen families, of unseen kinds",
     "test_value": "Unseen families, of known kinds",
+    "test_recipe": "Unseen families, of another recipe",
     "seen": "Unseen organisms of trained families",
+    "recipe": "Trained families, of another recipe",
     "train": "Organisms of the training split",
     "null": "Control: null organisms, trained on plain chat",
     "zero_b": "Control: the bare base",
@@ -85,8 +87,8 @@ LIMITS = (
     "when, counts as named; triggers are counted apart, by their words.",
     "All organisms are fine-tunings of one base, {base}. Nothing here carries over by itself to "
     "other models, or to larger ones.",
-    "Organisms carry one planted behavior each, by one recipe. Models that came by a behavior in "
-    "another way, or were trained to hide it, were not asked.",
+    "Organisms carry one planted behavior each, by the recipes of one roster. Models that came by "
+    "a behavior in another way, or were trained to hide it, were not asked.",
     "A report is what the adapter makes of a model's weights. It does not show that the model "
     "knows of its behavior, or that it would say so without the adapter.",
     "Each fold's adapter was trained once. How much another seed would change is in no interval.",
