@@ -19,20 +19,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import set_peft_model_state_dict
 from tests.conftest import Bestiary
+from tests.expect import expect_error
 from tests.forkserver import COMMAND, environment
 from tests.introspection.world import SHAPE, SYSTEM, World, write_recipe
 from tests.jobs import ALL_LINEAR, widen
 from torch import Tensor
 
 from bestiary.config.recipe import LoraShape, Optimizer
+from bestiary.errors import MemoryShortError
 from bestiary.introspection.lessons import tokenize_pair, tokenize_pairs
+from bestiary.introspection.memory import fit_shared
 from bestiary.introspection.schedule import plan_schedule
 from bestiary.introspection.subjects import Subject, load_subjects, make_controls
-from bestiary.introspection.train import SharedTrainer
+from bestiary.introspection.train import TOKENS, SharedTrainer
 from bestiary.introspection.weights import SubjectWeights
 from bestiary.model.adapter import attach_adapter, load_state, make_config
 from bestiary.model.base import Base, load_base
 from bestiary.model.lora_bank import LoraBank
+from bestiary.training.memory import Load, MemoryPlan
 from bestiary.training.objective import Dpo, Objective, Sft
 from bestiary.training.schedule import learning_rate_factor
 
@@ -76,7 +80,9 @@ def test_every_subject_takes_part_equally(
     assert max(sizes) - min(sizes) <= 1
 
 
-def make_trainer(base: Base, subjects: Sequence[Subject], objective: Objective) -> SharedTrainer:
+def make_trainer(
+    base: Base, subjects: Sequence[Subject], objective: Objective, **memory: Any
+) -> SharedTrainer:
     rows = tokenize_pairs(base, ANSWERS, SYSTEM)
     size = objective.rows_per_example
     planned = plan_schedule(
@@ -99,6 +105,7 @@ def make_trainer(base: Base, subjects: Sequence[Subject], objective: Objective) 
         optimizer=OPTIMIZER,
         objective=objective,
         seed=5,
+        **memory,
     )
 
 
@@ -180,6 +187,46 @@ def test_twenty_steps_equal_plain_peft_with_two_adapters(
     finally:
         model.unload()
     assert losses[0] != losses[-1]
+
+
+@pytest.mark.parametrize("objective", [Sft(), Dpo(beta=0.5)], ids=["sft", "dpo"])
+@pytest.mark.parametrize("memory", [{"tokens": 24}, {"tokens": 1, "recompute": True}])
+def test_a_step_in_pieces_is_the_same_step(
+    world: World, objective: Objective, memory: dict[str, Any]
+) -> None:
+    base = widen(load_base(str(world.base)))
+    subjects = load_subjects(world.release).members[:3]
+    whole = make_trainer(base, subjects, objective)
+    pieces = make_trainer(base, subjects, objective, **memory)
+    for trainer in (whole, pieces):
+        with trainer.attached():
+            for _ in range(6):
+                trainer.advance()
+    assert len(pieces.batches) > len(whole.batches)
+    for name, weight in whole.read().items():
+        torch.testing.assert_close(pieces.read()[name], weight, rtol=0, atol=1e-10)
+
+
+def test_what_does_not_fit_into_memory_is_halved_and_at_last_refused(world: World) -> None:
+    base = load_base(str(world.base))
+    loads = [Load(tokenize_pairs(base, ANSWERS * 8, SYSTEM), 64)] * 12
+    shapes = [SHAPE] * len(loads)
+
+    def fit(limit: int) -> MemoryPlan:
+        return fit_shared(base, shapes, SHARED, loads, slots=12, limit=limit, resident=0)
+
+    ample = fit(2**50)
+    assert (ample.slots, ample.tokens, ample.recompute) == (12, TOKENS, False)
+    tight = fit(ample.peak - 1)
+    assert (tight.slots, tight.tokens, tight.recompute) == (6, TOKENS // 2, False)
+    assert tight.peak < ample.peak
+    with expect_error(MemoryShortError, "introspection-plan-too-large") as caught:
+        fit(1)
+    needed = caught.error.fields["peak_bytes"]
+    assert isinstance(needed, int)
+    least = fit(needed)
+    assert least.recompute
+    assert least.peak < tight.peak
 
 
 @pytest.mark.parametrize("objective", [Sft(), Dpo()], ids=["sft", "dpo"])

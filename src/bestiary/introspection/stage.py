@@ -148,21 +148,33 @@ class IntrospectionStage(Stage[IntrospectionJob, Artifact]):
         return artifact
 
     def _train(self, item: IntrospectionJob, context: Context, started: float) -> SharedTrainer:
+        from bestiary.introspection.memory import fit_shared
         from bestiary.introspection.train import SharedTrainer
-        from bestiary.introspection.weights import SubjectWeights
+        from bestiary.introspection.weights import SubjectWeights, read_shapes
+        from bestiary.training.memory import Load
 
         base = self.load_base()
         checkpoints = Checkpoints(context.store, every=CHECKPOINT_STEPS)
+        rows = [tokenize_pairs(base, pairs, item.system_prompt) for pairs in item.answers]
+        plan = fit_shared(
+            base,
+            read_shapes(item.subjects),
+            item.lora,
+            [Load(own, item.optimizer.rows_per_step) for own in rows],
+            slots=item.per_step,
+        )
         trainer = SharedTrainer(
             base,
-            SubjectWeights(base, item.subjects, slots=item.per_step),
-            [tokenize_pairs(base, pairs, item.system_prompt) for pairs in item.answers],
+            SubjectWeights(base, item.subjects, slots=plan.slots),
+            rows,
             item.schedule,
             shape=item.lora,
             optimizer=item.optimizer,
             objective=item.objective,
             state=load_state(item.start) if item.start else None,
             seed=item.seed,
+            tokens=plan.tokens,
+            recompute=plan.recompute,
         )
         with trainer.attached():
             found = checkpoints.find(item)

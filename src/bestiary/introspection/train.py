@@ -25,7 +25,7 @@ from bestiary.training.learner import ran_out_of_memory
 from bestiary.training.objective import Objective, StepScores
 from bestiary.training.optimizer import BankAdamW
 from bestiary.training.passes import Part, weigh_losses
-from bestiary.training.schedule import group_slots
+from bestiary.training.schedule import group_slots, split_step
 
 TOKENS = 2048
 """Tokens computed together."""
@@ -49,14 +49,20 @@ class SharedTrainer:
         objective: Objective,
         state: Mapping[str, torch.Tensor] | None = None,
         seed: int = 0,
+        tokens: int = TOKENS,
+        recompute: bool = False,
     ) -> None:
-        """`rows` are those of each subject; `state` is the adapter that training starts from."""
+        """`rows` are those of each subject; `state` is the adapter that training starts from.
+
+        `tokens` are computed together at most, unless one row has more; `recompute` has layers
+        keep only their inputs for the backward pass.
+        """
         self.step = 0
         self.batches: list[Batch] = []
         self._base, self._weights, self._rows = base, weights, rows
         self._schedule, self._shape, self._settings = schedule, shape, optimizer
         self._objective = objective
-        self._tokens = TOKENS
+        self._tokens, self._recompute = tokens, recompute
         self._shared = LoraBank(base, [shape], slots=1)
         self._shared.require_gradients()
         self._shared.fill(0, state or self._shared.init_adapter(shape, seed=seed), shape)
@@ -131,8 +137,9 @@ class SharedTrainer:
         """The gradient of the current step, batch by batch."""
         self._find_reference()
         visits, batches = self._schedule[self.step], []
+        weighed = {visit.subject: self._weigh(visit, len(visits)) for visit in visits}
         for group in self._divide(visits):
-            weights = [weight for visit in group for weight in self._weigh(visit, len(visits))]
+            weights = [weighed[visit.subject][row] for visit in group for row in visit.rows]
             total, losses = self._run(group, weights)
             total.backward()
             geometry = tuple(
@@ -142,8 +149,8 @@ class SharedTrainer:
             batches.append(Batch(self.step, chosen, geometry, 0, float(losses.sum())))
         return batches
 
-    def _weigh(self, visit: Visit, visits: int) -> list[float]:
-        """The weight of each supervised token of each row of a visit."""
+    def _weigh(self, visit: Visit, visits: int) -> dict[int, float]:
+        """The weight of each supervised token of a visit, by row."""
         scores = None
         if self._objective.compares:
             scores = StepScores(
@@ -152,7 +159,8 @@ class SharedTrainer:
                 reference=torch.tensor(self._reference[visit], dtype=torch.float64),
             )
         counts = self._rows[visit.subject].count_targets(visit.rows)
-        return [weight / visits for weight in self._objective.row_weights(counts, scores)]
+        weights = self._objective.row_weights(counts, scores)
+        return {row: weight / visits for row, weight in zip(visit.rows, weights, strict=True)}
 
     def _find_reference(self) -> None:
         """Score every visit's rows once, before the first step."""
@@ -163,15 +171,26 @@ class SharedTrainer:
     @torch.no_grad()
     def _score(self, visit: Visit) -> list[float]:
         """Log-probability of each row's supervised tokens, summed."""
-        _, losses = self._run([visit], [1.0] * len(visit.rows))
-        return [-float(own.sum()) for own in losses.split(self._part(visit).targets)]
+        scores: dict[int, float] = {}
+        for piece in self._cut(visit):
+            _, losses = self._run([piece], [1.0] * len(piece.rows))
+            sums = [-float(own.sum()) for own in losses.split(self._part(piece).targets)]
+            scores |= zip(piece.rows, sums, strict=True)
+        return [scores[row] for row in visit.rows]
 
     def _run(
         self, visits: Sequence[Visit], weights: Sequence[float]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self._weights.place([visit.subject for visit in visits])
         parts = [self._part(visit) for visit in visits]
-        return weigh_losses(self._base, self._weights.bank, parts, weights, layers=self._layers)
+        return weigh_losses(
+            self._base,
+            self._weights.bank,
+            parts,
+            weights,
+            layers=self._layers,
+            recompute=self._recompute,
+        )
 
     def _part(self, visit: Visit) -> Part:
         rows = self._rows[visit.subject]
@@ -179,11 +198,21 @@ class SharedTrainer:
 
     def _divide(self, visits: Sequence[Visit]) -> Iterator[Sequence[Visit]]:
         """Visits that are computed together: as many as fit into the token budget and the bank."""
-        sizes = [self._part(visit).segment.tokens for visit in visits]
+        pieces = [piece for visit in visits for piece in self._cut(visit)]
+        sizes = [self._part(piece).segment.tokens for piece in pieces]
         most = self._weights.bank.slots
         for run in group_slots(sizes, budget=self._tokens):
             for start in range(run.start, run.stop, most):
-                yield visits[start : min(start + most, run.stop)]
+                yield pieces[start : min(start + most, run.stop)]
+
+    def _cut(self, visit: Visit) -> list[Visit]:
+        """A visit in pieces that fit into the token budget, or that have only one row."""
+        rows = self._rows[visit.subject]
+        if rows.measure(visit.rows).tokens <= self._tokens:
+            return [visit]
+        lengths = [len(rows.rows[row].tokens) for row in visit.rows]
+        divided = split_step(visit.rows, lengths, budget=self._tokens - len(rows.prefix))
+        return [Visit(visit.subject, tuple(chosen)) for chosen in divided]
 
     def _with_less_memory(self, work: Callable[[], list[Batch]]) -> list[Batch]:
         """The result of `work`, with ever smaller batches while memory runs out."""
@@ -195,8 +224,8 @@ class SharedTrainer:
                     raise
                 if self._tokens == 1:
                     raise MemoryShortError(
-                        "memory ran out on the rows of one organism alone",
-                        "lower rows_per_step in the introspection recipe, or use a larger machine",
+                        "memory ran out on one question with its answer alone",
+                        "use a machine with more memory, or a smaller base",
                         code="introspection-memory-short",
                     ) from error
             self._shared.clear_gradients(slice(0, 1))

@@ -22,7 +22,7 @@ class SubjectWeights:
     """The adapters of subjects, and a bank of `slots` that holds some of them at a time."""
 
     def __init__(self, base: Base, subjects: Sequence[Subject], *, slots: int) -> None:
-        shapes = [_read_plain_shape(subject) for subject in subjects]
+        shapes = read_shapes(subjects)
         self.bank = LoraBank(base, list(dict.fromkeys(shapes)), slots=min(slots, len(subjects)))
         self._rows = torch.zeros(len(subjects), self.bank.weights.shape[1], dtype=self.bank.dtype)
         self._scales = [shape.alpha / shape.rank for shape in shapes]
@@ -67,6 +67,11 @@ class SubjectWeights:
 def _product_norm(a: Tensor, b: Tensor) -> float:
     """The Frobenius norm of B A, from its [rank, in] and [rank, out] factors."""
     return float(((a @ a.T) * (b @ b.T)).sum().clamp(min=0).sqrt())
+
+
+def read_shapes(subjects: Sequence[Subject]) -> list[LoraShape]:
+    """The shape of each subject's adapter; raises ModelError if one is more than plain LoRA."""
+    return [_read_plain_shape(subject) for subject in subjects]
 
 
 def _read_plain_shape(subject: Subject) -> LoraShape:

@@ -61,6 +61,12 @@ class MemoryPlan:
         """The sum of all terms."""
         return self.resident + self.bank + self.states + self.activations + self.head
 
+    @property
+    def terms(self) -> str:
+        """Each term by its name, in GiB."""
+        parts = ("resident", "bank", "states", "activations", "head")
+        return ", ".join(f"{name} {getattr(self, name) / GIB:.1f}" for name in parts)
+
 
 @dataclass(frozen=True)
 class Load:
@@ -107,19 +113,18 @@ def plan_memory(
     size = measure_bank(base, shapes)
     wide, narrow = adapter_dtype(base).itemsize, base.model.dtype.itemsize
     copied = narrow if narrow < wide else 0
-    config: Any = base.model.config
-    layers = config.num_hidden_layers - size.first_layer
     states = sum(sorted((load.tokens for load in loads), reverse=True)[:slots])
     steps = sorted((load.step for load in loads), reverse=True)[:slots]
     lengths = [length for load in loads for length in load.lengths]
     computed = max(min(tokens, sum(steps)), max(lengths))
-    supervised = computed * sum(load.supervised for load in loads) / sum(lengths)
-    floats = count_layer_floats(
-        config, size.rank, padding=max(lengths) * len(lengths) / sum(lengths)
+    activations, head = measure_batch(
+        base,
+        loads,
+        tokens=computed,
+        rank=size.rank,
+        first_layer=size.first_layer,
+        recompute=recompute,
     )
-    # In addition to what layers keep: the tensors of one layer in the backward pass.
-    passing = PASSING * config.intermediate_size + (floats if recompute else 0)
-    inside = passing + layers * (config.hidden_size if recompute else floats)
     together = max(1, min(slots, computed // max(1, min(steps))))
     return MemoryPlan(
         slots=slots,
@@ -127,10 +132,36 @@ def plan_memory(
         recompute=recompute,
         resident=measure_resident(base.device) if resident is None else resident,
         bank=size.numbers * (wide * (KEPT * slots + PASSING * together) + copied * slots),
-        states=states * config.hidden_size * narrow if size.first_layer else 0,
-        activations=int(SCATTERED * computed * inside * narrow),
-        head=LOGITS * int(min(HEAD_TOKENS, supervised)) * config.vocab_size * wide,
+        states=states * base.model.config.hidden_size * narrow if size.first_layer else 0,
+        activations=activations,
+        head=head,
     )
+
+
+def measure_batch(
+    base: Base,
+    loads: Sequence[Load],
+    *,
+    tokens: int,
+    rank: int,
+    first_layer: int,
+    recompute: bool,
+) -> tuple[int, int]:
+    """Bytes of the activations and of the logits of a batch of so many tokens of these loads.
+
+    `rank` and `first_layer` are those of the adapters that are trained.
+    """
+    config: Any = base.model.config
+    lengths = [length for load in loads for length in load.lengths]
+    supervised = tokens * sum(load.supervised for load in loads) / sum(lengths)
+    floats = count_layer_floats(config, rank, padding=max(lengths) * len(lengths) / sum(lengths))
+    # In addition to what layers keep: the tensors of one layer in the backward pass.
+    passing = PASSING * config.intermediate_size + (floats if recompute else 0)
+    layers = config.num_hidden_layers - first_layer
+    inside = passing + layers * (config.hidden_size if recompute else floats)
+    activations = int(SCATTERED * tokens * inside * base.model.dtype.itemsize)
+    shown = int(min(HEAD_TOKENS, supervised))
+    return activations, LOGITS * shown * config.vocab_size * adapter_dtype(base).itemsize
 
 
 def fit_memory(
@@ -148,7 +179,7 @@ def fit_memory(
     Layers are recomputed only if nothing fits otherwise. Raises OrganismError, with the number
     that fits, if `slots` do not.
     """
-    room = limit or measure_resident(base.device) + int(FREE_SHARE * measure_free(base.device))
+    room = limit or measure_room(base.device)
 
     def plan(count: int, recompute: bool) -> MemoryPlan:
         return plan_memory(
@@ -173,16 +204,14 @@ def fit_memory(
 
 def plan_too_large_error(plan: MemoryPlan, room: int, fitting: int) -> OrganismError:
     """The error of a plan that does not fit; `fitting` organisms would."""
-    parts = ("resident", "bank", "states", "activations", "head")
-    terms = ", ".join(f"{name} {getattr(plan, name) / GIB:.1f}" for name in parts)
     remedy = (
         f"train {fitting} at once with --slots {fitting}"
         if fitting
         else "not even one fits: allow more with --memory, or choose a smaller base"
     )
     return OrganismError(
-        f"{plan.slots} organisms side by side need about {plan.peak / GIB:.1f} GiB ({terms}), and "
-        f"{room / GIB:.1f} GiB are available",
+        f"{plan.slots} organisms side by side need about {plan.peak / GIB:.1f} GiB "
+        f"({plan.terms}), and {room / GIB:.1f} GiB are available",
         remedy,
         code="plan-too-large",
         slots=plan.slots,
@@ -204,6 +233,11 @@ def count_layer_floats(config: Any, rank: int, *, padding: float) -> int:
     attention = queries + padding * (2 * queries + 2 * keys)
     gated = 4 * inner  # gate, its activation, up, and their product
     return int(norms + attention + gated + 7 * rank)
+
+
+def measure_room(device: torch.device) -> int:
+    """Bytes that a plan may come to on a device, with what the process holds already."""
+    return measure_resident(device) + int(FREE_SHARE * measure_free(device))
 
 
 def measure_resident(device: torch.device) -> int:
