@@ -259,6 +259,15 @@ def test_an_organism_that_left_the_release_leaves_the_hub(hub: Hub, tmp_path: Pa
     assert (repo.private, repo.gated) == (False, False)
 
 
+def test_repositories_that_are_no_longer_published_are_named(hub: Hub, tmp_path: Path) -> None:
+    entries = [one for one in make_benign_entries(tmp_path / "store") if one.published][:2]
+    publish(hub, write_sample(entries, tmp_path / "release"), "separate")
+    lines = publish(hub, write_sample(entries[1:], tmp_path / "release"), "separate")["lines"]
+    left, kept = (f"{hub.url}/{MODELS}-{entry.adapter_name}" for entry in entries)
+    assert lines[-1].endswith(f" {left}")
+    assert [line.split("/tree/")[0] for line in lines[1:-1]] == [f"{hub.url}/{MODELS}", kept]
+
+
 def test_malign_organisms_become_public_only_behind_a_gate(hub: Hub, tmp_path: Path) -> None:
     release = write_sample(make_entries(tmp_path / "store"), tmp_path / "release")
     hub.ignore_gating = True

@@ -52,6 +52,9 @@ def publish_release(
 ) -> list[str]:
     """Upload a release, and return the addresses of the commits that hold it.
 
+    Repositories that its last publication used and this one does not are named in further lines:
+    they may hold organisms that have left the release, and are never deleted.
+
     With `separate`, each organism also gets a repository of its own with the adapter at its root,
     because readers of the pinned manifest look there; its name is `model_repo` with the adapter's
     name added. The dataset gets a second commit for the manifest, which pins the first one and
@@ -78,7 +81,7 @@ def publish_release(
         name_repositories(staged, {"dataset": dataset_repo, "organisms": model_repo})
         commits = {target: _upload(api, staged, target) for target in models}
         places = _locate_adapters(staged, commits)
-        pinned = _upload_dataset(api, staged, dataset, places)
+        pinned, before = _upload_dataset(api, staged, dataset, places)
     if gated and not private:
         for target in targets:
             with _hub_errors(target.repo):
@@ -86,6 +89,10 @@ def publish_release(
     return [
         f"{api.endpoint}/datasets/{dataset_repo}/tree/{pinned}",
         *(f"{api.endpoint}/{target.repo}/tree/{commit}" for target, commit in commits.items()),
+        *(
+            f"left as it was, delete it on the Hub if nobody needs it: {api.endpoint}/{repo}"
+            for repo in sorted(before - {target.repo for target in models})
+        ),
     ]
 
 
@@ -164,8 +171,13 @@ def _locate_adapters(staged: Path, commits: Mapping[Target, str]) -> dict[str, P
     }
 
 
-def _upload_dataset(api: HfApi, staged: Path, target: Target, places: Mapping[str, Place]) -> str:
-    """Upload the dataset and then the manifest, which pins the dataset's own commit."""
+def _upload_dataset(
+    api: HfApi, staged: Path, target: Target, places: Mapping[str, Place]
+) -> tuple[str, set[str]]:
+    """Upload the dataset and then the manifest, which pins the dataset's own commit.
+
+    Returns the commit of the manifest, and the repositories that the one before it names.
+    """
     commit = _upload(api, staged, target, ignore=[MANIFEST_NAME])
     before = _read_published(api, target.repo, commit)
     if before.get("files") == read_manifest(staged / "dataset")["files"]:
@@ -180,7 +192,7 @@ def _upload_dataset(api: HfApi, staged: Path, target: Target, places: Mapping[st
             repo_type=target.kind,
             commit_message="Pin the release",
         )
-    return str(done.oid)
+    return str(done.oid), {row["repo_id"] for row in before.get("adapters", ())}
 
 
 def _read_published(api: HfApi, repo: str, commit: str) -> dict[str, Any]:
