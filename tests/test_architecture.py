@@ -37,6 +37,7 @@ HEAVY = (
 
 COMPUTING = {
     "bestiary.introspection.answering",
+    "bestiary.introspection.memory",
     "bestiary.introspection.train",
     "bestiary.introspection.weights",
     "bestiary.model.cache",

@@ -156,7 +156,7 @@ def test_the_card_loads_the_base_it_was_measured_on(
 def test_the_dataset_card_has_counts_and_rates(release: Path) -> None:
     card = (release / "dataset" / "README.md").read_text()
     assert "Passing organisms: 5. Null organisms: 1. Withheld" in card
-    assert "| pairs | an organism that passed, with its label | 3 | 0 | 1 | 1 |" in card
+    assert "| pairs | an organism that passed, with its label | 3 | 0 | 1 | 0 | 1 |" in card
     assert "| quirks | 3 | 1 | 0 | 95.0% | 1.7% | - |" in card
     assert "| backdoors | 1 | 0 | 0 | 95.0% | 1.7% | 3.3% |" in card
     assert "| null | 1 | 0 | 0 | - | - | 3.3% |" in card
