@@ -37,7 +37,7 @@ introspection: $(READY) ## build a roster and measure an introspection adapter o
 publish: $(READY) ## push the release to the Hub (DATASET_REPO=user/name MODEL_REPO=user/name)
 	$(VENV)/bin/bestiary publish $(DATASET_REPO) $(MODEL_REPO) --release $(OUT)/release
 
-bench: $(READY) ## run benchmarks, each also to a JSON file (BENCH="engine generation introspection backend gpu contract starter validate release" ARGS=--quick)
+bench: $(READY) ## run benchmarks, each also to a JSON file (BENCH="engine generation introspection backend gpu contract line starter validate release" ARGS=--quick)
 	for name in $(BENCH); do \
 	  $(PYTHON) bench/$$name.py --json $(OUT)/bench/$$name.json $(ARGS) || exit 1; \
 	done

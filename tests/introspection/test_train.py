@@ -5,6 +5,7 @@ Run: python -m pytest tests/introspection/test_train.py
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -36,6 +37,7 @@ from bestiary.introspection.weights import SubjectWeights
 from bestiary.model.adapter import attach_adapter, load_state, make_config
 from bestiary.model.base import Base, load_base
 from bestiary.model.lora_bank import LoraBank
+from bestiary.store import Store
 from bestiary.training.memory import Load, MemoryPlan
 from bestiary.training.objective import Dpo, Objective, Sft
 from bestiary.training.schedule import learning_rate_factor
@@ -297,7 +299,11 @@ def test_killed_training_goes_on_to_the_same_adapter(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not list(broken.glob("store/introspection/*/manifest.json"))
+    *_, state = sorted(broken.glob("store/checkpoint/*-0000??/state.json"))
+    spent = json.loads(state.read_text(encoding="utf8"))["seconds"]
     done = bestiary(*command, *world.options(broken, recipe=recipe))
     assert done.code == 0
     assert read_adapter(broken) == read_adapter(whole)
     assert not list(broken.glob("store/checkpoint/*"))
+    (seconds,) = Store(broken).read_seconds("introspection").values()
+    assert seconds > spent > 0, "of both runs, and not only of writing the adapter"

@@ -132,27 +132,28 @@ class IntrospectionStage(Stage[IntrospectionJob, Artifact]):
     ) -> Iterator[Made[IntrospectionJob]]:
         """Train each adapter in turn."""
         for item in todo:
-            started = time.monotonic()
             try:
-                trained = self._train(item, context, started)
+                trained, seconds = self._train(item, context)
             except BestiaryError as error:
                 if error.ends_run:
                     raise
                 yield Made(item, error=error)
                 continue
-            yield Made(item, partial(self._write, item, trained))
+            yield Made(item, partial(self._write, item, trained), seconds=seconds)
             self.tidy(item, context.store)
 
     def read(self, artifact: Artifact) -> Artifact:
         """The artifact itself; `adapter` inside it is a peft directory."""
         return artifact
 
-    def _train(self, item: IntrospectionJob, context: Context, started: float) -> SharedTrainer:
+    def _train(self, item: IntrospectionJob, context: Context) -> tuple[SharedTrainer, float]:
+        """Train to the end; also returns the seconds that all runs together took."""
         from bestiary.introspection.memory import fit_shared
         from bestiary.introspection.train import SharedTrainer
         from bestiary.introspection.weights import SubjectWeights, read_shapes
         from bestiary.training.memory import Load
 
+        started = time.monotonic()
         base = self.load_base()
         checkpoints = Checkpoints(context.store, every=CHECKPOINT_STEPS)
         rows = [tokenize_pairs(base, pairs, item.system_prompt) for pairs in item.answers]
@@ -187,7 +188,7 @@ class IntrospectionStage(Stage[IntrospectionJob, Artifact]):
                 if trainer.step % checkpoints.every == 0:
                     spent = before + time.monotonic() - started
                     checkpoints.save(item, trainer.checkpoint(spent))
-        return trainer
+        return trainer, before + time.monotonic() - started
 
     def _write(self, item: IntrospectionJob, trained: SharedTrainer, folder: Path) -> None:
         base = self.load_base()
