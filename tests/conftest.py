@@ -47,13 +47,7 @@ SLOW = {
     *("test_checkpoint.py", "test_checks.py", "test_completion.py", "test_decoding.py"),
     *("test_engine_faults.py", "test_full_disk.py", "test_keys.py", "test_layout.py"),
     *("test_lazy.py", "test_library.py", "test_limiter.py", "test_line.py", "test_machines.py"),
-    *(
-        "test_online.py",
-        "test_packing.py",
-        "test_providers.py",
-        "test_push.py",
-        "test_reference.py",
-    ),
+    *("test_online.py", "test_packing.py", "test_providers.py", "test_reference.py"),
     *("test_chat.py", "test_results.py", "test_served.py", "test_shipped_corpora.py"),
     *("test_guide.py", "test_preferences.py", "test_subjects.py", "test_sweep.py", "test_train.py"),
 }
