@@ -296,6 +296,14 @@ def test_nothing_is_measured_without_a_gpu(
     assert "nothing was measured" in capsys.readouterr().out
 
 
+def test_operations(figures: Run) -> None:
+    found = figures("operations", ["--quick"])
+    names = ("one organism", "4 organisms, rows of one length", "4 organisms, ragged rows")
+    one, even, ragged = (found[name]["operations"] for name in names)
+    assert 0 < one <= even < ragged
+    assert even < 1.1 * one, "organisms side by side share operations"
+
+
 def test_contract(figures: Run, capsys: pytest.CaptureFixture[str]) -> None:
     found = figures("contract", ["--tiny"])
     assert all(line["holds"] for line in found.values())

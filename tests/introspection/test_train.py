@@ -272,7 +272,7 @@ def test_a_fresh_adapter_is_the_base_and_a_random_one_is_as_large_as_a_trained_o
 
 def norms(bank: LoraBank, slot: int) -> list[float]:
     """The Frobenius norm of each layer's product."""
-    return [float((pair.b[slot].mT @ pair.a[slot]).norm()) for pair in bank.layers.values()]
+    return [float((b[slot].mT @ a[slot]).norm()) for _, a, b in bank.views(bank.weights)]
 
 
 def read_adapter(out: Path) -> bytes:

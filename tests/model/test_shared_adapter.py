@@ -140,5 +140,5 @@ def test_the_base_is_restored_after_two_banks() -> None:
     adapter = LoraBank(base, [change_lora(targets=("q_proj", "v_proj"))], slots=1)
     with bank.attached(adapter):
         inside = [one for one in base.model.modules() if isinstance(one, BankLinear)]
-        assert sorted(len(one.pairs) for one in inside) == [1, 1, 2, 2]
+        assert sorted(len(one.siblings.pairs) for one in inside) == [2, 2, 2, 2]
     assert dict(base.model.named_modules()) == modules

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -28,6 +27,8 @@ PREFIX = "base_model.model."
 """Comes before a module's name in peft's keys."""
 LONG = 96
 """Mean tokens per slot from which a CPU is faster with one product per slot."""
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Names of layers of one module that read the same tensor, in the architectures with an engine."""
 
 
 @dataclass(frozen=True)
@@ -91,23 +92,48 @@ class TokenRouting:
 
 
 @dataclass
-class LayerPairs:
-    """One layer's low-rank pairs, a pair per slot of a bank, and buffers for their gradients.
+class SiblingPairs:
+    """A bank's low-rank pairs of some siblings, a pair per layer and slot, with their gradients.
 
     Both matrices of a pair keep the rank as rows: every product of the forward and the backward
     pass then reads them, and writes their gradients, in memory order.
     """
 
     bank: LoraBank
-    inner: nn.Linear
-    """The frozen layer beside the pairs."""
+    inner: Mapping[str, nn.Linear]
+    """The frozen layers beside the pairs, by name."""
     a: Tensor
-    """[slots, rank, in]"""
-    b: Tensor
-    """[slots, rank, out]; both in the base's precision."""
+    """[slots, layers x rank, in]: one product serves all layers."""
+    b: Sequence[Tensor]
+    """[slots, rank, out] of each layer; both in the base's precision."""
     grad_a: Tensor | None = None
-    grad_b: Tensor | None = None
-    """Shaped like `a` and `b`, in the bank's precision; None while the bank is frozen."""
+    grad_b: Sequence[Tensor] = ()
+    """Shaped like `a` and `b`, in the bank's precision; none while the bank is frozen."""
+
+    def add_products_(
+        self, outs: Mapping[str, Tensor], route: TokenRouting, low: Sequence[Tensor]
+    ) -> None:
+        """Add every layer's branch to its output, [tokens, out]."""
+        for name, b, own in zip(self.inner, self.b, self.split_ranks(low), strict=True):
+            route.add_products_(outs[name], own, route.cut(b))
+
+    def split_ranks(self, pieces: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+        """Each layer's part of pieces of [slots, tokens, layers x rank]."""
+        return zip(*(piece.split(self.bank.rank, -1) for piece in pieces), strict=True)
+
+    def join_ranks(self, route: TokenRouting, given: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """Gradients of the output of A, piece by piece, from each layer's output's."""
+        layers = [
+            [torch.bmm(piece, b.mT) for piece, b in zip(own, route.cut(rows), strict=True)]
+            for own, rows in zip(given, self.b, strict=True)
+        ]
+        joined = [
+            torch.cat(parts, -1) if parts[1:] else parts[0] for parts in zip(*layers, strict=True)
+        ]
+        return [
+            piece.mul_(scale)
+            for piece, scale in zip(joined, route.cut(self.bank.scales), strict=True)
+        ]
 
     def add_gradients(
         self,
@@ -115,17 +141,22 @@ class LayerPairs:
         *,
         tokens: Tensor,
         low: Sequence[Tensor],
-        given: Sequence[Tensor],
+        given: Sequence[Sequence[Tensor]],
         down: Sequence[Tensor],
     ) -> None:
         """Add a batch's gradients to the buffers."""
-        assert self.grad_a is not None and self.grad_b is not None
-        entered = route.split(tokens)
-        # A product written into a view of the bank is computed slot by slot; adding is faster.
-        for grad, left, right in zip(route.cut(self.grad_a), down, entered, strict=True):
-            grad.add_(_multiply(left.mT, right, dtype=grad.dtype))
-        for grad, left, right in zip(route.cut(self.grad_b), low, given, strict=True):
-            grad.add_(_multiply(left.mT, right, dtype=grad.dtype))
+        assert self.grad_a is not None
+        _add_gradient(self.grad_a, route, down, route.split(tokens))
+        for grad, own, pieces in zip(self.grad_b, self.split_ranks(low), given, strict=True):
+            _add_gradient(grad, route, own, pieces)
+
+
+def _add_gradient(
+    grad: Tensor, route: TokenRouting, left: Sequence[Tensor], right: Sequence[Tensor]
+) -> None:
+    # A product written into a view of the bank is computed slot by slot; adding is faster.
+    for rows, one, other in zip(route.cut(grad), left, right, strict=True):
+        rows.add_(_multiply(one.mT, other, dtype=rows.dtype))
 
 
 def _multiply(left: Tensor, right: Tensor, *, dtype: torch.dtype) -> Tensor:
@@ -135,67 +166,114 @@ def _multiply(left: Tensor, right: Tensor, *, dtype: torch.dtype) -> Tensor:
     return torch.bmm(left, right)
 
 
-class BankLinear(nn.Module):
-    """A frozen linear layer with the low-rank pairs of one or more banks beside it."""
+class Siblings:
+    """Frozen layers that read the same tensors, with the pairs of one or more banks beside them.
 
-    def __init__(self, inner: nn.Linear, pairs: Sequence[LayerPairs]) -> None:
-        super().__init__()
-        self.inner = inner
+    The first that is called computes all, so that they share products; each of the others then
+    takes its own output, unless it is given another tensor after all.
+    """
+
+    def __init__(self, pairs: Sequence[SiblingPairs]) -> None:
         self.pairs = tuple(pairs)
+        self.inner = {name: inner for own in pairs for name, inner in own.inner.items()}
+        self.parent, _ = find_siblings(next(iter(self.inner)))
+        """The module that has these layers."""
+        self._hidden: Tensor | None = None
+        self._outs: dict[str, Tensor] = {}
+        """Of `_hidden`, not taken yet."""
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """The frozen layer's output plus every token's adapters; [..., in] to [..., out]."""
-        flat = hidden.reshape(-1, hidden.shape[-1])
+    def compute(self, name: str, hidden: Tensor) -> Tensor:
+        """The output of one layer, [..., in] to [..., out]."""
+        if hidden is not self._hidden or name not in self._outs:
+            self._hidden, self._outs = hidden, self._compute_all(hidden)
+        return self._outs.pop(name)
+
+    def forget(self, *_: object) -> None:
+        """Drop what was not taken, at the end of a call of their parent."""
+        self._hidden, self._outs = None, {}
+
+    def _compute_all(self, hidden: Tensor) -> dict[str, Tensor]:
         anchor = next(
             (pairs.bank.anchor for pairs in self.pairs if pairs.grad_a is not None),
             self.pairs[0].bank.anchor,
         )
-        out: Tensor = _Adapt.apply(flat, anchor, self)  # type: ignore[no-untyped-call]
-        return out.view(*hidden.shape[:-1], -1)
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        outs = _Adapt.apply(flat, anchor, self)  # type: ignore[no-untyped-call]
+        return {
+            name: out.view(*hidden.shape[:-1], -1)
+            for name, out in zip(self.inner, outs, strict=True)
+        }
+
+
+class BankLinear(nn.Module):
+    """A frozen linear layer with the low-rank pairs of one or more banks beside it."""
+
+    def __init__(self, siblings: Siblings, name: str) -> None:
+        super().__init__()
+        self.inner = siblings.inner[name]
+        self.siblings = siblings
+        self._name = name
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The frozen layer's output plus every token's adapters; [..., in] to [..., out]."""
+        return self.siblings.compute(self._name, hidden)
 
 
 class _Adapt(torch.autograd.Function):
-    """One layer's forward and backward over all slots of a batch.
+    """The forward and backward of siblings over all slots of a batch.
 
     Gradients of the adapters are added to the banks' own buffers: returned to autograd, each
     would be as large as all slots together, whichever slots the batch holds.
     """
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, anchor: Tensor, layer: BankLinear) -> Tensor:
-        out = nn.functional.linear(tokens, layer.inner.weight, layer.inner.bias)
+    def forward(ctx: Any, tokens: Tensor, anchor: Tensor, siblings: Siblings) -> tuple[Tensor, ...]:
+        outs = {
+            name: nn.functional.linear(tokens, inner.weight, inner.bias)
+            for name, inner in siblings.inner.items()
+        }
         routes, saved = [], []
-        for pairs in layer.pairs:
+        for pairs in siblings.pairs:
             route = pairs.bank.route_tokens(len(tokens))
             entered = route.split(tokens)
             sides = zip(entered, route.cut(pairs.a), route.cut(pairs.bank.scales), strict=True)
             low = [torch.bmm(piece, a.mT).mul_(scale) for piece, a, scale in sides]
-            route.add_products_(out, low, route.cut(pairs.b))
+            pairs.add_products_(outs, route, low)
             routes.append(route)
-            saved += low if pairs.grad_b is not None else []
-        ctx.layer, ctx.routes = layer, routes
+            saved += low if pairs.grad_a is not None else []
+        ctx.siblings, ctx.routes = siblings, routes
         ctx.save_for_backward(tokens, *saved)
-        return out
+        return tuple(outs.values())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
-        layer: BankLinear = ctx.layer
+        siblings: Siblings = ctx.siblings
         tokens, *saved = ctx.saved_tensors
-        grad = grads[0].contiguous()
-        back = grad @ layer.inner.weight if ctx.needs_input_grad[0] else None
+        back = None
+        layers = dict(zip(siblings.inner, (grad.contiguous() for grad in grads), strict=True))
+        if ctx.needs_input_grad[0]:
+            back = _multiply_back(siblings, layers)
         remaining = iter(saved)
-        for pairs, route in zip(layer.pairs, ctx.routes, strict=True):
+        for pairs, route in zip(siblings.pairs, ctx.routes, strict=True):
             if back is None and pairs.grad_a is None:
                 continue
-            given = route.split(grad)
-            sides = zip(given, route.cut(pairs.b), route.cut(pairs.bank.scales), strict=True)
-            down = [torch.bmm(piece, b.mT).mul_(scale) for piece, b, scale in sides]
+            given = [route.split(layers[name]) for name in pairs.inner]
+            down = pairs.join_ranks(route, given)
             if pairs.grad_a is not None:
                 low = [next(remaining) for _ in down]
                 pairs.add_gradients(route, tokens=tokens, low=low, given=given, down=down)
             if back is not None:
                 route.add_products_(back, down, route.cut(pairs.a))
         return back, None, None
+
+
+def _multiply_back(siblings: Siblings, grads: Mapping[str, Tensor]) -> Tensor:
+    """The gradient of what frozen layers read, [tokens, in], from their outputs'."""
+    (first, grad), *others = ((siblings.inner[name], grad) for name, grad in grads.items())
+    back = grad @ first.weight
+    for inner, own in others:
+        back.addmm_(own, inner.weight)
+    return back
 
 
 @dataclass(frozen=True)
@@ -248,6 +326,9 @@ class LoraBank:
             if name in size.names and isinstance(module, nn.Linear)
         }
         self._widths = {name: (one.in_features, one.out_features) for name, one in inner.items()}
+        groups: dict[tuple[object, ...], list[str]] = {}
+        for name, (entering, _) in self._widths.items():
+            groups.setdefault((*find_siblings(name), entering), []).append(name)
         device = base.device
         self.dtype = adapter_dtype(base)
         self.operands = torch.zeros(slots, size.numbers, device=device, dtype=base.model.dtype)
@@ -257,19 +338,32 @@ class LoraBank:
         self.anchor = torch.zeros((), device=device, requires_grad=False)
         self.route: TokenRouting | None = None
         """Set before each batch; a one-slot bank without one adapts every token."""
-        self.layers = {
-            name: LayerPairs(self, inner[name], a, b) for name, a, b in self.views(self.operands)
+        self._groups = list(groups.values())
+        self.pairs = {
+            key: SiblingPairs(self, {name: inner[name] for name in names}, a, b)
+            for key, (names, a, b) in zip(groups, self._cut(self.operands), strict=True)
         }
+        """By what the siblings have in common, whichever of them this bank adapts."""
 
     def views(self, rows: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Each layer's name and matrices, as views of `rows`, [slots, size]."""
-        widths = [width for pair in self._widths.values() for width in pair]
-        ends = accumulate((self.rank * width for width in widths), initial=0)
-        parts = [
-            rows[:, start:end].unflatten(1, (self.rank, width))
-            for (start, end), width in zip(pairwise(ends), widths, strict=True)
+        for names, a, b in self._cut(rows):
+            yield from zip(names, a.split(self.rank, 1), b, strict=True)
+
+    def _cut(self, rows: Tensor) -> Iterator[tuple[Sequence[str], Tensor, Sequence[Tensor]]]:
+        """Siblings' names, the A of all of them, and the B of each, as views of `rows`."""
+        sizes = [
+            self.rank * width
+            for names in self._groups
+            for width in (
+                len(names) * self._widths[names[0]][0],
+                *(self._widths[name][1] for name in names),
+            )
         ]
-        yield from zip(self._widths, parts[::2], parts[1::2], strict=True)
+        parts = iter(rows.split(sizes, 1))
+        for names in self._groups:
+            a = next(parts).unflatten(1, (len(names) * self.rank, -1))
+            yield names, a, [next(parts).unflatten(1, (self.rank, -1)) for _ in names]
 
     def require_gradients(self) -> None:
         """Allocate gradients; the backward pass reaches the adapters, never the base.
@@ -280,8 +374,8 @@ class LoraBank:
         self.weights = self.operands.to(self.dtype)
         self.gradients = torch.zeros_like(self.weights)
         self.anchor.requires_grad_(True)
-        for name, a, b in self.views(self.gradients):
-            self.layers[name].grad_a, self.layers[name].grad_b = a, b
+        for pairs, (_, a, b) in zip(self.pairs.values(), self._cut(self.gradients), strict=True):
+            pairs.grad_a, pairs.grad_b = a, b
 
     def clear_gradients(self, slots: slice) -> None:
         """Set the gradients of some slots to zero."""
@@ -375,17 +469,32 @@ class LoraBank:
         `shared` is a one-slot bank whose adapter is added for every token of every slot.
         """
         banks = [self] if shared is None else [self, shared]
-        pairs: dict[str, list[LayerPairs]] = {}
+        beside: dict[object, list[SiblingPairs]] = {}
         for bank in banks:
-            for name, own in bank.layers.items():
-                pairs.setdefault(name, []).append(own)
-        for name, beside in pairs.items():
-            self.base.model.set_submodule(name, BankLinear(beside[0].inner, beside))
+            for key, own in bank.pairs.items():
+                beside.setdefault(key, []).append(own)
+        siblings = [Siblings(pairs) for pairs in beside.values()]
+        hooks = []
+        for group in siblings:
+            for name in group.inner:
+                self.base.model.set_submodule(name, BankLinear(group, name))
+            parent = self.base.model.get_submodule(group.parent)
+            # Also where memory runs out: an output keeps the states of all layers below.
+            hooks.append(parent.register_forward_hook(group.forget, always_call=True))
         try:
             yield
         finally:
-            for name, beside in pairs.items():
-                self.base.model.set_submodule(name, beside[0].inner)
+            for hook in hooks:
+                hook.remove()
+            for group in siblings:
+                for name, inner in group.inner.items():
+                    self.base.model.set_submodule(name, inner)
+
+
+def find_siblings(name: str) -> tuple[str, Sequence[str]]:
+    """The module that a layer is in, and which of its layers read the same tensor."""
+    module, _, own = name.rpartition(".")
+    return module, next((names for names in SIBLINGS if own in names), (own,))
 
 
 def adapter_dtype(base: Base) -> torch.dtype:
