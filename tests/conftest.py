@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Servers of tests speak plain HTTP. A folder without certificates spares every client the reading
 # of the system's, which takes longer than most of its tests.
+os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 # A shell that runs the suite in the background ignores Ctrl-C for it, and builds that are started
 # here to be interrupted would inherit that.
