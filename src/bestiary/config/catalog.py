@@ -19,7 +19,6 @@ from bestiary.config.source import (
     Violation,
     Violations,
     parse_yaml,
-    parsed_texts,
 )
 from bestiary.config.spec_file import name_of, read_spec
 from bestiary.config.template import Templates
@@ -343,7 +342,6 @@ def read_catalog(library: Library) -> tuple[Catalog, list[Violation]]:
         return Catalog({}, sources, library), [*found, *faults.found]
     resolver = _Resolver(specs, broken, library, found)
     behaviors = {name: resolver.resolve(spec, sources[name]) for name, spec in specs.items()}
-    parsed_texts().save()
     return Catalog({name: b for name, b in behaviors.items() if b}, sources, library), found
 
 
