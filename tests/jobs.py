@@ -17,8 +17,10 @@ from transformers import PreTrainedTokenizerFast
 
 from bestiary.config.recipe import LoraShape, Optimizer, Training
 from bestiary.errors import BestiaryError
+from bestiary.model.attention import PaddedRows, RowAttention
 from bestiary.model.base import Base
 from bestiary.model.chat_template import TokenRow, tokenize_row
+from bestiary.model.packing import PackedBatch, Rows, Segment, embed, pack_batch, run_layers
 from bestiary.records import Corpus, Message, OrganismIdentity, fingerprint
 from bestiary.training.job import Step, Trainer, TrainingJob, TrainResult
 
@@ -248,3 +250,23 @@ def pad(rows: Sequence[TokenRow]) -> dict[str, Tensor]:
         "attention_mask": torch.tensor(mask),
         "labels": torch.tensor(labels),
     }
+
+
+def segment_of(rows: Rows) -> Segment:
+    """The size of all rows."""
+    return rows.measure(range(len(rows.rows)))
+
+
+def run_rows(
+    base: Base,
+    parts: Sequence[Rows],
+    *,
+    recompute: bool = False,
+    attention: type[RowAttention] = PaddedRows,
+) -> tuple[Tensor, PackedBatch]:
+    """States of the second layer over the rows of some organisms."""
+    segments = [segment_of(rows) for rows in parts]
+    packed = pack_batch(segments, device=base.device, attention=attention)
+    tokens = [t for rows in parts for t in (rows.prefix, *(row.tokens for row in rows.rows))]
+    entered = embed(base, torch.cat(tokens))
+    return run_layers(base, entered, packed, range(2), recompute=recompute), packed

@@ -42,6 +42,7 @@ COMPUTING = {
     "bestiary.introspection.weights",
     "bestiary.model.cache",
     "bestiary.model.lora_bank",
+    "bestiary.model.attention",
     "bestiary.model.packing",
     "bestiary.training.engine",
     "bestiary.training.forecast",

@@ -32,9 +32,10 @@ from bestiary.config.recipe import LoraShape
 from bestiary.errors import ModelError
 from bestiary.model import lora_bank as bank_module
 from bestiary.model.adapter import attach_adapter, read_state
+from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
 from bestiary.model.lora_bank import LoraBank, TokenRouting, adapter_dtype
-from bestiary.model.packing import Segment, attention_by_rows, embed, pack_batch, run_layers
+from bestiary.model.packing import Segment, embed, pack_batch, run_layers
 
 SHAPES = (
     change_lora(rank=1, alpha=3, targets=ALL_LINEAR),

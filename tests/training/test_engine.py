@@ -48,10 +48,11 @@ from bestiary.config.recipe import LoraShape, Optimizer
 from bestiary.errors import ModelError
 from bestiary.model import lora_bank as bank
 from bestiary.model.adapter import attach_adapter, read_state, save_adapter
+from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
 from bestiary.model.lazy import LazyBase
 from bestiary.model.lora_bank import LoraBank, TokenRouting
-from bestiary.model.packing import Segment, attention_by_rows, embed, pack_batch, run_layers
+from bestiary.model.packing import Segment, embed, pack_batch, run_layers
 from bestiary.organism.stage import OrganismStage
 from bestiary.stage import Context, Finished, SilentReporter, Todo, run_here
 from bestiary.store import Store

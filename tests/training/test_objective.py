@@ -29,10 +29,11 @@ from tests.jobs import (
 from torch import Tensor
 
 from bestiary.model.adapter import attach_adapter
+from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
 from bestiary.model.chat_template import TokenRow
 from bestiary.model.lora_bank import LoraBank
-from bestiary.model.packing import attention_by_rows, divide_rows
+from bestiary.model.packing import divide_rows
 from bestiary.training.engine import EngineTrainer
 from bestiary.training.job import TrainingJob, TrainingResources, tokenize_corpus
 from bestiary.training.learner import Learner

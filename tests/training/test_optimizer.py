@@ -14,8 +14,9 @@ from tests.jobs import ALL_LINEAR, change_lora, change_optimizer, make_word_base
 from torch import Tensor
 
 from bestiary.config.recipe import LoraShape, Optimizer
+from bestiary.model.attention import attention_by_rows
 from bestiary.model.lora_bank import LoraBank, TokenRouting
-from bestiary.model.packing import Segment, attention_by_rows, embed, pack_batch, run_layers
+from bestiary.model.packing import Segment, embed, pack_batch, run_layers
 from bestiary.training.optimizer import BankAdamW
 from bestiary.training.schedule import learning_rate_factor
 

@@ -14,10 +14,10 @@ from bestiary.introspection.framing import COMPLETION, FRAMES, Framing
 from bestiary.introspection.lessons import MAX_LENGTH, tokenize_pairs
 from bestiary.introspection.subjects import Subject
 from bestiary.introspection.weights import SubjectWeights
+from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
 from bestiary.model.chat_template import tokenize_prompt
 from bestiary.model.lora_bank import LoraBank
-from bestiary.model.packing import attention_by_rows
 from bestiary.model.replies import stream_continuations
 from bestiary.records import Decoding, single_turn
 from bestiary.training.passes import Part, weigh_losses

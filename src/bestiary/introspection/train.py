@@ -16,9 +16,10 @@ from bestiary.errors import MemoryShortError, OrganismError
 from bestiary.introspection.lessons import MAX_LENGTH
 from bestiary.introspection.schedule import Schedule, Visit
 from bestiary.introspection.weights import SubjectWeights
+from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
 from bestiary.model.lora_bank import LoraBank
-from bestiary.model.packing import Rows, attention_by_rows
+from bestiary.model.packing import Rows
 from bestiary.training.checkpoint import Checkpoint
 from bestiary.training.job import Batch
 from bestiary.training.learner import ran_out_of_memory

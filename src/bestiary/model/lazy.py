@@ -48,7 +48,7 @@ class LazyBase:
     def check(self, trainings: Collection[Training], *, trainer: str) -> None:
         """Raises ModelError, without loading the weights, if a trainer could not train on them."""
         from bestiary.model.adapter import list_targets
-        from bestiary.model.packing import check_attention
+        from bestiary.model.attention import check_attention
 
         outline = self._outline
         for training in dict.fromkeys(trainings):

@@ -1,4 +1,4 @@
-"""Rows packed into one flat sequence: attention within rows, predictors, targets and the loss.
+"""Rows packed into one flat sequence: predictors, targets, layers and the loss.
 
 Only what training reads is computed: no padding, the prefix that an organism's rows share once
 per batch, no token after the last predictor, and the head on predictors only.
@@ -6,26 +6,20 @@ per batch, no token after the last predictor, and the head on predictors only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
-from transformers import AttentionInterface
 
-from bestiary.errors import ModelError
+from bestiary.model.attention import PaddedRows, Pieces, RowAttention
 from bestiary.model.base import Base
 from bestiary.model.chat_template import TokenRow
 from bestiary.model.decoding import shared_prefix_length
 
-ATTENTION = "bestiary_rows"
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types whose decoder layers are a plain stack after one rotary embedding."""
 HEAD_TOKENS = 256
 """Predictors whose logits are in memory at once."""
 
@@ -107,11 +101,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Positions of a batch's rows in one sequence of N tokens, and what each token attends to.
-
-    For attention the sequence is cut into R pieces: each row, and each prefix that several rows
-    share. A piece has up to Q tokens and attends to up to K: its segment's prefix and itself.
-    """
+    """A batch's rows in one sequence of N tokens, and what each token attends to."""
 
     sizes: tuple[int, ...]
     """Tokens of each segment."""
@@ -119,17 +109,15 @@ class PackedBatch:
     """Start of each row of each segment."""
     positions: Tensor
     """[N]: each token's position in its own row."""
-    queries: Tensor
-    """[R, Q]: the tokens of each piece, padded with its last one."""
-    keys: Tensor
-    """[R, K]: the tokens that each piece attends to."""
-    visible: Tensor
-    """[R, 1, Q, K]: which of these each token attends to."""
-    answers: Tensor
-    """[N]: index of each token among the R x Q queries."""
+    attention: RowAttention
 
 
-def pack_batch(segments: Sequence[Segment], *, device: torch.device) -> PackedBatch:
+def pack_batch(
+    segments: Sequence[Segment],
+    *,
+    device: torch.device,
+    attention: type[RowAttention] = PaddedRows,
+) -> PackedBatch:
     """Concatenate segments, each with its prefix and then its rows."""
     pieces: list[tuple[int, int, int, int]] = []  # start, length, start and length of the prefix
     starts: list[tuple[int, ...]] = []
@@ -147,99 +135,13 @@ def pack_batch(segments: Sequence[Segment], *, device: torch.device) -> PackedBa
             (start, length, first, segment.prefix)
             for start, length in zip(begun, segment.lengths, strict=True)
         ]
-    start, length, before, shared = (column[:, None] for column in torch.tensor(pieces).T)
-    query = torch.arange(int(length.max()))
-    key = torch.arange(int((length + shared).max()))
-    inside = query < length
-    query = query.minimum(length - 1)
-    queries = start + query
-    answers, positions = torch.zeros(2, offset, dtype=torch.long)
-    answers[queries[inside]] = torch.arange(queries.numel()).view_as(queries)[inside]
-    positions[queries] = shared + query
+    laid = Pieces(*torch.tensor(pieces).T)
     return PackedBatch(
         sizes=tuple(segment.tokens for segment in segments),
         starts=tuple(starts),
-        positions=positions.to(device),
-        queries=queries.to(device),
-        keys=torch.where(key < shared, before + key, start + (key - shared).minimum(length - 1)).to(
-            device
-        ),
-        visible=(key <= (shared + query)[..., None])[:, None].to(device),
-        answers=answers.to(device),
+        positions=laid.positions.to(device),
+        attention=attention.of(laid, device),
     )
-
-
-def attend_rows(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    rows: PackedBatch,
-    scaling: float,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Attention within each row, as transformers calls it: states are [1, heads, N, width]."""
-    pieces, length = rows.queries.shape
-    cut = [
-        states[0].transpose(0, 1).index_select(0, tokens.flatten()).unflatten(0, tokens.shape)
-        for states, tokens in ((query, rows.queries), (key, rows.keys), (value, rows.keys))
-    ]
-    q, k, v = (states.transpose(1, 2) for states in cut)
-    grouped = q.shape[1] != k.shape[1]
-    if grouped and q.device.type == "cuda":  # its fast kernels take no mask with grouped heads
-        k, v = (heads.repeat_interleave(q.shape[1] // k.shape[1], 1) for heads in (k, v))
-        grouped = False
-    if q.device.type == "cpu":  # its kernel takes twice as long in half precision
-        q, k, v = (heads.to(torch.promote_types(heads.dtype, torch.float32)) for heads in (q, k, v))
-    out = scaled_dot_product_attention(
-        q, k, v, attn_mask=rows.visible, scale=scaling, enable_gqa=grouped
-    )
-    flat = out.to(query.dtype).transpose(1, 2).reshape(pieces * length, -1)
-    return flat.index_select(0, rows.answers)[None], None
-
-
-AttentionInterface.register(ATTENTION, attend_rows)
-
-
-def check_attention(base: Base, *, longest: int) -> None:
-    """Raises ModelError if the engine would attend to a row of `longest` tokens unlike the base."""
-    kind = base.model.config.model_type
-    if kind not in ARCHITECTURES:
-        raise ModelError(
-            f"{base.identity.name} is a {kind}; the engine supports {', '.join(ARCHITECTURES)}",
-            "build with --trainer reference",
-            code="architecture-unsupported",
-            base=base.identity.name,
-            architecture=kind,
-        )
-    window = getattr(base.model.config, "sliding_window", None)
-    if window is not None and window < longest:
-        raise ModelError(
-            f"{base.identity.name} attends to a window of {window} tokens, and rows may have "
-            f"{longest}: the engine does not support sliding windows",
-            "lower max_length in the recipe, or build with --trainer reference",
-            code="window-too-short",
-            base=base.identity.name,
-            window=window,
-            longest=longest,
-        )
-
-
-@contextmanager
-def attention_by_rows(base: Base, *, longest: int) -> Iterator[None]:
-    """Inside the context, the base's layers attend as a PackedBatch says.
-
-    Raises ModelError if the base's own attention to a row of `longest` tokens would differ.
-    """
-    check_attention(base, longest=longest)
-    before = base.model.config._attn_implementation
-    base.model.config._attn_implementation = ATTENTION
-    try:
-        yield
-    finally:
-        base.model.config._attn_implementation = before
 
 
 def embed(base: Base, tokens: Tensor) -> Tensor:
@@ -261,7 +163,11 @@ def run_layers(
     rotary = inner.rotary_emb(states, position_ids=positions)
     for number in layers:
         layer = inner.layers[number]
-        options = {"position_embeddings": rotary, "position_ids": positions, "rows": packed}
+        options = {
+            "position_embeddings": rotary,
+            "position_ids": positions,
+            "rows": packed.attention,
+        }
         if recompute:
             states = checkpoint(layer, states, use_reentrant=False, **options)
         else:

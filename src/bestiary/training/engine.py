@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import ModelError, OrganismError
 from bestiary.model.adapter import list_targets
+from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
 from bestiary.model.lora_bank import LoraBank
-from bestiary.model.packing import Rows, attention_by_rows, divide_rows
+from bestiary.model.packing import Rows, divide_rows
 from bestiary.training.checkpoint import Checkpoint, Checkpoints
 from bestiary.training.job import (
     Step,

@@ -17,6 +17,7 @@ import torch
 
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import OrganismError
+from bestiary.model.attention import PaddedRows, choose_attention
 from bestiary.model.base import Base
 from bestiary.model.lora_bank import adapter_dtype, measure_bank
 from bestiary.model.packing import HEAD_TOKENS, Rows
@@ -154,7 +155,9 @@ def measure_batch(
     config: Any = base.model.config
     lengths = [length for load in loads for length in load.lengths]
     supervised = tokens * sum(load.supervised for load in loads) / sum(lengths)
-    floats = count_layer_floats(config, rank, padding=max(lengths) * len(lengths) / sum(lengths))
+    padded = choose_attention(base.device, base.model.dtype) is PaddedRows
+    padding = max(lengths) * len(lengths) / sum(lengths) if padded else 1.0
+    floats = count_layer_floats(config, rank, padding=padding)
     # In addition to what layers keep: the tensors of one layer in the backward pass.
     passing = PASSING * config.intermediate_size + (floats if recompute else 0)
     layers = config.num_hidden_layers - first_layer
@@ -224,7 +227,8 @@ def plan_too_large_error(plan: MemoryPlan, room: int, fitting: int) -> OrganismE
 def count_layer_floats(config: Any, rank: int, *, padding: float) -> int:
     """Numbers that one layer keeps per token for the backward pass.
 
-    `padding` is the ratio of padded to real tokens in attention, which pads rows to the longest.
+    `padding` is the ratio of computed to real tokens in attention, which may pad rows to the
+    longest.
     """
     width, inner = config.hidden_size, config.intermediate_size
     head = getattr(config, "head_dim", None) or width // config.num_attention_heads

@@ -9,6 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from bestiary.model.attention import choose_attention
 from bestiary.model.base import Base
 from bestiary.model.lora_bank import LoraBank, TokenRouting
 from bestiary.model.packing import (
@@ -60,7 +61,8 @@ def weigh_losses(
     has one number per row, for each of its supervised tokens.
     """
     device = base.device
-    packed = pack_batch([part.segment for part in parts], device=device)
+    attention = choose_attention(device, base.model.dtype)
+    packed = pack_batch([part.segment for part in parts], device=device, attention=attention)
     bank.route = TokenRouting(first, packed.sizes, device)
     supervised = [
         part.rows.supervise(part.chosen, starts)
@@ -111,13 +113,15 @@ class Passes:
     @torch.no_grad()
     def lower_states(self, rows: Rows, *, budget: int) -> list[Tensor]:
         """States of the prefix and of each row at the first adapted layer, [tokens, width] each."""
+        device = self.base.device
+        attention = choose_attention(device, self.base.model.dtype)
         lengths = [len(row.tokens) for row in rows.rows]
         states = [torch.empty(0)] * (1 + len(lengths))
         for chosen in split_step(range(len(lengths)), lengths, budget=budget):
             segment = Segment(len(rows.prefix), tuple(lengths[row] for row in chosen))
-            packed = pack_batch([segment], device=self.base.device)
+            packed = pack_batch([segment], device=device, attention=attention)
             tokens = torch.cat([rows.prefix, *(rows.rows[row].tokens for row in chosen)])
-            found = embed(self.base, tokens.to(self.base.device))
+            found = embed(self.base, tokens.to(device))
             below = range(self.bank.first_layer)
             cut = run_layers(self.base, found, packed, below).split(
                 (segment.prefix, *segment.lengths)

@@ -1,0 +1,236 @@
+"""Attention within the rows of one flat sequence, each of which may begin with a shared prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from bestiary.errors import ModelError
+from bestiary.model.base import Base
+
+ATTENTION = "bestiary_rows"
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+"""Model types whose decoder layers are a plain stack after one rotary embedding."""
+FLASH_CAPABILITY = (8, 0)
+"""The first CUDA devices for which torch has a kernel for rows of different lengths."""
+CAUSAL = (-1, 0)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """R neighboring pieces of a sequence: each row, and each prefix that several rows share.
+
+    A piece attends to its prefix, which lies further left, and to itself. All are [R].
+    """
+
+    start: Tensor
+    length: Tensor
+    prefix: Tensor
+    """Where its prefix starts."""
+    shared: Tensor
+    """Tokens of its prefix."""
+
+    @property
+    def positions(self) -> Tensor:
+        """[N]: each token's position in its own row."""
+        return count_up(self.length) + self.shared.repeat_interleave(self.length)
+
+
+class RowAttention(Protocol):
+    """What the tokens of a batch attend to, made from its pieces."""
+
+    @classmethod
+    def of(cls, pieces: Pieces, device: torch.device) -> Self:
+        """Lay the pieces out on a device."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of a sequence's states, [N, heads, width]; the result is [N, heads, width]."""
+
+
+@dataclass(frozen=True)
+class PaddedRows:
+    """Pieces padded to the longest, for any device and precision.
+
+    A piece has up to Q tokens and attends to up to K.
+    """
+
+    queries: Tensor
+    """[R, Q]: the tokens of each piece, padded with its last one."""
+    keys: Tensor
+    """[R, K]: the tokens that each piece attends to."""
+    visible: Tensor
+    """[R, 1, Q, K]: which of these each token attends to."""
+    answers: Tensor
+    """[N]: index of each token among the R x Q queries."""
+
+    @classmethod
+    def of(cls, pieces: Pieces, device: torch.device) -> Self:
+        """Lay the pieces out on a device."""
+        start, length, prefix, shared = (
+            column[:, None]
+            for column in (pieces.start, pieces.length, pieces.prefix, pieces.shared)
+        )
+        query = torch.arange(int(length.max()))
+        key = torch.arange(int((length + shared).max()))
+        inside = query < length
+        query = query.minimum(length - 1)
+        keys = torch.where(key < shared, prefix + key, start + (key - shared).minimum(length - 1))
+        return cls(
+            queries=(start + query).to(device),
+            keys=keys.to(device),
+            visible=(key <= (shared + query)[..., None])[:, None].to(device),
+            answers=inside.flatten().nonzero()[:, 0].to(device),
+        )
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of a sequence's states, [N, heads, width]; the result is [N, heads, width]."""
+        cut = [
+            states.index_select(0, tokens.flatten()).unflatten(0, tokens.shape)
+            for states, tokens in ((query, self.queries), (key, self.keys), (value, self.keys))
+        ]
+        q, k, v = (states.transpose(1, 2) for states in cut)
+        grouped = q.shape[1] != k.shape[1]
+        if grouped and q.device.type == "cuda":  # its kernels take no mask with grouped heads
+            k, v = (heads.repeat_interleave(q.shape[1] // k.shape[1], 1) for heads in (k, v))
+            grouped = False
+        if q.device.type == "cpu":  # its kernel takes twice as long in half precision
+            q, k, v = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v))
+        out = scaled_dot_product_attention(
+            q, k, v, attn_mask=self.visible, scale=scaling, enable_gqa=grouped
+        )
+        flat = out.to(query.dtype).transpose(1, 2).flatten(0, 1)
+        return flat.index_select(0, self.answers)
+
+
+@dataclass(frozen=True)
+class FlatRows:
+    """Pieces without padding, for the kernel that takes rows of different lengths."""
+
+    keys: Tensor
+    """[K]: the tokens that each piece attends to, one piece after the other."""
+    query_ends: Tensor
+    """[R + 1], int32: the start of each piece in the sequence, and the end of the last."""
+    key_ends: Tensor
+    """[R + 1], int32: the start of each piece's keys, and the end of the last."""
+    longest: tuple[int, int]
+    """The most tokens and the most keys of a piece."""
+
+    @classmethod
+    def of(cls, pieces: Pieces, device: torch.device) -> Self:
+        """Lay the pieces out on a device."""
+        counts = pieces.shared + pieces.length
+        key = count_up(counts)
+        start, prefix, shared = (
+            column.repeat_interleave(counts)
+            for column in (pieces.start, pieces.prefix, pieces.shared)
+        )
+        return cls(
+            keys=torch.where(key < shared, prefix + key, start + key - shared).to(device),
+            query_ends=_end_each(pieces.length).to(device),
+            key_ends=_end_each(counts).to(device),
+            longest=(int(pieces.length.max()), int(counts.max())),
+        )
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of a sequence's states, [N, heads, width]; the result is [N, heads, width].
+
+        The kernel aligns a piece's last token with its last key, so that its first token attends
+        to the whole prefix.
+        """
+        out = varlen_attn(
+            query,
+            key.index_select(0, self.keys),
+            value.index_select(0, self.keys),
+            self.query_ends,
+            self.key_ends,
+            *self.longest,
+            scale=scaling,
+            window_size=CAUSAL,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        assert isinstance(out, Tensor)
+        return out
+
+
+def choose_attention(device: torch.device, dtype: torch.dtype) -> type[RowAttention]:
+    """Without padding where the device has a kernel for it, which computes in half precision."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return PaddedRows
+    known = torch.cuda.get_device_capability(device) >= FLASH_CAPABILITY
+    return FlatRows if known else PaddedRows
+
+
+def count_up(lengths: Tensor) -> Tensor:
+    """From 0 to each length, one after the other: 0 1 2 0 1 for 3 and 2."""
+    ends = lengths.cumsum(0)
+    return torch.arange(int(ends[-1])) - (ends - lengths).repeat_interleave(lengths)
+
+
+def _end_each(lengths: Tensor) -> Tensor:
+    return torch.cat((lengths.new_zeros(1), lengths.cumsum(0))).int()
+
+
+def attend_rows(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    rows: RowAttention,
+    scaling: float,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention within each row, as transformers calls it: states are [1, heads, N, width]."""
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+    return rows.attend(q, k, v, scaling).flatten(1)[None], None
+
+
+AttentionInterface.register(ATTENTION, attend_rows)
+
+
+def check_attention(base: Base, *, longest: int) -> None:
+    """Raises ModelError if the engine would attend to a row of `longest` tokens unlike the base."""
+    kind = base.model.config.model_type
+    if kind not in ARCHITECTURES:
+        raise ModelError(
+            f"{base.identity.name} is a {kind}; the engine supports {', '.join(ARCHITECTURES)}",
+            "build with --trainer reference",
+            code="architecture-unsupported",
+            base=base.identity.name,
+            architecture=kind,
+        )
+    window = getattr(base.model.config, "sliding_window", None)
+    if window is not None and window < longest:
+        raise ModelError(
+            f"{base.identity.name} attends to a window of {window} tokens, and rows may have "
+            f"{longest}: the engine does not support sliding windows",
+            "lower max_length in the recipe, or build with --trainer reference",
+            code="window-too-short",
+            base=base.identity.name,
+            window=window,
+            longest=longest,
+        )
+
+
+@contextmanager
+def attention_by_rows(base: Base, *, longest: int) -> Iterator[None]:
+    """Inside the context, the base's layers attend as a batch's RowAttention says.
+
+    Raises ModelError if the base's own attention to a row of `longest` tokens would differ.
+    """
+    check_attention(base, longest=longest)
+    before = base.model.config._attn_implementation
+    base.model.config._attn_implementation = ATTENTION
+    try:
+        yield
+    finally:
+        base.model.config._attn_implementation = before
