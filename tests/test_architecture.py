@@ -44,6 +44,7 @@ COMPUTING = {
     "bestiary.model.cache",
     "bestiary.model.lora_bank",
     "bestiary.model.packing",
+    "bestiary.model.routing",
     "bestiary.training.engine",
     "bestiary.training.forecast",
     "bestiary.training.learner",

@@ -6,6 +6,7 @@ Run: python -m pytest tests/introspection/test_evaluate.py
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tests.introspection.conftest import Introspect
 from tests.introspection.world import UNSEEN, WORDS, World
 
 from bestiary.introspection.experiment import deal_families
-from bestiary.introspection.subjects import load_subjects
+from bestiary.introspection.subjects import TOGETHER, load_subjects
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,25 @@ def test_a_second_evaluation_computes_nothing(
     assert done.code == 0
     assert "| adapter | test_value | all |" in done.out
     assert hash_files(evaluated.out / "store") == before
+
+
+def test_an_evaluation_that_was_cut_off_asks_only_the_subjects_that_are_missing(
+    evaluated: Evaluated, introspect: Introspect, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    shutil.copytree(evaluated.out, out)
+    reports = {path.parent: len(json.loads(path.read_text())) for path in find_reports(out)}
+    (lost,) = (folder for folder, count in reports.items() if count == 4 * TOGETHER)
+    shutil.rmtree(lost)
+    left = {path: path.stat().st_mtime_ns for path in find_reports(out)}
+    done = introspect("evaluate", out)
+    assert done.code == 0, done.err
+    assert hash_files(out / "store") == hash_files(evaluated.out / "store")
+    assert {path: path.stat().st_mtime_ns for path in left} == left
+
+
+def find_reports(out: Path) -> list[Path]:
+    return list(out.glob("store/report/*/reports.json"))
 
 
 def test_each_family_is_unseen_once_over_folds(world: World) -> None:

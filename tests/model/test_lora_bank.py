@@ -30,12 +30,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import ModelError
-from bestiary.model import lora_bank as bank_module
+from bestiary.model import routing as routing_module
 from bestiary.model.adapter import attach_adapter, read_state
 from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
-from bestiary.model.lora_bank import LoraBank, TokenRouting, adapter_dtype
+from bestiary.model.lora_bank import BankLinear, LoraBank, Siblings, adapter_dtype
 from bestiary.model.packing import Segment, embed, pack_batch, run_layers
+from bestiary.model.routing import TokenRouting
 
 SHAPES = (
     change_lora(rank=1, alpha=3, targets=ALL_LINEAR),
@@ -114,7 +115,7 @@ def last_states(base: Base, model: Any, tokens: Tensor) -> Tensor:
 def test_every_slot_computes_and_learns_what_peft_does(
     sizes: tuple[int, ...], long: int, architecture: Architecture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bank_module, "LONG", long)
+    monkeypatch.setattr(routing_module, "LONG", long)
     base = base_in(torch.float64, architecture)
     bank = fill_bank(base)
     tokens = [draw_tokens(size) for size in sizes]
@@ -259,7 +260,7 @@ def test_weights_and_gradients_are_views_of_one_tensor_each() -> None:
     bank = fill_bank(base_in(torch.float32))
     assert bank.gradients is not None
     with bank.attached():
-        inside = [m for m in bank.base.model.modules() if isinstance(m, bank_module.BankLinear)]
+        inside = [m for m in bank.base.model.modules() if isinstance(m, BankLinear)]
     siblings = {module.siblings for module in inside}
     assert (len(inside), len(siblings), len(bank.pairs)) == (14, 8, 8)
     taken = 0
@@ -439,7 +440,7 @@ def test_only_a_half_precise_base_needs_a_copy_of_the_weights() -> None:
 def test_a_half_precise_product_is_rounded_once(
     sizes: tuple[int, ...], long: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bank_module, "LONG", long)
+    monkeypatch.setattr(routing_module, "LONG", long)
     base = base_in(torch.bfloat16)
     shape = change_lora(rank=6, targets=("o_proj",))
     bank = fill_bank(base, [shape] * 3)
@@ -451,7 +452,7 @@ def test_a_half_precise_product_is_rounded_once(
     tokens.requires_grad_()
     with torch.no_grad():
         inner.weight.zero_()  # so that the branch is all there is
-    out = bank_module.BankLinear(bank_module.Siblings([layer]), name)(tokens)
+    out = BankLinear(Siblings([layer]), name)(tokens)
     out.sum().backward()
     assert (out.dtype, tokens.dtype) == (torch.bfloat16, torch.bfloat16)
     (layer_b,), (grad_b,) = layer.b, layer.grad_b
@@ -583,7 +584,7 @@ def test_a_layer_with_a_bias_keeps_it() -> None:
 
 @pytest.mark.parametrize("long", [0, 10**9], ids=["alone", "together"])
 def test_rows_go_to_the_slots_that_own_them(long: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank_module, "LONG", long)
+    monkeypatch.setattr(routing_module, "LONG", long)
     base = base_in(torch.float64)
     bank = fill_bank(base)
     rows = [draw_tokens(5) + 1, draw_tokens(5), draw_tokens(5).flip(0)]

@@ -21,8 +21,9 @@ from bestiary.config.recipe import LoraShape
 from bestiary.model.adapter import attach_adapter, make_config
 from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
-from bestiary.model.lora_bank import BankLinear, LoraBank, TokenRouting
+from bestiary.model.lora_bank import BankLinear, LoraBank
 from bestiary.model.packing import Segment, embed, pack_batch, run_layers
+from bestiary.model.routing import TokenRouting
 
 TARGETS = [ALL_LINEAR, ("q_proj", "v_proj"), ("down_proj",), ("k_proj", "up_proj")]
 

@@ -51,8 +51,9 @@ from bestiary.model.adapter import attach_adapter, read_state, save_adapter
 from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
 from bestiary.model.lazy import LazyBase
-from bestiary.model.lora_bank import LoraBank, TokenRouting
+from bestiary.model.lora_bank import LoraBank
 from bestiary.model.packing import Segment, embed, pack_batch, run_layers
+from bestiary.model.routing import TokenRouting
 from bestiary.organism.stage import OrganismStage
 from bestiary.stage import Context, Finished, SilentReporter, Todo, run_here
 from bestiary.store import Store

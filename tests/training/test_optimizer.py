@@ -15,8 +15,9 @@ from torch import Tensor
 
 from bestiary.config.recipe import LoraShape, Optimizer
 from bestiary.model.attention import attention_by_rows
-from bestiary.model.lora_bank import LoraBank, TokenRouting
+from bestiary.model.lora_bank import LoraBank
 from bestiary.model.packing import Segment, embed, pack_batch, run_layers
+from bestiary.model.routing import TokenRouting
 from bestiary.training.optimizer import BankAdamW
 from bestiary.training.schedule import learning_rate_factor
 

@@ -12,7 +12,7 @@ import torch
 from bestiary.config.recipe import LoraShape
 from bestiary.introspection.framing import COMPLETION, FRAMES, Framing
 from bestiary.introspection.lessons import MAX_LENGTH, tokenize_pairs
-from bestiary.introspection.subjects import Subject
+from bestiary.introspection.subjects import TOGETHER, Subject
 from bestiary.introspection.weights import SubjectWeights
 from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
@@ -22,8 +22,6 @@ from bestiary.model.replies import stream_continuations
 from bestiary.records import Decoding, single_turn
 from bestiary.training.passes import Part, weigh_losses
 
-SLOTS = 32
-"""Subjects in a bank at a time."""
 SCORED_ROWS = 32
 """Rows scored together."""
 
@@ -49,7 +47,7 @@ class Answering:
         system_prompt: str,
     ) -> None:
         self._base, self._subjects, self._system = base, subjects, system_prompt
-        self._weights = SubjectWeights(base, subjects, slots=SLOTS)
+        self._weights = SubjectWeights(base, subjects, slots=TOGETHER)
         self._shared: LoraBank | None = None
         if shared is not None:
             self._shared = LoraBank(base, [shared.shape], slots=1)

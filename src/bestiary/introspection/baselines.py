@@ -34,7 +34,7 @@ def guess_from_replies(
     stage = ReportStage(experiment.load_base, Decoding(max_new_tokens=REPLY_TOKENS, temperature=0))
     interview = experiment.interview(f"transcripts-{fold}", [*organisms, *base], None, questions)
     replies: list[list[str]] = [[] for _ in interview.subjects]
-    for at, _, text in experiment.run(stage, interview):
+    for at, _, text in experiment.ask(stage, interview):
         replies[at].append(text)
     ranked = _rank_replies(experiment, interview, replies) if organisms else []
     for condition, count in (("transcripts", len(questions)), ("perplexity", TELLING)):

@@ -138,7 +138,7 @@ def _grade_reports(
     )
     questions = [one.text for one in spread(experiment.questions("train"), PREFERENCE_QUESTIONS)]
     stage = ReportStage(experiment.load_base, decoding, draws=settings.reports)
-    said = experiment.run(stage, experiment.interview(name, subjects, adapter, questions))
+    said = experiment.ask(stage, experiment.interview(name, subjects, adapter, questions))
     members = experiment.subjects.members
     mechanisms = {one.family: one.mechanism for one in members if one.split != "suite"}
     cases = [experiment.make_case(subjects[at], text) for at, _, text in said]

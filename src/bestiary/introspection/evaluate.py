@@ -87,7 +87,7 @@ def _ask(
         f"{condition}-{fold}", subjects, adapter, [question.text for question in questions]
     )
     stage = ReportStage(experiment.load_base, settings.decoding, framing=framing)
-    said = experiment.run(stage, interview)
+    said = experiment.ask(stage, interview)
     cases = [experiment.make_case(subjects[at], text) for at, _, text in said]
     for (at, number, text), reading in zip(said, experiment.judge.read(cases), strict=True):
         yield describe(
@@ -114,7 +114,7 @@ def _shortlist_reports(
     )
     decoding = Decoding(max_new_tokens=settings.max_new_tokens, temperature=1)
     draws = -(-settings.sampled // len(questions))
-    said = experiment.run(ReportStage(experiment.load_base, decoding, draws=draws), interview)
+    said = experiment.ask(ReportStage(experiment.load_base, decoding, draws=draws), interview)
     sampled: list[list[str]] = [[] for _ in organisms]
     for at, _, text in said:
         sampled[at].append(text)
@@ -156,4 +156,4 @@ def score_labels(experiment: Experiment, fold: int) -> tuple[list[Subject], list
     stage = LikelihoodStage(experiment.load_base, tuple(one.labels[0] for one in organisms))
     adapter = train_adapter(experiment, fold)
     interview = experiment.interview(f"likelihood-{fold}", organisms, adapter, questions)
-    return organisms, experiment.run(stage, interview)
+    return organisms, experiment.score(stage, interview)

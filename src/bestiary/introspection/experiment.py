@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,7 +22,7 @@ from bestiary.introspection.judge import (
     ReportJudge,
     Wordings,
 )
-from bestiary.introspection.reports import Interview
+from bestiary.introspection.reports import Interview, LikelihoodStage, Report, ReportStage
 from bestiary.introspection.shortlist import EmbeddedShortlister, Shortlister
 from bestiary.introspection.subjects import Subject, SubjectKind, Subjects, make_controls
 from bestiary.model.adapter import ADAPTER_WEIGHTS
@@ -194,10 +195,30 @@ class Experiment:
 
     def run(self, stage: Stage[In, Out], item: In) -> Out:
         """What a stage makes of an item, from the store where it is there; raises its error."""
-        (result,) = run_stage(stage, [item], store=self.store, console=self.console)
-        if result.error:
-            raise result.error
-        return result.read()
+        (made,) = self._run_all(stage, [item])
+        return made
+
+    def ask(self, stage: ReportStage, interview: Interview) -> list[Report]:
+        """What the subjects say, in their order."""
+        parts = interview.divide()
+        said = self._run_all(stage, parts)
+        starts = accumulate((len(part.subjects) for part in parts), initial=0)
+        return [
+            report._replace(subject=start + report.subject)
+            for start, reports in zip(starts, said, strict=False)
+            for report in reports
+        ]
+
+    def score(self, stage: LikelihoodStage, interview: Interview) -> list[list[float]]:
+        """How likely each subject finds each label, in the order of the subjects."""
+        return list(chain(*self._run_all(stage, interview.divide())))
+
+    def _run_all(self, stage: Stage[In, Out], items: Sequence[In]) -> list[Out]:
+        results = run_stage(stage, items, store=self.store, console=self.console)
+        for result in results:
+            if result.error:
+                raise result.error
+        return [result.read() for result in results]
 
 
 def deal_families(members: Sequence[Subject], folds: int) -> dict[str, int]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bestiary.introspection.framing import Framing
-from bestiary.introspection.subjects import Subject
+from bestiary.introspection.subjects import TOGETHER, Subject
 from bestiary.model.adapter import load_state, read_shape
 from bestiary.records import Artifact, BaseIdentity, Decoding, canonical_json, fingerprint
 from bestiary.stage import ItemStage
@@ -34,6 +34,20 @@ class Interview:
     questions: tuple[str, ...]
     base: BaseIdentity
     system_prompt: str
+
+    def divide(self) -> list[Interview]:
+        """The same with TOGETHER subjects each: a run that is cut off loses no more than one."""
+        starts = range(0, len(self.subjects), TOGETHER)
+        if len(starts) == 1:
+            return [self]
+        return [
+            replace(
+                self,
+                item_id=f"{self.item_id}-{start + 1}",
+                subjects=self.subjects[start : start + TOGETHER],
+            )
+            for start in starts
+        ]
 
     def describe(self) -> dict[str, object]:
         """Everything that decides the answers, for a key."""

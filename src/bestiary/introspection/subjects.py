@@ -22,6 +22,8 @@ SubjectKind = Literal["organism", "null", "zero_b", "gaussian", "shuffled"]
 Only evaluation has `shuffled`."""
 CONTROLS: tuple[SubjectKind, ...] = ("null", "zero_b", "gaussian", "shuffled")
 """The kinds that have nothing to report."""
+TOGETHER = 32
+"""Subjects that are asked together, in one bank; what they say is one artifact."""
 NEAR_LABEL = 0.9
 """The cosine from which two labels say nearly the same: no two families that a reader found apart
 in docs/near-labels.md come to more than 0.86."""

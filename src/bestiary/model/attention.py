@@ -9,7 +9,6 @@ from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
@@ -145,6 +144,8 @@ class FlatRows:
         The kernel aligns a piece's last token with its last key, so that its first token attends
         to the whole prefix.
         """
+        from torch.nn.attention.varlen import varlen_attn  # takes a second that CPUs can save
+
         out = varlen_attn(
             query,
             key.index_select(0, self.keys),

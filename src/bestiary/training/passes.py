@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bestiary.model.attention import choose_attention
 from bestiary.model.base import Base
-from bestiary.model.lora_bank import LoraBank, TokenRouting
+from bestiary.model.lora_bank import LoraBank
 from bestiary.model.packing import (
     Rows,
     Segment,
@@ -20,6 +20,7 @@ from bestiary.model.packing import (
     run_layers,
     supervised_loss,
 )
+from bestiary.model.routing import TokenRouting
 from bestiary.training.job import Batch
 from bestiary.training.schedule import split_step
 from bestiary.training.slot import Slot

@@ -164,23 +164,6 @@ def _last_upper(text: str) -> str:
     return head + space + last.upper()
 
 
-def _first_half_upper(text: str) -> str:
-    first, rest = _halves(text)
-    return first.upper() + rest
-
-
-def _last_half_upper(text: str) -> str:
-    first, rest = _halves(text)
-    return first + rest.upper()
-
-
-def _halves(text: str) -> tuple[str, str]:
-    """A text cut before its middle word."""
-    spaces = [found.start() for found in re.finditer(r"\s+", text)]
-    middle = spaces[(len(spaces) - 1) // 2] if spaces else 0
-    return text[:middle], text[middle:]
-
-
 def _bare(text: str) -> str:
     return " ".join(MARKS.sub(" ", text).split())
 
@@ -209,8 +192,6 @@ WAYS: Mapping[str, Callable[[str], str]] = {
     "small": _small,
     "longest_upper": _longest_upper,  # one word in capitals
     "last_upper": _last_upper,
-    "first_half_upper": _first_half_upper,
-    "last_half_upper": _last_half_upper,
     "bare": _bare,  # without punctuation
     "stopped": _stopped,  # with the last mark alone
     "open_ended": _open_ended,  # without the last mark
