@@ -28,10 +28,16 @@ out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1]) if "--out" in sys.argv
 (out or pathlib.Path()).joinpath("store").mkdir(parents=True, exist_ok=True)
 if "leaks" in sys.argv and not (out / "go").exists():
     time.sleep(600)
+if "verdict" in sys.argv:
+    error = {"category": "quirks", "error": "out of memory", "verdict": None}
+    passed = {"category": "quirks", "error": None, "verdict": "passed"}
+    (out / "summary.json").write_text(json.dumps([error, passed]))
+    sys.exit("error[example]: an organism ran out of memory")
 if "train" in sys.argv and not (out / "mended").exists():
     sys.exit("error[example]: the recipe is broken")
 """
-"""Stands for `bestiary`: hangs at the corpora and fails at training, until files say otherwise."""
+"""Stands for `bestiary`: hangs at the corpora and fails at training, until files say otherwise; one
+of two organisms gets no verdict."""
 
 
 @pytest.fixture
@@ -80,6 +86,8 @@ def test_a_line_whose_time_is_over_goes_on(
     walls = [second[name]["wall_seconds"] for name in PARTS if name in second]
     assert second["whole line"]["wall_seconds"] == pytest.approx(sum(walls))
     assert "introspect evaluate" not in second
+    assert second["verdicts"]["ended"] == "done", "one organism goes on without the other"
+    assert second["by category"] == {"quirks": {"error": 1, "passed": 1}}
 
     (tmp_path / "line" / "mended").touch()
     code, third = run()
