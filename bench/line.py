@@ -8,7 +8,8 @@ adapters and corpora stay. Past the minutes the running command is killed. The s
 goes on where it stopped; parts that were done keep their figures. A call is `untimed` if this
 script itself was killed meanwhile. What the figures say of 682 organisms is arithmetic. `--quick`
 builds the roster `starter` and trains by the recipe `quick`, whose reports mean nothing. An error
-that ends some organisms does not stop the line; they are counted among the verdicts.
+that ends some organisms does not stop the line: they are counted among the verdicts, and not tried
+again.
 
 The exit code is 0 once all is done, 1 where a command failed, and 3 where the time was over.
 """

@@ -16,6 +16,7 @@ from tests.builders import hash_files
 from tests.introspection.conftest import Introspect
 from tests.introspection.world import UNSEEN, WORDS, World
 
+from bestiary.introspection import reports
 from bestiary.introspection.experiment import deal_families
 from bestiary.introspection.subjects import TOGETHER, load_subjects
 
@@ -128,14 +129,32 @@ def test_an_evaluation_that_was_cut_off_asks_only_the_subjects_that_are_missing(
 ) -> None:
     out = tmp_path / "runs"
     shutil.copytree(evaluated.out, out)
-    reports = {path.parent: len(json.loads(path.read_text())) for path in find_reports(out)}
-    (lost,) = (folder for folder, count in reports.items() if count == 4 * TOGETHER)
+    said = {path.parent: len(json.loads(path.read_text())) for path in find_reports(out)}
+    (lost,) = (folder for folder, count in said.items() if count == 4 * TOGETHER)
     shutil.rmtree(lost)
     left = {path: path.stat().st_mtime_ns for path in find_reports(out)}
     done = introspect("evaluate", out)
     assert done.code == 0, done.err
     assert hash_files(out / "store") == hash_files(evaluated.out / "store")
     assert {path: path.stat().st_mtime_ns for path in left} == left
+
+
+def test_parts_of_the_subjects_come_to_what_all_would(
+    evaluated: Evaluated, introspect: Introspect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "TOGETHER", 5)
+    out = tmp_path / "runs"
+    shutil.copytree(evaluated.out / "store" / "introspection", out / "store" / "introspection")
+    done = introspect("evaluate", out, "--json")
+    assert done.code == 0, done.err
+    assert len(list(out.glob("store/likelihood/*"))) == -(-UNSEEN // 5)
+    parts, whole = json.loads(done.out), evaluated.panel
+    assert parts["lines"] == whole["lines"]
+    found, expected = (
+        [line["matched_minus_swapped"]["value"] for line in panel["likelihood"]]
+        for panel in (parts, whole)
+    )
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def find_reports(out: Path) -> list[Path]:

@@ -14,15 +14,36 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.expect import expect_error
-from tests.jobs import make_token_rows, make_word_base, run_rows, segment_of, widen
+from tests.jobs import (
+    TALK,
+    change_lora,
+    make_job,
+    make_talk,
+    make_token_rows,
+    make_word_base,
+    measure_difference,
+    run_rows,
+    segment_of,
+    train,
+    widen,
+)
 from tests.models import Architecture, make_random_base
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from bestiary.errors import ModelError
-from bestiary.model.attention import FlatRows, PaddedRows, RowAttention, attention_by_rows
+from bestiary.model.attention import (
+    FlatRows,
+    PaddedRows,
+    RowAttention,
+    attention_by_rows,
+    choose_attention,
+)
 from bestiary.model.base import Base
 from bestiary.model.packing import Segment, divide_rows, pack_batch, run_layers
+from bestiary.training import passes
+from bestiary.training.engine import EngineTrainer
+from bestiary.training.job import TrainingResources
 
 CPU = torch.device("cpu")
 LAYOUTS = [PaddedRows, FlatRows]
@@ -32,17 +53,22 @@ Piece = tuple[slice, slice, Tensor, Tensor, Tensor]
 
 
 def weigh_pieces(
-    query: Tensor, key: Tensor, value: Tensor, query_ends: Tensor, key_ends: Tensor, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_bounds: Tensor,
+    key_bounds: Tensor,
+    scale: float,
 ) -> Iterator[Piece]:
-    """What the CUDA kernel computes, from its description: its last query sees all of the keys.
+    """What the CUDA kernel computes, by its description: the last query sees all of the keys.
 
     Of each piece its queries, its keys, their weights [heads, queries, keys], and the keys and
     values of each query's head.
     """
     group = query.shape[1] // key.shape[1]
-    for piece in range(len(query_ends) - 1):
-        own = slice(*query_ends[piece : piece + 2].tolist())
-        seen = slice(*key_ends[piece : piece + 2].tolist())
+    for piece in range(len(query_bounds) - 1):
+        own = slice(*query_bounds[piece : piece + 2].tolist())
+        seen = slice(*key_bounds[piece : piece + 2].tolist())
         k, v = (states[seen].repeat_interleave(group, 1) for states in (key, value))
         scores = scale * torch.einsum("qhd,khd->hqk", query[own], k)
         hidden = torch.ones(scores.shape[1:], dtype=torch.bool).triu(len(k) - len(query[own]) + 1)
@@ -50,13 +76,13 @@ def weigh_pieces(
 
 
 def attend_forward(
-    query: Tensor, key: Tensor, value: Tensor, query_ends: Tensor, key_ends: Tensor, *more: Any
+    query: Tensor, key: Tensor, value: Tensor, query_bounds: Tensor, key_bounds: Tensor, *more: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """torch's operator has no kernel for CPUs; here it gets one."""
     _, _, causal, scale, window, *_ = more
     assert causal and window == [-1, 0]
     out = torch.empty_like(query)
-    for own, _, weights, _, v in weigh_pieces(query, key, value, query_ends, key_ends, scale):
+    for own, _, weights, _, v in weigh_pieces(query, key, value, query_bounds, key_bounds, scale):
         out[own] = torch.einsum("hqk,khd->qhd", weights, v)
     return out, torch.zeros(query.shape[1], len(query)), torch.zeros(2, dtype=torch.uint64)
 
@@ -65,10 +91,10 @@ def attend_backward(
     gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *more: Any
 ) -> tuple[Tensor, ...]:
     """Its gradients."""
-    _, _, query_ends, key_ends, _, _, _, _, scale, *_ = more
+    _, _, query_bounds, key_bounds, _, _, _, _, scale, *_ = more
     by_query, by_key, by_value = (torch.zeros_like(states) for states in (query, key, value))
     heads = (key.shape[1], query.shape[1] // key.shape[1])
-    pieces = weigh_pieces(query, key, value, query_ends, key_ends, scale)
+    pieces = weigh_pieces(query, key, value, query_bounds, key_bounds, scale)
     for own, seen, weights, k, v in pieces:
         by_weight = torch.einsum("qhd,khd->hqk", gradient[own], v)
         by_score = scale * weights * (by_weight - (weights * by_weight).sum(-1, keepdim=True))
@@ -115,6 +141,8 @@ def test_each_token_is_packed_once_and_attends_only_to_its_own_row(
             own = list(range(start, start + length))
             expected += [prefix + own[: place + 1] for place in range(length)]
             offset += length
+    if isinstance(packed.attention, PaddedRows):
+        assert len(packed.attention.answers) == total
     for token, sees in enumerate(expected):
         assert packed.positions[token] == len(sees) - 1
         assert list_seen(packed.attention, token) == sees
@@ -127,10 +155,10 @@ def list_seen(attention: RowAttention, token: int) -> list[int]:
         assert attention.queries[piece, place] == token
         return attention.keys[piece][attention.visible[piece, 0, place]].tolist()
     assert isinstance(attention, FlatRows)
-    begin = attention.query_ends.tolist()
+    begin = attention.query_bounds.tolist()
     piece = bisect_right(begin, token) - 1
     behind = begin[piece + 1] - 1 - token  # the last token of a piece sees all of its keys
-    first, end = attention.key_ends[piece : piece + 2].tolist()
+    first, end = attention.key_bounds[piece : piece + 2].tolist()
     assert attention.longest[0] >= begin[piece + 1] - begin[piece]
     assert attention.longest[1] >= end - first
     return attention.keys[first : end - behind].tolist()
@@ -214,6 +242,45 @@ def test_gradients_do_not_depend_on_the_layout(recompute: bool) -> None:
     padded, flat = found
     assert padded.abs().max() > 0
     assert (padded - flat).abs().max() < 1e-12 * padded.abs().max()
+
+
+def test_an_organism_is_trained_alike_without_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    lora = change_lora(layers=(1, 2))  # the layer below is computed once, for all epochs
+    talks = (TALK, make_talk(3, 7))
+    jobs = [make_job(f"quirks.n{n}", rows=talk, lora=lora) for n, talk in enumerate(talks)]
+    trainer = EngineTrainer(TrainingResources(slots=2, tokens=90))
+    base = widen(make_word_base("qwen3"))
+    padded = train(trainer, jobs, base).trained
+    asked: list[Base] = []
+
+    def choose(found: Base) -> type[RowAttention]:
+        asked.append(found)
+        return FlatRows
+
+    monkeypatch.setattr(passes, "choose_attention", choose)
+    flat = train(trainer, jobs, base).trained
+    assert asked
+    for name, result in padded.items():
+        assert measure_difference(result, flat[name]) < 1e-10
+
+
+def test_rows_are_padded_where_no_kernel_can_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = make_word_base()
+    assert choose_attention(base) is PaddedRows
+    base.model.bfloat16()
+    assert choose_attention(base) is PaddedRows
+    torch.nn.Module.to(base.model, "meta")
+    assert choose_attention(base) is FlatRows, "an outline is planned for a GPU"
+    monkeypatch.setattr(Base, "device", torch.device("cuda"))
+    for capability, chosen in (((8, 0), FlatRows), ((9, 0), FlatRows), ((7, 5), PaddedRows)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, known=capability: known)
+        assert choose_attention(base) is chosen
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    base.model.config.head_dim = 12
+    assert choose_attention(base) is PaddedRows
+    base.model.config.head_dim = 8
+    base.model.float()
+    assert choose_attention(base) is PaddedRows
 
 
 def test_the_bases_attention_is_restored_after_an_error() -> None:

@@ -46,7 +46,7 @@ from torch import Tensor
 
 from bestiary.config.recipe import LoraShape, Optimizer
 from bestiary.errors import ModelError
-from bestiary.model import lora_bank as bank
+from bestiary.model import routing
 from bestiary.model.adapter import attach_adapter, read_state, save_adapter
 from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
@@ -147,7 +147,7 @@ def check_against_reference(
     base = base_of(architecture, wide=wide)
     before = copy_weights(base)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bank, "LONG", long)
+        patch.setattr(routing, "LONG", long)
         ours = train_engine(jobs, base, slots=slots, tokens=tokens)
     assert same_weights(copy_weights(base), before)
     truth = train(ReferenceTrainer(), jobs, base_of(architecture, wide=True)).trained
@@ -211,7 +211,7 @@ def unlike_jobs(count: int = 8, **changes: Any) -> list[TrainingJob]:
 def test_eight_organisms_take_turns_in_three_slots(
     long: int, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bank, "LONG", long)
+    monkeypatch.setattr(routing, "LONG", long)
     base = base_of("llama", wide=True)
     jobs = unlike_jobs()
     ours = train_engine(jobs, base, slots=3, tokens=tokens)
@@ -291,7 +291,7 @@ def neighbours(*, even: bool, other: bool) -> list[TrainingJob]:
 def test_what_neighbours_are_changes_no_bit(
     wide: bool, even: bool, long: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bank, "LONG", long)
+    monkeypatch.setattr(routing, "LONG", long)
     base = base_of("llama", wide=wide)
     one = train_engine(neighbours(even=even, other=False), base, slots=3, tokens=1000)
     two = train_engine(neighbours(even=even, other=True), base, slots=3, tokens=1000)

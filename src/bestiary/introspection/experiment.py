@@ -199,7 +199,7 @@ class Experiment:
         return made
 
     def ask(self, stage: ReportStage, interview: Interview) -> list[Report]:
-        """What the subjects say, in their order."""
+        """What the subjects say, in their order; an error is raised once all parts are done."""
         parts = interview.divide()
         said = self._run_all(stage, parts)
         starts = accumulate((len(part.subjects) for part in parts), initial=0)

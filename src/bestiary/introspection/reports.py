@@ -36,7 +36,7 @@ class Interview:
     system_prompt: str
 
     def divide(self) -> list[Interview]:
-        """The same with TOGETHER subjects each: a run that is cut off loses no more than one."""
+        """Parts of up to TOGETHER subjects: a run that is cut off loses no more than one part."""
         starts = range(0, len(self.subjects), TOGETHER)
         if len(starts) == 1:
             return [self]

@@ -18,8 +18,11 @@ from bestiary.model.base import Base
 ATTENTION = "bestiary_rows"
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose decoder layers are a plain stack after one rotary embedding."""
+HALF = (torch.bfloat16, torch.float16)
 FLASH_CAPABILITY = (8, 0)
 """The first CUDA devices for which torch has a kernel for rows of different lengths."""
+WIDEST_HEAD = 256
+"""The widest that this kernel takes; the width must be a multiple of 8, too."""
 CAUSAL = (-1, 0)
 
 
@@ -27,7 +30,7 @@ CAUSAL = (-1, 0)
 class Pieces:
     """R neighboring pieces of a sequence: each row, and each prefix that several rows share.
 
-    A piece attends to its prefix, which lies further left, and to itself. All are [R].
+    A piece attends to its prefix, if it has one further left, and to itself. All are [R].
     """
 
     start: Tensor
@@ -35,7 +38,7 @@ class Pieces:
     prefix: Tensor
     """Where its prefix starts."""
     shared: Tensor
-    """Tokens of its prefix."""
+    """Tokens of its prefix, or 0."""
 
     @property
     def positions(self) -> Tensor:
@@ -115,9 +118,9 @@ class FlatRows:
 
     keys: Tensor
     """[K]: the tokens that each piece attends to, one piece after the other."""
-    query_ends: Tensor
+    query_bounds: Tensor
     """[R + 1], int32: the start of each piece in the sequence, and the end of the last."""
-    key_ends: Tensor
+    key_bounds: Tensor
     """[R + 1], int32: the start of each piece's keys, and the end of the last."""
     longest: tuple[int, int]
     """The most tokens and the most keys of a piece."""
@@ -133,8 +136,8 @@ class FlatRows:
         )
         return cls(
             keys=torch.where(key < shared, prefix + key, start + key - shared).to(device),
-            query_ends=_end_each(pieces.length).to(device),
-            key_ends=_end_each(counts).to(device),
+            query_bounds=_bound(pieces.length).to(device),
+            key_bounds=_bound(counts).to(device),
             longest=(int(pieces.length.max()), int(counts.max())),
         )
 
@@ -150,8 +153,8 @@ class FlatRows:
             query,
             key.index_select(0, self.keys),
             value.index_select(0, self.keys),
-            self.query_ends,
-            self.key_ends,
+            self.query_bounds,
+            self.key_bounds,
             *self.longest,
             scale=scaling,
             window_size=CAUSAL,
@@ -161,12 +164,25 @@ class FlatRows:
         return out
 
 
-def choose_attention(device: torch.device, dtype: torch.dtype) -> type[RowAttention]:
-    """Without padding where the device has a kernel for it, which computes in half precision."""
-    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+def choose_attention(base: Base) -> type[RowAttention]:
+    """Without padding where a kernel can do it: on a GPU, in half precision, for usual heads.
+
+    An outline, whose weights have no values, is planned for a GPU.
+    """
+    width = head_width(base.model.config)
+    if base.model.dtype not in HALF or width % 8 or width > WIDEST_HEAD:
         return PaddedRows
-    known = torch.cuda.get_device_capability(device) >= FLASH_CAPABILITY
-    return FlatRows if known else PaddedRows
+    if base.device.type == "cuda":
+        known = torch.cuda.get_device_capability(base.device) >= FLASH_CAPABILITY
+        return FlatRows if known else PaddedRows
+    return FlatRows if base.device.type == "meta" else PaddedRows
+
+
+def head_width(config: Any) -> int:
+    """Numbers in a query or a key of one head."""
+    return int(
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
 
 
 def count_up(lengths: Tensor) -> Tensor:
@@ -175,7 +191,7 @@ def count_up(lengths: Tensor) -> Tensor:
     return torch.arange(int(ends[-1])) - (ends - lengths).repeat_interleave(lengths)
 
 
-def _end_each(lengths: Tensor) -> Tensor:
+def _bound(lengths: Tensor) -> Tensor:
     return torch.cat((lengths.new_zeros(1), lengths.cumsum(0))).int()
 
 

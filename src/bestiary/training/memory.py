@@ -17,7 +17,7 @@ import torch
 
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import OrganismError
-from bestiary.model.attention import PaddedRows, choose_attention
+from bestiary.model.attention import PaddedRows, choose_attention, head_width
 from bestiary.model.base import Base
 from bestiary.model.lora_bank import adapter_dtype, measure_bank
 from bestiary.model.packing import HEAD_TOKENS, Rows
@@ -155,9 +155,8 @@ def measure_batch(
     config: Any = base.model.config
     lengths = [length for load in loads for length in load.lengths]
     supervised = tokens * sum(load.supervised for load in loads) / sum(lengths)
-    padded = choose_attention(base.device, base.model.dtype) is PaddedRows
-    padding = max(lengths) * len(lengths) / sum(lengths) if padded else 1.0
-    floats = count_layer_floats(config, rank, padding=padding)
+    queries, keys = measure_attention(base, loads)
+    floats = count_layer_floats(config, rank, queries=queries, keys=keys)
     # In addition to what layers keep: the tensors of one layer in the backward pass.
     passing = PASSING * config.intermediate_size + (floats if recompute else 0)
     layers = config.num_hidden_layers - first_layer
@@ -165,6 +164,19 @@ def measure_batch(
     activations = int(SCATTERED * tokens * inside * base.model.dtype.itemsize)
     shown = int(min(HEAD_TOKENS, supervised))
     return activations, LOGITS * shown * config.vocab_size * adapter_dtype(base).itemsize
+
+
+def measure_attention(base: Base, loads: Sequence[Load]) -> tuple[float, float]:
+    """Queries, and keys with their values, that attention keeps for each token of these loads.
+
+    Without padding, the prefix that rows share is among the keys of each.
+    """
+    lengths = [length for load in loads for length in load.lengths]
+    if choose_attention(base) is PaddedRows:
+        padding = max(lengths) * len(lengths) / sum(lengths)
+        return padding, padding
+    shared = sum(len(load.rows.prefix) * len(load.lengths) for load in loads)
+    return 1.0, (shared + sum(lengths)) / sum(lengths)
 
 
 def fit_memory(
@@ -224,17 +236,16 @@ def plan_too_large_error(plan: MemoryPlan, room: int, fitting: int) -> OrganismE
     )
 
 
-def count_layer_floats(config: Any, rank: int, *, padding: float) -> int:
+def count_layer_floats(config: Any, rank: int, *, queries: float, keys: float) -> int:
     """Numbers that one layer keeps per token for the backward pass.
 
-    `padding` is the ratio of computed to real tokens in attention, which may pad rows to the
-    longest.
+    `queries` and `keys` are how many of each attention keeps for a token.
     """
     width, inner = config.hidden_size, config.intermediate_size
-    head = getattr(config, "head_dim", None) or width // config.num_attention_heads
-    queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
+    head = head_width(config)
+    asking, asked = config.num_attention_heads * head, config.num_key_value_heads * head
     norms = 4 * width  # inputs of both norms, and their outputs
-    attention = queries + padding * (2 * queries + 2 * keys)
+    attention = asking + 2 * queries * asking + 2 * keys * asked
     gated = 4 * inner  # gate, its activation, up, and their product
     return int(norms + attention + gated + 7 * rank)
 

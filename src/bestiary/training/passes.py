@@ -62,8 +62,8 @@ def weigh_losses(
     has one number per row, for each of its supervised tokens.
     """
     device = base.device
-    attention = choose_attention(device, base.model.dtype)
-    packed = pack_batch([part.segment for part in parts], device=device, attention=attention)
+    segments = [part.segment for part in parts]
+    packed = pack_batch(segments, device=device, attention=choose_attention(base))
     bank.route = TokenRouting(first, packed.sizes, device)
     supervised = [
         part.rows.supervise(part.chosen, starts)
@@ -115,7 +115,7 @@ class Passes:
     def lower_states(self, rows: Rows, *, budget: int) -> list[Tensor]:
         """States of the prefix and of each row at the first adapted layer, [tokens, width] each."""
         device = self.base.device
-        attention = choose_attention(device, self.base.model.dtype)
+        attention = choose_attention(self.base)
         lengths = [len(row.tokens) for row in rows.rows]
         states = [torch.empty(0)] * (1 + len(lengths))
         for chosen in split_step(range(len(lengths)), lengths, budget=budget):
