@@ -144,7 +144,9 @@ def test_parts_of_the_subjects_come_to_what_all_would(
 ) -> None:
     monkeypatch.setattr(reports, "TOGETHER", 5)
     out = tmp_path / "runs"
-    shutil.copytree(evaluated.out / "store" / "introspection", out / "store" / "introspection")
+    shutil.copytree(evaluated.out, out)
+    for stage in ("report", "likelihood"):
+        shutil.rmtree(out / "store" / stage)
     done = introspect("evaluate", out, "--json")
     assert done.code == 0, done.err
     assert len(list(out.glob("store/likelihood/*"))) == -(-UNSEEN // 5)
