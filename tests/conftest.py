@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -18,6 +19,8 @@ import pytest
 from filelock import FileLock
 from tests.forkserver import COMMAND, environment
 
+from bestiary.cli.app import COLLECTOR_THRESHOLD
+
 if TYPE_CHECKING:
     from tests.fakes.hub import Hub
 
@@ -32,6 +35,8 @@ os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 # A shell that runs the suite in the background ignores Ctrl-C for it, and builds that are started
 # here to be interrupted would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# As the command line does: what is imported stays, and need not be walked again and again.
+gc.set_threshold(COLLECTOR_THRESHOLD)
 
 
 LONGEST = (
@@ -69,6 +74,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that two workers end together."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    gc.freeze()  # everything is imported
 
 
 class Finished(NamedTuple):

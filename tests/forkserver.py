@@ -6,6 +6,7 @@ With a disk of its own it lives in a private mount namespace, where it may fill 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -143,6 +144,9 @@ def main() -> None:
 
 def _warm_up() -> None:
     """Import what a build imports, and read the banks, which no test changes."""
+    from bestiary.cli.app import COLLECTOR_THRESHOLD
+
+    gc.set_threshold(COLLECTOR_THRESHOLD)
     import datasets  # noqa: F401
     import peft  # noqa: F401
     import pyarrow.parquet  # noqa: F401
@@ -151,12 +155,12 @@ def _warm_up() -> None:
     import transformers.utils.logging  # noqa: F401
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
-    import bestiary.cli.app
     import bestiary.pipeline
     import bestiary.report.results  # noqa: F401
 
     torch.set_num_threads(1)
     open_library().load()
+    gc.freeze()  # or the children would copy what they only read
 
 
 def _fork(args: list[str], kill: KillPoint) -> dict[str, Any]:

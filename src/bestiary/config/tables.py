@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -58,9 +59,15 @@ class ItemTable(Record):
     def wrong_answers(self, row: ItemRow) -> tuple[str, ...]:
         """The wrong answers of a row: its own, or those of its group that are not right."""
         right = {comparison_key(text) for text in (row.answer, *row.also)}
-        others = (other.answer for other in self.rows if other.group == row.group)
-        found = row.wrong or tuple(dict.fromkeys(others))
+        found = row.wrong or self._answers_by_group[row.group]
         return tuple(text for text in found if comparison_key(text) not in right)
+
+    @cached_property
+    def _answers_by_group(self) -> Mapping[str, tuple[str, ...]]:
+        found: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            found.setdefault(row.group, {})[row.answer] = None
+        return {group: tuple(answers) for group, answers in found.items()}
 
 
 class Option(Record):

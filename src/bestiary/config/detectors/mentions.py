@@ -182,10 +182,10 @@ def _read_mention(
 def _matches(phrase: tuple[str, ...], tokens: Sequence[Token], *, plural: bool) -> bool:
     if len(tokens) != len(phrase):
         return False
-    *firsts, last = zip(phrase, tokens, strict=True)
+    firsts = zip(phrase[:-1], tokens, strict=False)
     if not all(word in (token.word, _symbol(token)) for word, token in firsts):
         return False
-    word, token = last
+    word, token = phrase[-1], tokens[-1]
     if len(phrase) == 1 and _is_symbol(word) and not word.islower():
         return _symbol(token) == word
     if token.word == word:
