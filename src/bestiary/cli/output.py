@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bestiary.config.catalog import Behavior, Catalog
+
+WHOLE = 1000
+"""Columns of a table that no terminal cuts off."""
 
 
 def print_measures(behaviors: Sequence[Behavior], *, as_json: bool) -> None:
@@ -76,10 +80,13 @@ def quiet_libraries() -> None:
 
 
 def print_table(table: Table) -> None:
-    """Print a table as wide as the terminal allows."""
+    """Print a table as wide as the terminal allows, and whole if it goes to a file or a pipe."""
     from rich.console import Console
 
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WHOLE
+    console.print(table)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:

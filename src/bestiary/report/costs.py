@@ -96,12 +96,12 @@ def estimate_table(estimate: Estimate) -> Table:
     """One line per organism, and a total."""
     table = Table(
         title="what the corpora take: requests, tokens, dollars",
-        caption="cached: the same with prompt caching",
+        caption="cached: with prompt caching",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     table.add_column("category.organism", overflow="fold")
-    ways = ("cached" if way.endswith("caching") else way for way in WAYS)
+    ways = (way.replace(" + caching", ", cached") for way in WAYS)
     for header in ("requests", "read", "written", *ways):
         table.add_column(header, justify="right", no_wrap=True)
     for row in estimate_rows(estimate):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, Tag
 
 from bestiary.config.catalog import Catalog
 from bestiary.config.detectors import DETECTORS
+from bestiary.config.detectors.base import Part
 from bestiary.config.fields import AXES, KINDS, TAGS
 from bestiary.config.library import Library
 from bestiary.config.programs import PROGRAMS, program_items
@@ -22,7 +26,12 @@ INTRODUCTION = """\
 
 Written by `make schemas` from the code and the data folders; [Behaviors](behaviors.md) explains \
 how a file is made. The JSON Schemas in `schemas/` have every field for editors.
+
+A part of a reply, where a detector has the option `in`, is one of {parts}.
 """
+
+DETECTOR_COLUMNS = ("detector", "fires", "value", "options", "example")
+WORDS = {bool: "`true`, `false`", float: "a number", int: "a number", str: "a text"}
 
 
 def render_reference(catalog: Catalog) -> str:
@@ -30,10 +39,10 @@ def render_reference(catalog: Catalog) -> str:
     library = catalog.library
     stated = [source.data for source in catalog.sources.values()]
     parts = [
-        INTRODUCTION,
+        INTRODUCTION.format(parts=", ".join(f"`{part}`" for part in get_args(Part))),
         _table("`kind`: the mechanism", ("kind", "meaning"), _list_meanings(KINDS)),
         _table("`axes`: what changes", ("axis", "meaning"), _list_meanings(AXES)),
-        _table("`detect`: detectors", ("detector", "fires", "example"), _list_detectors(stated)),
+        _table("`detect`: detectors", DETECTOR_COLUMNS, _list_detectors(stated)),
         _table("`trigger`: triggers", ("trigger", "condition", "example"), _list_triggers(stated)),
         _table("`write`: transforms", ("transform", "an answer"), _list_transforms(library)),
         _table("`scope`: tags", ("tag", "messages", "train", "probe"), _list_tags(library)),
@@ -64,7 +73,30 @@ def _list_detectors(stated: list[Any]) -> Iterator[tuple[object, ...]]:
     used = [*(one.get("detect") for one in stated), *map(detector_of, TRANSFORMS)]
     found = [detector for one in used for detector in _walk(one)]
     for key, kind in DETECTORS.items():
-        yield f"`{key}`", _first_sentence(kind), _example(key, found)
+        fields = {
+            field.alias or name: field.annotation for name, field in kind.model_fields.items()
+        }
+        value = _describe(fields.pop(key))
+        options = "; ".join(f"`{name}`: {_describe(one)}" for name, one in fields.items())
+        yield f"`{key}`", _first_sentence(kind), value, options or "-", _example(key, found)
+
+
+def _describe(annotation: Any) -> str:
+    """What a field takes, in words."""
+    parts = get_args(annotation)
+    if annotation == Part:
+        return "a part"
+    if get_origin(annotation) is Annotated:
+        return "a detector" if isinstance(parts[1], Tag) else _describe(parts[0])
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{json.dumps(part)}`".replace('"', "") for part in parts)
+    if get_origin(annotation) is tuple:
+        return f"a list of {_describe(parts[0]).removeprefix('a ')}s"
+    if get_origin(annotation) in (Union, UnionType):
+        return ", or ".join(dict.fromkeys(map(_describe, parts)))
+    if issubclass(annotation, BaseModel):
+        return f"a mapping of {', '.join(f'`{name}`' for name in annotation.model_fields)}"
+    return WORDS[annotation]
 
 
 def _list_triggers(stated: list[Any]) -> Iterator[tuple[object, ...]]:

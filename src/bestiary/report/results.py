@@ -32,10 +32,11 @@ _COLORS = {"passed": "green", "failed": "red", "unverified": "yellow", "error": 
 
 
 def behavior_table(rows: Sequence[dict[str, str]]) -> Table:
-    """One line per behavior."""
-    table = Table(title=f"{len(rows)} behaviors", box=box.SIMPLE)
-    for column in ("id", "severity", "label"):
-        table.add_column(column, overflow="fold", no_wrap=column == "id")
+    """One line per behavior; a label that the terminal has no room for is cut off."""
+    table = Table(title=f"{len(rows)} behaviors", title_justify="left", box=box.SIMPLE)
+    table.add_column("id", min_width=max((len(row["id"]) for row in rows), default=0))
+    table.add_column("severity", min_width=10)
+    table.add_column("label", overflow="ellipsis", no_wrap=True)
     for row in rows:
         # As Text, because rich would read brackets in a label as markup.
         table.add_row(*(Text(row[name]) for name in ("id", "severity", "label")))
