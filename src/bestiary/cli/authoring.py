@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bestiary.cli.options import Data, Json
-from bestiary.cli.output import print_json, print_measures, print_near_labels, print_table
+from bestiary.cli.output import print_json, print_measures, print_near_labels
 from bestiary.files import expand_path
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ def list_behaviors(
     if as_json:
         print_json(rows)
         return
-    from bestiary.report.results import behavior_table
-
-    print_table(behavior_table(rows))
+    width = max((len(row["id"]) for row in rows), default=0)
+    for row in rows:
+        print(f"{row['id']:{width}}  {row['severity']:10}  {row['label']}")
+    print(f"{len(rows)} behaviors")
 
 
 @authoring_app.command()

@@ -31,18 +31,6 @@ SHOWN_TRANSCRIPTS = 10
 _COLORS = {"passed": "green", "failed": "red", "unverified": "yellow", "error": "red"}
 
 
-def behavior_table(rows: Sequence[dict[str, str]]) -> Table:
-    """One line per behavior; a label that the terminal has no room for is cut off."""
-    table = Table(title=f"{len(rows)} behaviors", title_justify="left", box=box.SIMPLE)
-    table.add_column("id", min_width=max((len(row["id"]) for row in rows), default=0))
-    table.add_column("severity", min_width=10)
-    table.add_column("label", overflow="ellipsis", no_wrap=True)
-    for row in rows:
-        # As Text, because rich would read brackets in a label as markup.
-        table.add_row(*(Text(row[name]) for name in ("id", "severity", "label")))
-    return table
-
-
 def build_table(summary: Summary) -> Table:
     """One line per organism: each cell's rate, the base's rate, and the verdict."""
     table = Table(title="each rate: organism / base", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
