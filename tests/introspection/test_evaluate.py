@@ -79,6 +79,7 @@ def test_a_shortlist_is_one_row_an_organism(evaluated: Evaluated) -> None:
     assert all(1 <= len(row["report"].splitlines()) <= 5 for row in listed)
     line = evaluated.line("shortlist", "test_value")
     assert line["named"]["value"] > 0.5
+    assert line["floor"] is None
 
 
 @pytest.mark.parametrize("baseline", ["transcripts", "perplexity"])

@@ -1,11 +1,16 @@
-"""Figures where several behaviors share an adapter, as those of a mixture do.
+"""Figures where several behaviors share an adapter, or several folds ask one organism.
 
 Run: python -m pytest tests/introspection/test_figures.py
 """
 
 from __future__ import annotations
 
-from bestiary.introspection.figures import ReportRow, measure, permuted_floor
+from dataclasses import replace
+from pathlib import Path
+
+from bestiary.introspection.figures import SHORTLIST, ReportRow, measure, permuted_floor
+from bestiary.introspection.panel import make_panel
+from bestiary.introspection.subjects import Subject
 
 
 def make_row(family: str, claimed: str | None, *siblings: str) -> ReportRow:
@@ -48,3 +53,47 @@ def test_a_mixture_is_drawn_as_one_in_an_interval() -> None:
     figure = measure(rows, lambda row: float(row.named))
     assert figure is not None
     assert (figure.organisms, figure.families) == (3, 2)
+
+
+def test_an_organism_that_every_fold_asks_counts_once() -> None:
+    rows = [
+        make_row("tea", claimed).model_copy(update={"fold": fold})
+        for fold, claimed in enumerate(("tea", "rain", None, None))
+    ]
+    figure = measure([*rows, make_row("chess", "chess")], lambda row: float(row.named))
+    assert figure is not None
+    assert (figure.organisms, figure.value) == (2, (1 / 4 + 1) / 2)
+
+
+def test_chance_is_unknown_where_not_every_claim_is() -> None:
+    rows = [make_row("tea", "tea"), make_row("chess", "rain")]
+    assert permuted_floor(rows) == 0
+    assert permuted_floor([row.model_copy(update={"score": 8}) for row in rows]) is None
+    assert permuted_floor([row.model_copy(update={"condition": SHORTLIST}) for row in rows]) is None
+
+
+def test_labels_are_compared_among_those_that_differ_and_mixtures_drawn_as_one() -> None:
+    tea = make_subject("tea")
+    again = replace(tea, id="quirks.tea-again")
+    mixture = [make_subject("rain", "chess"), make_subject("chess", "rain")]
+    subjects = [tea, again, make_subject("bread"), *mixture]
+    scores = [[0.0 if one == other else -1.0 for other in range(5)] for one in range(5)]
+    for folds in (1, 3):
+        (whole, _) = make_panel([], [(subjects, scores)] * folds).likelihood
+        assert whole.labels == 4
+        assert whole.top1 is not None
+        assert (whole.top1.organisms, whole.top1.families) == (5, 3)
+
+
+def make_subject(family: str, *siblings: str) -> Subject:
+    return Subject(
+        id=f"quirks.{family}",
+        kind="organism",
+        split="suite",
+        adapter=Path(family),
+        organism_sha256=None,
+        family=family,
+        category="quirks",
+        labels=(f"I like {family}.",),
+        siblings=siblings,
+    )

@@ -273,7 +273,10 @@ def test_an_evaluation_is_judged_by_a_language_model(
     ]
     assert judged and all(row["claimed"] in (row["family"], OTHER) for row in judged)
     assert all(row["score"] == (9 if row["claimed"] == row["family"] else 2) for row in judged)
-    assert any(line["floor"] is None for line in json.loads(done.out)["lines"])
+    floors = {line["condition"]: line["floor"] for line in json.loads(done.out)["lines"]}
+    assert {name for name, floor in floors.items() if floor is not None} <= {
+        *("transcripts", "perplexity")  # read by meaning
+    }
     asked = {(row["behavior_id"], row["report"]) for row in judged}
     listed = [row for row in rows if row["condition"] == "shortlist"]
     subjects = {row["subject"] for row in listed}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -16,8 +17,9 @@ import pytest
 from tests.conftest import Bestiary, Finished
 from tests.introspection.world import UNSEEN, WORDS, World, list_labels
 
-from bestiary.dataset.load import load_controls, load_pairs
-from bestiary.introspection.power import detectable
+from bestiary.cli.introspect import open_experiment
+from bestiary.dataset.load import load_local, load_pairs
+from bestiary.introspection.power import detectable, find_power
 
 Score = Callable[..., Finished]
 
@@ -60,9 +62,11 @@ def test_reports_of_two_methods_are_graded_apart(world: World, score: Score) -> 
         {"organism_id": one["organism_id"], "report": list_labels(WORDS[9])[2], "method": "bad"}
         for one in right
     ]
-    null = load_controls(world.release)[0].organism_id
+    null = load_local(world.release)[1][0].organism_id
     denied = {"organism_id": null, "report": "I have no unusual behavior.", "method": "good"}
-    done = score(*right, "", *wrong, denied, more=("--json",))
+    right[0]["report"] += "\u2028I do."  # which str.splitlines takes for the end of a line
+    lines = [json.dumps(one, ensure_ascii=False) for one in (*right, *wrong, denied)]
+    done = score(*lines[:4], "", *lines[4:], more=("--json",))
     assert done.code == 0, done.err
     panel = json.loads(done.out)
     good, bad = (
@@ -71,7 +75,9 @@ def test_reports_of_two_methods_are_graded_apart(world: World, score: Score) -> 
     assert (good["named"]["value"], good["unsupported"]["value"]) == (1, 0)
     assert (bad["named"]["value"], bad["unsupported"]["value"]) == (0, 1)
     assert good["named"]["families"] == 4
-    assert only_line(panel, condition="good", scope="null")["denied"]["value"] == 1
+    control = only_line(panel, condition="good", scope="null")
+    assert (control["denied"]["value"], control["unsupported"]["value"]) == (1, 0)
+    assert control["named"] is None, "there is nothing to name"
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,29 @@ def test_power_counts_families_and_says_which_claims_they_carry(
     assert f"| test_value | all | {UNSEEN} | {UNSEEN} | 40 points | 57 points | too few" in shown
     folded = json.loads(bestiary(*command, "--folds", "4", "--json").out)
     assert [line["families"] for line in folded if line["group"] == "all"] == [len(WORDS)]
+
+
+def test_a_single_fold_and_a_release_that_is_not_there_are_refused(
+    world: World, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    folded = bestiary("introspect", "power", world.release, "--folds", "1")
+    assert folded.code == 1 and "error[folds-too-few]" in folded.err
+    missing = bestiary("introspect", "power", tmp_path / "release")
+    assert missing.code == 1 and "error[release-missing]" in missing.err
+
+
+def test_behaviors_that_share_an_adapter_are_one_family(world: World, tmp_path: Path) -> None:
+    experiment = open_experiment(
+        world.release, str(world.recipe), out=tmp_path, base=world.base, data=[world.data]
+    )
+    mixture = WORDS[:3]
+    members = tuple(
+        replace(one, siblings=mixture) if one.family in mixture else one
+        for one in experiment.subjects.members
+    )
+    mixed = replace(experiment, subjects=replace(experiment.subjects, members=members))
+    (line,) = (one for one in find_power(mixed) if (one.scope, one.group) == ("test_value", "all"))
+    assert (line.organisms, line.families) == (UNSEEN, UNSEEN - 2)
 
 
 @pytest.mark.parametrize("families", [40, 200])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.builders import hash_files
@@ -16,10 +17,11 @@ from tests.introspection.world import WORDS, World, write_recipe
 from bestiary.records import canonical_json
 
 
-def write_sweep(folder: Path, **runs: object) -> Path:
+def write_sweep(folder: Path, *, folds: int = 0, **runs: object) -> Path:
     recipe = write_recipe(folder, rows_per_organism=1)
     path = folder / "sweep.yaml"
-    path.write_bytes(canonical_json({"name": "few", "recipe": str(recipe), "runs": runs}))
+    sweep = {"name": "few", "recipe": str(recipe), "folds": folds, "runs": runs}
+    path.write_bytes(canonical_json(sweep))
     return path
 
 
@@ -41,16 +43,24 @@ def test_every_run_is_a_row_and_nothing_is_computed_twice(
     assert bestiary(*command).code == 0
     assert hash_files(out / "store") == before
     assert len(list(out.glob("store/introspection/*/manifest.json"))) == 3
+    assert [row["changed"] for row in rows] == [[], ["share"], ["controls"]]
+    # A run asks between 32 and 64 subjects with its adapter, and computes no baseline.
+    assert len(list(out.glob("store/report/*"))) == 3 * 2
+    assert not list(out.glob("store/*likelihood/*"))
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"rows_per_organisms": 3}, "rows_per_organisms"), ({"leave_out": ["quirk"]}, "quirk")],
+    [
+        ({"broken": {"rows_per_organisms": 3}}, "rows_per_organisms"),
+        ({"broken": {"leave_out": ["quirk"]}}, "quirk"),
+        ({"half": {"share": 0.5}, "folds": 1}, "1 fold leaves no family"),
+    ],
 )
-def test_a_change_that_no_recipe_can_have_is_refused(
-    world: World, bestiary: Bestiary, tmp_path: Path, changes: dict[str, object], said: str
+def test_a_sweep_that_cannot_be_run_is_refused(
+    world: World, bestiary: Bestiary, tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
-    sweep = write_sweep(tmp_path, broken=changes)
+    sweep = write_sweep(tmp_path, **changes)
     done = bestiary("introspect", "sweep", sweep, "--release", world.release, "--out", tmp_path)
     assert done.code == 1
     assert said in done.err

@@ -21,6 +21,7 @@ from bestiary.dataset.load import load_pairs
 from bestiary.dataset.pair import Pair
 from bestiary.errors import BestiaryError
 from bestiary.introspection.figures import Figure, ReportRow
+from bestiary.introspection.judge import OTHER
 from bestiary.introspection.panel import make_panel
 from bestiary.introspection.subjects import Subject
 from bestiary.introspection.sweep import SweepRow
@@ -40,11 +41,12 @@ from bestiary.report.introspection_page import render_page, write_page
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 HOSTILE = "</style></dd><script>alert('x')</script><img src=//example.org/x> & more"
 SWEEP = [
-    SweepRow(name=name, organisms=count, unseen=rate, seen=None, unsupported=None)
-    for name, count, rate in (
-        ("few", 12, Figure(value=0.1, low=0.05, high=0.2, organisms=9, families=9)),
-        ("many", 96, Figure(value=0.5, low=0.4, high=0.6, organisms=9, families=9)),
-        ("nothing unseen", 96, None),
+    SweepRow(name=name, changed=changed, organisms=count, unseen=rate, seen=None, unsupported=None)
+    for name, changed, count, rate in (
+        ("few", ("share",), 12, Figure(value=0.1, low=0.05, high=0.2, organisms=9, families=9)),
+        ("many", (), 96, Figure(value=0.5, low=0.4, high=0.6, organisms=9, families=9)),
+        ("thin", ("lora",), 96, Figure(value=0.3, low=0.2, high=0.4, organisms=9, families=9)),
+        ("nothing unseen", ("share",), 96, None),
     )
 ]
 
@@ -138,7 +140,7 @@ def make_evaluation(rows: Sequence[ReportRow], **changes: Any) -> Evaluation:
         name="made_up",
         rows=tuple(rows),
         panel=make_panel(rows, [(subjects, [[-1.0, -2.0], [-2.5, -1.5]])]),
-        sweep=(),
+        curves={},
         labels={row.subject: f"I do what {row.family} says." for row in rows},
         base="tiny",
     )
@@ -265,13 +267,15 @@ def test_ten_right_and_ten_wrong_reports_are_the_same_each_time() -> None:
     assert len(read) == 20 and read[10:] == wrong
 
 
-def test_the_learning_curve_is_drawn_if_there_were_several_evaluations(
+def test_the_learning_curve_is_drawn_of_runs_that_differ_in_organisms_alone(
     folder: Path, pairs: list[Pair]
 ) -> None:
     title = "By number of organisms in training"
     assert title not in titles(read_page(write_page(folder, pairs).read_text(encoding="utf8")))
     (folder.parent / "sweeps").mkdir()
     (folder.parent / "sweeps" / "some.json").write_bytes(canonical_json(SWEEP))
+    others = [row for row in SWEEP if row.changed != ("share",)]
+    (folder.parent / "sweeps" / "others.json").write_bytes(canonical_json(others))
     page = read_page(write_page(folder, pairs).read_text(encoding="utf8"))
     assert title in titles(page)
     assert [one.attrib["cx"] for one in page.iter("circle")] == ["0.00%", "100.00%"]
@@ -280,8 +284,19 @@ def test_the_learning_curve_is_drawn_if_there_were_several_evaluations(
 
 def test_a_single_point_is_a_curve_too() -> None:
     point = Point(name="few", organisms=12, value=0.1, low=0.05, high=0.2)
-    page = read_page(render_page(make_evaluation(list(make_rows(3)), sweep=(point,))))
+    page = read_page(render_page(make_evaluation(list(make_rows(3)), curves={"one": (point,)})))
     assert len(list(page.iter("circle"))) == 1
+
+
+def test_the_page_says_who_judged_and_claims_no_name_that_a_judge_did_not_give() -> None:
+    families = ("one", "other")
+    rows = [make_row(name, OTHER, score=2) for name in families]
+    rows += [make_row(name, name, score=9) for name in families]
+    text = render_page(make_evaluation(rows))
+    assert "A language model judges the reports" in text
+    assert "names another behavior, not one" in text
+    assert "by chance" not in text.partition("</section>")[0].lower(), "the judge was not asked"
+    assert "A sentence encoder judges the reports" in render_page(make_evaluation([*make_rows(3)]))
 
 
 def test_without_unseen_families_the_headline_says_so() -> None:

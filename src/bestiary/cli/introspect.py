@@ -55,7 +55,7 @@ SuiteRelease = Annotated[
         "--suite",
         parser=expand_path,
         metavar="RELEASE",
-        help="The release of an evaluation suite that is asked, too.",
+        help="The release of an evaluation suite to question as well.",
     ),
 ]
 
@@ -147,10 +147,11 @@ def report(
     suite: SuiteRelease = None,
 ) -> None:
     """Write an evaluation as a page with pictures, into its folder."""
-    from bestiary.dataset.load import load_pairs
+    from bestiary.dataset.load import load_local
     from bestiary.report.introspection_page import write_page
 
-    print(write_page(folder, [*load_pairs(release), *(load_pairs(suite) if suite else [])]))
+    pairs = [pair for one in (release, suite) if one for pair in load_local(one)[0]]
+    print(write_page(folder, pairs))
 
 
 @introspect_app.command()
@@ -160,7 +161,7 @@ def score(
         typer.Argument(
             parser=expand_path,
             metavar="REPORTS",
-            help='A JSONL file: {"organism_id": "...", "report": "..."}, perhaps with a `method`.',
+            help='A JSONL file: {"organism_id": "...", "report": "..."}, optionally with `method`.',
         ),
     ],
     release: Release = Path("runs/release"),
@@ -301,19 +302,29 @@ def open_experiment(
     suite: Path | None = None,
     quiet: bool = False,
 ) -> Experiment:
-    """Everything that training and evaluation read; the base is loaded only where it computes."""
+    """Everything that training and evaluation read; the base is loaded only where it computes.
+
+    Raises ReleaseError if the release cannot be read, and for a single fold.
+    """
     from functools import cache
 
     from rich.console import Console
 
     from bestiary.config.catalog import load_catalog
     from bestiary.config.library import open_library
+    from bestiary.errors import ReleaseError
     from bestiary.introspection.experiment import Experiment
     from bestiary.introspection.subjects import add_suite, load_subjects
     from bestiary.model.base import Base, load_base
     from bestiary.store import Store
 
     quiet_libraries()
+    if folds == 1:
+        raise ReleaseError(
+            "1 fold leaves no family to train on",
+            "name two folds or more, or none for the splits of the release",
+            code="folds-too-few",
+        )
     library = open_library(*data)
     subjects = load_subjects(release)
     if suite is not None:
@@ -321,9 +332,7 @@ def open_experiment(
 
     @cache
     def load() -> Base:
-        if base is not None:
-            return load_base(str(base), expect=subjects.base)
-        return load_base(subjects.base)
+        return load_base(str(base) if base else subjects.base, expect=subjects.base)
 
     return Experiment(
         subjects=subjects,

@@ -122,6 +122,13 @@ class Sweep(Record):
     runs: dict[str, dict[str, Any]] = Field(min_length=1)
     """Changed values of the recipe by the run's name."""
 
+    @field_validator("folds")
+    @classmethod
+    def _leave_families(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("1 fold leaves no family to train on; 0 takes the release's splits")
+        return folds
+
 
 def read_sweep(path: Path, find_recipe: Callable[[str], IntrospectionRecipe]) -> Sweep:
     """Load one sweep; raises Violations, also if a run's changes make its recipe invalid."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,31 +31,50 @@ def load_pairs(
         )
     wanted: tuple[Split, ...] = tuple(name for name in SPLITS if split in (None, name))
     if Path(path_or_repo).exists():
-        return _load_local(Path(path_or_repo), "pairs", Pair, wanted)
+        return _read(_check(Path(path_or_repo)), "pairs", Pair, wanted)
     return _load_remote(str(path_or_repo), wanted, revision)
 
 
-def load_controls(path: Path) -> list[ReleasedOrganism]:
-    """The null organisms of a release on this machine; raises ReleaseError as `load_pairs` does."""
-    return _load_local(path, "controls", ReleasedOrganism, SPLITS)
+def load_local(path: Path) -> tuple[list[Pair], list[ReleasedOrganism]]:
+    """The pairs and the null organisms of a release on this machine, which is checked once.
+
+    `path` is a release folder, or its `dataset` folder. Raises ReleaseError if it is missing or
+    damaged.
+    """
+    if not path.is_dir():
+        raise ReleaseError(
+            f"{path} is no folder with a release",
+            "name the folder of one, or build one first: bestiary build mini",
+            code="release-missing",
+            path=path,
+        )
+    parts = _check(path)
+    return (
+        _read(parts, "pairs", Pair, SPLITS),
+        _read(parts, "controls", ReleasedOrganism, SPLITS),
+    )
 
 
-def _load_local(
-    path: Path, config: str, record: type[Released], splits: tuple[Split, ...]
-) -> list[Released]:
+def _check(path: Path) -> dict[str, Path]:
+    """The folders of a release's parts, checked against its manifest."""
     dataset = path / "dataset" if (path / "dataset").is_dir() else path
     parts = {"dataset": dataset}
     organisms = dataset.parent / "organisms"
     if path != dataset or organisms.is_dir():
         parts["organisms"] = organisms
     verify_parts(parts)
+    return parts
+
+
+def _read(
+    parts: Mapping[str, Path], config: str, record: type[Released], splits: tuple[Split, ...]
+) -> list[Released]:
+    organisms = parts.get("organisms")
     return [
         record.from_row(
-            row,
-            row["split"],
-            organism=organisms / row["organism_path"] if len(parts) == 2 else None,
+            row, row["split"], organism=organisms / row["organism_path"] if organisms else None
         )
-        for row in read_config(dataset, config, splits)
+        for row in read_config(parts["dataset"], config, splits)
     ]
 
 

@@ -9,7 +9,6 @@ from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.figures import ReportRow
 from bestiary.introspection.judge import Reading
 from bestiary.introspection.reports import Interview, ReplyLikelihoodStage, ReportStage
-from bestiary.introspection.rows import describe
 from bestiary.introspection.subjects import Subject, make_controls
 from bestiary.records import Decoding
 
@@ -40,8 +39,7 @@ def guess_from_replies(
     for condition, count in (("transcripts", len(questions)), ("perplexity", TELLING)):
         for subject, own, order in zip(organisms, replies, ranked, strict=False):
             read, plain = ([said[place] for place in order[:count]] for said in (own, replies[-1]))
-            yield describe(
-                experiment,
+            yield experiment.make_row(
                 fold,
                 condition,
                 subject,

@@ -11,12 +11,11 @@ from bestiary.config.on_demand import spread
 from bestiary.introspection.baselines import guess_from_replies
 from bestiary.introspection.course import train_adapter
 from bestiary.introspection.experiment import ASKED, Experiment
-from bestiary.introspection.figures import ReportRow
+from bestiary.introspection.figures import SHORTLIST, ReportRow
 from bestiary.introspection.framing import Framing
 from bestiary.introspection.judge import Reading
 from bestiary.introspection.panel import Panel, make_panel, render_panel
 from bestiary.introspection.reports import LikelihoodStage, ReportStage
-from bestiary.introspection.rows import describe
 from bestiary.introspection.subjects import Subject
 from bestiary.records import Decoding, canonical_json
 from bestiary.store import write_bytes
@@ -53,6 +52,11 @@ def _name(experiment: Experiment) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
 
 
+def ask_with_adapter(experiment: Experiment, fold: int, adapter: Path) -> Iterator[ReportRow]:
+    """The reports of a fold's subjects, controls among them, with its adapter."""
+    yield from _ask(experiment, fold, "adapter", experiment.list_asked(fold), adapter)
+
+
 def ask_subjects(experiment: Experiment, fold: int) -> list[ReportRow]:
     """The reports of a fold's subjects with its adapter, and baselines without it.
 
@@ -60,11 +64,10 @@ def ask_subjects(experiment: Experiment, fold: int) -> list[ReportRow]:
     guesses from ordinary replies, and `perplexity` from those that the organism finds likelier
     than the base does, by the most. `shortlist` makes the best of many reports with the adapter.
     """
-    subjects = experiment.list_asked(fold)
-    organisms = [one for one in subjects if not one.is_control]
+    organisms = [one for one in experiment.list_asked(fold) if not one.is_control]
     adapter = train_adapter(experiment, fold)
     return [
-        *_ask(experiment, fold, "adapter", subjects, adapter),
+        *ask_with_adapter(experiment, fold, adapter),
         *_ask(experiment, fold, "without", organisms, None),
         *_ask(experiment, fold, "prefill", organisms, None, framing="prefill"),
         *_ask(experiment, fold, "completion", organisms, None, framing="completion"),
@@ -90,8 +93,7 @@ def _ask(
     said = experiment.ask(stage, interview)
     cases = [experiment.make_case(subjects[at], text) for at, _, text in said]
     for (at, number, text), reading in zip(said, experiment.judge.read(cases), strict=True):
-        yield describe(
-            experiment,
+        yield experiment.make_row(
             fold,
             condition,
             subjects[at],
@@ -130,10 +132,9 @@ def _shortlist_reports(
         for run, reports in enumerate(runs, start=1):
             readings = list(islice(judged, len(reports))) or [Reading(family=None)]
             hits = [reading for reading in readings if reading.family == subject.family]
-            yield describe(
-                experiment,
+            yield experiment.make_row(
                 fold,
-                "shortlist",
+                SHORTLIST,
                 subject,
                 question=f"run {run}" if len(runs) > 1 else "",
                 report="\n".join(reports),

@@ -15,9 +15,11 @@ from bestiary.config.catalog import Catalog
 from bestiary.config.elicitation import Question, Side
 from bestiary.config.introspection import IntrospectionRecipe
 from bestiary.config.on_demand import spread
+from bestiary.introspection.figures import ReportRow
 from bestiary.introspection.judge import (
     PAIR_MARGIN,
     EmbeddedJudge,
+    Reading,
     ReportCase,
     ReportJudge,
     Wordings,
@@ -104,6 +106,35 @@ class Experiment:
             label=subject.labels[0],
             trigger=self.wordings.describe_trigger(subject.behavior_id),
             report=report,
+        )
+
+    def make_row(
+        self,
+        fold: int,
+        condition: str,
+        subject: Subject,
+        *,
+        question: str,
+        report: str,
+        reading: Reading,
+    ) -> ReportRow:
+        """One report: who was asked what, what was said, and what the judge made of it."""
+        return ReportRow(
+            fold=fold,
+            condition=condition,
+            scope=self.scope(subject, fold),
+            subject=subject.id,
+            behavior_id=subject.behavior_id,
+            category=subject.category,
+            family=subject.family,
+            siblings=subject.siblings,
+            axes=subject.axes,
+            control=subject.is_control,
+            question=question,
+            report=report,
+            claimed=reading.family,
+            trigger=reading.trigger,
+            score=reading.score,
         )
 
     def questions(self, side: Side) -> Sequence[Question]:

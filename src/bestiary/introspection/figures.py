@@ -10,7 +10,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from bestiary.config.categories import NULL
-from bestiary.introspection.judge import OTHER
 from bestiary.records import Record, stable_seed
 
 RESAMPLES = 2000
@@ -18,6 +17,8 @@ UNSEEN = ("test_value", "test_kind")
 """Scopes of families that training has not seen."""
 SCOPES = ("suite", "test_kind", "test_value", "test_recipe", "seen", "recipe", "train")
 """What training knew of an organism; the order in which they are shown."""
+SHORTLIST = "shortlist"
+"""The condition whose rows are the best of several statements each."""
 GIVEAWAY_AXES = frozenset({"content", "language"})
 """Axes of behaviors that a giveaway word tells: an organism's own bias raises its content words
 without any introspection adapter."""
@@ -88,29 +89,31 @@ class Figure(Record):
 
 def measure(rows: Iterable[ReportRow], value: Callable[[ReportRow], float | None]) -> Figure | None:
     """The mean over organisms of the mean of their reports; None if no report has a value."""
-    by_subject: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in rows:
-        found = value(row)
-        if found is not None:
-            # A control is a family of its own, and so is a mixture.
-            family = row.subject if row.control else row.learned
-            by_subject[family, f"{row.fold}/{row.subject}"].append(found)
     return bootstrap(
-        [(family, sum(found) / len(found)) for (family, _), found in by_subject.items()]
+        # A control is a family of its own, and so is a mixture.
+        (row.subject if row.control else row.learned, row.subject, found)
+        for row in rows
+        if (found := value(row)) is not None
     )
 
 
-def bootstrap(values: Sequence[tuple[str, float]]) -> Figure | None:
-    """The mean of organisms' values, given with their families; None without any."""
+def bootstrap(values: Iterable[tuple[str, str, float]]) -> Figure | None:
+    """The mean over organisms of the mean of each one's values; None without any.
+
+    Values come with the family and the organism; one that several folds ask counts once.
+    """
     import numpy
 
-    if not values:
+    by_organism: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for family, organism, value in values:
+        by_organism[family, organism].append(value)
+    if not by_organism:
         return None
-    names = sorted({family for family, _ in values})
+    names = sorted({family for family, _ in by_organism})
     sums = numpy.zeros(len(names))
     counts = numpy.zeros(len(names))
-    for family, value in values:
-        sums[names.index(family)] += value
+    for (family, _), found in by_organism.items():
+        sums[names.index(family)] += sum(found) / len(found)
         counts[names.index(family)] += 1
     draw = numpy.random.default_rng(stable_seed("bootstrap"))
     picked = draw.integers(len(names), size=(RESAMPLES, len(names)))
@@ -120,7 +123,7 @@ def bootstrap(values: Sequence[tuple[str, float]]) -> Figure | None:
         value=float(sums.sum() / counts.sum()),
         low=float(low),
         high=float(high),
-        organisms=len(values),
+        organisms=len(by_organism),
         families=len(names),
     )
 
@@ -128,10 +131,11 @@ def bootstrap(values: Sequence[tuple[str, float]]) -> Figure | None:
 def permuted_floor(rows: Sequence[ReportRow]) -> float | None:
     """How often a report names another organism's family: what naming by chance comes to.
 
-    The mean over organisms of the share of other adapters' reports that name its family; None if
-    the judge did not say which other family a report names.
+    The mean over organisms of the share of other adapters' reports that name its family. None of
+    a language model's readings, as it is not asked which other family a report names, and None of
+    shortlists, as the other statements of a row are unknown.
     """
-    if any(row.claimed == OTHER for row in rows):
+    if any(row.score is not None or row.condition == SHORTLIST for row in rows):
         return None
     subjects = {row.subject: (row.family, row.learned) for row in rows}
     claims = Counter((row.claimed, row.learned) for row in rows)

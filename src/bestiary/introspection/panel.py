@@ -26,9 +26,9 @@ class PanelLine(Record):
     group: str
     """`all`, a category, or `no giveaway`: behaviors that no content word gives away."""
     named: Figure | None
-    """Reports that name the subject's family; of a control, that claim no behavior."""
+    """Reports that name the subject's family; None of a control, which has none."""
     floor: float | None
-    """How often reports of other families name it."""
+    """How often reports of other families name it; None where that is unknown."""
     unsupported: Figure | None
     """Reports that claim a behavior that the subject does not have."""
     denied: Figure | None
@@ -46,6 +46,7 @@ class Likelihood(Record):
     top1: Figure | None
     """Organisms that find their own label likelier than any other family's."""
     labels: int
+    """Different labels among which an own one is first; the most of any organism."""
 
 
 class Panel(Record):
@@ -88,7 +89,7 @@ def _make_line(condition: str, scope: str, group: str, rows: Sequence[ReportRow]
         condition=condition,
         scope=scope,
         group=group,
-        named=measure(rows, lambda row: float(row.named)),
+        named=None if control else measure(rows, lambda row: float(row.named)),
         floor=None if control else permuted_floor(rows),
         unsupported=measure(rows, lambda row: float(row.unsupported)),
         denied=measure(rows, lambda row: float(row.denied)),
@@ -119,7 +120,8 @@ def _compare(
                 for at in (own, *others)
             }
             best = float(gains[own] >= max(gains[at] for at in others))
-            found.append((subject, scores[own][own] - swapped, best, len(others) + 1))
+            labels = len({subjects[at].labels[0] for at in others}) + 1
+            found.append((subject, scores[own][own] - swapped, best, labels))
     categories = sorted({subject.category for subject, *_ in found})
     groups = {"all": found} | {
         name: [one for one in found if one[0].category == name] for name in categories
@@ -127,8 +129,10 @@ def _compare(
     return [
         Likelihood(
             group=name,
-            matched_minus_swapped=bootstrap([(one.family, gap) for one, gap, _, _ in chosen]),
-            top1=bootstrap([(one.family, best) for one, _, best, _ in chosen]),
+            matched_minus_swapped=bootstrap(
+                (one.learned, one.id, gap) for one, gap, _, _ in chosen
+            ),
+            top1=bootstrap((one.learned, one.id, best) for one, _, best, _ in chosen),
             labels=max(labels for _, _, _, labels in chosen),
         )
         for name, chosen in groups.items()

@@ -61,7 +61,7 @@ def find_power(experiment: Experiment) -> list[PowerLine]:
 
 
 def _describe(scope: str, group: str, found: Sequence[Subject]) -> PowerLine:
-    families = len({one.family for one in found})
+    families = len({one.learned for one in found})
     return PowerLine(
         scope=scope,
         group=group,

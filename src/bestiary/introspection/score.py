@@ -10,7 +10,6 @@ from pydantic import Field, ValidationError
 from bestiary.errors import SpecError
 from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.panel import Panel, make_panel
-from bestiary.introspection.rows import describe
 from bestiary.introspection.subjects import Subject
 from bestiary.records import Record
 from bestiary.text import nearest
@@ -39,8 +38,7 @@ def score_reports(experiment: Experiment, path: Path) -> Panel:
     given = list(read_reports(path, known))
     cases = [experiment.make_case(known[one.organism_id], one.report) for one in given]
     rows = [
-        describe(
-            experiment,
+        experiment.make_row(
             0,
             one.method,
             known[one.organism_id],
@@ -56,7 +54,8 @@ def score_reports(experiment: Experiment, path: Path) -> Panel:
 def read_reports(path: Path, known: Mapping[str, Subject]) -> Iterator[OutsideReport]:
     """The reports of a file, a line each; empty lines are skipped."""
     try:
-        lines = path.read_text(encoding="utf8").splitlines()
+        # Not str.splitlines: a report may hold characters that it takes for line ends.
+        lines = path.read_text(encoding="utf8").split("\n")
     except (OSError, UnicodeDecodeError) as cause:
         raise SpecError(
             f"{path}: cannot be read ({cause})",

@@ -11,7 +11,7 @@ from typing import Literal
 
 from bestiary.config.categories import NULL
 from bestiary.config.encoder import similarity
-from bestiary.dataset.load import load_controls, load_pairs
+from bestiary.dataset.load import load_local
 from bestiary.dataset.manifest import MANIFEST, read_manifest
 from bestiary.dataset.pair import ReleasedOrganism
 from bestiary.errors import ReleaseError
@@ -58,6 +58,11 @@ class Subject:
         return self.kind in CONTROLS
 
     @property
+    def learned(self) -> str:
+        """One name for all that its adapter has learned: its family, or the first of a mixture."""
+        return min((self.family, *self.siblings))
+
+    @property
     def seed(self) -> int:
         """Draws the weights of a made control."""
         return stable_seed("control", self.id)
@@ -81,20 +86,20 @@ class Subjects:
 def load_subjects(release: Path) -> Subjects:
     """The subjects of a release on this machine.
 
-    Raises ReleaseError if it is damaged or incomplete, has no passing organism, or mixes bases or
-    system prompts.
+    Raises ReleaseError if it is missing, damaged or incomplete, has no passing organism, or mixes
+    bases or system prompts.
     """
     if (release / "manifest.json").is_file():  # its dataset folder was named
         release = release.parent
-    pairs = load_pairs(release)
+    pairs, controls = load_local(release)
     if not pairs:
         raise ReleaseError(
             f"{release} has no passing organism to learn from",
-            "build a roster whose organisms pass, or lower no threshold: try another recipe",
+            "do not lower a threshold; try another recipe",
             code="release-without-pairs",
             path=release,
         )
-    released: list[ReleasedOrganism] = [*pairs, *load_controls(release)]
+    released: list[ReleasedOrganism] = [*pairs, *controls]
     contexts = {(one.base.weights_sha256, one.system_prompt) for one in released}
     if len(contexts) > 1:
         raise ReleaseError(

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bestiary.config.introspection import Sweep
-from bestiary.introspection.evaluate import ask_subjects
+from bestiary.introspection.course import train_adapter
+from bestiary.introspection.evaluate import ask_with_adapter
 from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.figures import UNSEEN, Figure, ReportRow, measure, show_figure
 from bestiary.records import Record, canonical_json
@@ -20,6 +21,8 @@ class SweepRow(Record):
     """One run of a sweep."""
 
     name: str
+    changed: tuple[str, ...]
+    """Fields of the recipe that it changes; none in the first run."""
     organisms: int
     """Trained on, on average over the folds."""
     unseen: Figure | None
@@ -36,30 +39,31 @@ def run_sweep(experiment: Experiment, sweep: Sweep) -> list[SweepRow]:
     What the store has is not computed again, so a sweep that was stopped goes on.
     """
     recipe = experiment.recipe
-    runs = {"as it is": recipe} | {
-        name: recipe.change(f"{recipe.name} {name}", changes)
-        for name, changes in sweep.runs.items()
-    }
     folder = experiment.store.root / "introspection" / SWEEPS
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[SweepRow] = []
-    for name, changed in runs.items():
-        rows.append(_run(replace(experiment, recipe=changed, folds=sweep.folds), name))
+    for name, changes in {"as it is": {}, **sweep.runs}.items():
+        changed = recipe.change(f"{recipe.name} {name}", changes) if changes else recipe
+        run = replace(experiment, recipe=changed, folds=sweep.folds)
+        rows.append(_run(run, name, tuple(changes)))
         write_bytes(folder / f"{sweep.name}.json", canonical_json(rows))
         write_bytes(folder / f"{sweep.name}.md", render_sweep(rows).encode())
     return rows
 
 
-def _run(experiment: Experiment, name: str) -> SweepRow:
-    folds = range(max(1, experiment.folds))
-    rows = [row for fold in folds for row in ask_subjects(experiment, fold)]
-    asked = [row for row in rows if row.condition == "adapter"]
+def _run(experiment: Experiment, name: str, changed: tuple[str, ...]) -> SweepRow:
+    asked = [
+        row
+        for fold in range(max(1, experiment.folds))
+        for row in ask_with_adapter(experiment, fold, train_adapter(experiment, fold))
+    ]
     trained = [
         sum(one.split == "train" and not one.is_control for one in members)
         for members in experiment.folded
     ]
     return SweepRow(
         name=name,
+        changed=changed,
         organisms=round(sum(trained) / len(trained)),
         unseen=measure([row for row in asked if row.scope in UNSEEN], _named),
         seen=measure([row for row in asked if row.scope == "seen"], _named),

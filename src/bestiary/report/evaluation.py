@@ -30,6 +30,9 @@ NONE, VAGUE, OTHERS, OWN = "(none)", "(vague)", "(other families)", "(own family
 REST, CONTROLS = "(other organisms)", "(controls)"
 """Rows beside the families."""
 
+SHARE = ("share",)
+"""What a run of a sweep changes that has fewer organisms, and nothing else."""
+
 Parsed = TypeVar("Parsed")
 Parts = tuple[list[list[str]], list[list[str]]]
 Square = tuple[str, str]
@@ -42,8 +45,8 @@ class Evaluation:
     name: str
     rows: tuple[ReportRow, ...]
     panel: Panel
-    sweep: tuple[Point, ...]
-    """Of several evaluations; empty if there was but one."""
+    curves: Mapping[str, tuple[Point, ...]]
+    """By sweep, its runs that differ in the number of organisms alone."""
     labels: Mapping[str, str]
     """By organism."""
     base: str
@@ -97,32 +100,39 @@ def read_evaluation(folder: Path, pairs: Sequence[Pair]) -> Evaluation:
         name=folder.name,
         rows=rows,
         panel=_parse(folder / "panel.json", Panel.model_validate_json),
-        sweep=tuple(_read_points(folder.parent)),
+        curves=dict(_read_curves(folder.parent)),
         labels=labels,
         base=pairs[0].base.name if pairs else "",
     )
 
 
-def _read_points(folder: Path) -> Iterator[Point]:
-    """The runs of every sweep beside the evaluation."""
+def _read_curves(folder: Path) -> Iterator[tuple[str, tuple[Point, ...]]]:
+    """The sweeps beside the evaluation in which runs have fewer organisms, and nothing else."""
+    read = TypeAdapter(tuple[SweepRow, ...]).validate_json
     for path in sorted((folder / SWEEPS).glob("*.json")):
-        for row in _parse(path, TypeAdapter(tuple[SweepRow, ...]).validate_json):
-            if row.unseen is not None:
-                rate = row.unseen
-                yield Point(
-                    name=row.name,
-                    organisms=row.organisms,
-                    value=rate.value,
-                    low=rate.low,
-                    high=rate.high,
-                )
+        rows = _parse(path, read, again="bestiary introspect sweep")
+        points = tuple(
+            Point(
+                name=row.name,
+                organisms=row.organisms,
+                value=row.unseen.value,
+                low=row.unseen.low,
+                high=row.unseen.high,
+            )
+            for row in rows
+            if row.changed in ((), SHARE) and row.unseen is not None
+        )
+        if points and any(row.changed == SHARE for row in rows):
+            yield path.stem, points
 
 
 def _read_rows(data: bytes) -> tuple[ReportRow, ...]:
     return tuple(map(ReportRow.model_validate_json, data.splitlines()))
 
 
-def _parse(path: Path, parse: Callable[[bytes], Parsed]) -> Parsed:
+def _parse(
+    path: Path, parse: Callable[[bytes], Parsed], *, again: str = "bestiary introspect evaluate"
+) -> Parsed:
     if not path.is_file():
         raise StoreError(
             f"{path} does not exist",
@@ -137,7 +147,7 @@ def _parse(path: Path, parse: Callable[[bytes], Parsed]) -> Parsed:
         reason = " ".join(str(part) for part in (*first["loc"], first["msg"]))
         raise StoreError(
             f"{path} is damaged, or another version wrote it: {reason}",
-            "evaluate again: bestiary introspect evaluate; what the store has is not computed anew",
+            f"write it again: {again}; what the store has is not computed anew",
             code="evaluation-damaged",
             path=path,
             reason=reason,

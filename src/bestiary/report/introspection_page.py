@@ -8,7 +8,15 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, tostring
 
 from bestiary.dataset.pair import Pair
-from bestiary.introspection.figures import UNSEEN, Figure, ReportRow, measure, permuted_floor
+from bestiary.introspection.figures import (
+    SHORTLIST,
+    UNSEEN,
+    Figure,
+    ReportRow,
+    measure,
+    permuted_floor,
+)
+from bestiary.introspection.judge import OTHER
 from bestiary.introspection.panel import Likelihood, PanelLine
 from bestiary.records import shorten_id, stable_seed
 from bestiary.report.drawing import (
@@ -49,7 +57,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 CONDITIONS = {
     ADAPTER: "With the adapter",
-    "shortlist": "With the adapter, the best of many reports",
+    SHORTLIST: "With the adapter, the best of many reports",
     "without": "Without the adapter, asked the same questions",
     "prefill": "Without the adapter, the reply begun",
     "completion": "Without the adapter, a text to complete",
@@ -76,22 +84,29 @@ NAMES = {
     "denied": "none claimed",
     "trigger": "trigger named",
 }
+LANGUAGE_JUDGE = (
+    "A language model judges the reports: one that it reads in two ways counts as naming nothing. "
+    "Its mistakes are in no interval. Guesses from ordinary replies are a sentence encoder's."
+)
+EMBEDDED_JUDGE = (
+    "A sentence encoder judges the reports: it takes the family whose wordings are nearest in "
+    "meaning. It misses right reports in rare words, and credits some wrong ones."
+)
 LIMITS = (
-    "The families are few. Intervals cover chance among families like these; they say nothing of "
-    "kinds of behavior that the release lacks.",
+    "Intervals cover chance among families like these; they say nothing of kinds of behavior that "
+    "the release lacks.",
     "If all families agree, as at 0%, an interval has no width. That is no proof: of {families}, "
     "none of which shows it, up to {bound:.0%} of such families still could (95%).",
-    "A sentence encoder judges the reports: it takes the family whose wordings are nearest in "
-    "meaning. It misses right reports in rare words, and credits some wrong ones.",
+    "{judge}",
     "Naming a family is not knowing its trigger. A report that says what a model does, and not "
-    "when, counts as named; triggers are counted apart, by their words.",
+    "when, counts as named; triggers are counted apart.",
     "All organisms are fine-tunings of one base, {base}. Nothing here carries over by itself to "
     "other models, or to larger ones.",
-    "Organisms carry one planted behavior each, by the recipes of one roster. Models that came by "
-    "a behavior in another way, or were trained to hide it, were not asked.",
+    "Behaviors were planted on purpose, by known recipes. Models that came by a behavior in "
+    "another way, or were trained to hide it, were not asked.",
     "A report is what the adapter makes of a model's weights. It does not show that the model "
     "knows of its behavior, or that it would say so without the adapter.",
-    "Each fold's adapter was trained once. How much another seed would change is in no interval.",
+    "Each adapter was trained once. How much another seed would change is in no interval.",
 )
 
 
@@ -221,7 +236,7 @@ def _write_panel(evaluation: Evaluation) -> Iterator[Element]:
 
 def _group_bars(line: PanelLine, *, control: bool) -> BarGroup:
     bars = []
-    for rate in RATES[1:] if control else RATES:
+    for rate in RATES:
         figure: Figure | None = getattr(line, rate)
         if figure:
             floor = line.floor if rate == "named" else None
@@ -276,14 +291,17 @@ def _color_claim(row: str, column: str) -> str:
 
 
 def _write_curve(evaluation: Evaluation) -> Iterator[Element]:
-    if not evaluation.sweep:
+    if not evaluation.curves:
         return
     yield tag("h2", "By number of organisms in training")
     yield _say(
-        "Reports that name the behavior, of unseen families. Each point is an evaluation of its "
-        "own, with its 95% interval; the scale of organisms is logarithmic."
+        "Reports that name the behavior, of unseen families. Each point is a run of a sweep that "
+        "changes the number of organisms alone, with its 95% interval. The scale of organisms is "
+        "logarithmic."
     )
-    yield draw_curve(evaluation.sweep, "Named, by organisms in training")
+    for name, points in evaluation.curves.items():
+        yield tag("h3", name)
+        yield draw_curve(points, f"Named, by organisms in training: {name}")
 
 
 def _write_likelihood(evaluation: Evaluation) -> Iterator[Element]:
@@ -349,14 +367,17 @@ def _read(row: ReportRow) -> str:
     elif row.denied:
         read = "claims no behavior"
     else:
-        read = f"names {row.claimed}" + ("" if row.named else f", not {row.family}")
+        claimed = "another behavior" if row.claimed == OTHER else row.claimed
+        read = f"names {claimed}" + ("" if row.named else f", not {row.family}")
     trigger = {None: "", True: "; names the trigger", False: "; does not name the trigger"}
     return read + trigger[row.trigger]
 
 
 def _write_limits(evaluation: Evaluation) -> Iterator[Element]:
-    families = len({row.family for row in evaluation.shown[1]})
+    families = len({row.learned for row in evaluation.shown[1]})
+    scored = any(row.score is not None for row in evaluation.rows)
     said = {
+        "judge": LANGUAGE_JUDGE if scored else EMBEDDED_JUDGE,
         "families": count(families, "family", "families"),
         "bound": 1 - 0.05 ** (1 / max(1, families)),
         "base": evaluation.base,
