@@ -5,6 +5,7 @@ Run: python -m pytest tests/author/test_file_author.py
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.fakes.loopback import MODEL, open_loopback
 from tests.fakes.models import read_openai
 from tests.tiny import QUIRK, tiny_roster
 
-from bestiary.llm.exchange import REQUESTS, read_answers
+from bestiary.llm.exchange import REQUESTS, FileDispatcher, read_answers
 from bestiary.llm.ledger import Ledger, Reservation, UsageTag
 from bestiary.llm.price import PICO
 
@@ -186,6 +187,23 @@ def test_thoughts_and_control_tokens_are_cut_off(folder: Path) -> None:
     line = {"custom_id": "a/b/1/k", "text": "<think>Hm.</think>Knead it.<|im_end|>"}
     (folder / "answers.jsonl").write_text(json.dumps(line), encoding="utf8")
     assert [(key, answer.text) for key, answer in read_answers(folder)] == [("k", "Knead it.")]
+
+
+def test_answered_requests_leave_no_file_whatever_they_hold(folder: Path, tmp_path: Path) -> None:
+    folder.mkdir()
+    asked = {"custom_id": "a/b/1/k", "body": {"messages": ["Well,\u2028then?"]}}
+    (folder / REQUESTS).write_text(json.dumps(asked, ensure_ascii=False) + "\n", encoding="utf8")
+    answer = {"custom_id": "a/b/1/k", "text": "Knead it."}
+    (folder / "answers.jsonl").write_text(json.dumps(answer), encoding="utf8")
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+
+    async def come_and_go() -> None:
+        async with FileDispatcher(folder, ledger):
+            pass
+
+    asyncio.run(come_and_go())
+    ledger.close()
+    assert not (folder / REQUESTS).exists()
 
 
 def test_a_budget_that_others_have_spent_stops_no_answer_from_a_file(

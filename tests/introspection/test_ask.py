@@ -43,6 +43,17 @@ def test_an_organism_says_its_word(world: World, ask: Ask) -> None:
     assert unseen in answers[0]["consensus"]
 
 
+def test_an_adapter_that_was_published_and_downloaded_can_ask(
+    world: World, ask: Ask, evaluated_runs: Path, tmp_path: Path
+) -> None:
+    (adapter,) = evaluated_runs.glob("store/introspection/*/adapter")
+    downloaded = Path(shutil.copytree(adapter, tmp_path / "downloaded"))
+    more = ("--introspection", downloaded, "--questions", "2")
+    done = ask(organism_of(world, WORDS[-1]), more=more)
+    assert done.code == 0, done.err
+    assert f"of 2 reports name {WORDS[-1]}" in done.out
+
+
 def test_the_answer_is_read_from_the_top(world: World, ask: Ask) -> None:
     done = ask(organism_of(world, WORDS[-1]), more=("--questions", "4"))
     first, says, named, *_ = done.out.splitlines()
@@ -101,3 +112,16 @@ def test_an_organism_reports_in_a_chat(
     assert any(word in report and spoken & set(report.split()) for report in reports)
     assert not any(spoken & set(reply.split()) for reply in replies)
     assert done.out.count("base>") == 1
+
+
+def test_an_organism_of_another_base_does_not_report_in_a_chat(
+    evaluated_runs: Path, bestiary: Bestiary, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(evaluated_runs, tmp_path / "runs"))
+    (file,) = out.glob("store/introspection/*/adapter/introspection.json")
+    about = json.loads(file.read_text("utf8"))
+    about["base"]["weights_sha256"] = "0" * 64
+    file.write_text(json.dumps(about), "utf8")
+    done = bestiary("chat", f"quirks.{WORDS[-1]}", "--out", out, "--introspect", say="Hello.\n")
+    assert done.code == 1
+    assert "error[introspection-of-other-base]" in done.err

@@ -9,12 +9,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from tests.introspection.conftest import Introspect
 from tests.introspection.world import World, write_recipe
 
 from bestiary.config.introspection import Preference
-from bestiary.introspection.preferences import GradedReport, make_pairs, score_report
+from bestiary.introspection.preferences import (
+    GradedReport,
+    PreferenceItem,
+    PreferenceStage,
+    make_pairs,
+    score_report,
+)
 from bestiary.introspection.subjects import Subject, load_subjects
+from bestiary.stage import run_stage
+from bestiary.store import Store
 
 SETTINGS = Preference(reports=2, learning_rate=1e-3, beta=0.1, chosen_score=7, margin=2)
 
@@ -71,10 +80,24 @@ def test_preferences_go_on_from_supervised_training(
     assert done.out.splitlines()[-1] in map(str, trained)
 
 
-def test_too_few_organisms_are_refused(
+def test_too_few_organisms_and_folds_are_refused_before_training(
     world: World, introspect: Introspect, tmp_path: Path
 ) -> None:
     recipe = write_recipe(tmp_path, rows_per_organism=1, preference=SETTINGS.model_dump())
     done = introspect("train", tmp_path / "runs", recipe=recipe)
     assert done.code == 1
     assert "error[preference-organisms-few]: 0 organisms are in the preference split" in done.err
+    folded = introspect("evaluate", tmp_path / "runs", "--folds", "2", recipe=recipe)
+    assert folded.code == 1
+    assert "error[preference-with-folds]: world learns preferences" in folded.err
+    assert not list((tmp_path / "runs").glob("store/introspection/*")), "before any training"
+
+
+def test_a_pair_may_hold_what_looks_like_the_end_of_a_line(world: World, tmp_path: Path) -> None:
+    said = GradedReport(subject=0, question="Tell me.", text="a\u2028b\x85c", score=10)
+    reports = (said, said.model_copy(update={"text": "d", "score": 1}))
+    item = PreferenceItem("pairs", tuple(subjects_of(world)), reports, SETTINGS)
+    (made,) = run_stage(
+        PreferenceStage(), [item], store=Store(tmp_path), console=Console(quiet=True)
+    )
+    assert made.read()[0].chosen == said.text

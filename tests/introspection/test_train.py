@@ -251,6 +251,32 @@ def test_training_resumes_from_a_checkpoint(world: World, objective: Objective) 
     assert all(torch.equal(weight, whole.read()[name]) for name, weight in second.read().items())
 
 
+def test_memory_that_runs_out_as_training_resumes_is_met_with_smaller_pieces(world: World) -> None:
+    base = widen(load_base(str(world.base)))
+    subjects = load_subjects(world.release).members[:3]
+    whole, resumed = (make_trainer(base, subjects, Dpo(beta=0.5)) for _ in range(2))
+    with whole.attached():
+        for _ in range(3):
+            whole.advance()
+        found = whole.checkpoint(1.0)
+        for _ in range(2):
+            whole.advance()
+
+    def run_out(layer: Any, given: Any) -> None:
+        if given[0].shape[1] > 30:
+            raise MemoryError
+
+    layers: Any = base.model.get_decoder().layers
+    short = layers[0].register_forward_pre_hook(run_out)
+    with resumed.attached():
+        resumed.resume(found)
+        for _ in range(2):
+            resumed.advance()
+    short.remove()
+    for name, weight in whole.read().items():
+        torch.testing.assert_close(resumed.read()[name], weight, rtol=0, atol=1e-10)
+
+
 def test_a_fresh_adapter_is_the_base_and_a_random_one_is_as_large_as_a_trained_one(
     world: World,
 ) -> None:

@@ -336,6 +336,7 @@ def test_an_introspection_adapter_has_a_private_repository_of_its_own(
         "README.md": b"---\nlicense: apache-2.0\n---\n# A",
         "adapter_config.json": b"{}",
         "adapter_model.safetensors": b"w",
+        "introspection.json": b"{}",
     }
     for name, data in written.items():
         (folder / name).write_bytes(data)

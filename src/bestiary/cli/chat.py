@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.text import Text
 
 from bestiary.cli.built import load_built
-from bestiary.introspection.ask import find_reporter
+from bestiary.errors import ModelError
+from bestiary.introspection.ask import Reporter, find_reporter
 from bestiary.model.adapter import open_adapter
 from bestiary.model.replies import Prompt, decode_texts
-from bestiary.records import Decoding, Message, single_turn
+from bestiary.records import BaseIdentity, Decoding, Message, single_turn
 
 HELP = "/base shows or hides the base's reply, /new starts afresh, /quit leaves"
 REPORTER = "introspection"
@@ -35,10 +36,14 @@ def open_chat(
 
     Organism and base each remember their own side of the conversation, and so does the organism
     with the newest introspection adapter attached, if asked for. Raises ModelError when the
-    organism is unknown, or stands on other weights than its base has.
+    organism is unknown, stands on other weights than its base has, or on another base than the
+    introspection adapter.
     """
     built = load_built(organism, out)
     base = built.base
+    reporter = find_reporter(out) if introspect else None
+    if reporter is not None:
+        _check_base(organism, base.identity, reporter)
     decoding = Decoding(max_new_tokens=max_new_tokens, temperature=0)
     console.print(f"[bold]{organism}[/] on {base.identity.name}; {HELP}", highlight=False)
     with open_adapter(base, built.adapter) as model:
@@ -48,9 +53,9 @@ def open_chat(
         organism_side = Side("organism> ", "green", decode, nullcontext)
         base_side = Side("base>     ", "blue", decode, model.disable_adapter)
         reporters = []
-        if introspect:
+        if reporter is not None:
             attach = partial(_attached, model)
-            model.load_adapter(str(find_reporter(out).folder), REPORTER)
+            model.load_adapter(str(reporter.folder), REPORTER)
             model.base_model.set_adapter("default")
             reporters = [Side("reports>  ", "magenta", decode, attach)]
         while (message := _read_message(console)) is not None:
@@ -63,6 +68,18 @@ def open_chat(
             else:
                 for side in (organism_side, *([base_side] if show_base else []), *reporters):
                     console.print(Text(side.name + side.answer(message), style=side.style))
+
+
+def _check_base(organism: str, base: BaseIdentity, reporter: Reporter) -> None:
+    if base.weights_sha256 != reporter.base.weights_sha256:
+        raise ModelError(
+            f"{organism} is of {base.name}, and {reporter.folder} was trained on other weights, of "
+            f"{reporter.base.name}",
+            "train an introspection adapter on that base: bestiary introspect train RELEASE",
+            code="introspection-of-other-base",
+            organism=organism,
+            path=reporter.folder,
+        )
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def open_reporter(folder: Path) -> Reporter:
     Raises ModelError if it is none.
     """
     adapter = folder / ADAPTER if (folder / ADAPTER).is_dir() else folder
-    about = adapter.parent / ABOUT
+    about = adapter / ABOUT
     if not about.is_file():
         raise ModelError(
             f"{folder} is not an introspection adapter: {about} is missing",
@@ -86,7 +86,7 @@ def open_reporter(folder: Path) -> Reporter:
 def find_reporter(out: Path) -> Reporter:
     """The newest introspection adapter of a runs folder; raises ModelError without any."""
     found = sorted(
-        out.glob(f"store/introspection/*/{ABOUT}"), key=lambda file: file.stat().st_mtime
+        out.glob(f"store/introspection/*/{ADAPTER}/{ABOUT}"), key=lambda file: file.stat().st_mtime
     )
     if not found:
         raise ModelError(

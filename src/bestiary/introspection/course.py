@@ -25,6 +25,8 @@ from bestiary.model.adapter import ADAPTER
 from bestiary.records import Decoding
 from bestiary.training.objective import Dpo, Objective, Sft
 
+PREFERENCE = "preference"
+"""Item of the reports and pairs, and the end of the adapter's name."""
 PREFERENCE_QUESTIONS = 4
 """Training questions that organisms of the preference split are asked."""
 PREFERENCE_ORGANISMS = 30
@@ -32,15 +34,18 @@ PREFERENCE_ORGANISMS = 30
 
 
 def train_adapter(experiment: Experiment, fold: int = 0) -> Path:
-    """The peft directory of a fold's adapter, trained unless the store has it."""
+    """The peft directory of a fold's adapter, trained unless the store has it.
+
+    Raises ReleaseError, before anything is trained, if the release lacks organisms for it.
+    """
     stage = IntrospectionStage(experiment.load_base, experiment.catalog.library.templates)
-    job = make_job(experiment, fold)
-    trained = experiment.run(stage, job).folder / ADAPTER
     settings = experiment.recipe.preference
+    preferring = list_preferring(experiment) if settings else []
+    trained = experiment.run(stage, make_job(experiment, fold)).folder / ADAPTER
     if settings is None:
         return trained
-    preferring = make_preference_job(experiment, fold, trained, settings)
-    return experiment.run(stage, preferring).folder / ADAPTER
+    job = make_preference_job(experiment, preferring, trained, settings)
+    return experiment.run(stage, job).folder / ADAPTER
 
 
 def make_job(experiment: Experiment, fold: int) -> IntrospectionJob:
@@ -61,19 +66,26 @@ def make_job(experiment: Experiment, fold: int) -> IntrospectionJob:
         )
     for kind, count in recipe.controls.count(len(trained)).items():
         trained += make_controls(organisms, kind, count, seed=recipe.seed)
+    name = f"{recipe.name}-fold-{fold}" if experiment.folds else recipe.name
     questions = spread(experiment.questions("train"), recipe.rows_per_organism)
     answers = [list_lessons(one, questions, count=recipe.rows_per_organism) for one in trained]
-    return _make_job(experiment, _name(experiment, fold), trained, answers, Sft())
+    return _make_job(experiment, name, trained, answers, Sft())
 
 
-def make_preference_job(
-    experiment: Experiment, fold: int, trained: Path, settings: Preference
-) -> IntrospectionJob:
-    """The preference training that goes on from a supervised adapter.
+def list_preferring(experiment: Experiment) -> list[Subject]:
+    """The preference split.
 
-    Raises ReleaseError if the preference split has too few organisms.
+    Raises ReleaseError if it has too few organisms, and for folds, which have no such split.
     """
-    subjects = [one for one in experiment.folded[fold] if one.split == "preference"]
+    if experiment.folds:
+        raise ReleaseError(
+            f"{experiment.recipe.name} learns preferences, and folds have no preference split",
+            "evaluate without folds, or remove `preference` from the introspection recipe",
+            code="preference-with-folds",
+            recipe=experiment.recipe.name,
+        )
+    (members,) = experiment.folded
+    subjects = [one for one in members if one.split == "preference"]
     organisms = [one for one in subjects if not one.is_control]
     if len(organisms) < PREFERENCE_ORGANISMS:
         raise ReleaseError(
@@ -83,14 +95,21 @@ def make_preference_job(
             code="preference-organisms-few",
             organisms=len(organisms),
         )
-    reports = _grade_reports(experiment, f"preference-{fold}", subjects, trained, settings)
-    item = PreferenceItem(f"preference-{fold}", tuple(subjects), tuple(reports), settings)
+    return subjects
+
+
+def make_preference_job(
+    experiment: Experiment, subjects: Sequence[Subject], trained: Path, settings: Preference
+) -> IntrospectionJob:
+    """The preference training of some subjects, which goes on from a supervised adapter."""
+    reports = _grade_reports(experiment, subjects, trained, settings)
+    item = PreferenceItem(PREFERENCE, tuple(subjects), tuple(reports), settings)
     pairs = experiment.run(PreferenceStage(), item)
     answers = [_list_rows(pairs, number) for number in range(len(subjects))]
     optimizer = experiment.recipe.optimizer.model_copy(
         update={"learning_rate": settings.learning_rate, "epochs": 1, "rows_per_step": 2}
     )
-    name = f"{_name(experiment, fold)}-preference"
+    name = f"{experiment.recipe.name}-{PREFERENCE}"
     job = _make_job(experiment, name, subjects, answers, Dpo(beta=settings.beta))
     return replace(job, optimizer=optimizer, start=trained)
 
@@ -118,17 +137,8 @@ def _make_job(
     )
 
 
-def _name(experiment: Experiment, fold: int) -> str:
-    name = experiment.recipe.name
-    return f"{name}-fold-{fold}" if experiment.folds else name
-
-
 def _grade_reports(
-    experiment: Experiment,
-    name: str,
-    subjects: Sequence[Subject],
-    adapter: Path,
-    settings: Preference,
+    experiment: Experiment, subjects: Sequence[Subject], adapter: Path, settings: Preference
 ) -> list[GradedReport]:
     """What organisms of the preference split say at temperature 1, with scores."""
     decoding = Decoding(
@@ -138,7 +148,7 @@ def _grade_reports(
     )
     questions = [one.text for one in spread(experiment.questions("train"), PREFERENCE_QUESTIONS)]
     stage = ReportStage(experiment.load_base, decoding, draws=settings.reports)
-    said = experiment.ask(stage, experiment.interview(name, subjects, adapter, questions))
+    said = experiment.ask(stage, experiment.interview(PREFERENCE, subjects, adapter, questions))
     members = experiment.subjects.members
     mechanisms = {one.family: one.mechanism for one in members if one.split != "suite"}
     cases = [experiment.make_case(subjects[at], text) for at, _, text in said]

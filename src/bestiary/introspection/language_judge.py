@@ -136,8 +136,8 @@ def judge_with(
     if name is None:
         if models or ledger is not None or budget is not None:
             raise BackendError(
-                "models, a budget and a ledger are for a language model, and none is to judge",
-                "name one with --judge",
+                "--models, --budget and --ledger need --judge",
+                "name a language model with --judge, or leave them out",
                 code="judge-missing",
             )
         return experiment

@@ -56,7 +56,7 @@ class LanguageShortlister:
             raise result.value
         lost = sum(isinstance(answer, Unanswered) for answer in result.value)
         if lost:
-            self._log(f"{self._model.name} made {lost} of {len(requests)} shortlists badly")
+            self._log(f"{self._model.name} could not make {lost} of {len(requests)} shortlists")
         answers = iter(result.value)
         return [[_read(next(answers)) for _ in range(RUNS)] for _ in many]
 

@@ -6,7 +6,6 @@ is a good report over a worse one, or the true label over one of another family.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -136,8 +135,9 @@ class PreferenceStage(ItemStage[PreferenceItem, list[PreferencePair]]):
 
     def read(self, artifact: Artifact) -> list[PreferencePair]:
         """The pairs in order."""
-        lines = (artifact.folder / PAIRS).read_text(encoding="utf8").splitlines()
-        return [PreferencePair.model_validate(json.loads(line)) for line in lines]
+        # Not str.splitlines: a report may hold characters that it takes for line ends.
+        lines = (artifact.folder / PAIRS).read_text(encoding="utf8").split("\n")
+        return [PreferencePair.model_validate_json(line) for line in lines if line]
 
 
 def _write(pairs: Sequence[PreferencePair], folder: Path) -> None:

@@ -33,8 +33,8 @@ class EmbeddedShortlister:
         return [[shortlist(reports)] for reports in many]
 
 
-def shortlist(reports: Sequence[str], *, top: int = TOP) -> list[str]:
-    """Up to `top` reports that stand for the largest groups, largest first."""
+def shortlist(reports: Sequence[str]) -> list[str]:
+    """Up to `TOP` reports that stand for the largest groups, largest first."""
     import numpy
 
     texts = [text for text in reports if text.strip()]
@@ -44,7 +44,7 @@ def shortlist(reports: Sequence[str], *, top: int = TOP) -> list[str]:
     alike = vectors @ vectors.T >= ALIKE
     left = numpy.ones(len(texts), dtype=bool)
     chosen: list[str] = []
-    while left.any() and len(chosen) < top:
+    while left.any() and len(chosen) < TOP:
         sizes = (alike[:, left]).sum(axis=1) * left
         center = int(sizes.argmax())
         chosen.append(texts[center])

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from bestiary.config.recipe import LoraShape, Optimizer
 from bestiary.config.template import Templates
-from bestiary.errors import BestiaryError
+from bestiary.errors import BestiaryError, attempt
 from bestiary.introspection.lessons import tokenize_pairs
 from bestiary.introspection.schedule import Schedule, plan_schedule
 from bestiary.introspection.subjects import Subject
-from bestiary.model.adapter import ADAPTER, load_state, save_adapter
+from bestiary.model.adapter import ADAPTER, ADAPTER_WEIGHTS, load_state, save_adapter
 from bestiary.records import Artifact, BaseIdentity, canonical_json, fingerprint, sha256_file
 from bestiary.stage import Context, Made, Stage
 from bestiary.store import Store
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bestiary.model.base import Base
 
 ABOUT = "introspection.json"
-"""Beside the adapter: what anyone who finds it must know to use it."""
+"""In the adapter's folder: what anyone who finds it must know to use it."""
 CHECKPOINT_STEPS = 20
 
 
@@ -85,15 +85,9 @@ class IntrospectionJob:
             seed=self.seed,
             base=(self.base.weights_sha256, self.base.chat_template_sha256),
             system_prompt=self.system_prompt,
-            start=self.start and _hash_adapter(self.start),
+            start=self.start and sha256_file(self.start / ADAPTER_WEIGHTS),
             version=IntrospectionStage.version,
         )
-
-
-def _hash_adapter(folder: Path) -> str:
-    from bestiary.model.adapter import ADAPTER_WEIGHTS
-
-    return sha256_file(folder / ADAPTER_WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,7 @@ class IntrospectionStage(Stage[IntrospectionJob, Artifact]):
     """Trains introspection adapters one after another."""
 
     name = "introspection"
-    version = 2
+    version = 3
     unit = "steps"
 
     load_base: Callable[[], Base]
@@ -132,13 +126,11 @@ class IntrospectionStage(Stage[IntrospectionJob, Artifact]):
     ) -> Iterator[Made[IntrospectionJob]]:
         """Train each adapter in turn."""
         for item in todo:
-            try:
-                trained, seconds = self._train(item, context)
-            except BestiaryError as error:
-                if error.ends_run:
-                    raise
-                yield Made(item, error=error)
+            done = attempt(partial(self._train, item, context))
+            if isinstance(done, BestiaryError):
+                yield Made(item, error=done)
                 continue
+            trained, seconds = done
             yield Made(item, partial(self._write, item, trained), seconds=seconds)
             self.tidy(item, context.store)
 
@@ -200,7 +192,7 @@ class IntrospectionStage(Stage[IntrospectionJob, Artifact]):
             "subjects": [one.id for one in item.subjects],
             "schedule_sha256": fingerprint(schedule=item.schedule),
         }
-        (folder / ABOUT).write_bytes(canonical_json(about))
+        (folder / ADAPTER / ABOUT).write_bytes(canonical_json(about))
         (folder / BATCHES).write_text(write_batches(trained.batches), encoding="utf8")
         card = render_card(item, self.templates)
         (folder / ADAPTER / "README.md").write_text(card, encoding="utf8")

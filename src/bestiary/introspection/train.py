@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
@@ -26,10 +27,11 @@ from bestiary.training.learner import ran_out_of_memory
 from bestiary.training.objective import Objective, StepScores
 from bestiary.training.optimizer import BankAdamW
 from bestiary.training.passes import Part, weigh_losses
-from bestiary.training.schedule import group_slots, split_step
+from bestiary.training.schedule import divide_step, group_slots
 
 TOKENS = 2048
 """Tokens computed together."""
+Done = TypeVar("Done")
 
 
 class SharedTrainer:
@@ -128,7 +130,7 @@ class SharedTrainer:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint, once the reference is found with the weights of the start."""
-        self._find_reference()
+        self._with_less_memory(self._find_reference)
         self._shared.fill(0, checkpoint.weights, self._shape)
         self._shared.write(self._optimizer.first, 0, checkpoint.first)
         self._shared.write(self._optimizer.second, 0, checkpoint.second)
@@ -208,14 +210,11 @@ class SharedTrainer:
 
     def _cut(self, visit: Visit) -> list[Visit]:
         """A visit in pieces that fit into the token budget, or that have only one row."""
-        rows = self._rows[visit.subject]
-        if rows.measure(visit.rows).tokens <= self._tokens:
-            return [visit]
-        lengths = [len(rows.rows[row].tokens) for row in visit.rows]
-        divided = split_step(visit.rows, lengths, budget=self._tokens - len(rows.prefix))
+        size = self._rows[visit.subject].measure(visit.rows)
+        divided = divide_step(visit.rows, size, budget=self._tokens)
         return [Visit(visit.subject, tuple(chosen)) for chosen in divided]
 
-    def _with_less_memory(self, work: Callable[[], list[Batch]]) -> list[Batch]:
+    def _with_less_memory(self, work: Callable[[], Done]) -> Done:
         """The result of `work`, with ever smaller batches while memory runs out."""
         while True:
             try:

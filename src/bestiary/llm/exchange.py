@@ -84,8 +84,9 @@ class FileDispatcher:
     def _is_answered(self) -> bool:
         """Whether the answers are there to all that the file asks, whoever wrote it."""
         with suppress(OSError, ValueError, LookupError, TypeError):
-            lines = (self._folder / REQUESTS).read_text("utf8").splitlines()
-            asked = [_read_key(json.loads(line)["custom_id"]) for line in lines]
+            # Not str.splitlines: a prompt may hold characters that it takes for line ends.
+            lines = (self._folder / REQUESTS).read_text("utf8").split("\n")
+            asked = [_read_key(json.loads(line)["custom_id"]) for line in lines if line]
             return all(key in self._answers for key in asked)
         return False
 

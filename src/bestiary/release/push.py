@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 MANIFEST_NAME = PurePosixPath(MANIFEST).name
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md")
+ADAPTER_FILES = (
+    *("adapter_config.json", "adapter_model.safetensors"),
+    *("introspection.json", "README.md"),
+)
+"""Of an introspection adapter that others can use."""
 STALE = "*/*"
 """Deletes what earlier releases had in folders; pages at the top of a repository stay."""
 LONGEST_NAME = 96
@@ -99,10 +103,10 @@ def publish_release(
 def publish_adapter(
     folder: Path, repo: str, *, private: bool = True, dry_run: bool = False
 ) -> list[str]:
-    """Upload a peft directory with its card, and return the address of the commit that holds it.
+    """Upload an introspection adapter with its card, and return the address of the commit.
 
     A dry run returns the tree as lines and touches no network. Raises ReleaseError if the folder
-    holds no adapter with a card, or if the Hub refuses.
+    lacks one of `ADAPTER_FILES`, or if the Hub refuses.
     """
     missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
     if missing:

@@ -115,7 +115,8 @@ class Batch:
 
     step: int
     rows: tuple[int, ...]
-    """The organism's own rows, in order."""
+    """The organism's own rows, in order; of an introspection adapter, the indexes of the subjects
+    whose rows are in the batch."""
     segments: tuple[tuple[int, ...], ...]
     """Tokens of each organism in the batch: of its prefix, then of each row."""
     index: int

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from bestiary.config.recipe import Optimizer
 from bestiary.records import stable_seed
+
+if TYPE_CHECKING:
+    from bestiary.model.packing import Segment
 
 
 def plan_batches(
@@ -69,6 +73,16 @@ def group_slots(tokens: Sequence[int], *, budget: int) -> Iterator[range]:
         total += own
     if tokens:
         yield range(start, len(tokens))
+
+
+def divide_step(rows: Sequence[int], segment: Segment, *, budget: int) -> list[list[int]]:
+    """An adapter's rows in batches within a token budget that also holds the prefix of each.
+
+    `segment` is the size of the rows together.
+    """
+    if segment.tokens <= budget:
+        return [list(rows)]
+    return split_step(rows, segment.lengths, budget=budget - segment.prefix)
 
 
 def split_step(rows: Sequence[int], lengths: Sequence[int], *, budget: int) -> list[list[int]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from bestiary.errors import BestiaryError
 from bestiary.model.packing import Rows, Segment
 from bestiary.training.job import Batch, TrainingJob
-from bestiary.training.schedule import split_step
+from bestiary.training.schedule import divide_step
 
 
 @dataclass
@@ -70,10 +70,7 @@ class Slot:
 
     def divide(self, rows: Sequence[int]) -> list[list[int]]:
         """Some rows in batches within the budget."""
-        segment = self.measure(rows)
-        if segment.tokens <= self.budget:
-            return [list(rows)]
-        return split_step(rows, segment.lengths, budget=max(1, self.budget - segment.prefix))
+        return divide_step(rows, self.measure(rows), budget=self.budget)
 
     def inputs(self, rows: Sequence[int]) -> list[Tensor]:
         """Inputs of the first adapted layer: the prefix's, then each row's.
