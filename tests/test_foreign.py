@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tests.conftest import Bestiary, Finished, Site
 from tests.tiny import BACKDOOR, QUIRK
 
@@ -106,6 +107,20 @@ def name_no_module(adapter: Path) -> None:
     change_settings(adapter, lambda settings: {**settings, "target_modules": ["c_attn"]})
 
 
+def name_another_base(adapter: Path) -> None:
+    change_settings(adapter, lambda told: {**told, "base_model_name_or_path": "them/another-base"})
+
+
+def narrow_weights(adapter: Path) -> None:
+    """As of a base of half the width."""
+    path = adapter / "adapter_model.safetensors"
+    halved = {
+        name: weight[:, : weight.shape[1] // 2].contiguous() if "lora_A" in name else weight
+        for name, weight in load_file(path).items()
+    }
+    save_file(halved, path, metadata={"format": "pt"})
+
+
 def name_no_method(adapter: Path) -> None:
     change_settings(adapter, lambda settings: {**settings, "peft_type": "PERHAPS"})
 
@@ -120,6 +135,8 @@ def name_no_method(adapter: Path) -> None:
         (name_no_method, "adapter-damaged"),
         (rename_targets, "adapter-of-other-modules"),
         (name_no_module, "target-unknown"),
+        (name_another_base, "adapter-of-other-base"),
+        (narrow_weights, "adapter-does-not-fit"),
     ],
 )
 def test_what_is_no_adapter_of_this_base_is_refused(

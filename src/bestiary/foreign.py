@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bestiary.config.plan import Plan
-from bestiary.model.adapter import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_state, read_shape
+from bestiary.model.adapter import ADAPTER, ADAPTER_FILES, check_adapter, load_state, read_shape
 from bestiary.model.lazy import LazyBase, open_base
 from bestiary.organism.stage import OrganismStage, write_about
 from bestiary.pipeline import Step, list_verification, run_steps
@@ -19,8 +19,6 @@ from bestiary.records import Artifact, OrganismIdentity, fingerprint, sha256_fil
 from bestiary.stage import ItemStage
 from bestiary.state import OrganismState
 from bestiary.store import Store
-
-FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,15 @@ class ForeignStage(ItemStage[ForeignItem, Artifact]):
     system_prompt: str
 
     def key(self, item: ForeignItem) -> str:
-        """Covers the adapter's own files; raises ModelError if it cannot be read."""
+        """Covers the adapter's own files.
+
+        Raises ModelError if it cannot be read, or states another base.
+        """
         read_shape(item.adapter)
         load_state(item.adapter)
+        check_adapter(item.adapter, self.base.identity)
         return fingerprint(
-            foreign=[sha256_file(item.adapter / name) for name in FILES],
+            foreign=[sha256_file(item.adapter / name) for name in ADAPTER_FILES],
             identity=item.identity,
             base=self.base.identity,
             system_prompt=self.system_prompt,
@@ -68,7 +70,7 @@ class ForeignStage(ItemStage[ForeignItem, Artifact]):
 
     def _copy(self, item: ForeignItem, folder: Path) -> None:
         (folder / ADAPTER).mkdir()
-        for name in FILES:
+        for name in ADAPTER_FILES:
             shutil.copyfile(item.adapter / name, folder / ADAPTER / name)
         write_about(folder, item.identity, self.base, self.system_prompt)
 

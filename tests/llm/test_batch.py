@@ -103,7 +103,7 @@ def words(asked: Asked) -> str:
 
 
 def bound(name: ProviderName) -> int:
-    return read_price(make_model(name, ""), batch=True).bound(make_requests(name, 1)[0])
+    return read_price(make_model(name, "http://x"), batch=True).bound(make_requests(name, 1)[0])
 
 
 # The life of a batch

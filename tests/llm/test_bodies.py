@@ -138,7 +138,7 @@ class Desk:
         self.server.edit = edit
         self.server.charges.clear()
         requests = [make_request(self.name, str(number)) for number in range(len(changes))]
-        price = read_price(make_model(self.name, ""), batch=False)
+        price = read_price(make_model(self.name, "http://x"), batch=False)
         bound = price.bound(requests[0])
         with tempfile.TemporaryDirectory() as folder:
             ledger = Ledger(Path(folder) / "ledger.sqlite", budget=bounds * bound)

@@ -128,6 +128,21 @@ def test_an_entry_is_bounded(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        *("http://host:port/v1", "localhost:8000/v1", "http://:80/v1", "ftp://host/v1"),
+        *("https://[::1/v1", "https://host:70000/v1", "/v1"),
+    ],
+)
+def test_an_entrys_url_must_be_a_servers(url: str) -> None:
+    with pytest.raises(ValidationError, match=r"http://localhost:8000/v1"):
+        make_model("openai", url)
+    folder = make_model("openai", url, provider="file")
+    assert folder.url == url
+    assert make_model("openai", "https://[::1]:8000/v1").url == "https://[::1]:8000/v1"
+
+
+@pytest.mark.parametrize(
     ("words", "field"),
     [
         (NEW_NAME, "token_limit"),

@@ -36,6 +36,7 @@ from bestiary.llm.ledger import (
     Settlement,
     Spent,
     UsageTag,
+    read_pace,
 )
 from bestiary.llm.request import Answer, Usage
 
@@ -338,6 +339,16 @@ def test_an_empty_answer_is_counted_too(ledger: Ledger) -> None:
     ledger.settle_and_reserve([Settlement(spend, 30, "k", make_answer("", output=0))])
     assert ledger.taken() == 30
     assert [(row.requests, row.pico) for row in ledger.list_spent()] == [(1, 30)]
+
+
+def test_the_pace_counts_what_servers_answered_if_only_for_nothing(ledger: Ledger) -> None:
+    for number in range(3):
+        settle(ledger, reserve_surely(ledger, 0), 0, key=f"k{number}")
+    refused, lost = reserve_surely(ledger, 9), reserve_surely(ledger, 9)
+    ledger.settle_and_reserve([Settlement(refused), Settlement(lost, None)])
+    ledger.keep(TAG, MODEL, {"kept": make_answer()})
+    pace = read_pace(ledger.path, since=0)
+    assert pace.requests == 3 and 0 < pace.seconds < 60
 
 
 # Errors

@@ -62,7 +62,7 @@ def words(asked: Asked) -> str:
 
 def bound(name: ProviderName) -> int:
     """The most that each request of `make_requests` can cost, within a byte or so."""
-    return read_price(make_model(name, ""), batch=False).bound(make_requests(name, 1)[0])
+    return read_price(make_model(name, "http://x"), batch=False).bound(make_requests(name, 1)[0])
 
 
 # Answers

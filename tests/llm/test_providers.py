@@ -488,7 +488,12 @@ def test_a_missing_key_is_reported_by_name(monkeypatch: pytest.MonkeyPatch, url:
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("ALL_PROXY", "ftp://proxy"), ("SSL_CERT_FILE", "/nowhere/all.pem")]
+    ("variable", "value"),
+    [
+        ("ALL_PROXY", "ftp://proxy"),
+        ("HTTP_PROXY", "http://proxy:port"),
+        ("SSL_CERT_FILE", "/nowhere/all.pem"),
+    ],
 )
 @EACH_PROVIDER
 def test_a_connection_that_the_environment_forbids_is_told(

@@ -254,8 +254,9 @@ def test_a_hub_name_needs_a_commit(revision: str | None) -> None:
 
 def test_the_identity_of_a_folder_cannot_be_loaded_by_name(local: Path) -> None:
     identity = identify_base(str(local))
-    with expect_error(ModelError, "base-folder-unknown", name="my-model"):
+    with expect_error(ModelError, "base-folder-unknown", name="my-model") as caught:
         load_base(identity)
+    assert "--base FOLDER" in caught.error.remedy
 
 
 def test_a_failed_download_from_the_hub_is_reported(tmp_path: Path) -> None:

@@ -547,6 +547,21 @@ def test_an_adapter_of_other_modules_is_refused() -> None:
         bank.fill(0, state, SHAPES[1])
 
 
+@pytest.mark.parametrize("side", ["A", "B"])
+@pytest.mark.parametrize(("ranks", "width"), [(0, -1), (0, 1), (1, 0)])
+def test_an_adapter_of_another_width_or_of_a_larger_rank_is_refused(
+    side: str, ranks: int, width: int
+) -> None:
+    """Neither padded with zeros nor cut."""
+    bank = LoraBank(base_in(torch.float32), [SHAPES[1]], slots=1)
+    state = bank.init_adapter(SHAPES[1], seed=0)
+    name = next(name for name in state if f"lora_{side}" in name)
+    rank, wide = state[name].shape if side == "A" else state[name].T.shape
+    changed = torch.ones(rank + ranks, wide + width)
+    with expect_error(ModelError, "adapter-does-not-fit", tensor=name):
+        bank.fill(0, {**state, name: changed if side == "A" else changed.T}, SHAPES[1])
+
+
 @pytest.mark.parametrize(
     ("target", "code", "fields"),
     [

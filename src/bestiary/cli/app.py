@@ -103,7 +103,7 @@ def build(
 
     from bestiary.author.options import AuthoringOptions
     from bestiary.executor import choose_executor
-    from bestiary.pipeline import build_roster
+    from bestiary.pipeline import RELEASE, build_roster
     from bestiary.records import canonical_json
     from bestiary.state import summarize
     from bestiary.training.job import TrainingResources
@@ -129,7 +129,8 @@ def build(
     if as_json:
         print_json(rows)
     else:
-        print_builds(rows, out, console)
+        released = until == RELEASE and not all(state.error for state in states)
+        print_builds(rows, out, console, release=out / RELEASE if released else None)
     _tell_errors(states)
 
 
@@ -192,7 +193,7 @@ def plan(
     ledger: LedgerFile = None,
     recipe: Recipe = None,
     gpu: Annotated[
-        str | None, typer.Option("--gpu", help="Also tell what training takes on such a GPU.")
+        str | None, typer.Option("--gpu", help="Also estimate training on this GPU.")
     ] = None,
     data: Data = None,
     as_json: Json = False,
@@ -438,7 +439,7 @@ def main() -> None:
         place = f"{cause.filename}: " if cause.filename else ""
         remedy = "check the path, its permissions, and the free space"
         if cause.errno == errno.EMFILE:
-            remedy = "allow more open files: `ulimit -n` in your shell states and sets the limit"
+            remedy = "raise the open-file limit with `ulimit -n`"
         print(f"error[system]: {place}{cause.strerror or cause}; {remedy}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:

@@ -51,13 +51,15 @@ def print_near_labels(catalog: Catalog, count: int, *, as_json: bool) -> None:
         print(f"{cosine:.2f}  {one}: {labels[one]}\n      {other}: {labels[other]}")
 
 
-def print_builds(rows: list[dict[str, Any]], out: Path, console: Console) -> None:
-    """Print the verdicts, what was made of each organism, and why some did not pass."""
+def print_builds(
+    rows: list[dict[str, Any]], out: Path, console: Console, *, release: Path | None
+) -> None:
+    """Print the verdicts, what was made, and why some did not pass; `release` if one was made."""
     from bestiary.report.results import build_table, list_folders, list_news
 
     if any(row["verdict"] or row["error"] for row in rows):
         console.print(build_table(rows))
-    for part in (list_folders(rows, out), list_news(rows, out)):
+    for part in (list_folders(rows, out), list_news(rows, release)):
         console.print(part, highlight=False, markup=False, soft_wrap=True)
 
 

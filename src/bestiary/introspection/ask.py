@@ -19,8 +19,8 @@ from bestiary.model.adapter import (
     ADAPTER,
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    check_adapter,
     load_state,
-    read_base_name,
     read_shape,
 )
 from bestiary.records import BaseIdentity, Decoding, Record
@@ -122,19 +122,6 @@ def locate_adapter(path_or_repo: str) -> Path:
             code="adapter-not-found",
             adapter=path_or_repo,
         ) from cause
-
-
-def check_adapter(adapter: Path, base: BaseIdentity) -> None:
-    """Raise ModelError for an adapter that states another base than the reporter's."""
-    stated = read_base_name(adapter)
-    if stated is not None and "/" in stated and not Path(stated).exists() and stated != base.name:
-        raise ModelError(
-            f"{adapter}: it was trained on {stated}, and the introspection adapter on {base.name}",
-            "ask it with an introspection adapter of its own base",
-            code="adapter-of-other-base",
-            path=adapter,
-            base=stated,
-        )
 
 
 def ask_adapters(

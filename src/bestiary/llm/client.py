@@ -49,10 +49,13 @@ AT_ONCE: Mapping[Mode, int] = {"single": 32, "batch": 1000}
 """Workflows that run at the same time: enough to keep the servers busy."""
 CONNECTION_VARIABLES = tuple(
     variant
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+    for name in (
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+        *("ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"),
+    )
     for variant in (name, name.lower())
 )
-"""Where the SDKs' clients look for proxies and certificates."""
+"""Where the SDKs' clients look for proxies, certificates, and the address of their own server."""
 HEARTBEAT_SECONDS = 1.0
 MEGABYTE = 10**6
 
@@ -108,8 +111,14 @@ class LLMClient:
         Their costs are charged to `tag`; requests that the ledger holds answers to cost nothing.
         Raises BackendError if the budget, the ledger or a server ends the run.
         """
-        job = Job(tag.project, tag.project, _ask_once(RequestGroup(tag.stage, requests)))
-        (result,) = self.run([job])
+        return self.complete(tag.project, _ask_once(RequestGroup(tag.stage, requests)))
+
+    def complete(self, project: str, workflow: Workflow[T]) -> T:
+        """Run one workflow, whose costs are charged to `project`; returns its result.
+
+        Raises its error, and BackendError if the budget, the ledger or a server ends the run.
+        """
+        (result,) = self.run([Job(project, project, workflow)])
         if isinstance(result.value, BestiaryError):
             raise result.value
         return result.value
@@ -235,7 +244,7 @@ def open_provider(name: str, model: LanguageModel) -> Provider:
     """Open a model's provider.
 
     Raises AuthError without a well-formed key in the environment, and BackendError if the
-    environment states a proxy or certificates that cannot be used.
+    environment states a proxy, certificates, or a server's address that cannot be used.
     """
     if model.provider == "file":
         raise BackendError(
@@ -245,13 +254,17 @@ def open_provider(name: str, model: LanguageModel) -> Provider:
             model=name,
         )
     key = read_key(name, model)
+    from httpx2 import InvalidURL
+
     try:
         return _open_sdk(model, key)
-    except (OSError, ValueError) as cause:
+    except (OSError, ValueError, InvalidURL) as cause:
         stated = [one for one in CONNECTION_VARIABLES if one in os.environ]
         raise BackendError(
             f"no connection can be set up as the environment states ({cause})",
-            f"correct or unset {' and '.join(stated)}",
+            f"correct or unset {' and '.join(stated)}"
+            if stated
+            else "correct the proxy and the certificates in the settings of your system",
             code="connection-settings",
             variables=stated,
         ) from cause

@@ -206,7 +206,7 @@ def read_pace(path: Path, since: float) -> Pace:
     try:
         rows = ledger.file.execute(
             "SELECT count(*), max(begun) - min(begun) FROM spends "
-            "WHERE mode = 'single' AND begun >= ? AND billed > 0",
+            "WHERE mode = 'single' AND begun >= ? AND input + output + cached > 0",
             (since,),
         )
         ((requests, seconds),) = rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -72,15 +73,28 @@ class LanguageModel(Record):
 
     @model_validator(mode="after")
     def _check_dialect(self) -> Self:
-        """Refuse parameters that others set, and chat completions' fields of another API."""
+        """Refuse parameters that others set, URLs without a server, and fields of another API."""
         owned = sorted(OWNED_PARAMETERS & set(self.extra_body))
         if owned:
             raise ValueError(f"extra_body must not set {', '.join(owned)}; Bestiary sets it itself")
         if self.provider == "file" and not self.url:
             raise ValueError("provider file has no server: name the folder as its url")
+        if self.provider != "file" and self.url is not None and not _is_address(self.url):
+            raise ValueError(
+                f"url {self.url!r} is no address: it must be http:// or https://, a host, and, if "
+                "it has a port, a number, such as http://localhost:8000/v1"
+            )
         if self.provider == "anthropic" and (self.token_limit or self.system_role != "system"):
             raise ValueError("token_limit and system_role are fields of provider openai only")
         return self
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port that is no number, or of half a bracket
+        return False
 
 
 class ModelFile(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import ModelError
 from bestiary.model.base import Base, tensor_errors
-from bestiary.records import canonical_json
+from bestiary.records import BaseIdentity, canonical_json
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,7 @@ ADAPTER = "adapter"
 """The peft directory inside an organism's artifact."""
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 REMEDY = "build it again, or name a folder that peft's save_pretrained wrote"
 
 
@@ -186,18 +188,29 @@ def read_shape(folder: Path) -> LoraShape | None:
         return _find_shape(PeftConfig.from_pretrained(str(folder)))
 
 
-def read_base_name(folder: Path) -> str | None:
-    """The base that an adapter says it was trained on, if it does; a name or a path.
+def check_adapter(adapter: Path, base: BaseIdentity) -> None:
+    """Raise ModelError for an adapter that is damaged, or states another base than this one.
 
-    Raises ModelError if it is damaged.
+    A path says nothing of a base, and a local base is known by its folder's name alone.
     """
     from peft import PeftConfig
 
-    with _loading(folder):
-        stated: str | None = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-        return stated
+    with _loading(adapter):
+        stated: str | None = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
+    if stated is None or not _HUB_NAME.fullmatch(stated) or Path(stated).exists():
+        return
+    if base.name not in (stated, stated.partition("/")[2]):
+        raise ModelError(
+            f"{adapter}: it was trained on {stated}, not on {base.name}",
+            "use it with its own base: a recipe of that base for `verify`, an introspection "
+            "adapter of that base for `introspect ask`",
+            code="adapter-of-other-base",
+            path=adapter,
+            base=stated,
+        )
 
 
+_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 _SHAPE = {"r", "lora_alpha", "target_modules", "layers_to_transform"}
 _INERT = {
     *("base_model_name_or_path", "revision", "inference_mode", "peft_version", "task_type"),

@@ -115,7 +115,7 @@ def _name_to_load(identity: BaseIdentity) -> str:
     if identity.revision.startswith(LOCAL):
         raise ModelError(
             f"{identity.name} was a local folder, and its identity does not say which",
-            "call load_base(FOLDER, expect=identity)",
+            "call load_base(FOLDER, expect=identity), or pass --base FOLDER to the command",
             code="base-folder-unknown",
             name=identity.name,
         )

@@ -332,20 +332,37 @@ class LoraBank:
         self.refresh(slice(slot, slot + 1))
 
     def write(self, rows: Tensor, slot: int, state: Mapping[str, Tensor]) -> None:
-        """Write tensors by an adapter's keys into a slot of `rows`, [slots, size]."""
+        """Write tensors by an adapter's keys into a slot of `rows`, [slots, size].
+
+        Raises ModelError if one does not fit its layer, or belongs to no layer of the bank.
+        """
         rows[slot].zero_()
         left = dict(state)
         for name, a, b in self.views(rows):
-            for side, row in (("A", a[slot]), ("B", b[slot].mT)):
-                tensor = left.pop(f"{PREFIX}{name}.lora_{side}.weight", None)
+            for side, own in (("A", a[slot]), ("B", b[slot])):
+                key = f"{PREFIX}{name}.lora_{side}.weight"
+                tensor = left.pop(key, None)
                 if tensor is not None:
-                    row[: tensor.shape[0], : tensor.shape[1]] = tensor
+                    ranks = tensor if side == "A" else tensor.transpose(0, -1)
+                    self._check_fit(key, ranks, width=own.shape[1])
+                    own[: len(ranks)] = ranks
         if left:
             raise ModelError(
                 f"an adapter has {min(left)}, which no layer of this bank has",
                 "open it with the shape that its adapter_config.json states",
                 code="adapter-of-other-modules",
                 tensor=min(left),
+            )
+
+    def _check_fit(self, key: str, ranks: Tensor, *, width: int) -> None:
+        """Refuse what is not [rank, width], or is of a larger rank than the bank's."""
+        if ranks.ndim != 2 or ranks.shape[1] != width or len(ranks) > self.rank:
+            raise ModelError(
+                f"an adapter has {key} as [rank, width] = {list(ranks.shape)}, and this base and "
+                f"its adapter_config.json allow a rank up to {self.rank} and a width of {width}",
+                "use it with the base and the adapter_config.json that it was trained with",
+                code="adapter-does-not-fit",
+                tensor=key,
             )
 
     def read(self, rows: Tensor, slot: int, shape: LoraShape) -> dict[str, Tensor]:

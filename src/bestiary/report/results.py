@@ -55,11 +55,11 @@ def list_folders(summary: Summary, out: Path) -> str:
     return "\n".join(f"  {name:<{width}}  {out / path}" for name, path in made if path)
 
 
-def list_news(summary: Summary, out: Path) -> str:
-    """Why organisms did not pass, and the path of the release."""
+def list_news(summary: Summary, release: Path | None) -> str:
+    """Why organisms did not pass, and where the release is if there is one of them."""
     lines = [f"  {short_name(row)}: {why}" for row in summary for why in row["reasons"]]
-    if (out / "release").is_dir():
-        lines.append(f"  release: {out / 'release'}")
+    if release is not None:
+        lines.append(f"  release: {release}")
     return "\n".join(lines)
 
 
