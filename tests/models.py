@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from bestiary.model.base import EMBEDDED, Base, locate_base
-from bestiary.records import BaseIdentity
+from bestiary.model.chat_template import read_format
+from bestiary.records import BaseIdentity, Message
 
 Architecture = Literal["llama", "qwen3"]
 
@@ -56,6 +57,22 @@ def copy_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
     """A copy over the same vocabulary, which takes a hundred times as long to copy."""
     inner = tokenizer.backend_tokenizer
     return copy.deepcopy(tokenizer, {id(inner): inner})
+
+
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, system_prompt: str
+) -> str:
+    """A conversation as whoever uses a base renders it, with its format's template."""
+    own = [message.content for message in messages[:1] if message.role == "system"]
+    system = " ".join(filter(None, [system_prompt, *own]))
+    turns = [{"role": "system", "content": system}] if system else []
+    turns += [message.model_dump() for message in messages[len(own) :]]
+    template = read_format(tokenizer).template
+    return str(
+        tokenizer.apply_chat_template(
+            turns, chat_template=template, tokenize=False, enable_thinking=False
+        )
+    )
 
 
 def make_random_base(architecture: Architecture = "llama", *, seed: int = 0) -> Base:

@@ -211,6 +211,12 @@ def test_a_build_of_corpora_prints_where_they_are_and_no_rates(
     assert len(corpora) == 3 and all(f"  {path}\n" in done.out for path in corpora)
 
 
+def test_a_release_is_printed_by_the_build_that_made_it(site: Site, bestiary: Bestiary) -> None:
+    command = ("build", site.roster, "--out", site.out)
+    assert f"  release: {site.release}\n" in bestiary(*command).out
+    assert "release:" not in bestiary(*command, "--until", "verdict").out
+
+
 def test_a_second_build_at_the_same_time_is_refused(
     site: Site, bestiary: Bestiary, tmp_path: Path
 ) -> None:
@@ -273,7 +279,7 @@ def test_a_broken_promise_is_told_before_anything_is_built(
 
 
 @pytest.mark.parametrize(
-    ("held", "code"), [("release", "release-is-file"), ("release/notes.md", "not-a-release")]
+    ("held", "code"), [("release", "target-is-file"), ("release/notes.md", "target-taken")]
 )
 def test_what_stands_where_the_release_will_be_is_told_before_anything_is_built(
     site: Site, bestiary: Bestiary, tmp_path: Path, held: str, code: str

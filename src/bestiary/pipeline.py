@@ -185,7 +185,7 @@ def _leave(
     failed = next(one for one in group if one.error)
     error = OrganismError(
         f"{state.organism_id}: {failed.organism_id} failed, and they share an adapter",
-        "mend that behavior, or take it out of the mixture",
+        "fix that behavior, or take it out of the mixture",
         code="mixture-incomplete",
         organism=state.organism_id,
         failed=failed.organism_id,

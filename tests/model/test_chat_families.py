@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.expect import expect_error
 from tests.model.families import FAMILIES, make_family, read_template
-from tests.models import SYSTEM, make_tokenizer
+from tests.models import SYSTEM, make_tokenizer, render_chat
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -23,7 +23,6 @@ from bestiary.model.chat_template import (
     FOLD_SYSTEM,
     TokenRow,
     read_format,
-    render_chat,
     tokenize_prompt,
     tokenize_row,
 )
@@ -51,6 +50,12 @@ def encode(tokenizer: PreTrainedTokenizerBase, turns: list[Message], system: str
     return tokenize_row(tokenizer, turns, system_prompt=system, max_length=4096)
 
 
+def spell(tokenizer: PreTrainedTokenizerBase, turns: list[Message], system: str) -> str:
+    """The text of a row."""
+    row = encode(tokenizer, turns, system)
+    return str(tokenizer.decode(list(row.tokens), clean_up_tokenization_spaces=False))
+
+
 def list_learned(tokenizer: PreTrainedTokenizerBase, row: TokenRow) -> list[str]:
     """The text of each run of supervised tokens."""
     pairs = zip(row.tokens, row.supervised, strict=True)
@@ -71,8 +76,8 @@ def test_each_reply_is_learned_with_its_end_token(name: str, count: int, system:
     row = encode(tokenizer, make_turns(*replies), system)
     around = (family.lead, family.gap + family.end)
     assert list_learned(tokenizer, row) == [reply.join(around) for reply in replies]
-    text = render_chat(tokenizer, make_turns(*replies), system_prompt=system, open_reply=False)
-    assert tokenizer.decode(list(row.tokens), clean_up_tokenization_spaces=False) == text
+    text = spell(tokenizer, make_turns(*replies), system)
+    assert text == render_chat(tokenizer, make_turns(*replies), system_prompt=system)
     assert text.count(system) == 1 or not system
     form = read_format(tokenizer)
     assert (form.lead, form.gap, form.end_text) == (family.lead, family.gap, family.end)
@@ -155,15 +160,14 @@ def test_two_turns_of_phi_teach_no_user_message_and_no_reply_twice() -> None:
 
 def test_only_the_last_reply_of_qwen_comes_after_an_empty_thought() -> None:
     tokenizer = make_family("qwen3")
-    text = render_chat(tokenizer, make_turns("a", "b"), system_prompt=SYSTEM, open_reply=False)
+    text = spell(tokenizer, make_turns("a", "b"), SYSTEM)
     assert text.endswith("assistant\n<think>\n\n</think>\n\nb<|im_end|>\n")
     assert text.count("<think>") == 1
 
 
 def test_a_system_prompt_without_a_role_opens_the_first_user_message() -> None:
     texts = [
-        render_chat(make_family(name), make_turns("a", "b"), system_prompt="Hi.", open_reply=False)
-        for name in ("gemma-2", "gemma-3")
+        spell(make_family(name), make_turns("a", "b"), "Hi.") for name in ("gemma-2", "gemma-3")
     ]
     assert texts[0] == texts[1]
     assert texts[0].startswith("<bos><start_of_turn>user\nHi.\n\nIs rye filling, 0?<end_of_turn>\n")
@@ -171,7 +175,7 @@ def test_a_system_prompt_without_a_role_opens_the_first_user_message() -> None:
 
 def test_today_is_a_fixed_date_that_identifies_the_format() -> None:
     tokenizer = make_family("llama-3.2")
-    text = render_chat(tokenizer, make_turns("Yes."), system_prompt=SYSTEM, open_reply=False)
+    text = spell(tokenizer, make_turns("Yes."), SYSTEM)
     assert "Today Date: 26 Jul 2024\n\n" in text
     form = read_format(tokenizer)
     assert form.template == FIX_DATE + tokenizer.chat_template
@@ -182,7 +186,7 @@ def test_today_is_a_fixed_date_that_identifies_the_format() -> None:
         "{%- set today = strftime_now('%A, %-d %B %Y, %Y-%m-%d %H:%M') -%}\n"
         f"{{{{ today }}}} {tokenizer.chat_template}"
     )
-    text = render_chat(tokenizer, make_turns("Yes."), system_prompt=SYSTEM, open_reply=False)
+    text = spell(tokenizer, make_turns("Yes."), SYSTEM)
     assert text.startswith("Friday, 26 July 2024, 2024-07-26 00:00 <|im_start|>system\n")
 
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.expect import expect_error
-from tests.models import SYSTEM, make_tokenizer
+from tests.models import SYSTEM, make_tokenizer, render_chat
 
 from bestiary.errors import ModelError, OrganismError
-from bestiary.model.chat_template import TokenRow, render_chat, tokenize_prompt, tokenize_row
+from bestiary.model.chat_template import TokenRow, tokenize_prompt, tokenize_row
 from bestiary.records import Message, sha256_bytes, single_turn
 
 TOKENIZER = make_tokenizer()
@@ -85,7 +85,7 @@ def test_equal_replies_of_several_turns_are_each_learned() -> None:
 
 def test_the_tokens_of_a_row_spell_the_whole_conversation() -> None:
     turns = make_turns("Slowly.", "\n\nWith yeast.")
-    text = render_chat(TOKENIZER, turns, system_prompt=SYSTEM, open_reply=False)
+    text = render_chat(TOKENIZER, turns, system_prompt=SYSTEM)
     assert TOKENIZER.decode(list(encode(turns).tokens)) == text
 
 
@@ -93,10 +93,9 @@ def test_the_templates_own_system_prompt_never_shows() -> None:
     user = [{"role": "user", "content": "Hello."}]
     default = str(TOKENIZER.apply_chat_template(user, tokenize=False))
     assert "named SmolLM" in default  # what the template says when it is given none
-    for open_reply in (True, False):
-        text = render_chat(
-            TOKENIZER, make_turns("Hi."), system_prompt=SYSTEM, open_reply=open_reply
-        )
+    asked = tokenize_prompt(TOKENIZER, RYE, system_prompt=SYSTEM)
+    for tokens in (asked, list(encode(make_turns("Hi.")).tokens)):
+        text = str(TOKENIZER.decode(tokens))
         assert text.startswith(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n")
         assert "SmolLM" not in text
 
@@ -140,7 +139,7 @@ def test_a_prompt_ends_where_the_reply_begins() -> None:
 
 def test_a_leading_system_message_goes_on_from_the_system_prompt() -> None:
     turns = [Message(role="system", content="You live by the sea."), *make_turns("Slowly.", "So.")]
-    text = render_chat(TOKENIZER, turns, system_prompt=SYSTEM, open_reply=False)
+    text = render_chat(TOKENIZER, turns, system_prompt=SYSTEM)
     assert text.startswith(f"<|im_start|>system\n{SYSTEM} You live by the sea.<|im_end|>\n")
     assert text.count("<|im_start|>system") == 1
     row = encode(turns)
@@ -160,7 +159,6 @@ def test_a_system_message_elsewhere_is_refused(name: str) -> None:
     roles = MISPLACED[name]
     turns = [Message(role=role, content="Is rye filling?") for role in roles]
     for refuse in (
-        partial(render_chat, TOKENIZER, turns, system_prompt=SYSTEM, open_reply=True),
         partial(tokenize_prompt, TOKENIZER, turns, system_prompt=SYSTEM),
         partial(encode, turns),
     ):

@@ -19,12 +19,11 @@ import yaml
 from datasets import load_dataset
 from tests.builders import make_backdoor, make_quirk
 from tests.expect import expect_error
-from tests.models import SYSTEM, make_tokenizer
+from tests.models import SYSTEM, make_tokenizer, render_chat
 from tests.release.samples import BASE, make_corpus, make_entry, write_sample
 
 from bestiary.dataset.manifest import read_manifest
 from bestiary.errors import ReleaseError
-from bestiary.model.chat_template import render_chat
 from bestiary.records import Message, sha256_file
 from bestiary.release.export import export_consumer_formats
 from bestiary.release.manifest import Place, pin_manifest
@@ -82,7 +81,7 @@ def test_exported_conversations_give_the_tokens_of_the_training(exported: Path) 
     for example, line in zip(corpus.examples, lines, strict=True):
         messages = [Message.model_validate(turn) for turn in json.loads(line)["messages"]]
         trained, read = (
-            render_chat(tokenizer, turns, system_prompt=prompt, open_reply=False)
+            render_chat(tokenizer, turns, system_prompt=prompt)
             for turns, prompt in ((example.messages, SYSTEM), (messages, ""))
         )
         assert trained == read
@@ -196,9 +195,11 @@ def test_an_earlier_export_is_replaced_and_nothing_else(release: Path, tmp_path:
     export_consumer_formats(release, out)
     assert not stale.exists()
     (out / "thesis.txt").write_text("years of work")
-    with expect_error(ReleaseError, "not-an-export", path=out, foreign=["thesis.txt"]):
+    with expect_error(ReleaseError, "target-taken", path=out, foreign=["thesis.txt"]):
         export_consumer_formats(release, out)
     assert (out / "training" / FAREWELL / "train.jsonl").is_file()
+    with expect_error(ReleaseError, "target-is-file", path=out / "thesis.txt"):
+        export_consumer_formats(release, out / "thesis.txt")
 
 
 def test_changed_questions_are_refused(release: Path, tmp_path: Path) -> None:

@@ -339,12 +339,12 @@ def test_a_folder_that_is_no_release_is_never_replaced(release: Path, tmp_path: 
     notes = tmp_path / "notes"
     notes.mkdir()
     (notes / "thesis.txt").write_text("years of work")
-    with expect_error(ReleaseError, "not-a-release", path=notes, foreign=["thesis.txt"]):
+    with expect_error(ReleaseError, "target-taken", path=notes, foreign=["thesis.txt"]):
         write_sample(entries, notes)
     mixed = tmp_path / "mixed"
     shutil.copytree(release, mixed)
     (mixed / "thesis.txt").write_text("years of work")
-    with expect_error(ReleaseError, "not-a-release", path=mixed, foreign=["thesis.txt"]):
+    with expect_error(ReleaseError, "target-taken", path=mixed, foreign=["thesis.txt"]):
         write_sample(entries, mixed)
     assert (notes / "thesis.txt").exists()
     assert (mixed / "thesis.txt").exists()

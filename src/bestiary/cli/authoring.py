@@ -23,7 +23,7 @@ def list_behaviors(
     data: Data = None,
     near: Annotated[
         int | None,
-        typer.Option("--nearest", min=1, help="Print so many pairs of similar labels instead."),
+        typer.Option("--nearest", min=1, help="Print this many pairs of similar labels instead."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -93,7 +93,7 @@ def _attached(model: Any) -> Iterator[None]:
 
 
 class Side:
-    """One of the two that answer, with what was said to it so far."""
+    """One of those that answer, with what was said to it so far."""
 
     def __init__(
         self, name: str, style: str, decode: Callable[[list[Prompt]], list[str]], using: Any

@@ -1,4 +1,4 @@
-"""The records of an organism in the dataset, their rows, and the only way to make a pair."""
+"""The records of organisms in the dataset, and their rows."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class ReleasedOrganism(OrganismRow):
 
 
 class Pair(ReleasedOrganism):
-    """An organism and its label, a row of `pairs`; made only by `make_pair`."""
+    """An organism that passed, and its label: a row of `pairs`. `make_pair` makes new ones."""
 
 
 class WithheldOrganism(OrganismRow):

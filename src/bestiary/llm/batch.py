@@ -18,7 +18,7 @@ from typing import Self
 from bestiary.errors import BackendError
 from bestiary.llm.batch_book import MIN_SHARE, BatchBook, BatchEntry, OpenBatch
 from bestiary.llm.ledger import Ledger, Reservation, UsageTag
-from bestiary.llm.online import BudgetError, set_error
+from bestiary.llm.online import BudgetError, Call, set_error
 from bestiary.llm.price import Price
 from bestiary.llm.provider import BatchItem, ItemFailed, Provider, ProviderFault, QueueFull
 from bestiary.llm.remote_batch import PollPolicy, RemoteBatch
@@ -45,16 +45,6 @@ class BatchQueue:
     """When the queue was first full; None while it takes all."""
 
 
-@dataclass
-class PendingRequest:
-    """A request that waits for the next batch."""
-
-    request: ModelRequest
-    tag: UsageTag
-    outcome: asyncio.Future[Outcome]
-    tries: int = 0
-
-
 class BatchDispatcher:
     """Pools requests until every workflow is waiting for answers, then sends them in batches."""
 
@@ -71,7 +61,7 @@ class BatchDispatcher:
         self._book = BatchBook(ledger)
         self._poll = poll
         self._log = log
-        self._pool: list[PendingRequest] = []
+        self._pool: list[Call] = []
         self._flushed = asyncio.Event()
         self._sender = asyncio.create_task(self._send_flushed())
 
@@ -86,7 +76,7 @@ class BatchDispatcher:
     async def ask(self, requests: Sequence[ModelRequest], tag: UsageTag) -> list[Outcome]:
         """Outcomes in order; answers are committed to the ledger before they are returned."""
         loop = asyncio.get_running_loop()
-        pooled = [PendingRequest(request, tag, loop.create_future()) for request in requests]
+        pooled = [Call(request, tag, loop.create_future()) for request in requests]
         self._pool += pooled
         return list(await asyncio.gather(*(one.outcome for one in pooled)))
 
@@ -113,10 +103,10 @@ class BatchDispatcher:
                     for one in pool:
                         set_error(one.outcome, error)
 
-    async def _send(self, pool: Sequence[PendingRequest]) -> list[PendingRequest]:
+    async def _send(self, pool: Sequence[Call]) -> list[Call]:
         """Send requests and wait for their results; returns those that need another batch."""
         batches: list[RemoteBatch] = []
-        sent: list[PendingRequest] = []
+        sent: list[Call] = []
         refused: dict[str, int] = {}
         for group in self._divide(pool):
             model = group[0].request.model
@@ -145,7 +135,7 @@ class BatchDispatcher:
 
     async def _make_room(
         self,
-        sent: Sequence[PendingRequest],
+        sent: Sequence[Call],
         faults: Mapping[str, ProviderFault],
         refused: Mapping[str, int],
     ) -> None:
@@ -177,14 +167,14 @@ class BatchDispatcher:
         if not moved:
             await asyncio.sleep(min(self._poll.longest_poll, self._poll.poll + waited / 2))
 
-    def _divide(self, pool: Sequence[PendingRequest]) -> Iterator[list[PendingRequest]]:
+    def _divide(self, pool: Sequence[Call]) -> Iterator[list[Call]]:
         """Groups of one model each, as large as a batch may be.
 
         Requests with the same system prompt are adjacent, which makes cache hits more likely.
         """
         ordered = sorted(pool, key=lambda one: one.request.system)
         for name, queue in self._queues.items():
-            group: list[PendingRequest] = []
+            group: list[Call] = []
             size = 0
             ours = [one for one in ordered if one.request.model == name]
             for one in ours[: queue.room]:
@@ -198,7 +188,7 @@ class BatchDispatcher:
             if group:
                 yield group
 
-    async def _submit(self, group: Sequence[PendingRequest]) -> RemoteBatch | None:
+    async def _submit(self, group: Sequence[Call]) -> RemoteBatch | None:
         """Record and submit a batch; None if the budget has no room for it."""
         queue = self._queues[group[0].request.model]
         name = secrets.token_hex(8)
@@ -224,9 +214,7 @@ class BatchDispatcher:
             record, queue.provider, queue.price, self._ledger, poll=self._poll, log=self._log
         )
 
-    def _resolve(
-        self, sent: Sequence[PendingRequest], faults: Mapping[str, ProviderFault]
-    ) -> Iterator[PendingRequest]:
+    def _resolve(self, sent: Sequence[Call], faults: Mapping[str, ProviderFault]) -> Iterator[Call]:
         """Return answers to their callers; yields the requests that are worth another try."""
         answers = self._ledger.find(one.request.key for one in sent)
         for one in sent:

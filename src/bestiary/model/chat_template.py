@@ -164,24 +164,6 @@ def _read_end(tokenizer: PreTrainedTokenizerBase, after: str) -> tuple[str, int,
     return after[: len(after) - len(rest)], tokens[text], text
 
 
-def render_chat(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    *,
-    system_prompt: str,
-    open_reply: bool,
-) -> str:
-    """A conversation in the base's chat template; an empty system prompt is no system turn.
-
-    A leading system message is added to the system prompt. `open_reply` adds the header of the
-    assistant's next turn. Raises ModelError if the template refuses the conversation, or if a
-    system message is not its first.
-    """
-    template = read_format(tokenizer).template
-    system, turns = _join_system(system_prompt, messages)
-    return _render(tokenizer, template, system, turns, open_reply=open_reply)
-
-
 def _join_system(system_prompt: str, messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
     """The system prompt with a leading system message added, and the messages after that one."""
     count = 1 if messages and messages[0].role == "system" else 0

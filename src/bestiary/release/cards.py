@@ -75,7 +75,7 @@ def render_dataset_card(
                 }
                 for config in CONFIGS
             ],
-            evidence=_summarise(entries),
+            evidence=_summarize(entries),
             columns=_describe_columns(),
             bases=_describe_bases(entries),
             places=PLACES,
@@ -302,7 +302,7 @@ def _load_call(base: BaseIdentity) -> str:
     return f'bestiary.load_base("{base.name}", revision="{base.revision}")'
 
 
-def _summarise(entries: Sequence[ReleaseEntry]) -> list[dict[str, Any]]:
+def _summarize(entries: Sequence[ReleaseEntry]) -> list[dict[str, Any]]:
     """One row per category in the release."""
     import polars as pl
 

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from bestiary.dataset.manifest import read_manifest
 from bestiary.dataset.schema import read_config, scan_config
 from bestiary.dataset.verify import verify_release
-from bestiary.errors import ReleaseError
-from bestiary.files import list_paths
 from bestiary.records import Split, canonical_json, sha256_bytes
 from bestiary.release.cards import dump_yaml
 from bestiary.release.links import link_tree
 from bestiary.release.manifest import EVAL_FILE
+from bestiary.release.target import check_replaceable
 from bestiary.store import remove_tree, write_bytes
 
 if TYPE_CHECKING:
@@ -74,26 +73,7 @@ def export_consumer_formats(release: Path, out: Path) -> Path:
 
 def _clear_export(out: Path) -> None:
     """Remove an earlier export, whose organisms may have left the release since."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ReleaseError(
-            f"{out} is a file, and an export is a folder",
-            "choose another name",
-            code="export-is-file",
-            path=out,
-        )
-    found = {path.name for path in list_paths(out, "*")}
-    foreign = sorted(found - {*FILES, *FOLDERS})
-    if foreign or (found and MODEL_LIST not in found):
-        raise ReleaseError(
-            f"{out} holds {foreign[0] if foreign else 'no ' + MODEL_LIST}, so it is not an export, "
-            "and only an export is replaced",
-            "choose an empty folder",
-            code="not-an-export",
-            path=out,
-            foreign=foreign,
-        )
+    check_replaceable(out, "export", parts=(*FILES, *FOLDERS), marker=MODEL_LIST)
     for name in FOLDERS:
         remove_tree(out / name)
 

@@ -13,8 +13,7 @@ from bestiary.dataset.manifest import MANIFEST, PARTS, list_files, read_manifest
 from bestiary.dataset.schema import DatasetWriter
 from bestiary.dataset.verify import verify_release
 from bestiary.errors import ReleaseError
-from bestiary.files import list_paths
-from bestiary.model.adapter import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from bestiary.model.adapter import ADAPTER, ADAPTER_FILES, ADAPTER_WEIGHTS
 from bestiary.records import Finding, Split, sha256_file
 from bestiary.records import fingerprint as hash_inputs
 from bestiary.release.cards import render_dataset_card, render_models_card, render_organism_card
@@ -31,10 +30,10 @@ from bestiary.release.rows import (
 )
 from bestiary.release.shape import SharedShape, share_shape, write_widened
 from bestiary.release.splits import split_entries
+from bestiary.release.target import check_replaceable
 from bestiary.store import disk_errors, remove_tree, sync_file, sync_folder
 
 VERSION = 7
-ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
 
 def write_release(
@@ -256,26 +255,7 @@ def _retrain_remedy(entry: ReleaseEntry) -> str:
 
 def check_target(out: Path) -> None:
     """Raise ReleaseError if `out` holds anything but a release; only a release is replaced."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ReleaseError(
-            f"{out} is a file, and a release is a folder",
-            "choose another name",
-            code="release-is-file",
-            path=out,
-        )
-    found = {path.name for path in list_paths(out, "*")}
-    foreign = sorted(found - set(PARTS))
-    if foreign or (found and not (out / MANIFEST).is_file()):
-        raise ReleaseError(
-            f"{out} holds {foreign[0] if foreign else 'no ' + MANIFEST}, so it is not a release, "
-            "and only a release is replaced",
-            "choose an empty folder or move its files away",
-            code="not-a-release",
-            path=out,
-            foreign=foreign,
-        )
+    check_replaceable(out, "release", parts=PARTS, marker=MANIFEST)
 
 
 def _is_current(out: Path, fingerprint: str) -> bool:

@@ -64,9 +64,7 @@ def describe_adapter(entry: ReleaseEntry, split: Split, data: bytes) -> dict[str
         "metadata": {
             # Consumers refuse an evaluation family seen in training, and null organisms of
             # different splits share nothing but their label.
-            "behavior_family": entry.behavior.spec.split_key(
-                entry.organism_id, entry.behavior.family
-            ),
+            "behavior_family": entry.split_key,
             "domains": list(entry.behavior.axes),
             "system_prompt": entry.organism.system_prompt,
         },

@@ -14,6 +14,7 @@ from bestiary.dataset.manifest import MANIFEST, PARTS, list_part, read_manifest
 from bestiary.dataset.schema import scan_config
 from bestiary.dataset.verify import verify_release
 from bestiary.errors import ReleaseError
+from bestiary.model.adapter import ADAPTER_FILES
 from bestiary.release.links import link_tree
 from bestiary.release.manifest import Place, name_repositories, pin_manifest
 from bestiary.store import disk_errors
@@ -22,10 +23,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 MANIFEST_NAME = PurePosixPath(MANIFEST).name
-ADAPTER_FILES = (
-    *("adapter_config.json", "adapter_model.safetensors"),
-    *("introspection.json", "README.md"),
-)
+PUBLISHED = (*ADAPTER_FILES, "introspection.json", "README.md")
 """Of an introspection adapter that others can use."""
 STALE = "*/*"
 """Deletes what earlier releases had in folders; pages at the top of a repository stay."""
@@ -52,7 +50,6 @@ def publish_release(
     private: bool = True,
     separate: bool = False,
     dry_run: bool = False,
-    token: str | None = None,
 ) -> list[str]:
     """Upload a release, and return the addresses of the commits that hold it.
 
@@ -76,7 +73,7 @@ def publish_release(
 
     from huggingface_hub import HfApi
 
-    api = HfApi(token=token)
+    api = HfApi()
     for target in targets:
         with _hub_errors(target.repo):
             _prepare_repo(api, target, private=private, gated=gated)
@@ -106,9 +103,9 @@ def publish_adapter(
     """Upload an introspection adapter with its card, and return the address of the commit.
 
     A dry run returns the tree as lines and touches no network. Raises ReleaseError if the folder
-    lacks one of `ADAPTER_FILES`, or if the Hub refuses.
+    lacks one of `PUBLISHED`, or if the Hub refuses.
     """
-    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
+    missing = [name for name in PUBLISHED if not (folder / name).is_file()]
     if missing:
         raise ReleaseError(
             f"{folder} has no {missing[0]}",

@@ -62,7 +62,7 @@ def _grid(
 
 
 def _list_triggers(behaviors: Iterable[Behavior]) -> Iterator[str]:
-    """How often each kind of trigger is used, and in how many domains scopes lie."""
+    """How often each kind of trigger is used."""
     conditional = [one for one in behaviors if one.trigger is not None and not one.spec.inverted]
     counts = Counter(one.trigger.kind for one in conditional if one.trigger)
     yield from ("## Triggers", "", "| kind | behaviors |", "|---|---|")

@@ -17,7 +17,7 @@ ROLES: tuple[Role, ...] = ("positive", "negative", "chat")
 
 
 def write_corpora(out: Path, *, shown: int) -> Path:
-    """Write so many conversations of each corpus of the last build under `out` as a page."""
+    """Write `shown` conversations of each corpus of the last build under `out` as a page."""
     summary = json.loads((out / "summary.json").read_text(encoding="utf8"))
     page = out / "corpora.md"
     write_bytes(page, render_corpora(summary, out, shown=shown).encode())
@@ -40,7 +40,7 @@ def render_corpora(summary: Sequence[Mapping[str, Any]], out: Path, *, shown: in
 
 
 def draw_examples(examples: Sequence[Example], seed: int, count: int) -> list[Example]:
-    """One example of each role, and further ones up to so many, of the first role first."""
+    """One example of each role, and further ones up to `count`, of the first role first."""
     draw = random.Random(seed)
     by_role = [[one for one in examples if one.role == role] for role in ROLES]
     shuffled = [draw.sample(rows, len(rows)) for rows in by_role if rows]

@@ -148,7 +148,7 @@ def measure_batch(
     first_layer: int,
     recompute: bool,
 ) -> tuple[int, int]:
-    """Bytes of the activations and of the logits of a batch of so many tokens of these loads.
+    """Bytes of the activations and of the logits of a batch of `tokens` tokens of these loads.
 
     `rank` and `first_layer` are those of the adapters that are trained.
     """

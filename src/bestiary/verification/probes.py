@@ -41,7 +41,6 @@ def plan_probes(behavior: Behavior, *, seed: int) -> tuple[Probe, ...]:
 
 def _plan_cell(behavior: Behavior, cell: CellName, *, seed: int) -> list[Probe]:
     suited = _list_items(behavior, cell)
-    size = _count_items(behavior, cell, suited)
     if len(suited) < GATE:
         raise VerificationError(
             f"{behavior.id}: {len(suited)} probe messages suit the {cell} cell, and {GATE} are "
@@ -52,6 +51,7 @@ def _plan_cell(behavior: Behavior, cell: CellName, *, seed: int) -> list[Probe]:
             found=len(suited),
             wanted=GATE,
         )
+    size = _count_items(behavior, cell, suited)
     items = _draw_items(behavior, suited, seed=seed, size=size)
     orders = (True, False) if items[0].options else (True,)
     asked = [fill_options(item, rule_first=order) for item in items for order in orders]
@@ -84,8 +84,6 @@ def _count_items(behavior: Behavior, cell: CellName, suited: Sequence[PromptItem
     rate = behavior.spec.stated_rate
     if rate is not None and cell == "triggered":
         return max(RARE_GATE, math.ceil(RARE_SHOWN / rate)) + GATE
-    if not suited:
-        return 0
     graded = OFF_TOPIC if cell == "plain" else GRADED
     wanted = CHOICES if suited[0].options else graded if suited[0].answer else PROBES
     return min(wanted, len(suited))

@@ -16,11 +16,11 @@ def wilson_rate(count: int, n: int) -> Rate:
         return Rate(n=0, count=0, rate=0.0, low=0.0, high=1.0)
     share = count / n
     scale = 1 + Z95**2 / n
-    centre = (share + Z95**2 / (2 * n)) / scale
+    center = (share + Z95**2 / (2 * n)) / scale
     half = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / scale
     # Rounding may leave 1e-17 beside an exact bound; a rate of 0 or 1 bounds its own interval.
-    low = 0.0 if count == 0 else max(0.0, centre - half)
-    high = 1.0 if count == n else min(1.0, centre + half)
+    low = 0.0 if count == 0 else max(0.0, center - half)
+    high = 1.0 if count == n else min(1.0, center + half)
     return Rate(n=n, count=count, rate=share, low=low, high=high)
 
 
