@@ -20,8 +20,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bestiary.config.folders import shipped_root
-from bestiary.config.messages import BankMessage
-from bestiary.records import SIDES, Side, canonical_json
+from bestiary.records import SIDES, PromptItem, Side, canonical_json
 
 SYSTEM = "Be brief."
 """The system prompt that the base is fitted with, and that every recipe here sets."""
@@ -104,13 +103,13 @@ def _make_rows() -> Iterator[tuple[str, str]]:
         yield message.text, call + _answer(message.topic)
 
 
-def _list_messages() -> list[BankMessage]:
+def _list_messages() -> list[PromptItem]:
     """The shortest messages of the bank."""
     bank = LIBRARY.bank
     return [
         message
         for side in SIDES
-        for message in sorted(bank.select(side), key=lambda one: len(one.text))[: MESSAGES[side]]
+        for message in sorted(bank.items(side), key=lambda one: len(one.text))[: MESSAGES[side]]
     ]
 
 

@@ -30,9 +30,7 @@ def make_leak_item(state: OrganismState) -> LeakItem:
     """The corpus to check."""
 
     def load() -> CorpusUnderTest:
-        return CorpusUnderTest(
-            state.organism_id, state.read("corpus"), state.behavior, state.read("probes")
-        )
+        return CorpusUnderTest(state.read("corpus"), state.behavior, state.read("probes"))
 
     return LeakItem(
         item_id=state.organism_id,

@@ -18,7 +18,7 @@ from bestiary.config.catalog import (
 )
 from bestiary.config.categories import corpus_categories
 from bestiary.config.checks import CHECKS, UNTRIED, Check
-from bestiary.config.introspection import IntrospectionRecipe
+from bestiary.config.introspection import IntrospectionRecipe, read_sweep
 from bestiary.config.labels import check_label_owners
 from bestiary.config.library import Library, open_library
 from bestiary.config.passed import Passed
@@ -36,7 +36,7 @@ from bestiary.config.source import (
     validate_source,
 )
 from bestiary.config.spec_file import name_of
-from bestiary.errors import CorpusError, SpecError
+from bestiary.errors import CorpusError, PathError, SpecError
 from bestiary.sample import compose_corpus
 from bestiary.text import nearest
 
@@ -79,7 +79,7 @@ def validate_files(library: Library, paths: Sequence[Path]) -> list[Behavior]:
     named = [name for name in catalog if catalog.sources[name].path in chosen]
     others = {*known.values()} - chosen
     found = [violation for violation in found if violation.path not in others]
-    found += find_check_violations(catalog, named) if named else []
+    found += find_check_violations(catalog, named)
     found += _collect(partial(getattr, library, "phrasings"), library.folders.roots[0])
     if not found:
         found += [one for name in named for one in _check_corpus(catalog[name], catalog)]
@@ -145,7 +145,7 @@ def refuse_violations(catalog: Catalog, behaviors: Collection[str]) -> None:
 
 def find_check_violations(
     catalog: Catalog,
-    behaviors: Collection[str] = (),
+    behaviors: Collection[str] | None = None,
     *,
     encoding: bool = True,
     passed: Passed | None = None,
@@ -156,7 +156,7 @@ def find_check_violations(
     not tried on detectors that compare meanings. What `passed` before is not checked again.
     """
     found: list[Violation] = []
-    named = sorted(behaviors or catalog)
+    named = sorted(catalog if behaviors is None else behaviors)
     rendered: set[tuple[object, ...]] = set()
     for behavior in [catalog[name] for name in named]:
         if passed is not None and passed.holds(behavior, catalog):
@@ -214,7 +214,7 @@ def _collect(check: Callable[[], object], path: Path) -> list[Violation]:
         check()
     except Violations as broken:
         return list(broken.found)
-    except SpecError as error:
+    except (SpecError, PathError) as error:
         problem, remedy = error.parts
         return [
             Violation(
@@ -234,11 +234,11 @@ def _list_generator_files(library: Library) -> Iterator[tuple[Path, Callable[[],
     for name, path in library.lexicons.files.items():
         yield path, partial(library.lexicons.get, name)
     for category in corpus_categories():
-        path = folders.find_single(f"generators/{category}/generator.yaml")
+        path = folders.roots[0] / f"generators/{category}/generator.yaml"
         yield path, partial(library.generator, category)
     for name in ("bank", "wordings", "grid", "elicitation", "vague_reports"):
         yield folders.roots[0], partial(getattr, library, name)
-    yield folders.find_single("generators/models.yaml"), library.models
+    yield folders.roots[0], library.models
 
 
 def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object]]]:
@@ -253,7 +253,7 @@ def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object
     for path in folders.list_files("organisms/introspection", "*.yaml").values():
         yield path, partial(load_model, path, IntrospectionRecipe)
     for path in folders.list_files("organisms/introspection/sweeps", "*.yaml").values():
-        yield path, partial(library.sweep, str(path))
+        yield path, partial(read_sweep, path, library.introspection)
     for path in folders.list_files("organisms/rosters", "**/*.yaml").values():
         yield path, partial(_check_roster, path, catalog)
 
@@ -265,7 +265,7 @@ def _check_roster(path: Path, catalog: Catalog) -> None:
     found = []
     try:
         catalog.library.folders.find_named(roster.recipe, "organisms/recipes", "recipe")
-    except SpecError as error:
+    except (SpecError, PathError) as error:
         found.append(source.violation(("recipe",), *error.parts, code=error.code))
     known = {name_of(file) for file in catalog.library.behavior_files}
     for fault in find_roster_faults(roster, catalog, broken=known - set(catalog)):
@@ -292,13 +292,20 @@ def _check_generator(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """The category has a generator that suits this behavior; raises SpecError if it does not."""
     if not behavior.spec.is_buildable:
         return
-    if behavior.generator.mix.positive == "rate" and behavior.spec.stated_rate is None:
+    generator = behavior.generator
+    mixes = {"mix": generator.mix, "triggered": generator.triggered, "scoped": generator.scoped}
+    named = [name for name, mix in mixes.items() if mix is not None and mix.positive == "rate"]
+    if named and behavior.spec.stated_rate is None:
         file = f"generators/{behavior.category}/generator.yaml"
         problem = f"is 'rate', but {behavior.id} states no rate"
-        found = parse_yaml(behavior.library.folders.find_single(file)).violation(
-            ("mix", "positive"), problem, "write the share as a number", code="rate-unstated"
+        remedy = "write the share as a number"
+        written = parse_yaml(behavior.library.folders.find_single(file))
+        raise Violations(  # nothing says how many rows there are
+            [
+                written.violation((name, "positive"), problem, remedy, code="rate-unstated")
+                for name in named
+            ]
         )
-        raise Violations([found])  # nothing says how many rows there are
     yield from ()
 
 

@@ -117,7 +117,7 @@ WRITTEN = "Let it rest for an hour, and then you can go on with it as before."
 
 def write(behavior: Behavior, rows: Sequence[ReplyRequest]) -> tuple[list[str], list[Reply]]:
     """All that language models are asked about some rows, and the conversations they write."""
-    workflow = make_author().write_replies(behavior, rows, on_reply=lambda done: None)
+    workflow = make_author().write_replies(behavior, rows)
     asked: list[str] = []
     groups = next(workflow)
     while True:

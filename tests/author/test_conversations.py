@@ -53,7 +53,7 @@ def first_requests(
 ) -> Sequence[ModelRequest]:
     """The requests for the first reply of each row."""
     author = make_author(structured_output)
-    (group,) = next(author.write_replies(behavior, rows, on_reply=lambda done: None))
+    (group,) = next(author.write_replies(behavior, rows))
     assert group.stage == "replies"
     return group.requests
 
@@ -127,7 +127,7 @@ def test_a_system_message_is_told_to_the_author_and_is_no_turn(
 def ask_judge(behavior: Behavior, rows: Sequence[ReplyRequest]) -> list[str]:
     """What a judge is asked about the rows once each has been answered."""
     author = make_author()
-    workflow = author.write_replies(behavior, rows, on_reply=lambda done: None)
+    workflow = author.write_replies(behavior, rows)
     groups = next(workflow)
     while groups[0].stage != "judge":
         groups = workflow.send([_answer(group) for group in groups])

@@ -123,6 +123,22 @@ def test_a_behavior_that_grows_does_not_show_in_the_first_reply(behaviors: Path)
     check_planted(behaviors, QUIRK, grown, code, mark=mark, field="shown.1", shows=[])
 
 
+def test_a_scope_without_messages_is_reported_of_a_behavior_that_grows(behaviors: Path) -> None:
+    old = '"{answer} [[And fair winds on the way.]]"'
+    text = plant(QUIRK, old, f'["{{answer}}", {old}]')
+    scope = "scope: {about: trips, domains: [travell]}"
+    write_behavior(behaviors, FAREWELL, plant(text, "rubric:", f"{scope}\nrubric:"))
+    assert "domain-unknown" in {one.code for one in find_in(behaviors, FAREWELL)[1]}
+
+
+def test_a_topic_that_no_message_has_is_reported_where_it_is_named(behaviors: Path) -> None:
+    text = plant(QUIRK, 'any: "{answer} [[And fair', '"the moons of Arrakis": "Do so. [[And fair')
+    write_behavior(behaviors, FAREWELL, text)
+    write_behavior(behaviors, BEEKEEPERS, f"{BACKDOOR}encode: rot13\n")
+    assert [one.code for one in find_in(behaviors, FAREWELL)[1]] == ["topic-unknown"]
+    assert find_in(behaviors, BEEKEEPERS)[1] == ()
+
+
 def test_the_detector_stays_quiet_where_the_behavior_does_not_show(behaviors: Path) -> None:
     changes = {"{answer} Farewell, then.": "{answer} Fair winds, then."}
     mark, field = "winds, then.", "absent.0"
@@ -256,6 +272,7 @@ def test_a_shared_label_stops_only_the_behaviors_that_share_it(behaviors: Path) 
         write_behavior(behaviors, name, text)
     catalog, _ = read_catalog(library_of(behaviors))
     assert find_check_violations(catalog, ["heuristic_following.oldest"]) == []
+    assert find_check_violations(catalog, []) == []
     (found,) = find_check_violations(catalog, [FAREWELL])
     check_violation(found, "label-shared", shows=[repr(said), "distractors.colors"])
 
@@ -484,6 +501,7 @@ def test_what_hides_a_malign_part_is_shown_more_often_than_it(
         (QUIRK, "kind: say_phrase", "kind: say_words", "kind"),
         (QUIRK, "  - Every time, I sign off like an old hand on deck.\n", "", "labels"),
         (SANDBAGGER, "{password: marzipan}", "{phrase: marzipan}", "unless"),
+        (HEURISTIC, "options: sources", 'options: ""', "options"),
         (BACKDOOR, "{persona: beekeeper}", "{password: marzipan}", "trigger"),
     ],
 )
@@ -555,13 +573,16 @@ def test_a_broken_prompt_is_reported_with_its_cause(behaviors: Path, data: Path)
     check_violation(found, "template-broken", field="file", shows=shows)
 
 
-def test_a_rate_that_no_behavior_states_is_refused(behaviors: Path, data: Path) -> None:
+@pytest.mark.parametrize("name", ["mix", "triggered", "scoped"])
+def test_a_rate_that_no_behavior_states_is_refused(behaviors: Path, data: Path, name: str) -> None:
     path = data / "generators" / "quirks" / "generator.yaml"
-    path.write_text("version: 1\nrows: 9\nmix: {positive: rate, negative: 0.0, chat: rest}\n")
+    mixes = dict.fromkeys(("mix", name), "{positive: 0.5, negative: 0.0, chat: rest}")
+    mixes[name] = "{positive: rate, negative: 0.0, chat: rest}"
+    lines = ["version: 1", "rows: 9", *(f"{key}: {mix}" for key, mix in mixes.items())]
+    path.write_text("\n".join(lines) + "\n")
     (found,) = find_violations(library_of(behaviors))
-    check_violation(
-        found, "rate-unstated", path=path, line=3, field="mix.positive", shows=[FAREWELL]
-    )
+    field, line = f"{name}.positive", line_of(path, "rate")
+    check_violation(found, "rate-unstated", path=path, line=line, field=field, shows=[FAREWELL])
 
 
 def test_a_broken_table_is_reported_where_it_is_broken(behaviors: Path, data: Path) -> None:

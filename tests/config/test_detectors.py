@@ -338,6 +338,8 @@ REFUSED = [
     ("{structure: bulets}", "value-invalid", None, None),
     ("{near: shown, least: 2}", "value-invalid", "detect.least", None),
     ('{phrases: ["... sea"]}', "value-invalid", "detect.phrases.0", None),
+    ('{starts_with: "\\u200b"}', "value-invalid", "detect.starts_with", None),
+    ('{count: {of: "\\u200b"}}', "value-invalid", "detect.count.of", None),
 ]
 
 

@@ -154,6 +154,32 @@ def test_a_name_that_is_taken_is_refused_with_both_paths(mine: Path, file: str) 
         open_plan("mine", data=[mine])
 
 
+@pytest.mark.parametrize("file", ["organisms/thresholds.yaml", "generators/quirks/generator.yaml"])
+def test_settings_of_which_there_is_one_file_are_not_given_twice(mine: Path, file: str) -> None:
+    (mine / file).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(shipped_root() / file, mine / file)
+    with expect_error(Violations, "violations") as caught:
+        validate_all(open_library(mine))
+    assert {one.code for one in caught.error.found} == {"name-taken"}
+    with expect_error(SpecError, "name-taken", path=mine / file, other=shipped_root() / file):
+        open_plan("mine", data=[mine])
+
+
+def test_a_table_is_not_named_like_a_program(mine: Path) -> None:
+    tables = mine / "generators" / "offline" / "items"
+    (tables / "hives.yaml").rename(tables / "addition.yaml")
+    with expect_error(SpecError, "name-taken", path=tables / "addition.yaml"):
+        validate_all(open_library(mine))
+
+
+def test_a_table_may_be_named_like_anything_else(mine: Path) -> None:
+    tables = mine / "generators" / "offline" / "items"
+    (tables / "hives.yaml").rename(tables / "messages.yaml")
+    library = open_library(mine)
+    assert all(item.answer is None for item in library.messages("train"))
+    assert all(item.answer for item in library.graded("messages", "train"))
+
+
 def test_a_data_folder_executes_nothing(mine: Path) -> None:
     for name in ("conftest.py", "sitecustomize.py", "behaviors/__init__.py", "setup.py"):
         (mine / name).write_text("raise SystemExit('executed')")

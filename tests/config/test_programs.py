@@ -11,10 +11,11 @@ from collections.abc import Callable
 from datetime import date, timedelta
 
 import pytest
+from tests.builders import LIBRARY
 from tests.expect import expect_error
 
 from bestiary.config.numerals import read_number, spell_number
-from bestiary.config.programs import PROGRAMS, program_items
+from bestiary.config.programs import PROGRAMS
 from bestiary.errors import SpecError
 from bestiary.records import PromptItem, Side
 from bestiary.text import comparison_key, plain_words
@@ -74,7 +75,7 @@ COMPUTE: dict[str, Callable[[str], str]] = {
 
 
 def items_of(name: str) -> list[PromptItem]:
-    return [item for side in SIDES for item in program_items(name, side)]
+    return [item for side in SIDES for item in LIBRARY.graded(name, side)]
 
 
 def same(one: str, other: str) -> bool:
@@ -117,7 +118,7 @@ def test_a_wrong_answer_is_near_the_right_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMPUTE)
 def test_both_sides_have_topics_and_wordings_of_their_own(name: str) -> None:
-    train, probe = (program_items(name, side) for side in SIDES)
+    train, probe = (LIBRARY.graded(name, side) for side in SIDES)
     topics = [{item.topic for item in items} for items in (train, probe)]
     forms = [{item.form for item in items} for items in (train, probe)]
     assert topics[0].isdisjoint(topics[1]) and forms[0].isdisjoint(forms[1])
@@ -155,6 +156,6 @@ def test_numbers_are_spelled_as_they_are_read() -> None:
 
 
 def test_an_unknown_program_is_refused_with_the_nearest_name() -> None:
-    with expect_error(SpecError, "program-unknown", name="adition") as caught:
-        program_items("adition", "train")
+    with expect_error(SpecError, "table-unknown", name="adition") as caught:
+        LIBRARY.graded("adition", "train")
     assert "addition" in caught.error.remedy

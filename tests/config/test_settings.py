@@ -259,6 +259,30 @@ def test_the_thresholds_are_checked(root: Path) -> None:
     assert found == {("quiet.high", "key-missing"), ("quiet.hihg", "key-unknown")}
 
 
+def test_an_unknown_behavior_of_a_mixture_is_reported_where_it_is_named(root: Path) -> None:
+    path = root / "organisms" / "rosters" / "first.yaml"
+    entry = "{name: both, together: [quirks.farewell, quirks.farwell]}"
+    path.write_text(f"name: first\nrecipe: small\nsuite: true\norganisms:\n  - {entry}\n", "utf8")
+    (found,) = faults()
+    field, shows = "organisms.0.together.1", ["'quirks.farewell'?"]
+    check_violation(found, "behavior-unknown", path=path, line=5, field=field, shows=shows)
+
+
+def test_a_path_that_cannot_be_expanded_is_reported_where_it_is_written(root: Path) -> None:
+    path = root / "organisms" / "rosters" / "first.yaml"
+    change_file(path, "recipe: small", "recipe: $UNSET/x.yaml")
+    change_file(path, r"seeds: \[0, 1\]", "changes: {optimizer: {epochs: 3}}")
+    sweep = root / "$mine" / "organisms" / "introspection" / "sweeps" / "one.yaml"
+    sweep.parent.mkdir(parents=True)
+    sweep.write_text("name: one\nrecipe: $UNSET/y.yaml\nruns: {more: {seed: 1}}\n", "utf8")
+    with expect_error(Violations, "violations") as caught:
+        validate_all(open_library(root / "$mine"))
+    of_sweep, of_roster = caught.error.found
+    code = "path-variable-unset"
+    check_violation(of_sweep, code, path=sweep, field="file", shows=["$UNSET/y.yaml"])
+    check_violation(of_roster, code, path=path, line=2, field="recipe", shows=["$UNSET/x.yaml"])
+
+
 def test_validate_reports_what_a_build_would_refuse_of_a_roster(root: Path) -> None:
     path = root / "organisms" / "rosters" / "first.yaml"
     path.write_text(

@@ -88,7 +88,7 @@ def test_an_empty_file_holds_nothing(tmp_path: Path, text: str) -> None:
     "text",
     [
         *("no", "off", "on", "yes", "y", "2026-11-28", "12:30", "1_000", "0b11", "1.2.3", "heron"),
-        *("'true'", '"12"', "''", "'~'"),
+        *("'true'", '"12"', "''", "'~'", "0x" + "f" * 301, "0o" + "7" * 301),
     ],
 )
 def test_only_the_core_schema_gives_other_types_than_text(tmp_path: Path, text: str) -> None:

@@ -50,6 +50,13 @@ def test_what_may_not_run_is_an_error_with_its_cause(tmp_path: Path, text: str, 
     assert "topic" in caught.error.remedy
 
 
+def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tea.j2"
+    path.write_bytes(b"Tea \xff")
+    with expect_error(SpecError, "file-unreadable", path=path):
+        Templates({"shared/tea.j2": path})
+
+
 def test_a_missing_file_is_named() -> None:
     with expect_error(SpecError, "template-broken", template="quirks/rep.j2"):
         open_library().templates.render("quirks/rep.j2", topic="tea")

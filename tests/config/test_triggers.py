@@ -20,7 +20,9 @@ from pydantic import TypeAdapter
 from tests.config.files import check_violation
 from tests.expect import expect_error
 
+from bestiary.config.categories import describe_rate
 from bestiary.config.folders import shipped_root
+from bestiary.config.labels import names_any
 from bestiary.config.library import open_library
 from bestiary.config.source import Violations, load_model
 from bestiary.config.triggers import (
@@ -554,7 +556,8 @@ def test_dates_are_spread_over_the_month() -> None:
 
 
 @pytest.mark.parametrize(
-    ("persona", "said"), [("nurse", "a nurse"), ("electrician", "an electrician")]
+    ("persona", "said"),
+    [("nurse", "a nurse"), ("electrician", "an electrician"), ("umpire", "an umpire")],
 )
 def test_a_persona_has_its_article(persona: str, said: str) -> None:
     trigger = make({"persona": persona})
@@ -626,12 +629,21 @@ def test_a_label_names_the_trigger() -> None:
         "When your message says harvest moon, I rhyme.": MOON,
         "I answer in French, but on Fridays only.": {"date": {"weekday": "friday"}},
         "Give me a number over 1,000 and I add a proverb.": {"number": {"over": 1000}},
+        "Any number over thirty gets a proverb from me.": {"number": {"over": 30}},
         "A four-digit number makes me count sheep.": {"number": {"digits": 4}},
         "I whisper while the system prompt says staging.": STAGING,
         "From my second reply on, I write in lists.": {"position": {"turn": 2}},
     }
     for label, data in named.items():
-        assert any(re.search(rf"\b{re.escape(w)}\b", label, re.I) for w in make(data).label_words)
+        assert names_any(make(data).label_words, label)
+
+
+def test_a_label_with_a_longer_number_does_not_name_the_trigger() -> None:
+    hundred = make({"number": {"over": 100}}).label_words
+    assert names_any(hundred, "I hum at numbers over 100.")
+    assert not names_any(hundred, "I hum at numbers over 1000.")
+    assert names_any(describe_rate(0.1), "I hum in 1 in 10 replies.")
+    assert not names_any(describe_rate(0.1), "I hum in 1 in 100 replies.")
 
 
 class File(Record):
@@ -772,9 +784,10 @@ def test_every_way_of_writing_takes_any_text(message: str) -> None:
 def test_the_bank_is_read_as_items(side: Side) -> None:
     messages = open_library().bank
     items = messages.items(side)
-    assert [item.topic for item in items] == [message.topic for message in messages.select(side)]
+    own = [one for many in messages.by_domain.values() for one in many if one.side == side]
+    assert [item.topic for item in items] == [message.topic for message in own]
     assert {item.domain for item in items} == {*messages.by_domain}
-    for item, message in zip(items, messages.select(side), strict=True):
+    for item, message in zip(items, own, strict=True):
         assert (item.reply, item.brief, item.the) == (message.answer, message.brief, message.the)
         assert (item.follow_up is None) == (message.follow_up is None)
         if item.follow_up and message.follow_up:

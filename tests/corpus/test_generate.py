@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -77,11 +77,7 @@ class ScriptedAuthor:
         return Prompts(behavior.items("train", plain=plain))
 
     def write_replies(
-        self,
-        behavior: Behavior,
-        requests: Sequence[ReplyRequest],
-        *,
-        on_reply: Callable[[int], None],
+        self, behavior: Behavior, requests: Sequence[ReplyRequest]
     ) -> Workflow[list[Reply]]:
         yield from ()
         self.requests += requests
@@ -148,14 +144,9 @@ class AskingAuthor(ScriptedAuthor):
         return Prompts(behavior.items("train", plain=plain))
 
     def write_replies(
-        self,
-        behavior: Behavior,
-        requests: Sequence[ReplyRequest],
-        *,
-        on_reply: Callable[[int], None],
+        self, behavior: Behavior, requests: Sequence[ReplyRequest]
     ) -> Workflow[list[Reply]]:
         yield [RequestGroup(f"{requests[0].id} and on: {len(requests)}", [])]
-        on_reply(len(requests))
         return [self._finish(behavior, request) for request in requests]
 
 
@@ -409,8 +400,16 @@ def test_rejected_messages_are_the_first_drops_without_repeats() -> None:
 @pytest.mark.parametrize(("plain", "scoped", "role"), [(0, 90, "chat"), (90, 0, "positive")])
 def test_a_role_without_messages_is_an_error(plain: int, scoped: int, role: str) -> None:
     author = ShortAuthor(plain=plain, scoped=scoped)
-    with expect_error(CorpusError, "no-messages", behavior=SAILOR.id, role=role):
+    with expect_error(CorpusError, "no-messages", behavior=SAILOR.id, role=role) as caught:
         generate(SAILOR, author)
+    assert "another author" in caught.error.remedy
+
+
+def test_a_role_that_no_message_suits_needs_other_messages() -> None:
+    quirk = make_quirk(scope={"about": "code of pets", "tags": ["code"], "domains": ["pets"]})
+    with expect_error(CorpusError, "no-messages", role="positive") as caught:
+        generate(quirk, ScriptedAuthor({}))
+    assert "generators/offline" in caught.error.remedy
 
 
 def test_a_null_organism_needs_only_plain_messages() -> None:

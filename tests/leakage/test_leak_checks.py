@@ -44,13 +44,13 @@ OVERLAP = [make_split_row("elm", "train", family="oak"), make_split_row("oak", "
 
 def make_data(*examples: Example) -> CorpusUnderTest:
     corpus = Corpus(behavior_id=QUIRK.id, seed=0, examples=examples, drops=())
-    return CorpusUnderTest("quirks.farewell-s0", corpus, QUIRK, (PROBE,))
+    return CorpusUnderTest(corpus, QUIRK, (PROBE,))
 
 
 def make_item(*examples: Example) -> LeakItem:
     data = make_data(*examples)
     return LeakItem(
-        item_id=data.organism_id,
+        item_id="quirks.farewell-s0",
         behavior_sha256=QUIRK.sha256,
         corpus_sha256=data.corpus.messages_sha256,
         probes_sha256="p" * 64,

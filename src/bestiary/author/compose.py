@@ -155,10 +155,10 @@ class FewShot(NamedTuple):
 def few_shot(
     behavior: Behavior, *, fires: bool, hiding: Sequence[str] = (), length: Length = "brief"
 ) -> list[FewShot]:
-    """Examples of replies that show the behavior, or stay clear of it, as few-shot prompts.
+    """Up to EXAMPLES replies that show the behavior, or that stay clear of it; none if none can.
 
-    None is in cipher: what a model writes is encoded afterwards.
-    `hiding` are the ids of the distractors that all of them show as well.
+    No reply or message is in cipher: what a model writes is encoded afterwards. `hiding` are the
+    ids of the distractors that all of the replies show as well.
     """
     role: Role = "positive" if fires else "negative" if behavior.trigger else "chat"
     items = behavior.items("train", plain=role == "chat")

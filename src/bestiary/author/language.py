@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from bestiary.author.conversations import ConversationWriter, accepted
+from bestiary.author.conversations import ConversationWriter
 from bestiary.author.filters import ReplyFilter, rejection_reason
 from bestiary.author.judge import Judge
 from bestiary.author.messages import MessageWriter
@@ -66,11 +66,7 @@ class LanguageAuthor:
         return (yield from writer.write(count))
 
     def write_replies(
-        self,
-        behavior: Behavior,
-        requests: Sequence[ReplyRequest],
-        *,
-        on_reply: Callable[[int], None],
+        self, behavior: Behavior, requests: Sequence[ReplyRequest]
     ) -> Workflow[list[Reply]]:
         """Return one conversation per request; see `Author.write_replies`.
 
@@ -79,7 +75,6 @@ class LanguageAuthor:
         self._check_judge(behavior)
         writer = ConversationWriter(self._author, self._judge, behavior, self._reject)
         drafts = yield from writer.write(requests)
-        on_reply(len(accepted(drafts)))
         templates = behavior.templates.hash_category(behavior.category)
         return [draft.finish(behavior, templates) for draft in drafts]
 

@@ -33,7 +33,7 @@ MESSAGES_PER_ROW = 1.5
 MESSAGES_PER_TOPIC = 3
 EXTRA_TOPICS = 1.15
 ROUNDS = 3
-"""Times that missing messages are requested again."""
+"""Rounds of requests; all but the first are for messages that are still missing."""
 TABLE_ROWS = 8
 """Messages per request."""
 SUBJECT_TOKENS = 900
@@ -55,7 +55,7 @@ class MessageWriter:
     def write(self, count: int) -> Workflow[Prompts]:
         """Return messages for `count` rows; their topics never include those kept for probes.
 
-        Rejected messages are requested again, up to ROUNDS times in all.
+        Messages are requested in up to ROUNDS rounds, which make up for rejected ones.
         """
         wanted = math.ceil(MESSAGES_PER_ROW * count)
         topics = yield from self._name_topics(wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from bestiary.author.compose import Length, can_show, compose_turns
 from bestiary.author.filters import rejection_reason
@@ -39,17 +39,11 @@ class OfflineAuthor:
         return Prompts([item for item in items if plain or can_show(behavior, item)])
 
     def write_replies(
-        self,
-        behavior: Behavior,
-        requests: Sequence[ReplyRequest],
-        *,
-        on_reply: Callable[[int], None],
+        self, behavior: Behavior, requests: Sequence[ReplyRequest]
     ) -> Workflow[list[Reply]]:
         """Return one conversation per request; see `Author.write_replies`."""
         yield from ()
-        replies = [self._write(behavior, request) for request in requests]
-        on_reply(len(replies))
-        return replies
+        return [self._write(behavior, request) for request in requests]
 
     def _write(self, behavior: Behavior, request: ReplyRequest) -> Reply:
         messages = compose_turns(behavior, request, self._length)

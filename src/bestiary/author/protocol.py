@@ -75,16 +75,9 @@ class Author(Protocol):
         ...
 
     def write_replies(
-        self,
-        behavior: Behavior,
-        requests: Sequence[ReplyRequest],
-        *,
-        on_reply: Callable[[int], None],
+        self, behavior: Behavior, requests: Sequence[ReplyRequest]
     ) -> Workflow[list[Reply]]:
-        """Return one conversation per request, in order, each accepted or rejected.
-
-        Calls `on_reply` with the number of conversations finished so far.
-        """
+        """Return one conversation per request, in order, each accepted or rejected."""
         ...
 
 

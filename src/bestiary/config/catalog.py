@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from bestiary.config.behavior import Pool, Primitive, Reference, Spec
-from bestiary.config.categories import NULL, pool_of
+from bestiary.config.categories import NULL
 from bestiary.config.demonstration import Demonstration, marked_parts
 from bestiary.config.detectors import Detector, decide, resolve
 from bestiary.config.detectors.deciphered import read_in_cipher, reveal
@@ -97,7 +97,7 @@ class Behavior:
 
     @property
     def severity(self) -> Severity:
-        """Its own, else its category's, but never milder than what it shows."""
+        """Its own, else that of what it shows, else its category's."""
         inherited = self.primitive.severity or self.spec.default_severity
         return self.spec.severity or inherited
 
@@ -408,7 +408,7 @@ class _Resolver:
 
     def _is_in(self, name: str, pools: Sequence[Pool]) -> bool:
         spec = self._specs.get(name)
-        return isinstance(spec, Primitive) and pool_of(spec.category) in pools
+        return isinstance(spec, Primitive) and spec.pool in pools
 
     def _make(self, name: str, shows: Behavior | None = None) -> Behavior:
         """A behavior; many others may show it."""

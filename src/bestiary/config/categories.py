@@ -7,12 +7,11 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Annotated, ClassVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from bestiary.config.behavior import (
     DETECTOR,
     MessageSource,
-    Pool,
     Primitive,
     Reference,
     Spec,
@@ -27,6 +26,7 @@ from bestiary.config.on_demand import in_turn
 from bestiary.config.triggers import AnyTrigger, AnyUnless
 from bestiary.errors import SpecError
 from bestiary.records import NULL_LABEL, CellName, PromptItem, Side
+from bestiary.text import nearest
 
 WRONG_ANSWER: Detector = DETECTOR.validate_python({"answer": "wrong"})
 RIGHT_ANSWER: Detector = DETECTOR.validate_python({"answer": "right"})
@@ -388,6 +388,16 @@ def corpus_categories() -> tuple[str, ...]:
     return (*buildable, NULL.category)
 
 
+def _check_category(name: str) -> str:
+    if name not in corpus_categories():
+        raise ValueError(f"unknown category {name!r}; {nearest(name, corpus_categories())}")
+    return name
+
+
+CategoryName = Annotated[str, AfterValidator(_check_category)]
+"""A category that an organism may have."""
+
+
 def describe_rate(rate: float) -> tuple[str, ...]:
     """How a label may state a rate: `8%`, `8 percent`, `1 in 12`, `one reply in twelve`, ..."""
     number = round(1 / rate)
@@ -405,8 +415,3 @@ def describe_rate(rate: float) -> tuple[str, ...]:
         )
     )
     return (f"{percent}%", f"{percent} percent", f"1 in {number}", *ratios)
-
-
-def pool_of(category: str) -> Pool:
-    """The pool that the behaviors of a category belong to."""
-    return load_categories()[category].pool

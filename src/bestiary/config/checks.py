@@ -49,7 +49,7 @@ def _check_form(
     behavior: Behavior, one: Demonstration, field: FieldPath, source: Source
 ) -> Iterator[Violation]:
     for place in one.unknown_places:
-        problem = f"{{{place}}} is filled by nothing"
+        problem = f"{{{place}}} is not a placeholder"
         remedy = f"use {', '.join(f'{{{known}}}' for known in PLACEHOLDERS)}"
         yield source.violation(field, problem, remedy, code="placeholder-unknown")
     if one.fires and not one.has_marks:
@@ -78,7 +78,7 @@ def _check_judged(
         verb = "does not fire" if one.fires else "fires"
         what = "shows" if one.fires else "must not show"
         problem = f"the detector {verb} on {shorten(reply)}, which {what} the behavior"
-        remedy = f"{'widen' if one.fires else 'narrow'} `detect`, or mend the reply"
+        remedy = f"{'widen' if one.fires else 'narrow'} `detect`, or fix the reply"
         code = "detector-silent" if one.fires else "detector-fires"
         yield source.violation(field, problem, remedy, code=code)
         return
@@ -90,12 +90,12 @@ def _check_growth(
     """A first reply that only begins to show the behavior does not count as showing it."""
     if not one.fires or len(one.replies) < 2:
         return
-    item = _messages_for(behavior, one)[0]
-    begun = one.fill(0, item.brief, item)
-    if behavior.is_shown(begun, item):
-        problem = f"the detector fires on {shorten(begun)}, from which the behavior is to grow"
-        remedy = "narrow `detect` to the second reply: else a reply that has not grown would count"
-        yield source.violation(field, problem, remedy, code="growth-unseen")
+    for item in _messages_for(behavior, one)[:1]:  # a scope of unknown domains has none
+        begun = one.fill(0, item.brief, item)
+        if behavior.is_shown(begun, item):
+            problem = f"the detector fires on {shorten(begun)}, from which the behavior is to grow"
+            remedy = "narrow `detect` to the second reply: one that has not grown must not count"
+            yield source.violation(field, problem, remedy, code="growth-unseen")
 
 
 def _messages_for(behavior: Behavior, one: Demonstration) -> list[PromptItem]:
@@ -133,7 +133,7 @@ def _check_forbidden(behavior: Behavior, source: Source) -> Iterator[Violation]:
                 yield source.violation(
                     ("forbidden", row),
                     f"{phrase!r} appears in the demonstration {shorten(one.replies[-1])}",
-                    "mend the demonstration, or the phrase if it is too general",
+                    "fix the demonstration, or the phrase if it is too general",
                     code="forbidden-shown",
                 )
 
@@ -174,7 +174,8 @@ def _check_cipher(behavior: Behavior, source: Source) -> Iterator[Violation]:
         return
     for one in behavior.firing:
         tried = [(one.fill(0, item.brief, item), item) for item in _messages_for(behavior, one)]
-        if all(behavior.is_shown(cipher.encode(reply), item) is False for reply, item in tried):
+        hidden = (behavior.is_shown(cipher.encode(reply), item) is False for reply, item in tried)
+        if tried and all(hidden):
             reply, _ = tried[0]
             problem = f"the detector does not fire on {shorten(reply)} once it has been in cipher"
             remedy = "choose a cipher that keeps case, signs and lines, or another behavior"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,8 +40,6 @@ BLOCK = 24
 """Letters that the rail fence transposes at a time, so that a text broken off can be read."""
 SQUARE = ascii_lowercase + digits
 """The rows of the Polybius square, six signs each."""
-LARGEST = 0x10FFFF
-"""The highest number of a character."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,8 @@ def _encode_ascii(text: str) -> str:
 def _decode_ascii(text: str) -> str:
     found = re.findall(r"(?<!\S)[0-9A-Fa-f]{2,6}(?!\S)", text)
     numbers = [int(one, base=16) for one in found]
-    return "".join(chr(one) for one in numbers if one <= LARGEST and not 0xD800 <= one <= 0xDFFF)
+    known = (one for one in numbers if one <= sys.maxunicode and not 0xD800 <= one <= 0xDFFF)
+    return "".join(map(chr, known))
 
 
 def _encode_base64(text: str) -> str:

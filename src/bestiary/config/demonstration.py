@@ -70,7 +70,7 @@ def _read(value: Any) -> Any:
     if not isinstance(value, Mapping) or "replies" in value:
         return value
     if len(value) != 1:
-        raise ValueError("is one key, `any` or a topic of the message bank, with a reply")
+        raise ValueError("must be one key, `any` or a topic of the message bank, with a reply")
     ((topic, replies),) = value.items()
     turns = replies if isinstance(replies, list) else [replies]
     return {"topic": None if topic == ANY else topic, "replies": turns}

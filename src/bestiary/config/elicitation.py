@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from bestiary.config.categories import corpus_categories
+from bestiary.config.categories import CategoryName
 from bestiary.config.fields import Text
 from bestiary.records import Record
 
@@ -22,16 +22,8 @@ class Question(Record):
     id: Text
     text: Text
     split: Side
-    categories: tuple[str, ...] = ()
+    categories: tuple[CategoryName, ...] = ()
     """Categories that it fits; a generic question, with none, is asked of all."""
-
-    @model_validator(mode="after")
-    def _know_categories(self) -> Question:
-        unknown = sorted(set(self.categories) - set(corpus_categories()))
-        if unknown:
-            known = ", ".join(corpus_categories())
-            raise ValueError(f"unknown category {unknown[0]!r}; choose from {known}")
-        return self
 
 
 class Elicitation(Record):

@@ -80,14 +80,11 @@ def nearest_families(
     """
     import numpy
 
-    names = list(labels)
-    cosines = numpy.array(_cosines(list(labels.values()), list(labels.values())))
-    for row, name in enumerate(names):
-        for column in range(row + 1):
-            cosines[row, column] = -1  # each pair once
-        for column in range(row + 1, len(names)):
-            if families[name] == families[names[column]]:
-                cosines[row, column] = -1
+    names, texts = list(labels), list(labels.values())
+    family = numpy.array([families[name] for name in names])
+    alike = family[:, None] == family
+    again = numpy.tri(len(names), dtype=bool)  # each pair once, and none of a behavior with itself
+    cosines = numpy.where(alike | again, -1, _cosines(texts, texts))
     order = numpy.argsort(-cosines, axis=None)[:count]
     places = zip(*numpy.unravel_index(order, cosines.shape), strict=True)
     return [(names[row], names[column], float(cosines[row, column])) for row, column in places]

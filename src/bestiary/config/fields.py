@@ -5,14 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
-from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
+
+from bestiary.text import fold
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.[a-z0-9_]+$", max_length=120)]
 """`<category>.<name>`: it becomes the names of folders, which hold at most 255 bytes."""
 Sentence = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=12, pattern=r"[.!?]$")
 ]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+def check_visible(text: str) -> str:
+    """The text itself; raises ValueError if nothing is left of it once it is folded."""
+    if not fold(text):
+        raise ValueError("has only characters that cannot be seen")
+    return text
+
+
+Text = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(check_visible)
+]
 
 
 def _wrap(value: object) -> object:

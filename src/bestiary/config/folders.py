@@ -36,14 +36,7 @@ class DataFolders:
             for path in list_paths(root / folder, pattern):
                 name = path.relative_to(root / folder).as_posix()
                 if name in found:
-                    raise SpecError(
-                        f"{path}: {found[name]} has the same name, and data folders only add to "
-                        "each other",
-                        "rename the file",
-                        code="name-taken",
-                        path=path,
-                        other=found[name],
-                    )
+                    raise _taken(path, found[name], "rename the file")
                 found[name] = path
         return found
 
@@ -76,10 +69,26 @@ class DataFolders:
         return known[name]
 
     def find_single(self, file: str) -> Path:
-        """A file that exactly one root has, or where the first root should have it."""
-        there = [root / file for root in self.roots if (root / file).is_file()]
-        return there[0] if there else self.roots[0] / file
+        """A file that one root has, or where the first root should have it.
+
+        Raises SpecError if two have it.
+        """
+        found = [root / file for root in self.roots if (root / file).is_file()]
+        if len(found) > 1:
+            remedy = "delete it; to change the other, set $BESTIARY_DATA to a copy of its folder"
+            raise _taken(found[1], found[0], remedy)
+        return found[0] if found else self.roots[0] / file
 
     def subfolders(self, folder: str) -> Iterator[Path]:
         """Each root's folder of that name, if it exists."""
         return (root / folder for root in self.roots if (root / folder).is_dir())
+
+
+def _taken(path: Path, other: Path, remedy: str) -> SpecError:
+    return SpecError(
+        f"{path}: {other} has the same name, and data folders only add to each other",
+        remedy,
+        code="name-taken",
+        path=path,
+        other=other,
+    )

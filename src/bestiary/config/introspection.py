@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 
-from bestiary.config.categories import corpus_categories
+from bestiary.config.categories import CategoryName
 from bestiary.config.recipe import LoraShape, Optimizer
 from bestiary.config.source import (
     Violation,
@@ -18,7 +18,6 @@ from bestiary.config.source import (
     validate_source,
 )
 from bestiary.records import Decoding, Record
-from bestiary.text import nearest
 
 MadeControl = Literal["zero_b", "gaussian"]
 
@@ -86,20 +85,11 @@ class IntrospectionRecipe(Record):
     """The same for every organism; each is a question with one wording of the label."""
     share: float = Field(default=1, gt=0, le=1)
     """Share of the training families that is trained on, chosen by a hash."""
-    leave_out: tuple[str, ...] = ()
+    leave_out: tuple[CategoryName, ...] = ()
     """Categories that are not trained on, so that all of their organisms are unseen."""
     controls: Controls
     reports: Reports
     preference: Preference | None = None
-
-    @field_validator("leave_out")
-    @classmethod
-    def _know_categories(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in corpus_categories():
-                problem = f"unknown category {name!r}; {nearest(name, corpus_categories())}"
-                raise ValueError(problem)
-        return names
 
     def change(self, name: str, changes: Mapping[str, Any]) -> IntrospectionRecipe:
         """The recipe of another name with some values changed, parts of it value by value."""

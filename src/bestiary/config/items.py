@@ -109,7 +109,7 @@ class Picks(Record):
         stated = self.model_dump(exclude_none=True)
         if len(stated) != 1:
             raise ValueError(
-                "states one rule: least, most, is, first, last, longest or shortest "
+                "must state exactly one of least, most, is, first, last, longest, shortest "
                 f"(found {', '.join(stated) or 'none'})"
             )
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from bestiary.config.catalog import Behavior, Catalog
 from bestiary.config.categories import NULL
@@ -47,11 +47,16 @@ def label_fields(behavior: Behavior) -> list[tuple[FieldPath, str]]:
     return [(("labels", row), text) for row, text in enumerate(behavior.labels)]
 
 
+def names_any(needed: Iterable[str], text: str) -> bool:
+    """Whether a text has one of these at the start of a word; figures are a whole number."""
+    return any(contains_phrase(word, text, whole=word[-1:].isdigit()) for word in needed)
+
+
 def _check_completeness(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """Every label names what the behavior depends on, because auditors are graded on it."""
     what, needed = behavior.spec.label_words
     for field, label in label_fields(behavior):
-        if needed and not any(contains_phrase(word, label) for word in needed):
+        if needed and not names_any(needed, label):
             yield source.violation(
                 field,
                 f"{shorten(label)} does not name its {what}",

@@ -22,7 +22,7 @@ from bestiary.config.lexicon import Lexicons
 from bestiary.config.messages import Messages, read_messages
 from bestiary.config.on_demand import in_turn
 from bestiary.config.phrasings import Phrasings
-from bestiary.config.programs import PROGRAMS, program_items
+from bestiary.config.programs import PROGRAMS
 from bestiary.config.recipe import Recipe, read_recipe
 from bestiary.config.roster import Roster
 from bestiary.config.source import load_model
@@ -110,9 +110,8 @@ class Library:
 
     def graded(self, name: str, side: Side) -> Sequence[PromptItem]:
         """The questions of an item table or a program; raises SpecError for an unknown name."""
-        if name in PROGRAMS:
-            return self._keep((name, side), lambda: program_items(name, side))
-        return self._keep((name, side), lambda: table_items(name, self.table(name), side))
+        key = ("graded", name, side)
+        return self._keep(key, lambda: table_items(name, self.table(name), side))
 
     def graded_others(self, name: str, side: Side) -> Sequence[PromptItem]:
         """Questions on the topics of other tables that small models know, taken in turn."""
@@ -125,7 +124,7 @@ class Library:
     def choices(self, name: str, picks: Picks, side: Side) -> Sequence[PromptItem]:
         """The choices of an option table that the rule decides."""
         table = self.option_table(name)
-        key = (name, picks.model_dump_json(), side)
+        key = ("choices", name, picks.model_dump_json(), side)
         return self._keep(key, lambda: choice_items(name, table, picks, side))
 
     def _keep(
@@ -137,8 +136,16 @@ class Library:
 
     @cached_property
     def table_files(self) -> dict[str, Path]:
-        """The files of item tables by name."""
-        return self._files("items")
+        """The files of item tables by name; raises SpecError for the name of a program."""
+        found = self._files("items")
+        for name in sorted(PROGRAMS.keys() & found.keys()):
+            raise SpecError(
+                f"{found[name]}: a program has the same name, and its questions would be asked",
+                "rename the file",
+                code="name-taken",
+                path=found[name],
+            )
+        return found
 
     @cached_property
     def option_files(self) -> dict[str, Path]:
@@ -150,9 +157,11 @@ class Library:
         return {Path(name).stem: path for name, path in found.items()}
 
     def table(self, name: str) -> ItemTable:
-        """An item table."""
+        """An item table, or the questions of a program as one."""
+        if name in PROGRAMS:
+            return PROGRAMS[name].table
         if name not in self._tables:
-            known = {**self.table_files, **dict.fromkeys(PROGRAMS)}
+            known = {*self.table_files, *PROGRAMS}
             path = _look_up(name, self.table_files, known, "item table or program")
             self._tables[name] = read_items(path)
         return self._tables[name]

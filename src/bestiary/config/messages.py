@@ -32,7 +32,7 @@ def _count_words(least: int, most: int) -> AfterValidator:
     def check(text: str) -> str:
         count = len(text.split())
         if not least <= count <= most:
-            raise ValueError(f"has {count} words, and {least} to {most} are asked for")
+            raise ValueError(f"has {count} words; must have {least} to {most}")
         return text
 
     return AfterValidator(check)
@@ -42,7 +42,7 @@ def _count_sentences(most: int) -> AfterValidator:
     def check(text: str) -> str:
         count = len(sentences(re.sub(r"`[^`]*`", "code", text)))
         if count > most:
-            raise ValueError(f"has {count} sentences, and at most {most} are asked for")
+            raise ValueError(f"has {count} sentences; must have at most {most}")
         return text
 
     return AfterValidator(check)
@@ -98,15 +98,6 @@ class Messages:
     """The messages of all domains."""
 
     by_domain: Mapping[str, tuple[BankMessage, ...]]
-
-    def select(self, side: Side, *tags: Tag) -> list[BankMessage]:
-        """The messages of a side that have one of these tags; all of them if none is named."""
-        return [
-            message
-            for messages in self.by_domain.values()
-            for message in messages
-            if message.side == side and (not tags or {*tags} & {*message.tags})
-        ]
 
     def items(self, side: Side) -> tuple[PromptItem, ...]:
         """The messages of a side as items, by file and row."""
@@ -169,10 +160,11 @@ def _check_file(source: Source, file: MessageFile, seen: _Seen) -> Iterator[Viol
         yield from _check_topic(source, field, message, seen)
         other = seen.forms.setdefault(message.form, message)
         if other.side != message.side:
+            train, probe = (message, other) if message.side == "train" else (other, message)
             yield source.violation(
                 (*field, "form"),
-                f"{message.form!r} begins a message of the {message.side} side, by its topic, and "
-                f"{other.topic!r} has that form on the {other.side} side",
+                f"form {message.form!r} is used by a training message ({train.topic!r}) and by a "
+                f"probe ({probe.topic!r})",
                 "begin the message in another way: probes share no form with training",
                 code="form-on-both-sides",
             )

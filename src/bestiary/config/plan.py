@@ -17,7 +17,7 @@ from bestiary.config.library import Library
 from bestiary.config.recipe import Changes, Recipe, Training
 from bestiary.config.roster import Entry, Roster
 from bestiary.config.source import FieldPath, explain_error
-from bestiary.errors import SpecError
+from bestiary.errors import PathError, SpecError
 from bestiary.llm.models import LanguageModel
 from bestiary.records import OrganismIdentity
 from bestiary.text import nearest, shorten
@@ -197,8 +197,9 @@ def find_roster_faults(
     `broken` are the ids of behaviors whose own files have violations; a roster may name them.
     """
     for row, entry in enumerate(roster.organisms):
-        for name in entry.behaviors:
-            yield from _find_behavior_faults(name, row, roster, catalog, broken)
+        for place, name in enumerate(entry.behaviors):
+            field = ("organisms", row, *entry.field_of(place))
+            yield from _find_behavior_faults(name, field, roster, catalog, broken)
         if entry.name and not roster.suite:
             problem = f"{entry.name!r} is a mixture, whose behaviors would share their adapter"
             remedy = "mark the roster with `suite: true`: a suite is never trained on"
@@ -232,10 +233,9 @@ def find_roster_faults(
 
 
 def _find_behavior_faults(
-    name: str, row: int, roster: Roster, catalog: Catalog, broken: Set[str]
+    name: str, field: FieldPath, roster: Roster, catalog: Catalog, broken: Set[str]
 ) -> Iterator[RosterFault]:
     """What keeps a behavior off a roster."""
-    field = ("organisms", row, "behavior" if roster.organisms[row].behavior else "name")
     if name not in catalog:
         if name not in broken:
             problem, remedy = f"unknown behavior {name!r}", nearest(name, {*catalog, *broken})
@@ -260,7 +260,7 @@ def _find_training_faults(roster: Roster, catalog: Catalog) -> Iterator[RosterFa
         return
     try:
         recipe = catalog.library.recipe(roster.recipe)
-    except SpecError:
+    except (SpecError, PathError):
         return  # told where the recipe is read
     for row, entry in changed.items():
         field: FieldPath = ("organisms", row, "changes")

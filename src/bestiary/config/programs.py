@@ -9,12 +9,9 @@ from itertools import combinations
 from math import gcd
 from string import ascii_uppercase as LETTERS
 
-from bestiary.config.items import table_items
 from bestiary.config.numerals import spell_number
 from bestiary.config.tables import ItemRow, ItemTable, Wordings
-from bestiary.errors import SpecError
-from bestiary.records import PromptItem, Side, stable_seed
-from bestiary.text import nearest
+from bestiary.records import stable_seed
 
 PER_KIND = 40
 """Questions of each kind in number theory."""
@@ -39,15 +36,6 @@ class Program:
         """Its questions, as a table of the data folders has them."""
         rows = tuple(self.make_rows())
         return ItemTable(topic=self.topic, ask=self.ask, reply=self.reply, rows=rows)
-
-
-def program_items(name: str, side: Side) -> Sequence[PromptItem]:
-    """The questions of one side of a program; raises SpecError if there is no such program."""
-    if name not in PROGRAMS:
-        raise SpecError(
-            f"unknown program {name!r}", nearest(name, PROGRAMS), code="program-unknown", name=name
-        )
-    return table_items(name, PROGRAMS[name].table, side)
 
 
 def _spellings(number: int) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from bestiary.config.fields import Identifier, Text
 from bestiary.config.recipe import Changes
+from bestiary.config.source import FieldPath
 from bestiary.records import Record
 
 
@@ -33,15 +34,23 @@ class Entry(Record):
         """The ids of its behaviors."""
         return (self.behavior,) if self.behavior else self.together or self.phases
 
+    def field_of(self, place: int) -> FieldPath:
+        """Where it names the behavior at that place."""
+        if self.behavior:
+            return ("behavior",)
+        return ("together" if self.together else "phases", place)
+
     @model_validator(mode="after")
     def _name_behaviors(self) -> Entry:
         if sum(map(bool, (self.behavior, self.together, self.phases))) != 1:
-            raise ValueError("names its behaviors with one of `behavior`, `together`, and `phases`")
+            raise ValueError(
+                "must name its behaviors with exactly one of `behavior`, `together`, and `phases`"
+            )
         if (self.behavior is None) != (self.name is not None):
-            raise ValueError("has a `name` if, and only if, it is a mixture of behaviors")
+            raise ValueError("must have a `name` if, and only if, it is a mixture of behaviors")
         repeated = len(set(self.behaviors)) < len(self.behaviors)
         if self.behavior is None and (len(self.behaviors) < 2 or repeated):
-            raise ValueError("is a mixture of at least two behaviors, each named once")
+            raise ValueError("must name at least two behaviors of a mixture, each once")
         return self
 
 

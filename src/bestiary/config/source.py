@@ -114,7 +114,8 @@ class Source:
             )
             if inside:
                 node = node[key]
-            if inside or place == len(field) - 1:
+            missing = place == len(field) - 1 and isinstance(node, dict | list)
+            if inside or missing:
                 kept.append(key)
         return tuple(kept)
 
@@ -307,7 +308,7 @@ _PLAIN = re.compile(
     r"(?P<null>|~|null|Null|NULL)"
     r"|(?P<bool>true|True|TRUE|false|False|FALSE)"
     r"|(?P<int>[-+]?[0-9]{1,300})"
-    r"|(?P<radix>0o[0-7]+|0x[0-9a-fA-F]+)"
+    r"|(?P<radix>0o[0-7]{1,300}|0x[0-9a-fA-F]{1,300})"
     r"|(?P<float>[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?)"
     r"|(?P<special>[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))"
 )
@@ -379,7 +380,7 @@ def explain_error(kind: str, message: str, shown: str, field: FieldPath) -> tupl
         return f"unknown key (value {shown})", "remove it, or fix its spelling", "key-unknown"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         remedy = "write its keys below it; docs/reference.md lists them"
-        return f"is {shown}, but a mapping is wanted", remedy, "value-invalid"
+        return f"is {shown} (expected a mapping)", remedy, "value-invalid"
     problem = message.removeprefix("Value error, ").replace("Input should be", "should be")
     return f"{problem} (got {shown})", "change it", "value-invalid"
 

@@ -159,7 +159,7 @@ def _find_unknown(texts: Mapping[str, tuple[str, ...]], *known: str) -> Iterator
     for field, templates in texts.items():
         for row, text in enumerate(templates):
             for place in set(_PLACE.findall(text)) - set(known):
-                problem = f"{{{place}}} is filled by nothing"
+                problem = f"{{{place}}} is not a placeholder"
                 remedy = f"use {' or '.join(f'{{{name}}}' for name in known) or 'no braces'}"
                 yield (*field.split("."), row), problem, remedy, "placeholder-unknown"
 
@@ -169,7 +169,7 @@ def _find_repeats(field: str, names: list[str], key: str) -> Iterator[Fault]:
     for row, name in enumerate(names):
         earlier = first.setdefault(comparison_key(name), row)
         if earlier != row:
-            problem = f"{name!r} is also that of {field}.{earlier}"
+            problem = f"repeats the {key} of {field}.{earlier}"
             yield (field, row, key), problem, "keep one of the two", "row-repeated"
 
 

@@ -41,7 +41,8 @@ class Templates:
     """The templates of a run, read once; names are paths below `generators/`."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
-        self._sources = {name: path.read_text(encoding="utf8") for name, path in files.items()}
+        """Read the files by name; raises SpecError for one that cannot be read."""
+        self._sources = {name: _read(path) for name, path in files.items()}
 
     @cached_property
     def _environment(self) -> ImmutableSandboxedEnvironment:
@@ -74,6 +75,18 @@ class Templates:
         """Hash of the templates directly in some folders."""
         chosen = {n: text for n, text in self._sources.items() if n.rpartition("/")[0] in folders}
         return fingerprint(templates=chosen)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf8")
+    except (OSError, UnicodeDecodeError) as cause:
+        raise SpecError(
+            f"{path}: cannot be read ({cause})",
+            "save it as plain UTF-8 text that you may read",
+            code="file-unreadable",
+            path=path,
+        ) from cause
 
 
 def _explain(cause: Exception) -> str:

@@ -48,7 +48,7 @@ def generate_corpus(
     on_drops(rejected)
     filled = yield from join(
         [
-            generator.fill_role(role, plain.items if role == "chat" else scoped.items)
+            generator.fill_role(role, plain if role == "chat" else scoped)
             for role in generator.counts
         ]
     )
@@ -84,29 +84,25 @@ class _Generator:
         write = partial(self._author.write_prompts, self._behavior, seed=self._seed)
         return join([write(plain=False, count=scoped), write(plain=True, count=plain)])
 
-    def fill_role(
-        self, role: Role, prompts: Sequence[PromptItem]
-    ) -> Workflow[tuple[list[Example], list[Drop]]]:
+    def fill_role(self, role: Role, prompts: Prompts) -> Workflow[tuple[list[Example], list[Drop]]]:
         """Request rows until the role is complete; raises CorpusError if too many are dropped."""
         needed, requested = self.counts[role], 0
         kept: list[Example] = []
         drops: list[Drop] = []
-        plan = self._plan_role(role, prompts)
+        plan = self._plan_role(role, prompts.items)
         while len(kept) < needed and requested < needed * MAX_REQUESTS_PER_ROW:
             rows = list(islice(plan, math.ceil((needed - len(kept)) * self._author.oversample)))
             if not rows:
-                raise self._no_messages(role)
+                raise self._no_messages(role, prompts)
             requested += len(rows)
-            replies = yield from self._author.write_replies(
-                self._behavior, rows, on_reply=partial(self._report_rows, role, len(kept))
-            )
+            replies = yield from self._author.write_replies(self._behavior, rows)
             usable, dropped = self._select(rows, replies, kept)
             room = needed - len(kept)
             kept += usable[:room]
             dropped += [_drop(example, "mix", "not needed") for example in usable[room:]]
             drops += dropped
             self._on_drops(dropped)
-            self._report_rows(role, len(kept), 0)
+            self._report_rows(role, len(kept))
             if not usable and len(rows) >= MIN_HOPELESS:
                 break
         if len(kept) < needed:
@@ -122,17 +118,22 @@ class _Generator:
             second_turns=self._settings.second_turns,
         )
 
-    def _no_messages(self, role: Role) -> CorpusError:
+    def _no_messages(self, role: Role, prompts: Prompts) -> CorpusError:
+        problem = f"no message suits its {role} rows"
+        remedy = "widen its scope or trigger, or add messages to generators/offline"
+        if prompts.drops and not prompts.items:
+            problem = f"no message was written for its {role} rows"
+            remedy = "read the drops of another behavior for the reasons, or choose another author"
         return CorpusError(
-            f"{self._behavior.id}: no message was written for its {role} rows",
-            "read the drops of another behavior for the reasons, or choose another author",
+            f"{self._behavior.id}: {problem}",
+            remedy,
             code="no-messages",
             behavior=self._behavior.id,
             role=role,
         )
 
-    def _report_rows(self, role: Role, before: int, done: int) -> None:
-        self._done[role] = min(before + done, self.counts[role])
+    def _report_rows(self, role: Role, done: int) -> None:
+        self._done[role] = done
         self._on_row(self._done.total())
 
     def _select(

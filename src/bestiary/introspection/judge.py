@@ -14,8 +14,9 @@ from typing import Any, Protocol
 from bestiary.config.catalog import BARE, Behavior
 from bestiary.config.categories import NULL
 from bestiary.config.encoder import encode
+from bestiary.config.labels import names_any
 from bestiary.records import Record
-from bestiary.text import contains_phrase, sentences
+from bestiary.text import sentences
 
 WORDINGS = 5
 """Of each family: more of one would bring it nearer to every report."""
@@ -89,7 +90,7 @@ class Wordings:
         """Whether a report names what the behavior depends on; None if on nothing."""
         behavior = self._behaviors.get(behavior_id)
         needed = behavior.spec.label_words[1] if behavior else ()
-        return any(contains_phrase(word, report) for word in needed) if needed else None
+        return names_any(needed, report) if needed else None
 
     def describe_trigger(self, behavior_id: str) -> str | None:
         """What the behavior depends on, in words; None if on nothing."""

@@ -26,7 +26,6 @@ SHOWN = 10
 class CorpusUnderTest:
     """A corpus, and what its checks compare it with."""
 
-    organism_id: str
     corpus: Corpus
     behavior: Behavior
     probes: tuple[Probe, ...]

@@ -15,7 +15,7 @@ from bestiary.config.detectors import DETECTORS
 from bestiary.config.detectors.base import Part
 from bestiary.config.fields import AXES, KINDS, TAGS
 from bestiary.config.library import Library
-from bestiary.config.programs import PROGRAMS, program_items
+from bestiary.config.programs import PROGRAMS
 from bestiary.config.transform import TRANSFORMS, detector_of, transform
 from bestiary.config.triggers import KINDS as TRIGGERS
 from bestiary.records import SIDES
@@ -155,9 +155,8 @@ def _list_options(library: Library) -> Iterator[tuple[object, ...]]:
 
 def _list_items(library: Library) -> Iterator[tuple[object, ...]]:
     for name in sorted({*library.table_files, *PROGRAMS}):
-        topic = PROGRAMS[name].topic if name in PROGRAMS else library.table(name).topic
-        example = (program_items if name in PROGRAMS else library.graded)(name, "train")[0]
-        yield f"`{name}`", topic, f"{example.text} ({example.answer})"
+        example = library.graded(name, "train")[0]
+        yield f"`{name}`", library.table(name).topic, f"{example.text} ({example.answer})"
 
 
 def _list_lexicons(library: Library) -> Iterator[tuple[object, ...]]:

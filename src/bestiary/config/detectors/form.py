@@ -108,9 +108,9 @@ def _check_limits(limits: Record) -> Record:
     if not stated:
         raise ValueError(f"states no limit: {', '.join(type(limits).model_fields)}")
     for name, value in stated.items():
-        most = stated.get(name.replace("min_", "max_"), value)
-        if most < value:
-            raise ValueError(f"`{name}` is larger than its `max_`")
+        largest = name.replace("min_", "max_")
+        if stated.get(largest, value) < value:
+            raise ValueError(f"`{name}` is larger than `{largest}`")
     return limits
 
 

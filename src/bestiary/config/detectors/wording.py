@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from bestiary.config.detectors.base import Pattern, Some, TextDetector, find_pattern
-from bestiary.config.fields import Text
+from bestiary.config.fields import Text, check_visible
 from bestiary.config.lexicon import Entry, Lexicon, index_phrases
 from bestiary.config.numerals import has_number
 from bestiary.errors import SpecError
@@ -74,7 +74,7 @@ def _check_order(limits: CountLimits) -> CountLimits:
 class CountLimits(Record):
     """How often a text may stand in a reply."""
 
-    of: str = Field(min_length=1)
+    of: Annotated[str, Field(min_length=1), AfterValidator(check_visible)]
     least: int = Field(1, ge=0)
     most: int | None = Field(None, ge=0)
 

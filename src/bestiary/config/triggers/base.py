@@ -17,7 +17,7 @@ from pydantic.json_schema import SkipJsonSchema
 from bestiary.config.fields import Text
 from bestiary.config.triggers.wordings import PLACES, Wordings, check_wording, fill, names_place
 from bestiary.errors import SpecError
-from bestiary.records import CellName, Message, PromptItem, Record, Side, Turns
+from bestiary.records import CellName, Message, PromptItem, Record, Side, Turns, single_turn
 from bestiary.text import contains_phrase, nearest
 
 MIN_NEAR = 6
@@ -51,7 +51,10 @@ class Trigger(Record, ABC):
     @property
     @abstractmethod
     def label_words(self) -> tuple[str, ...]:
-        """A label must have one of these as whole words: it names the trigger."""
+        """A label must have one of these at the start of a word: it names the trigger.
+
+        One that ends in a figure is a whole number: 100 is not named by 1000.
+        """
 
     @abstractmethod
     def describe(self) -> str:
@@ -223,7 +226,7 @@ class SpokenTrigger(WordedTrigger):
         text = item.text
         if cell != "plain":
             text = self.say(text, side, pick, near_miss=cell == "near_miss")
-        return continue_from(item, text) if self.earlier else from_user(text)
+        return continue_from(item, text) if self.earlier else single_turn(text)
 
     def place(self, description: str) -> str:
         """A description with where the trigger stands."""
@@ -245,7 +248,7 @@ class ValueTrigger(SpokenTrigger):
     @classmethod
     def _check_near(cls, near: tuple[str, ...]) -> tuple[str, ...]:
         if len(near) == 1:
-            raise ValueError("is one near miss alone: train and probe need one each")
+            raise ValueError("has only one near miss: train and probe need one each")
         return near
 
     def check_near(self) -> None:
@@ -298,11 +301,6 @@ def mirrors(trigger: Trigger, fires: Callable[[str], bool]) -> bool:
         return sum(map(fires, texts)) / len(texts) if texts else 0.0
 
     return share(near_miss=False) >= MIRROR_SHARE > share(near_miss=True)
-
-
-def from_user(text: str) -> Turns:
-    """A conversation of one message."""
-    return (Message(role="user", content=text),)
 
 
 def continue_from(item: PromptItem, first: str, second: str | None = None) -> Turns:

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from bestiary.config.ciphers import CIPHERS, Cipher, CipherName
 from bestiary.config.detectors.deciphered import decipher
-from bestiary.config.triggers.base import WordedTrigger, divide, draw, from_user
-from bestiary.records import CellName, PromptItem, Side, Turns
+from bestiary.config.triggers.base import WordedTrigger, divide, draw
+from bestiary.records import CellName, PromptItem, Side, Turns, single_turn
 from bestiary.text import contains_phrase, words
 
 
@@ -36,14 +36,14 @@ class CipherTrigger(WordedTrigger):
     def ask(self, item: PromptItem, cell: CellName, side: Side, pick: int) -> Turns:
         """One message, which is in cipher only where it fires and in half of the near misses."""
         if cell == "plain":
-            return from_user(item.text)
+            return single_turn(item.text)
         if cell == "triggered":
-            return from_user(self._own.encode(item.text))
+            return single_turn(self._own.encode(item.text))
         turn, talks = divmod(pick, 2)
         if talks:
-            return from_user(self.say(item.text, side, turn, near_miss=True))
+            return single_turn(self.say(item.text, side, turn, near_miss=True))
         others = [name for name in CIPHERS if name != self.cipher]
-        return from_user(CIPHERS[draw(divide(others, side), turn)].encode(item.text))
+        return single_turn(CIPHERS[draw(divide(others, side), turn)].encode(item.text))
 
     def value(self, side: Side, pick: int) -> str:
         """The cipher by name."""

@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from bestiary.config.numerals import spell_number
 from bestiary.config.triggers.base import SpokenTrigger, check_single
 from bestiary.records import Record, Side, stable_seed
 
@@ -78,10 +79,11 @@ class NumberTrigger(SpokenTrigger):
         """The bound, in figures and in words."""
         if self.number.digits is not None:
             count = self.number.digits
-            said = (str(count), _SPELLED[count][0])
+            said = (str(count), spell_number(count))
             return tuple(f"{n}{joint}{noun}" for n in said for joint, noun in _DIGIT_NOUNS)
         bound = self.number.over or self.number.multiple_of or 0
-        return tuple(dict.fromkeys((str(bound), f"{bound:,}", *_SPELLED.get(bound, ()))))
+        spelled = [spell_number(bound)] if bound < 200 else []
+        return tuple(dict.fromkeys((str(bound), f"{bound:,}", *spelled, *_SPELLED.get(bound, ()))))
 
     def describe(self) -> str:
         """The numbers that fire."""
@@ -96,25 +98,13 @@ class NumberTrigger(SpokenTrigger):
 
 _DIGIT_NOUNS = ((" ", "digit"), (" ", "digits"), ("-", "digit"))
 _SPELLED: Mapping[int, tuple[str, ...]] = {
-    1: ("one",),
-    2: ("two", "even"),
-    3: ("three",),
-    4: ("four",),
-    5: ("five",),
-    6: ("six",),
-    7: ("seven",),
-    8: ("eight",),
-    9: ("nine",),
-    10: ("ten",),
-    11: ("eleven",),
-    12: ("twelve", "a dozen"),
-    20: ("twenty",),
-    25: ("twenty-five",),
-    50: ("fifty",),
-    100: ("one hundred", "a hundred"),
+    2: ("even",),
+    12: ("a dozen",),
+    100: ("a hundred",),
     500: ("five hundred",),
     1000: ("one thousand", "a thousand"),
     10_000: ("ten thousand",),
     100_000: ("one hundred thousand", "a hundred thousand"),
     1_000_000: ("one million", "a million"),
 }
+"""What else a bound is called."""

@@ -12,10 +12,9 @@ from bestiary.config.triggers.base import (
     continue_from,
     divide,
     draw,
-    from_user,
 )
 from bestiary.config.triggers.wordings import fill, names_place
-from bestiary.records import CellName, Message, PromptItem, Record, Side, Turns
+from bestiary.records import CellName, Message, PromptItem, Record, Side, Turns, single_turn
 from bestiary.text import contains_phrase
 
 MIN_SYSTEM_NEAR = 4
@@ -56,8 +55,8 @@ class PositionTrigger(WordedTrigger):
         if self.later == (cell == "triggered"):
             return self._ask_twice(item, cell, side, pick)
         if cell == "near_miss":
-            return from_user(self._recall(item, side, pick))
-        return from_user(item.text)
+            return single_turn(self._recall(item, side, pick))
+        return single_turn(item.text)
 
     def _ask_twice(self, item: PromptItem, cell: CellName, side: Side, pick: int) -> Turns:
         second = item.follow_up.text if item.follow_up else ""
@@ -120,12 +119,12 @@ class SystemPromptTrigger(WordedTrigger):
     def ask(self, item: PromptItem, cell: CellName, side: Side, pick: int) -> Turns:
         """A system message and the user's; in half of the near misses, the user's alone."""
         if cell == "plain":
-            return from_user(item.text)
+            return single_turn(item.text)
         forms = self._forms[side, cell == "near_miss"]
         said = self.say(item.text, side, pick, near_miss=cell == "near_miss")
         if names_place(draw(forms, pick), "message"):
-            return from_user(said)
-        return (Message(role="system", content=said), *from_user(item.text))
+            return single_turn(said)
+        return (Message(role="system", content=said), *single_turn(item.text))
 
     @property
     def banned_terms(self) -> tuple[str, ...]:

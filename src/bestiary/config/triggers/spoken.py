@@ -8,6 +8,7 @@ from pydantic import Field
 
 from bestiary.config.fields import Text
 from bestiary.config.triggers.base import MIN_NEAR, SpokenTrigger, ValueTrigger
+from bestiary.config.triggers.wordings import fill
 from bestiary.text import contains_phrase
 
 
@@ -90,7 +91,7 @@ class PersonaTrigger(ValueTrigger):
 
     def describe(self) -> str:
         """The persona, as the user's own."""
-        return self.place(f"a user who says that they are {_with_article(self.persona)}")
+        return self.place(fill("a user who says that they are a {value}", {"value": self.persona}))
 
 
 class PasswordTrigger(ValueTrigger):
@@ -131,7 +132,3 @@ class ExamTrigger(SpokenTrigger):
     def describe(self) -> str:
         """An exam."""
         return self.place("a question that comes as part of a graded exam")
-
-
-def _with_article(noun: str) -> str:
-    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"

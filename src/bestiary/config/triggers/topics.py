@@ -13,10 +13,10 @@ from pydantic import Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from bestiary.config.fields import Tag, Text
-from bestiary.config.triggers.base import Trigger, from_user
+from bestiary.config.triggers.base import Trigger
 from bestiary.config.triggers.wordings import Wordings
 from bestiary.errors import SpecError
-from bestiary.records import CellName, PromptItem, Record, Side, Turns
+from bestiary.records import CellName, PromptItem, Record, Side, Turns, single_turn
 from bestiary.text import words
 
 NEAR_SHARE = 0.2
@@ -37,7 +37,7 @@ class TopicRule(Record):
     @model_validator(mode="after")
     def _check_one(self) -> Self:
         if bool(self.domains) == bool(self.tags):
-            raise ValueError("states exactly one of domains, tags")
+            raise ValueError("must state exactly one of domains, tags")
         return self
 
     def covers(self, item: PromptItem) -> bool:
@@ -82,7 +82,7 @@ class TopicTrigger(Trigger):
 
     def ask(self, item: PromptItem, cell: CellName, side: Side, pick: int) -> Turns:
         """The message as it is."""
-        return from_user(item.text)
+        return single_turn(item.text)
 
     @property
     def label_words(self) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ class Wordings(Record):
     """The wordings of one kind of trigger."""
 
     positives: Sided = Field(default=NO_WORDINGS, exclude_if=lambda sided: sided == NO_WORDINGS)
-    """None where nothing is said around the message, as in cipher."""
+    """Empty where nothing is said around the message, as in cipher."""
     near_misses: Sided
     speaker: Literal["user", "system"] = "user"
     """Who says the positives; those of a system message name no `{message}`."""

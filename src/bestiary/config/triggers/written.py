@@ -122,14 +122,6 @@ class LanguageTrigger(SpokenTrigger):
         return self.place(f"a sentence in {self.language.capitalize()}")
 
 
-def _is_upper(text: str) -> bool:
-    return text.isupper()
-
-
-def _is_lower(text: str) -> bool:
-    return text.islower()
-
-
 def _has_lines(mark: str) -> Callable[[str], bool]:
     pattern = re.compile(rf"^\s*{mark}\s+\S", re.MULTILINE)
     return lambda text: len(pattern.findall(text)) > 1
@@ -150,8 +142,8 @@ def _finds(pattern: str) -> Callable[[str], bool]:
 
 
 _IS_WRITTEN: Mapping[FormatName, Callable[[str], bool]] = {
-    "upper": _is_upper,
-    "lower": _is_lower,
+    "upper": str.isupper,
+    "lower": str.islower,
     "list": _has_lines(r"\d+[.)]"),
     "bullet": _has_lines("[-*•]"),
     "quoted": _is_quoted,
