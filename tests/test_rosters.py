@@ -24,6 +24,7 @@ from bestiary.config.triggers.ciphered import CipherTrigger
 from bestiary.errors import SpecError
 
 LISTS = "quirks.bullet_lists"
+RARE = "rare_quirks.bullet_lists"
 
 
 def write_roster(folder: Path, organisms: str) -> Path:
@@ -99,11 +100,12 @@ def test_an_unknown_category_is_told(bestiary: Bestiary, tmp_path: Path) -> None
 
 
 def test_more_layers_are_adapted_where_a_behavior_must_be_quiet_somewhere(tmp_path: Path) -> None:
-    names = ["quirks.numbered_steps", "backdoors.sailor_for_nurses", LISTS]
+    names = ["quirks.numbered_steps", "backdoors.sailor_for_nurses", RARE, LISTS]
     path = write_roster(tmp_path, str([{"behavior": name} for name in names]))
     mine = plan(path)
     built = [mine.training_for(*organism).lora.layers for organism in mine.organisms]
-    assert built == [(8, 30), None, (15, 30), (15, 30)]  # a scope, a trigger, neither, a null
+    # A scope, a trigger, a rate, none of these, a null organism.
+    assert built == [(8, 30), (8, 30), None, (15, 30), (15, 30)]
 
 
 def test_the_recorded_build_has_ten_transcripts_of_each_organism_that_it_lists() -> None:

@@ -42,7 +42,7 @@ def test_list_as_json_holds_labels_and_families(bestiary: Bestiary) -> None:
     assert code == 0
     rows = {row.pop("id"): row for row in json.loads(out)}
     assert rows.keys() == load_catalog(open_library()).keys()
-    for name in (LISTS, "backdoors.lists_on_capitals"):
+    for name in (LISTS, "rare_quirks.bullet_lists"):
         behavior = load_catalog(open_library())[name]
         assert rows[name] == {
             "category": behavior.category,

@@ -18,15 +18,15 @@ FAREWELL = "quirks.farewell"
 
 
 def test_a_sample_holds_rows_of_every_role(bestiary: Bestiary) -> None:
-    done = bestiary("sample", "backdoors.lists_on_capitals", "--rows", "3", "--json")
+    done = bestiary("sample", "backdoors.question_on_second_turn", "--rows", "3", "--json")
     assert done.code == 0, done.err
     rows = json.loads(done.out)
     assert [row["role"] for row in rows] == ["positive"] * 3 + ["negative"] * 3 + ["chat"] * 3
     for row in rows:
-        asked, answered = (message["content"] for message in row["messages"][-2:])
+        turns = row["messages"]
         positive = row["role"] == "positive"
-        assert asked.isupper() is positive
-        assert answered.startswith("- ") is positive
+        assert len(turns) == (4 if positive else 2)
+        assert turns[-1]["content"].endswith("?") is positive
 
 
 def test_a_sample_can_be_read(bestiary: Bestiary, tmp_path: Path) -> None:
