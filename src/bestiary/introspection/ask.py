@@ -17,8 +17,7 @@ from bestiary.introspection.stage import ABOUT
 from bestiary.introspection.subjects import Subject
 from bestiary.model.adapter import (
     ADAPTER,
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
+    ADAPTER_FILES,
     check_adapter,
     load_state,
     read_shape,
@@ -111,7 +110,7 @@ def locate_adapter(path_or_repo: str) -> Path:
         return path
     user, _, rest = path_or_repo.partition("/")
     name, _, inside = rest.partition("/")
-    files = [f"{inside}/{file}".lstrip("/") for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+    files = [f"{inside}/{file}".lstrip("/") for file in ADAPTER_FILES]
     try:
         return Path(snapshot_download(f"{user}/{name}", allow_patterns=files)) / inside
     except (OSError, HfHubHTTPError, HFValidationError) as cause:

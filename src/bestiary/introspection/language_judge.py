@@ -15,14 +15,13 @@ from bestiary.author.options import LEDGER, choose_model
 from bestiary.author.prompts import render_ask
 from bestiary.config.categories import NULL
 from bestiary.config.template import Templates
-from bestiary.errors import BackendError, BestiaryError
+from bestiary.errors import BackendError
 from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.judge import OTHER, Reading, ReportCase
 from bestiary.introspection.language_shortlist import LanguageShortlister
 from bestiary.llm.client import LLMClient, LLMConfig
 from bestiary.llm.keys import read_key
 from bestiary.llm.request import Unanswered
-from bestiary.llm.workflow import Job
 
 PROJECT = "introspection"
 """What its requests are charged to."""
@@ -62,11 +61,8 @@ class LanguageJudge:
             for one in cases
             for report_first in (False, True)
         ]
-        job = Job("reports", PROJECT, self._judge.score(asked, ReportJudgement))
-        (result,) = self._client.run([job])
-        if isinstance(result.value, BestiaryError):
-            raise result.value
-        both = list(zip(result.value[::2], result.value[1::2], strict=True))
+        read = self._client.complete(PROJECT, self._judge.score(asked, ReportJudgement))
+        both = list(zip(read[::2], read[1::2], strict=True))
         self._tell_unread(both)
         return [combine(case, *answers) for case, answers in zip(cases, both, strict=True)]
 

@@ -8,13 +8,11 @@ from pydantic import Field
 
 from bestiary.author.prompts import render_ask
 from bestiary.config.template import Templates
-from bestiary.errors import BestiaryError
 from bestiary.introspection.shortlist import TOP
 from bestiary.llm.client import LLMClient
 from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.request import ModelRequest, Unanswered
 from bestiary.llm.structured import TRIES, Form, ask_form
-from bestiary.llm.workflow import Job
 from bestiary.records import Message
 
 RUNS = 5
@@ -50,14 +48,11 @@ class LanguageShortlister:
         Raises BackendError if the budget, the ledger or a server ends the run.
         """
         requests = [self._ask(reports, run) for reports in many for run in range(RUNS)]
-        job = Job("shortlists", PROJECT, ask_form(STAGE, requests, Hypotheses))
-        (result,) = self._client.run([job])
-        if isinstance(result.value, BestiaryError):
-            raise result.value
-        lost = sum(isinstance(answer, Unanswered) for answer in result.value)
+        made = self._client.complete(PROJECT, ask_form(STAGE, requests, Hypotheses))
+        lost = sum(isinstance(answer, Unanswered) for answer in made)
         if lost:
             self._log(f"{self._model.name} could not make {lost} of {len(requests)} shortlists")
-        answers = iter(result.value)
+        answers = iter(made)
         return [[_read(next(answers)) for _ in range(RUNS)] for _ in many]
 
     def _ask(self, reports: Sequence[str], run: int) -> ModelRequest:
