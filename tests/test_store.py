@@ -381,6 +381,41 @@ def test_two_workers_may_make_the_same_artifact(store: Store, artifact: Artifact
     assert store.names("corpus") == ["f1", "f2"]
 
 
+BOTH = """
+import sys
+from pathlib import Path
+from bestiary.store import Store
+
+store = Store(Path(sys.argv[1]))
+for number in range(200):
+    print(number, flush=True)
+    sys.stdin.readline()
+    store.build("corpus", str(number), lambda folder: (folder / "a").write_text("a"), inputs={})
+"""
+
+
+def test_two_workers_may_finish_the_same_artifact_at_the_same_moment(store: Store) -> None:
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", BOTH, str(store.root)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for number in range(200):
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == f"{number}\n"
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+    assert [worker.wait() for worker in workers] == [0, 0]
+    assert len(store.names("corpus")) == 200
+
+
 def test_a_store_of_the_first_edition_is_told_apart_and_left_alone(tmp_path: Path) -> None:
     old = tmp_path / "runs" / "store" / "corpus" / "f1"
     old.mkdir(parents=True)

@@ -106,9 +106,7 @@ class Store:
         final = self.folder(stage, key)
         with disk_errors(final):
             files = write_manifest(part, {"stage": stage, "key": key, "inputs": dict(inputs)})
-            if not (final / MANIFEST).is_file():  # else another worker was faster
-                remove_tree(final)
-                os.rename(part, final)
+            if rename_into_place(part, final):
                 sync_folder(final.parent)
                 self._record_seconds(stage, key, seconds)
         remove_tree(part)
@@ -208,6 +206,21 @@ class Store:
         """Remove the unfinished folders of a build that was killed or gave up."""
         for part in self.root.glob(f"store/*/*{PART}"):
             remove_tree(part)
+
+
+def rename_into_place(part: Path, final: Path) -> bool:
+    """Rename a complete folder to its final name; False if another worker was faster."""
+    while True:
+        try:
+            os.rename(part, final)
+        except OSError as cause:
+            if cause.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if (final / MANIFEST).is_file():
+                return False
+            remove_tree(final)  # a deletion that was cut short
+        else:
+            return True
 
 
 def read_artifact(folder: Path) -> Artifact:
