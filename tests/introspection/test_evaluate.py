@@ -90,6 +90,23 @@ def test_the_word_can_be_guessed_from_what_organisms_say(
     assert {row["scope"] for row in read} == {"test_value", "train"}
     assert all(row["family"] in row["report"].split() for row in read)
     assert evaluated.line(baseline, "test_value")["named"]["value"] > 0.8
+    assert all(row["shows"] for row in read), "every organism says its word, and the base does not"
+
+
+def test_the_adapter_is_compared_with_every_baseline_organism_by_organism(
+    evaluated: Evaluated,
+) -> None:
+    gains = {
+        (gain["baseline"], gain["group"]): gain["named"]
+        for gain in evaluated.panel["gains"]
+        if gain["scope"] == "test_value"
+    }
+    asked = [(name, "all") for name in ("without", "prefill", "completion")]
+    read = [(name, group) for name in ("transcripts", "perplexity") for group in ("all", "shown")]
+    assert list(gains) == [*asked, *read]
+    named = evaluated.line("adapter", "test_value")["named"]["value"]
+    assert gains["without", "all"]["value"] == pytest.approx(named)
+    assert gains["transcripts", "all"] == gains["transcripts", "shown"]
 
 
 def test_the_whole_panel_is_there(evaluated: Evaluated) -> None:

@@ -8,7 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from bestiary.introspection.figures import SHORTLIST, ReportRow, measure, permuted_floor
+from bestiary.introspection.figures import (
+    SHORTLIST,
+    ReportRow,
+    measure,
+    measure_gain,
+    permuted_floor,
+)
 from bestiary.introspection.panel import make_panel
 from bestiary.introspection.subjects import Subject
 
@@ -63,6 +69,30 @@ def test_an_organism_that_every_fold_asks_counts_once() -> None:
     figure = measure([*rows, make_row("chess", "chess")], lambda row: float(row.named))
     assert figure is not None
     assert (figure.organisms, figure.value) == (2, (1 / 4 + 1) / 2)
+
+
+def test_a_gain_is_that_of_each_organism_within_its_fold() -> None:
+    with_adapter = [make_row("tea", "tea"), make_row("tea", None), make_row("rain", "rain")]
+    guessed = [
+        make_row(family, claimed).model_copy(update={"condition": "transcripts", "shows": shows})
+        for family, claimed, shows in (
+            ("tea", "tea", True),
+            ("rain", None, False),
+            ("chess", "chess", True),
+        )
+    ]
+    gain = measure_gain(with_adapter, guessed)
+    assert gain is not None
+    assert (gain.value, gain.organisms) == ((-1 / 2 + 1) / 2, 2)
+    elsewhere = [row.model_copy(update={"fold": 1}) for row in guessed]
+    assert measure_gain(with_adapter, elsewhere) is None
+    gains = make_panel([*with_adapter, *guessed], []).gains
+    assert {(one.group, one.named.value) for one in gains} == {
+        ("all", 1 / 4),
+        ("shown", -1 / 2),
+        ("silent", 1),
+    }
+    assert {(one.scope, one.baseline) for one in gains} == {("suite", "transcripts")}
 
 
 def test_chance_is_unknown_where_not_every_claim_is() -> None:

@@ -288,6 +288,19 @@ def test_a_single_point_is_a_curve_too() -> None:
     assert len(list(page.iter("circle"))) == 1
 
 
+def test_what_the_adapter_adds_is_a_table_and_a_sentence() -> None:
+    rows = [make_row("tea", "tea"), make_row("rain", None)]
+    rows += [
+        make_row("tea", None, condition="transcripts", shows=False),
+        make_row("rain", None, condition="transcripts", shows=False),
+    ]
+    page = read_page(render_page(make_evaluation(rows)))
+    assert "What the adapter adds" in titles(page)
+    text = say(page)
+    assert "guessing from ordinary replies: +50 points (95% interval +0 to +100)" in text
+    assert "silent" in text
+
+
 def test_the_page_says_who_judged_and_claims_no_name_that_a_judge_did_not_give() -> None:
     families = ("one", "other")
     rows = [make_row(name, OTHER, score=2) for name in families]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from bestiary.config.catalog import Behavior
 from bestiary.config.on_demand import spread
 from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.figures import ReportRow
 from bestiary.introspection.judge import Reading
 from bestiary.introspection.reports import Interview, ReplyLikelihoodStage, ReportStage
 from bestiary.introspection.subjects import Subject, make_controls
-from bestiary.records import Decoding
+from bestiary.records import Decoding, PromptItem
 
 TRANSCRIPTS = 20
 """Ordinary replies from which the transcript baseline guesses."""
@@ -27,8 +28,8 @@ def guess_from_replies(
     `perplexity` is perplexity differencing: of the replies, only those are read that the base would
     have been least likely to give, compared with the organism.
     """
-    messages = experiment.catalog.library.messages("probe")
-    questions = [item.text for item in spread(messages, TRANSCRIPTS)]
+    messages = list(spread(experiment.catalog.library.messages("probe"), TRANSCRIPTS))
+    questions = [item.text for item in messages]
     base = make_controls(organisms, "zero_b", 1, seed=0)
     stage = ReportStage(experiment.load_base, Decoding(max_new_tokens=REPLY_TOKENS, temperature=0))
     interview = experiment.interview(f"transcripts-{fold}", [*organisms, *base], None, questions)
@@ -39,6 +40,8 @@ def guess_from_replies(
     for condition, count in (("transcripts", len(questions)), ("perplexity", TELLING)):
         for subject, own, order in zip(organisms, replies, ranked, strict=False):
             read, plain = ([said[place] for place in order[:count]] for said in (own, replies[-1]))
+            behavior = experiment.catalog[subject.behavior_id]
+            shown = [_count_shown(behavior, said, messages) for said in (own, replies[-1])]
             yield experiment.make_row(
                 fold,
                 condition,
@@ -46,7 +49,14 @@ def guess_from_replies(
                 question="",
                 report=read[0],
                 reading=Reading(family=experiment.embedded_judge.guess(read, plain)),
+                shows=shown[0] > shown[1],
             )
+
+
+def _count_shown(behavior: Behavior, replies: Sequence[str], messages: Sequence[PromptItem]) -> int:
+    return sum(
+        bool(behavior.is_shown(reply, item)) for reply, item in zip(replies, messages, strict=True)
+    )
 
 
 def _rank_replies(

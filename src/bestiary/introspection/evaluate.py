@@ -11,7 +11,7 @@ from bestiary.config.on_demand import spread
 from bestiary.introspection.baselines import guess_from_replies
 from bestiary.introspection.course import train_adapter
 from bestiary.introspection.experiment import ASKED, Experiment
-from bestiary.introspection.figures import SHORTLIST, ReportRow
+from bestiary.introspection.figures import ADAPTER, SHORTLIST, ReportRow
 from bestiary.introspection.framing import Framing
 from bestiary.introspection.judge import Reading
 from bestiary.introspection.panel import Panel, make_panel, render_panel
@@ -54,7 +54,7 @@ def _name(experiment: Experiment) -> str:
 
 def ask_with_adapter(experiment: Experiment, fold: int, adapter: Path) -> Iterator[ReportRow]:
     """The reports of a fold's subjects, controls among them, with its adapter."""
-    yield from _ask(experiment, fold, "adapter", experiment.list_asked(fold), adapter)
+    yield from _ask(experiment, fold, ADAPTER, experiment.list_asked(fold), adapter)
 
 
 def ask_subjects(experiment: Experiment, fold: int) -> list[ReportRow]:

@@ -117,6 +117,7 @@ class Experiment:
         question: str,
         report: str,
         reading: Reading,
+        shows: bool | None = None,
     ) -> ReportRow:
         """One report: who was asked what, what was said, and what the judge made of it."""
         return ReportRow(
@@ -135,6 +136,7 @@ class Experiment:
             claimed=reading.family,
             trigger=reading.trigger,
             score=reading.score,
+            shows=shows,
         )
 
     def questions(self, side: Side) -> Sequence[Question]:

@@ -17,6 +17,8 @@ UNSEEN = ("test_value", "test_kind")
 """Scopes of families that training has not seen."""
 SCOPES = ("suite", "test_kind", "test_value", "test_recipe", "seen", "recipe", "train")
 """What training knew of an organism; the order in which they are shown."""
+ADAPTER = "adapter"
+"""The condition that is not a baseline."""
 SHORTLIST = "shortlist"
 """The condition whose rows are the best of several statements each."""
 GIVEAWAY_AXES = frozenset({"content", "language"})
@@ -50,6 +52,9 @@ class ReportRow(Record):
     """Whether it names what the behavior depends on; None if on nothing."""
     score: int | None = None
     """A language model's, 1 to 10."""
+    shows: bool | None = None
+    """Whether its subject shows the behavior in ordinary replies more often than the base; known
+    where those were read."""
 
     @property
     def named(self) -> bool:
@@ -95,6 +100,26 @@ def measure(rows: Iterable[ReportRow], value: Callable[[ReportRow], float | None
         for row in rows
         if (found := value(row)) is not None
     )
+
+
+def measure_gain(rows: Iterable[ReportRow], others: Iterable[ReportRow]) -> Figure | None:
+    """How much more often `rows` name an organism's family than `others` do of the same organism.
+
+    Of the organisms that both are about, each compared within its fold.
+    """
+    named = [_share_named(part) for part in (rows, others)]
+    return bootstrap(
+        (learned, subject, named[0][fold, learned, subject] - named[1][fold, learned, subject])
+        for fold, learned, subject in sorted(named[0].keys() & named[1].keys())
+    )
+
+
+def _share_named(rows: Iterable[ReportRow]) -> dict[tuple[int, str, str], float]:
+    """The share of reports that name the family, by fold, family, and organism."""
+    found: dict[tuple[int, str, str], list[bool]] = defaultdict(list)
+    for row in rows:
+        found[row.fold, row.learned, row.subject].append(row.named)
+    return {key: sum(named) / len(named) for key, named in found.items()}
 
 
 def bootstrap(values: Iterable[tuple[str, str, float]]) -> Figure | None:
@@ -159,3 +184,9 @@ def show_figure(figure: Figure | None) -> str:
     if figure is None:
         return "-"
     return f"{figure.value:.0%} ({figure.low:.0%} to {figure.high:.0%}; {figure.organisms})"
+
+
+def show_points(figure: Figure) -> str:
+    """A difference of two rates, in points, with its interval and the number of organisms."""
+    value, low, high = (f"{100 * part:+.0f}" for part in (figure.value, figure.low, figure.high))
+    return f"{value} ({low} to {high}; {figure.organisms})"

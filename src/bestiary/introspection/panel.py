@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bestiary.introspection.figures import (
+    ADAPTER,
+    SHORTLIST,
     Figure,
     ReportRow,
     bootstrap,
     list_scopes,
     measure,
+    measure_gain,
     permuted_floor,
     show_figure,
+    show_points,
 )
 from bestiary.introspection.subjects import Subject
 from bestiary.records import Record
@@ -37,6 +41,17 @@ class PanelLine(Record):
     """Reports that name what the behavior depends on."""
 
 
+class Gain(Record):
+    """How much more often the adapter's reports name a behavior than a baseline's, in pairs."""
+
+    scope: str
+    group: str
+    """`all`, or what ordinary replies show of the behavior: `shown` or `silent`."""
+    baseline: str
+    named: Figure
+    """Shares of reports, the adapter's minus the baseline's of the same organism."""
+
+
 class Likelihood(Record):
     """How likely organisms find their own label, beside those of other families."""
 
@@ -53,6 +68,7 @@ class Panel(Record):
     """The figures of one evaluation."""
 
     lines: tuple[PanelLine, ...]
+    gains: tuple[Gain, ...] = ()
     likelihood: tuple[Likelihood, ...]
 
 
@@ -69,7 +85,9 @@ def make_panel(
                 _make_line(condition, scope, group, chosen)
                 for group, chosen in _group(within).items()
             ]
-    return Panel(lines=tuple(lines), likelihood=tuple(_compare(scored)))
+    return Panel(
+        lines=tuple(lines), gains=tuple(_list_gains(rows)), likelihood=tuple(_compare(scored))
+    )
 
 
 def _group(rows: Sequence[ReportRow]) -> dict[str, list[ReportRow]]:
@@ -95,6 +113,30 @@ def _make_line(condition: str, scope: str, group: str, rows: Sequence[ReportRow]
         denied=measure(rows, lambda row: float(row.denied)),
         trigger=measure(rows, _trigger_named),
     )
+
+
+def _list_gains(rows: Sequence[ReportRow]) -> Iterator[Gain]:
+    """The adapter's reports beside those of every baseline, by what training knew."""
+    asked = [row for row in rows if not row.control]
+    conditions = dict.fromkeys(row.condition for row in asked)
+    baselines = [one for one in conditions if one not in (ADAPTER, SHORTLIST)]
+    for scope in list_scopes(row for row in asked if row.condition == ADAPTER):
+        own = [row for row in asked if (row.condition, row.scope) == (ADAPTER, scope)]
+        for baseline in baselines:
+            others = [row for row in asked if (row.condition, row.scope) == (baseline, scope)]
+            for group, chosen in _group_shown(others).items():
+                named = measure_gain(own, chosen)
+                if named:
+                    yield Gain(scope=scope, group=group, baseline=baseline, named=named)
+
+
+def _group_shown(rows: Sequence[ReportRow]) -> dict[str, list[ReportRow]]:
+    """All rows, and where it is known those of behaviors that ordinary replies show, or do not."""
+    return {
+        "all": list(rows),
+        "shown": [row for row in rows if row.shows is True],
+        "silent": [row for row in rows if row.shows is False],
+    }
 
 
 def _trigger_named(row: ReportRow) -> float | None:
@@ -153,13 +195,31 @@ def render_panel(panel: Panel) -> str:
             *(show_figure(line.unsupported), show_figure(line.denied), show_figure(line.trigger)),
         )
         lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
+    if panel.gains:
+        lines += ["", *_render_gains(panel.gains)]
+    if panel.likelihood:
+        lines += ["", *_render_likelihood(panel.likelihood)]
+    return "\n".join(lines) + "\n"
+
+
+def _render_gains(gains: Sequence[Gain]) -> list[str]:
+    return [
+        "| asked | group | compared with | named more often, in points |",
+        "|---|---|---|---|",
+        *(
+            f"| {gain.scope} | {gain.group} | {gain.baseline} | {show_points(gain.named)} |"
+            for gain in gains
+        ),
+    ]
+
+
+def _render_likelihood(likelihood: Sequence[Likelihood]) -> list[str]:
+    lines = [
         "| group | own label minus others', nats per token | own label first | among |",
         "|---|---|---|---|",
     ]
-    for one in panel.likelihood:
+    for one in likelihood:
         gap = one.matched_minus_swapped
         shown = f"{gap.value:+.2f} ({gap.low:+.2f} to {gap.high:+.2f})" if gap else "-"
         lines.append(f"| {one.group} | {shown} | {show_figure(one.top1)} | {one.labels} |")
-    return "\n".join(lines) + "\n"
+    return lines

@@ -24,7 +24,7 @@ class SweepRow(Record):
     changed: tuple[str, ...]
     """Fields of the recipe that it changes; none in the first run."""
     organisms: int
-    """Trained on, on average over the folds."""
+    """Trained on."""
     unseen: Figure | None
     """Reports that name a family never trained on."""
     seen: Figure | None
@@ -52,19 +52,12 @@ def run_sweep(experiment: Experiment, sweep: Sweep) -> list[SweepRow]:
 
 
 def _run(experiment: Experiment, name: str, changed: tuple[str, ...]) -> SweepRow:
-    asked = [
-        row
-        for fold in range(max(1, experiment.folds))
-        for row in ask_with_adapter(experiment, fold, train_adapter(experiment, fold))
-    ]
-    trained = [
-        sum(one.split == "train" and not one.is_control for one in members)
-        for members in experiment.folded
-    ]
+    """One run on the first fold: what is chosen by it is then measured on the others."""
+    asked = list(ask_with_adapter(experiment, 0, train_adapter(experiment)))
     return SweepRow(
         name=name,
         changed=changed,
-        organisms=round(sum(trained) / len(trained)),
+        organisms=sum(one.split == "train" and not one.is_control for one in experiment.folded[0]),
         unseen=measure([row for row in asked if row.scope in UNSEEN], _named),
         seen=measure([row for row in asked if row.scope == "seen"], _named),
         unsupported=measure([row for row in asked if row.control], _unsupported),

@@ -14,14 +14,12 @@ from pydantic import TypeAdapter, ValidationError
 from bestiary.config.categories import NULL
 from bestiary.dataset.pair import Pair
 from bestiary.errors import ReleaseError, StoreError
-from bestiary.introspection.figures import UNSEEN, ReportRow
+from bestiary.introspection.figures import ADAPTER, UNSEEN, ReportRow
 from bestiary.introspection.panel import Panel
 from bestiary.introspection.sweep import SWEEPS, SweepRow
 from bestiary.report.drawing import Point
 
 REPORTS = "reports.jsonl"
-ADAPTER = "adapter"
-"""The condition that is not a baseline."""
 SHOWN_FAMILIES = 30
 SHOWN_OTHERS = 10
 """Columns of families that are claimed, but have no row."""

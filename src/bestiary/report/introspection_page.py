@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, tostring
 
 from bestiary.dataset.pair import Pair
 from bestiary.introspection.figures import (
+    ADAPTER,
     SHORTLIST,
     UNSEEN,
     Figure,
     ReportRow,
     measure,
+    measure_gain,
     permuted_floor,
 )
 from bestiary.introspection.judge import OTHER
@@ -35,7 +37,6 @@ from bestiary.report.drawing import (
     tag,
 )
 from bestiary.report.evaluation import (
-    ADAPTER,
     CONTROLS,
     NONE,
     OWN,
@@ -157,6 +158,13 @@ def _write_headline(evaluation: Evaluation) -> Iterator[Element]:
         figure = measure(rows, _rate("named"))
         if condition != ADAPTER and figure:
             yield _say(f"{name}: {_quote(figure, named)}, of unseen families.")
+    guessed = evaluation.select(lambda row: row.scope in UNSEEN, "transcripts")
+    gain = measure_gain(evaluation.unseen, guessed)
+    if gain:
+        yield _say(
+            "Compared organism by organism with guessing from ordinary replies: "
+            f"{_quote_points(gain)}, of unseen families."
+        )
     yield tag(
         "p",
         "None of this shows that a single report is right, that a trigger was found, or that the "
@@ -189,6 +197,13 @@ def _measure_scope(evaluation: Evaluation, scope: str) -> Figure | None:
 def _quote(figure: Figure, of: str) -> str:
     """A rate as a sentence has it."""
     return f"{show_share(figure.value)} {of} ({name_interval(figure)}; {show_count(figure)})"
+
+
+def _quote_points(gain: Figure) -> str:
+    """A difference of two rates as a sentence has it."""
+    value, low, high = (f"{100 * part:+.0f}" for part in (gain.value, gain.low, gain.high))
+    interval = f" (95% interval {low} to {high})" if gain.families > 1 else ""
+    return f"{value} points{interval}"
 
 
 def _tile(title: str, text: str, figure: Figure | None) -> Element:
@@ -304,6 +319,29 @@ def _write_curve(evaluation: Evaluation) -> Iterator[Element]:
         yield draw_curve(points, f"Named, by organisms in training: {name}")
 
 
+def _write_gains(evaluation: Evaluation) -> Iterator[Element]:
+    if not evaluation.panel.gains:
+        return
+    yield tag("h2", "What the adapter adds")
+    yield _say(
+        "How much more often reports with the adapter name the behavior than those of each "
+        "baseline, organism by organism. Shown: behaviors that an organism shows in twenty "
+        "ordinary replies more often than the base does. Silent: the others, which only asking "
+        "can find."
+    )
+    rows = [
+        (
+            SCOPES.get(gain.scope, gain.scope),
+            gain.group,
+            CONDITIONS.get(gain.baseline, gain.baseline),
+            _quote_points(gain.named),
+            show_count(gain.named),
+        )
+        for gain in evaluation.panel.gains
+    ]
+    yield _write_table(("", "behaviors", "compared with", "named more often", "asked"), rows)
+
+
 def _write_likelihood(evaluation: Evaluation) -> Iterator[Element]:
     if not evaluation.panel.likelihood:
         return
@@ -314,19 +352,29 @@ def _write_likelihood(evaluation: Evaluation) -> Iterator[Element]:
         "and how often its own label gains the most of all."
     )
     titles = ("", "own minus others', nats per token", "own label first", "by chance", "asked")
+    yield _write_table(titles, map(_list_likelihood, evaluation.panel.likelihood))
+
+
+def _write_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Element:
+    """A table whose first column names its rows."""
+    body = (
+        tag("tr", tag("th", name, scope="row"), *(tag("td", cell) for cell in cells))
+        for name, *cells in rows
+    )
     table = tag(
         "table",
         tag("thead", tag("tr", *(tag("th", title, scope="col") for title in titles))),
-        tag("tbody", *map(_write_likelihood_row, evaluation.panel.likelihood)),
+        tag("tbody", *body),
         class_="numbers",
     )
-    yield scroll(table)
+    return scroll(table)
 
 
-def _write_likelihood_row(one: Likelihood) -> Element:
+def _list_likelihood(one: Likelihood) -> Sequence[str]:
     gap, top = one.matched_minus_swapped, one.top1
     several = gap is not None and gap.families > 1
-    cells = (
+    return (
+        one.group.replace("_", " "),
         (f"{gap.value:+.2f}" + (f" ({gap.low:+.2f} to {gap.high:+.2f})" if several else ""))
         if gap
         else "-",
@@ -334,8 +382,6 @@ def _write_likelihood_row(one: Likelihood) -> Element:
         f"{1 / one.labels:.0%}, of {one.labels} labels",
         show_count(gap) if gap else "-",
     )
-    name = tag("th", one.group.replace("_", " "), scope="row")
-    return tag("tr", name, *(tag("td", cell) for cell in cells))
 
 
 def _write_reports(evaluation: Evaluation) -> Iterator[Element]:
@@ -394,6 +440,6 @@ def _write_limits(evaluation: Evaluation) -> Iterator[Element]:
 
 
 SECTIONS: tuple[Callable[[Evaluation], Iterator[Element]], ...] = (
-    *(_write_headline, _write_panel, _write_categories, _write_confusion, _write_curve),
-    *(_write_likelihood, _write_reports, _write_limits),
+    *(_write_headline, _write_panel, _write_gains, _write_categories, _write_confusion),
+    *(_write_curve, _write_likelihood, _write_reports, _write_limits),
 )
