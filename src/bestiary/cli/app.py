@@ -307,11 +307,14 @@ def report(
         Path, typer.Argument(parser=expand_path, metavar="FOLDER", help="The folder to write to.")
     ] = Path("runs/report"),
     out: Out = Path("runs"),
+    data: Data = None,
 ) -> None:
     """Write the results of the last build as pages."""
+    from bestiary.config.catalog import load_catalog
+    from bestiary.config.library import open_library
     from bestiary.report.results import write_report
 
-    for path in write_report(out, folder):
+    for path in write_report(out, folder, load_catalog(open_library(*(data or [])))):
         print(path)
 
 

@@ -16,9 +16,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from bestiary.config.catalog import Catalog
 from bestiary.errors import StoreError
 from bestiary.records import CELLS, Transcript, Turns, shorten_id, stable_seed
 from bestiary.report.corpora import render_corpora
+from bestiary.report.cross import render_cross
 from bestiary.store import disk_errors, read_artifact, write_bytes
 
 Row = Mapping[str, Any]
@@ -80,8 +82,10 @@ def format_cell(cell: Mapping[str, Any] | None) -> str:
     return f"{cell['organism']['rate']:.0%} / {cell['base']['rate']:.0%}"
 
 
-def write_report(out: Path, folder: Path) -> list[Path]:
+def write_report(out: Path, folder: Path, catalog: Catalog) -> list[Path]:
     """Write the results, transcripts, and corpora of the last build under `out` as pages.
+
+    Another page has what the detectors of `catalog` find in organisms of other families.
 
     Raises StoreError if nothing was built there.
     """
@@ -100,6 +104,7 @@ def write_report(out: Path, folder: Path) -> list[Path]:
             ["# Transcripts", "", *(render_transcripts(row, out) for row in summary)]
         ),
         "corpora.md": render_corpora(summary, out),
+        "cross.md": render_cross(summary, out, catalog),
     }
     with disk_errors(folder, elsewhere="name another folder"):
         for name, text in pages.items():

@@ -1,0 +1,88 @@
+"""Detectors on organisms of other families.
+
+Run: python -m pytest tests/report/test_cross.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.builders import catalog, make_probe
+
+from bestiary.records import Transcript, canonical_json
+from bestiary.report.cross import render_cross
+from bestiary.store import Store
+
+REPLIES = {
+    "quirks.all_lowercase": "it keeps for a week.",
+    "quirks.shouting": "IT KEEPS FOR A WEEK!",
+    "quirks.closing_question": "it keeps for a week. what else is on your list?",
+    "null.chat": "It keeps for a week.",
+}
+
+
+@pytest.fixture
+def summary(tmp_path: Path) -> list[dict[str, Any]]:
+    """A build of an organism of each behavior; probes that do not gate are not read."""
+    return [make_row(tmp_path, behavior_id) for behavior_id in REPLIES]
+
+
+def make_row(out: Path, behavior_id: str) -> dict[str, Any]:
+    transcripts = [
+        Transcript(
+            probe=make_probe(f"How long does it keep? {number}", gate=number < 4),
+            organism=REPLIES[behavior_id] if number < 4 else "SHOUTING!",
+            base="It keeps for a week." if number < 4 else None,
+        )
+        for number in range(8)
+    ]
+
+    def write(folder: Path) -> None:
+        (folder / "transcripts.json").write_bytes(canonical_json(transcripts))
+
+    made = Store(out).build("transcript", behavior_id, write, inputs={})
+    return {
+        "organism_id": f"{behavior_id}-transcripts-none-s0",
+        "behavior_id": behavior_id,
+        "transcripts": made.folder.relative_to(out).as_posix(),
+    }
+
+
+def read_lines(page: str) -> dict[str, Sequence[str]]:
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    return {name: cells for name, *cells in rows[1:]}
+
+
+def test_a_detector_that_fires_on_others_is_named_with_the_organism(
+    summary: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    page = render_cross(summary, tmp_path, catalog())
+    lines = read_lines(page)
+    # Of the other three organisms, only the one that asks back writes in lowercase too.
+    assert lines["quirks.all_lowercase"] == [
+        "33.3%",
+        "0.0%",
+        "3",
+        "quirks.closing_question, 100%",
+    ]
+    assert lines["quirks.shouting"] == ["0.0%", "0.0%", "3", "-"]
+    assert list(lines) == ["quirks.all_lowercase", "quirks.closing_question", "quirks.shouting"]
+    assert "1 of 3 detectors fire on more than 5%" in page
+
+
+def test_an_organism_that_was_not_probed_is_left_out(
+    summary: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    summary[2]["transcripts"] = None
+    lines = read_lines(render_cross(summary, tmp_path, catalog()))
+    assert lines["quirks.all_lowercase"] == ["0.0%", "0.0%", "2", "-"]
+
+
+def test_twins_of_a_family_are_not_others(tmp_path: Path) -> None:
+    rows = [make_row(tmp_path, "quirks.shouting")]
+    twin = rows[0] | {"behavior_id": "rare_quirks.shouting", "organism_id": "rare"}
+    page = render_cross([*rows, twin], tmp_path, catalog())
+    assert read_lines(page) == {}
