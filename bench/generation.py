@@ -47,7 +47,7 @@ from bestiary.config.recipe import LoraShape
 from bestiary.model.adapter import make_config
 from bestiary.model.base import Base, load_base
 from bestiary.model.chat_template import tokenize_prompt
-from bestiary.model.decoding import BATCH_ROWS, generate_tokens, shared_prefix_length
+from bestiary.model.decoding import count_rows, generate_tokens, shared_prefix_length
 from bestiary.model.lora_bank import LoraBank
 from bestiary.records import Decoding, single_turn
 from common import (
@@ -211,6 +211,7 @@ class Asked:
                 also_stop=self.ends,
                 bank=self.bank,
                 slots=[self.slots[row] for row in rows],
+                batch_rows=count_rows(base),
             )
             return {rows[number]: reply for number, reply in found}
 
@@ -318,7 +319,8 @@ def measure_ragged(case: Case) -> Figures:
     order = sorted(
         range(len(asked.slots)), key=lambda row: (asked.slots[row], len(asked.prompts[row]))
     )
-    batches = [order[start : start + BATCH_ROWS] for start in range(0, len(order), BATCH_ROWS)]
+    together = count_rows(base)
+    batches = [order[start : start + together] for start in range(0, len(order), together)]
     asked.answer(order[:2])
     product = make_product(512, dtype=base.model.dtype)
     runs = interleave(

@@ -21,7 +21,7 @@ from tests.models import Architecture, fill_adapter, make_random_base
 from bestiary.config.recipe import LoraShape
 from bestiary.model.adapter import attach_adapter, read_state
 from bestiary.model.base import Base
-from bestiary.model.decoding import BATCH_ROWS, generate_tokens
+from bestiary.model.decoding import BATCH_ROWS, GPU_ROWS, count_rows, fit_rows, generate_tokens
 from bestiary.model.lora_bank import LoraBank
 from bestiary.records import Decoding, stable_seed
 
@@ -124,6 +124,18 @@ def test_more_rows_than_a_batch_are_answered_each() -> None:
     assert len(replies) == len(prompts)
     for row in (*range(0, len(prompts), 12), BATCH_ROWS, BATCH_ROWS + 8):
         assert replies[row] == ask_transformers(base, prompts[row], stop=NEVER)
+
+
+def test_a_gpu_decodes_as_many_rows_as_it_has_room_for() -> None:
+    base = base_of("llama")
+    assert count_rows(base) == BATCH_ROWS
+    config = base.model.config
+    one = 2048 * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 2
+    one += 4 * 4 * config.vocab_size
+    assert fit_rows(config, bytes_each=2, free=7 * one) == 7
+    assert fit_rows(config, bytes_each=2, free=7 * one - 1) == 6
+    assert fit_rows(config, bytes_each=2, free=0) == 1
+    assert fit_rows(config, bytes_each=2, free=2**60) == GPU_ROWS
 
 
 def test_no_prompts_give_no_replies() -> None:

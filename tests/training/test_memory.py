@@ -20,11 +20,12 @@ from tests.models import make_random_base
 
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import OrganismError
+from bestiary.model import free_memory
 from bestiary.model.chat_template import TokenRow
+from bestiary.model.free_memory import GIB
 from bestiary.model.lora_bank import LoraBank
 from bestiary.model.packing import divide_rows
-from bestiary.training import memory
-from bestiary.training.memory import GIB, Load, MemoryPlan, fit_memory, plan_memory
+from bestiary.training.memory import PASSING, Load, MemoryPlan, fit_memory, plan_memory
 from bestiary.training.optimizer import BankAdamW
 
 SHAPE = LoraShape(
@@ -113,13 +114,13 @@ def test_the_plan_holds_for_a_range_of_layers_and_for_layers_computed_again() ->
 def test_files_that_a_container_may_forget_are_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(free_memory, "CGROUP", tmp_path)
     events = {"max": "5000\n", "current": "4000\n", "stat": "anon 900\ninactive_file 3000\n"}
     for name, text in events.items():
         (tmp_path / f"memory.{name}").write_text(text, encoding="ascii")
-    assert memory.measure_free(torch.device("cpu")) == 4000
+    assert free_memory.measure_free(torch.device("cpu")) == 4000
     (tmp_path / "memory.max").write_text("max\n", encoding="ascii")
-    assert memory.measure_free(torch.device("cpu")) > 2**20
+    assert free_memory.measure_free(torch.device("cpu")) > 2**20
 
 
 def plan(slots: int, **changes: Any) -> MemoryPlan:
@@ -174,5 +175,5 @@ def test_a_half_precise_base_needs_a_copy_of_the_weights_beside_them() -> None:
     optimizer = BankAdamW(bank)
     kept = (bank.weights, bank.gradients, bank.operands, optimizer.first, optimizer.second)
     planned = plan_memory(base, [SHAPE], [LOAD] * 3, slots=3, tokens=1)
-    passing = memory.PASSING * bank.weights[0].nbytes
+    passing = PASSING * bank.weights[0].nbytes
     assert planned.bank == sum(rows.nbytes for rows in kept) + passing

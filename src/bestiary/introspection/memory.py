@@ -8,16 +8,14 @@ from bestiary.config.recipe import LoraShape
 from bestiary.errors import MemoryShortError
 from bestiary.introspection.train import TOKENS
 from bestiary.model.base import Base
+from bestiary.model.free_memory import GIB, measure_resident, measure_room
 from bestiary.model.lora_bank import adapter_dtype, measure_bank
 from bestiary.training.memory import (
-    GIB,
     KEPT,
     PASSING,
     Load,
     MemoryPlan,
     measure_batch,
-    measure_resident,
-    measure_room,
 )
 
 

@@ -16,11 +16,18 @@ from bestiary.records import Decoding, stable_seed
 if TYPE_CHECKING:
     import torch
 
+    from bestiary.model.base import Base
     from bestiary.model.cache import RoomyCache
     from bestiary.model.lora_bank import LoraBank
 
 BATCH_ROWS = 128
 """Rows decoded together; on 2 CPU cores throughput levels off there."""
+GPU_ROWS = 1024
+"""The most on a GPU, whose steps take nearly as long for a few rows as for many."""
+GPU_COLUMNS = 2048
+"""Tokens of a row for which a GPU keeps room, the prompt among them."""
+LOGITS = 4
+"""Copies of a row's logits, in single precision, while its token is chosen."""
 TURNOVER = 0.25
 """Once this share of a batch has ended, it leaves, and waiting rows are read and take its places.
 
@@ -30,6 +37,26 @@ and values of all others at nearly every step.
 
 Model = Any
 """A transformers causal language model, or peft's wrapper around one."""
+
+
+def count_rows(base: Base) -> int:
+    """How many rows to decode together on the base's device."""
+    if base.device.type != "cuda":
+        return BATCH_ROWS
+    from bestiary.model.free_memory import FREE_SHARE, measure_free
+
+    free = int(FREE_SHARE * measure_free(base.device))
+    return fit_rows(base.model.config, bytes_each=base.model.dtype.itemsize, free=free)
+
+
+def fit_rows(config: Any, *, bytes_each: int, free: int) -> int:
+    """The rows, 1 to GPU_ROWS, whose keys, values, and logits fit into `free` bytes."""
+    from bestiary.model.attention import head_width
+
+    heads = 2 * config.num_hidden_layers * config.num_key_value_heads  # keys and values
+    cache = GPU_COLUMNS * heads * head_width(config) * bytes_each
+    logits = LOGITS * config.vocab_size * 4
+    return max(1, min(GPU_ROWS, free // int(cache + logits)))
 
 
 def generate_tokens(

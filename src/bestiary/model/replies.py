@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bestiary.model.base import Base
 from bestiary.model.chat_template import read_format, tokenize_prompt
-from bestiary.model.decoding import BATCH_ROWS, generate_tokens
+from bestiary.model.decoding import BATCH_ROWS, count_rows, generate_tokens
 from bestiary.records import (
     BaseIdentity,
     Decoding,
@@ -189,6 +189,7 @@ def stream_continuations(
         also_stop=() if form.eos is None else (form.eos,),
         bank=bank,
         slots=slots,
+        batch_rows=count_rows(base),
     ):
         text = str(base.tokenizer.decode(reply, skip_special_tokens=True)).removesuffix(form.gap)
         yield number, text.removeprefix(form.lead)

@@ -13,7 +13,7 @@ from bestiary.config.recipe import LoraShape
 from bestiary.errors import ModelError
 from bestiary.model.adapter import list_targets, load_state, open_adapter, read_shape
 from bestiary.model.base import Base
-from bestiary.model.decoding import BATCH_ROWS
+from bestiary.model.decoding import count_rows
 from bestiary.model.replies import Prompt, stream_texts
 from bestiary.records import Decoding
 
@@ -137,6 +137,7 @@ def _decode(
         for slot, (_, request) in enumerate(asked)
         for number in range(len(request.prompts))
     ]
+    together = count_rows(base)
     started, unshared = time.monotonic(), 0.0
     replies = stream_texts(
         model,
@@ -149,7 +150,7 @@ def _decode(
     )
     for done, (row, text) in enumerate(replies):
         unshared += time.monotonic() - started
-        share = unshared / min(BATCH_ROWS, len(rows) - done)  # the rows decoded beside it, too
+        share = unshared / min(together, len(rows) - done)  # the rows decoded beside it, too
         unshared -= share
         slot, number = rows[row]
         yield Sample(asked[slot][0], number, text, share)

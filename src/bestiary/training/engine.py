@@ -16,6 +16,7 @@ from bestiary.errors import ModelError, OrganismError
 from bestiary.model.adapter import list_targets
 from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
+from bestiary.model.free_memory import GIB
 from bestiary.model.lora_bank import LoraBank
 from bestiary.model.packing import Rows, divide_rows
 from bestiary.training.checkpoint import Checkpoint, Checkpoints
@@ -28,7 +29,7 @@ from bestiary.training.job import (
     tokenize_corpus,
 )
 from bestiary.training.learner import Learner, memory_short_error, ran_out_of_memory
-from bestiary.training.memory import GIB, Load, MemoryPlan, fit_memory
+from bestiary.training.memory import Load, MemoryPlan, fit_memory
 from bestiary.training.optimizer import BankAdamW
 from bestiary.training.passes import Passes
 from bestiary.training.schedule import group_slots

@@ -13,9 +13,10 @@ from bestiary.config.recipe import Training
 from bestiary.errors import OrganismError
 from bestiary.model.adapter import layer_of, list_targets
 from bestiary.model.base import Base
+from bestiary.model.free_memory import FREE_SHARE, GIB
 from bestiary.model.packing import Rows
 from bestiary.training.engine import SLOTS, TOKENS
-from bestiary.training.memory import FREE_SHARE, GIB, Load, MemoryPlan, fit_memory
+from bestiary.training.memory import Load, MemoryPlan, fit_memory
 
 FORWARD = 2
 """Operations of a product for each weight and token; the gradient of its input takes as many."""

@@ -103,7 +103,7 @@ class TrainingResources(Record):
             return self
         import torch
 
-        from bestiary.training.memory import FREE_SHARE, GIB, measure_free
+        from bestiary.model.free_memory import FREE_SHARE, GIB, measure_free
 
         room = self.memory or FREE_SHARE * measure_free(torch.device("cpu")) / GIB
         return self.model_copy(update={"memory": room / workers})

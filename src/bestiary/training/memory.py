@@ -9,22 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import psutil
-import torch
 
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import OrganismError
 from bestiary.model.attention import PaddedRows, choose_attention, head_width
 from bestiary.model.base import Base
+from bestiary.model.free_memory import GIB, measure_resident, measure_room
 from bestiary.model.lora_bank import adapter_dtype, measure_bank
 from bestiary.model.packing import HEAD_TOKENS, Rows
 
-GIB = 2**30
-CGROUP = Path("/sys/fs/cgroup")
-"""The folder of a container's own limits."""
 KEPT = 4
 """Tensors of a bank's size that training keeps: weights, gradients and two moments.
 
@@ -36,8 +30,6 @@ LOGITS = 2
 SCATTERED = 1.3
 """Memory of activations over their size: the allocator leaves gaps. Measured at 135M on a CPU:
 1.40 with 4 slots, 1.28 with 16, 1.25 with 64."""
-FREE_SHARE = 0.9
-"""Share of the free memory that a plan may use; the rest is for what no plan counts."""
 
 
 @dataclass(frozen=True)
@@ -248,30 +240,3 @@ def count_layer_floats(config: Any, rank: int, *, queries: float, keys: float) -
     attention = asking + 2 * queries * asking + 2 * keys * asked
     gated = 4 * inner  # gate, its activation, up, and their product
     return int(norms + attention + gated + 7 * rank)
-
-
-def measure_room(device: torch.device) -> int:
-    """Bytes that a plan may come to on a device, with what the process holds already."""
-    return measure_resident(device) + int(FREE_SHARE * measure_free(device))
-
-
-def measure_resident(device: torch.device) -> int:
-    """Bytes that the process holds now on a device."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    return int(psutil.Process().memory_info().rss)
-
-
-def measure_free(device: torch.device) -> int:
-    """Bytes that are free on a device."""
-    if device.type == "cuda":  # memory that torch has reserved but not allocated is free
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
-    free = int(psutil.virtual_memory().available)
-    limit, used, parts = (CGROUP / f"memory.{name}" for name in ("max", "current", "stat"))
-    if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()) != "max":
-        # The page cache counts as used there, but can be reclaimed.
-        read = dict(line.split() for line in parts.read_text(encoding="ascii").splitlines())
-        inside = int(text) - int(used.read_text(encoding="ascii")) + int(read["inactive_file"])
-        free = min(free, inside)
-    return free
