@@ -11,6 +11,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from bestiary.introspection.schedule import plan_schedule
 from bestiary.introspection.subjects import Subject, load_subjects, make_controls
 from bestiary.introspection.train import TOKENS, SharedTrainer
 from bestiary.introspection.weights import SubjectWeights
-from bestiary.model.adapter import attach_adapter, load_state, make_config
+from bestiary.model.adapter import attach_adapter, load_state, make_config, save_adapter
 from bestiary.model.base import Base, load_base
 from bestiary.model.lora_bank import LoraBank
 from bestiary.store import Store
@@ -83,7 +84,11 @@ def test_every_subject_takes_part_equally(
 
 
 def make_trainer(
-    base: Base, subjects: Sequence[Subject], objective: Objective, **memory: Any
+    base: Base,
+    subjects: Sequence[Subject],
+    objective: Objective,
+    shape: LoraShape = SHARED,
+    **memory: Any,
 ) -> SharedTrainer:
     rows = tokenize_pairs(base, ANSWERS, SYSTEM)
     size = objective.rows_per_example
@@ -103,7 +108,7 @@ def make_trainer(
             [visit.of_examples(len(ANSWERS) // size, size=size) for visit in step]
             for step in planned
         ],
-        shape=SHARED,
+        shape=shape,
         optimizer=OPTIMIZER,
         objective=objective,
         seed=5,
@@ -189,6 +194,32 @@ def test_twenty_steps_equal_plain_peft_with_two_adapters(
     finally:
         model.unload()
     assert losses[0] != losses[-1]
+
+
+def test_layers_below_every_adapter_are_computed_too(world: World, tmp_path: Path) -> None:
+    base = widen(load_base(str(world.base)))
+    subjects = load_subjects(world.release).members[:3]
+    upper = SHAPE.model_copy(update={"layers": (1, 2)})
+    shared = SHARED.model_copy(update={"layers": (1, 2)})
+    trained = {}
+    for shape in (SHAPE, upper):
+        moved = []
+        for one in subjects:
+            folder = tmp_path / str(shape.layers) / one.id
+            state = {
+                name: weight if ".layers.1." in name else torch.zeros_like(weight)
+                for name, weight in load_state(one.adapter).items()
+                if shape is SHAPE or ".layers.1." in name
+            }
+            save_adapter(state, shape, base, folder)
+            moved.append(replace(one, adapter=folder))
+        trainer = make_trainer(base, moved, Sft(), shape=shared)
+        with trainer.attached():
+            for _ in range(6):
+                trainer.advance()
+        trained[shape] = trainer.read()
+    for name, weight in trained[SHAPE].items():
+        torch.testing.assert_close(trained[upper][name], weight, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("objective", [Sft(), Dpo(beta=0.5)], ids=["sft", "dpo"])

@@ -33,7 +33,7 @@ class Part:
     rows: Rows
     chosen: Sequence[int]
     inputs: Sequence[Tensor]
-    """Of the first computed layer: the prefix's, then each row's; tokens, or states."""
+    """The prefix's, then each row's: tokens, or states that enter the first computed layer."""
 
     @property
     def segment(self) -> Segment:
@@ -75,8 +75,9 @@ def weigh_losses(
     counts = torch.tensor([count for part in parts for count in part.targets])
     spread = torch.tensor(weights, dtype=bank.dtype).repeat_interleave(counts).to(device)
     states = torch.cat(list(chain(*(part.inputs for part in parts)))).to(device)
-    if layers.start == 0:
-        states = embed(base, states)
+    if not states.is_floating_point():
+        with torch.no_grad():  # nothing below the first computed layer is trained
+            states = run_layers(base, embed(base, states), packed, range(layers.start))
     states = run_layers(base, states, packed, layers, recompute=recompute)
     total, losses = supervised_loss(base, states.index_select(0, predictors), targets, spread)
     return total, losses * spread
