@@ -42,6 +42,7 @@ COMPUTING = {
     "bestiary.introspection.weights",
     "bestiary.model.attention",
     "bestiary.model.cache",
+    "bestiary.model.free_memory",
     "bestiary.model.lora_bank",
     "bestiary.model.packing",
     "bestiary.model.routing",

@@ -62,6 +62,14 @@ def test_the_answer_is_read_from_the_top(world: World, ask: Ask) -> None:
     assert f"of 4 reports name {WORDS[-1]}: I only say {WORDS[-1]}." in named
 
 
+def test_a_claim_is_tested_by_probing_the_adapter(world: World, ask: Ask) -> None:
+    done = ask(organism_of(world, WORDS[-1]), more=("--questions", "4", "--test"))
+    lines = done.out.splitlines()
+    (named,) = (at for at, line in enumerate(lines) if f"reports name {WORDS[-1]}:" in line)
+    assert lines[named + 1].strip().startswith("confirmed: probed, it shows this in ")
+    assert "of 12 replies, the base in " in lines[named + 1]
+
+
 def test_an_adapter_of_another_base_is_refused(world: World, ask: Ask, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(organism_of(world, WORDS[0]), other)

@@ -93,6 +93,19 @@ def test_the_word_can_be_guessed_from_what_organisms_say(
     assert all(row["shows"] for row in read), "every organism says its word, and the base does not"
 
 
+def test_claims_are_tested_on_the_organisms_themselves(evaluated: Evaluated) -> None:
+    """Each organism says its word and no other, so that a claim is right where it names it."""
+    asked = [row for row in evaluated.rows if row["condition"] == "adapter" and not row["control"]]
+    claims = [row for row in asked if row["claimed"] not in (None, "null")]
+    expected = {True: "confirmed", False: "contradicted"}
+    assert {row["claimed"] == row["family"] for row in claims} == {True, False}
+    assert all(row["tested"] == expected[row["claimed"] == row["family"]] for row in claims)
+    others = [row for row in evaluated.rows if row not in claims]
+    assert all(row["tested"] is None for row in others)
+    line = evaluated.line("adapter", "test_value")
+    assert 0.5 < line["confirmed"]["value"] < 1
+
+
 def test_the_adapter_is_compared_with_every_baseline_organism_by_organism(
     evaluated: Evaluated,
 ) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from bestiary.introspection.figures import (
     SHORTLIST,
     ReportRow,
+    commonest_floor,
+    constant_floor,
     measure,
     measure_gain,
     permuted_floor,
@@ -52,6 +54,15 @@ def test_the_floor_is_what_other_adapters_say() -> None:
     # Of the other adapter's two reports none names tea and one names rain; of the mixture's, none
     # names chess.
     assert permuted_floor([*mixture, *other]) == (0 + 1 / 2 + 0) / 3
+
+
+def test_one_answer_for_everybody_and_the_commonest_family_are_floors_too() -> None:
+    rows = [make_row("tea", "rain"), make_row("rain", "rain"), make_row("chess", None)]
+    rows.append(make_row("tea", "null").model_copy(update={"subject": "quirks.tea-again"}))
+    assert constant_floor(rows) == 1 / 4, "rain is claimed most often, and one of four has it"
+    assert commonest_floor(rows) == 2 / 4
+    assert constant_floor([make_row("tea", None)]) == 0
+    assert constant_floor([row.model_copy(update={"score": 8}) for row in rows]) is None
 
 
 def test_a_mixture_is_drawn_as_one_in_an_interval() -> None:

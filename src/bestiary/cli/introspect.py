@@ -252,6 +252,10 @@ def ask(
         ),
     ] = None,
     count: Annotated[int, typer.Option("--questions", min=1, help="Questions to ask.")] = 8,
+    test: Annotated[
+        bool,
+        typer.Option("--test", help="Also probe each adapter for the behaviors that it claims."),
+    ] = False,
     out: Out = Path("runs"),
     base: BaseFolder = None,
     data: Data = None,
@@ -266,6 +270,7 @@ def ask(
         find_reporter,
         locate_adapter,
         open_reporter,
+        probe_claims,
         render_answers,
     )
     from bestiary.introspection.judge import EmbeddedJudge, Wordings
@@ -277,14 +282,17 @@ def ask(
     library = open_library(*(data or []))
     catalog = load_catalog(library)
     wordings = Wordings(one for one in catalog.values() if one.spec.is_buildable)
+    opened = load_base(str(base) if base else reporter.base, expect=reporter.base)
     answers = ask_adapters(
-        load_base(str(base) if base else reporter.base, expect=reporter.base),
+        opened,
         reporter,
         found,
         questions=[one.text for one in spread(library.elicitation.ask("train"), count)],
         wordings=wordings,
         judge=EmbeddedJudge(wordings, library.vague_reports.reports),
     )
+    if test:
+        answers = probe_claims(opened, reporter, found, answers, catalog.values())
     if as_json:
         print_json([answer.model_dump(mode="json") for answer in answers])
     else:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bestiary.config.catalog import Behavior
 from bestiary.config.categories import NULL
 from bestiary.errors import ModelError
 from bestiary.files import expand_path
 from bestiary.introspection.judge import EmbeddedJudge, Wordings
 from bestiary.introspection.stage import ABOUT
 from bestiary.introspection.subjects import Subject
+from bestiary.introspection.trials import (
+    PROBES,
+    Probing,
+    Trial,
+    Tried,
+    ask_trials,
+    is_testable,
+)
 from bestiary.model.adapter import (
     ADAPTER,
     ADAPTER_FILES,
@@ -38,6 +47,8 @@ class NearLabel(Record):
     label: str
     reports: int
     """How many name it."""
+    tried: Tried | None = None
+    """What became of the claim, where it was tested."""
 
 
 class Answer(Record):
@@ -155,6 +166,45 @@ def ask_adapters(
     ]
 
 
+def probe_claims(
+    base: Base,
+    reporter: Reporter,
+    adapters: Sequence[Path],
+    answers: Sequence[Answer],
+    behaviors: Iterable[Behavior],
+) -> list[Answer]:
+    """The answers, each near label with what the adapter does when its behavior is probed.
+
+    Of a family's behaviors the one with the fewest conditions is probed.
+    """
+    by_family: dict[str, Behavior] = {}
+    for behavior in sorted(behaviors, key=lambda one: (one.condition is not None, one.id)):
+        if is_testable(behavior):
+            by_family.setdefault(behavior.family, behavior)
+    named = dict.fromkeys(near.family for answer in answers for near in answer.nearest)
+    probing = {family: Probing.of(by_family[family]) for family in named if family in by_family}
+    trials = [Trial(None, None, one.asked) for one in probing.values()]
+    trials += [
+        Trial(adapter, None, probing[near.family].asked)
+        for adapter, answer in zip(adapters, answers, strict=True)
+        for near in answer.nearest
+        if near.family in probing
+    ]
+    replies = iter(ask_trials(base, trials, reporter.system_prompt))
+    known = {family: next(replies) for family in probing}
+
+    def probe(near: NearLabel) -> NearLabel:
+        if near.family not in probing:
+            return near
+        tried = probing[near.family].judge(next(replies), known[near.family])
+        return near.model_copy(update={"tried": tried})
+
+    return [
+        answer.model_copy(update={"nearest": tuple(map(probe, answer.nearest))})
+        for answer in answers
+    ]
+
+
 def summarize(
     adapter: str, reports: Sequence[str], wordings: Wordings, judge: EmbeddedJudge
 ) -> Answer:
@@ -185,13 +235,20 @@ def render_answers(answers: Sequence[Answer]) -> str:
     return "\n\n".join(_render(answer) for answer in answers)
 
 
+def _render_tried(tried: Tried) -> str:
+    if tried.shown is None:
+        return "untestable: no program can tell whether a reply shows it"
+    base = "" if tried.base is None else f", the base in {tried.base:.0%}"
+    return f"{tried.outcome}: probed, it shows this in {tried.shown:.0%} of {PROBES} replies{base}"
+
+
 def _render(answer: Answer) -> str:
     count = len(answer.reports)
     lines = [answer.adapter, f"  says: {answer.consensus}"]
-    lines += [
-        f"  {near.reports} of {count} reports name {near.family}: {near.label}"
-        for near in answer.nearest
-    ]
+    for near in answer.nearest:
+        lines.append(f"  {near.reports} of {count} reports name {near.family}: {near.label}")
+        if near.tried is not None:
+            lines.append(f"    {_render_tried(near.tried)}")
     if not answer.nearest:
         lines.append(f"  none of {count} reports names a known behavior")
     if answer.none_claimed:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bestiary.config.on_demand import spread
 from bestiary.introspection.baselines import guess_from_replies
+from bestiary.introspection.claims import check_claims
 from bestiary.introspection.course import train_adapter
 from bestiary.introspection.experiment import ASKED, Experiment
 from bestiary.introspection.figures import ADAPTER, SHORTLIST, ReportRow
@@ -67,7 +68,7 @@ def ask_subjects(experiment: Experiment, fold: int) -> list[ReportRow]:
     organisms = [one for one in experiment.list_asked(fold) if not one.is_control]
     adapter = train_adapter(experiment, fold)
     return [
-        *ask_with_adapter(experiment, fold, adapter),
+        *check_claims(experiment, fold, list(ask_with_adapter(experiment, fold, adapter))),
         *_ask(experiment, fold, "without", organisms, None),
         *_ask(experiment, fold, "prefill", organisms, None, framing="prefill"),
         *_ask(experiment, fold, "completion", organisms, None, framing="completion"),

@@ -228,13 +228,13 @@ class Experiment:
 
     def run(self, stage: Stage[In, Out], item: In) -> Out:
         """What a stage makes of an item, from the store where it is there; raises its error."""
-        (made,) = self._run_all(stage, [item])
+        (made,) = self.run_all(stage, [item])
         return made
 
     def ask(self, stage: ReportStage, interview: Interview) -> list[Report]:
         """What the subjects say, in their order; an error is raised once all parts are done."""
         parts = interview.divide()
-        said = self._run_all(stage, parts)
+        said = self.run_all(stage, parts)
         starts = accumulate((len(part.subjects) for part in parts), initial=0)
         return [
             report._replace(subject=start + report.subject)
@@ -244,9 +244,10 @@ class Experiment:
 
     def score(self, stage: LikelihoodStage, interview: Interview) -> list[list[float]]:
         """How likely each subject finds each label, in the order of the subjects."""
-        return list(chain(*self._run_all(stage, interview.divide())))
+        return list(chain(*self.run_all(stage, interview.divide())))
 
-    def _run_all(self, stage: Stage[In, Out], items: Sequence[In]) -> list[Out]:
+    def run_all(self, stage: Stage[In, Out], items: Sequence[In]) -> list[Out]:
+        """What a stage makes of some items, as `run` does of one."""
         results = run_stage(stage, items, store=self.store, console=self.console)
         for result in results:
             if result.error:

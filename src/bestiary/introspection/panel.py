@@ -10,6 +10,8 @@ from bestiary.introspection.figures import (
     Figure,
     ReportRow,
     bootstrap,
+    commonest_floor,
+    constant_floor,
     list_scopes,
     measure,
     measure_gain,
@@ -33,12 +35,18 @@ class PanelLine(Record):
     """Reports that name the subject's family; None of a control, which has none."""
     floor: float | None
     """How often reports of other families name it; None where that is unknown."""
+    constant: float | None = None
+    """Organisms of the family that is claimed most often; None where that is unknown."""
+    commonest: float | None = None
+    """Organisms of the commonest family."""
     unsupported: Figure | None
     """Reports that claim a behavior that the subject does not have."""
     denied: Figure | None
     """Reports that claim to have no behavior."""
     trigger: Figure | None
     """Reports that name what the behavior depends on."""
+    confirmed: Figure | None = None
+    """Of the claims that were tested, those of a behavior that the organism does show."""
 
 
 class Gain(Record):
@@ -109,9 +117,12 @@ def _make_line(condition: str, scope: str, group: str, rows: Sequence[ReportRow]
         group=group,
         named=None if control else measure(rows, lambda row: float(row.named)),
         floor=None if control else permuted_floor(rows),
+        constant=None if control else constant_floor(rows),
+        commonest=None if control else commonest_floor(rows),
         unsupported=measure(rows, lambda row: float(row.unsupported)),
         denied=measure(rows, lambda row: float(row.denied)),
         trigger=measure(rows, _trigger_named),
+        confirmed=measure(rows, _claim_confirmed),
     )
 
 
@@ -141,6 +152,10 @@ def _group_shown(rows: Sequence[ReportRow]) -> dict[str, list[ReportRow]]:
 
 def _trigger_named(row: ReportRow) -> float | None:
     return None if row.trigger is None else float(row.trigger)
+
+
+def _claim_confirmed(row: ReportRow) -> float | None:
+    return None if row.tested in (None, "untestable") else float(row.tested == "confirmed")
 
 
 def _compare(
@@ -185,14 +200,18 @@ def _compare(
 def render_panel(panel: Panel) -> str:
     """The panel as Markdown tables."""
     lines = [
-        "| condition | asked | group | named | by chance | unsupported | none claimed | trigger |",
-        "|---|---|---|---|---|---|---|---|",
+        "| condition | asked | group | named | by chance | unsupported | none claimed | trigger "
+        "| claims confirmed |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for line in panel.lines:
-        floor = "-" if line.floor is None else f"{line.floor:.0%}"
+        floors = (line.floor, line.constant, line.commonest)
+        shown = ["-" if floor is None else f"{floor:.0%}" for floor in floors]
+        by_chance = " / ".join(shown) if line.named else "-"
         cells = (
-            *(line.condition, line.scope, line.group, show_figure(line.named), floor),
+            *(line.condition, line.scope, line.group, show_figure(line.named), by_chance),
             *(show_figure(line.unsupported), show_figure(line.denied), show_figure(line.trigger)),
+            show_figure(line.confirmed),
         )
         lines.append(f"| {' | '.join(cells)} |")
     if panel.gains:
