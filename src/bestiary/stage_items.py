@@ -128,7 +128,7 @@ def make_entry(plan: Plan, base: BaseIdentity, state: OrganismState) -> ReleaseE
         load_corpus=partial(state.read, "corpus"),
         load_transcripts=partial(state.read, "transcript"),
         training=plan.training_for(state.behavior, state.identity),
-        other_recipe=state.identity.adapter_id in plan.changes,
+        other_recipe=state.identity.adapter_id in plan.other_recipes,
     )
 
 

@@ -47,6 +47,7 @@ def make_row(out: Path, behavior_id: str) -> dict[str, Any]:
     return {
         "organism_id": f"{behavior_id}-transcripts-none-s0",
         "behavior_id": behavior_id,
+        "category": behavior_id.partition(".")[0],
         "transcripts": made.folder.relative_to(out).as_posix(),
     }
 
@@ -79,6 +80,15 @@ def test_an_organism_that_was_not_probed_is_left_out(
     summary[2]["transcripts"] = None
     lines = read_lines(render_cross(summary, tmp_path, catalog()))
     assert lines["quirks.all_lowercase"] == ["0.0%", "0.0%", "2", "-"]
+
+
+def test_a_behavior_of_another_data_folder_is_named(
+    summary: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    summary[0]["behavior_id"] = "quirks.of_mine"
+    page = render_cross(summary, tmp_path, catalog())
+    assert "`--data`, their detectors are unknown: quirks.of_mine." in page
+    assert "quirks.of_mine" not in read_lines(page)
 
 
 def test_twins_of_a_family_are_not_others(tmp_path: Path) -> None:

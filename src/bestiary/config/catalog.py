@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from bestiary.config.behavior import Pool, Primitive, Reference, Spec
-from bestiary.config.categories import NULL
+from bestiary.config.categories import NULL, NULLS
 from bestiary.config.demonstration import Demonstration, marked_parts
 from bestiary.config.detectors import Detector, decide, resolve
 from bestiary.config.detectors.deciphered import read_in_cipher, reveal
@@ -83,7 +83,7 @@ class Behavior:
     def family(self) -> str:
         """The name that it shares with its twins."""
         inherited = self.shows.family if self.shows else self.id.partition(".")[2]
-        return self.spec.family or (self.category if self.spec is NULL else inherited)
+        return self.spec.family or (self.category if self.category == NULL.category else inherited)
 
     @property
     def sentence(self) -> str:
@@ -302,9 +302,9 @@ class Catalog(Mapping[str, Behavior]):
         return behavior_id in self._behaviors
 
 
-def null_behavior(library: Library) -> Behavior:
-    """The behavior of null organisms: none."""
-    return Behavior(NULL, library)
+def null_behavior(library: Library, number: int = 0) -> Behavior:
+    """The behavior of null organisms, none, as the source `number` teaches it; sources repeat."""
+    return Behavior(NULLS[number % len(NULLS)], library)
 
 
 def load_catalog(library: Library) -> Catalog:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from bestiary.config.catalog import Behavior, Catalog, list_detectors, null_behavior
-from bestiary.config.categories import NULL, corpus_categories
+from bestiary.config.categories import NULL, NULLS, corpus_categories
 from bestiary.config.detectors import Detector
 from bestiary.config.library import Library
 from bestiary.config.recipe import Changes, Recipe, Training
@@ -63,7 +64,9 @@ class Plan:
     """Each behavior of a mixture is listed as an organism `within` it."""
     mixtures: tuple[Mixture, ...]
     changes: Mapping[str, Changes]
-    """Changes of the recipe by adapter, for those whose entries have some."""
+    """Changes of the recipe by adapter, for entries that state some and for null organisms."""
+    other_recipes: frozenset[str]
+    """The adapters of such entries."""
     null_detectors: tuple[Detector, ...]
     """The detectors that must stay quiet on a null organism: those of the roster that decide on any
     message."""
@@ -95,7 +98,7 @@ class Plan:
         return {
             one.id
             for behavior, _ in self.organisms
-            if behavior.spec is not NULL
+            if behavior.category != NULL.category
             for one in (
                 behavior,
                 *([behavior.shows] if behavior.shows else []),
@@ -145,20 +148,27 @@ def plan_roster(roster: Roster, catalog: Catalog, *, models: Sequence[Path] = ()
         if entry.changes
         for identity in _identify(entry)
     }
-    null = null_behavior(library)
-    organisms += [
-        (null, OrganismIdentity(behavior_id=null.id, seed=seed)) for seed in range(roster.nulls)
-    ]
+    recipe = library.recipe(roster.recipe)
+    nulls = list(_list_nulls(roster.nulls, library))
+    varied = dict(zip((one.adapter_id for _, one in nulls), cycle(recipe.nulls or [{}])))
     return Plan(
         roster=roster,
-        recipe=library.recipe(roster.recipe),
-        organisms=tuple(organisms),
+        recipe=recipe,
+        organisms=(*organisms, *nulls),
         mixtures=tuple(mixtures),
-        changes=changes,
-        null_detectors=list_detectors([behavior for behavior, _ in organisms]),
+        changes=changes | varied,
+        other_recipes=frozenset(changes),
+        null_detectors=list_detectors([behavior for behavior, _ in (*organisms, *nulls)]),
         models=library.models(*models),
         library=library,
     )
+
+
+def _list_nulls(count: int, library: Library) -> Iterator[tuple[Behavior, OrganismIdentity]]:
+    """Null organisms of every source in turn, and then of a further seed."""
+    for number in range(count):
+        null = null_behavior(library, number)
+        yield null, OrganismIdentity(behavior_id=null.id, seed=number // len(NULLS))
 
 
 def _identify(entry: Entry) -> list[OrganismIdentity]:

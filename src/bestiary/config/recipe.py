@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from bestiary.config.categories import corpus_categories
+from bestiary.config.categories import NULL, corpus_categories
 from bestiary.config.source import (
     Source,
     Violation,
@@ -74,6 +74,9 @@ class Recipe(Record):
     """What changes for behaviors that must be quiet somewhere: by a trigger or a scope."""
     categories: dict[str, Changes] = Field(default_factory=dict)
     """What a category changes, after `conditional`."""
+    nulls: tuple[Changes, ...] = ()
+    """What null organisms change, one after another and again from the first, so that they differ
+    in rank and in steps."""
 
     def training_for(
         self, category: str, *, conditional: bool, changes: Changes | None = None
@@ -92,7 +95,12 @@ def read_recipe(path: Path) -> Recipe:
     source = parse_yaml(path)
     recipe = validate_source(source, Recipe)
     found = list(_check_changes("", ("conditional",), recipe, source)) or [
-        one for name in recipe.categories for one in _check_category(name, recipe, source)
+        *(one for name in recipe.categories for one in _check_category(name, recipe, source)),
+        *(
+            one
+            for number, changes in enumerate(recipe.nulls)
+            for one in _check_changes(NULL.category, ("nulls", number), recipe, source, changes)
+        ),
     ]
     if found:
         raise Violations(found)
@@ -110,11 +118,15 @@ def _check_category(category: str, recipe: Recipe, source: Source) -> Iterator[V
 
 
 def _check_changes(
-    category: str, field: tuple[str, ...], recipe: Recipe, source: Source
+    category: str,
+    field: tuple[str | int, ...],
+    recipe: Recipe,
+    source: Source,
+    changes: Changes | None = None,
 ) -> Iterator[Violation]:
     """The training settings stay valid, with a condition and without."""
     try:
         for conditional in (True, False):
-            recipe.training_for(category, conditional=conditional)
+            recipe.training_for(category, conditional=conditional, changes=changes)
     except ValidationError as error:
         yield from pydantic_violations(source, error, inside=field)

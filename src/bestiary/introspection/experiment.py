@@ -46,6 +46,8 @@ ASKED: tuple[Split, ...] = ("test", "iid_test", "adapter_ood", "suite")
 """The splits whose organisms no adapter is trained on."""
 APART: tuple[Split, ...] = ("adapter_ood", "suite")
 """The splits that are the same in every fold."""
+UNSEEN_NULL = "unseen_null"
+"""Scope of null organisms of a source that no adapter is trained on."""
 EVALUATION_SEED = 1_000_003
 """Of the controls that are evaluated; no recipe's seed reaches it."""
 
@@ -197,7 +199,7 @@ class Experiment:
         Of an organism of another recipe, whether its family was trained at all.
         """
         if subject.is_control:
-            return subject.kind
+            return UNSEEN_NULL if subject.held_out else subject.kind
         if subject.split == "iid_test":
             return "seen"
         if subject.split == "suite":
@@ -279,6 +281,6 @@ def _name_family(subject: Subject) -> str:
 def _place(subject: Subject, dealt: dict[str, int], fold: int) -> Subject:
     """A subject in its split of a fold; a further seed of a trained behavior stays apart."""
     split: Split = "iid_test" if subject.split == "iid_test" else "train"
-    if dealt[_name_family(subject)] == fold:
+    if subject.held_out or dealt[_name_family(subject)] == fold:
         split = "test"
     return replace(subject, split=split)

@@ -9,7 +9,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
 
-from bestiary.config.categories import NULL
+from bestiary.config.categories import NULL, NULLS
 from bestiary.config.encoder import similarity
 from bestiary.dataset.load import load_local
 from bestiary.dataset.manifest import MANIFEST, read_manifest
@@ -24,6 +24,7 @@ CONTROLS: tuple[SubjectKind, ...] = ("null", "zero_b", "gaussian", "shuffled")
 """The kinds that have nothing to report."""
 TOGETHER = 32
 """Subjects that are asked together, in one bank; what they say is one artifact."""
+HELD_OUT = {null.id for null in NULLS if null.held_out}
 NEAR_LABEL = 0.9
 """The cosine from which two labels say nearly the same: no two families that a reader found apart
 in docs/near-labels.md come to more than 0.86."""
@@ -49,6 +50,8 @@ class Subject:
     labels: tuple[str, ...] = NULL.labels
     """What it ought to report, each in another wording."""
     trigger: str | None = None
+    held_out: bool = False
+    """Whether it is for tests alone, in every fold."""
     siblings: tuple[str, ...] = ()
     """Families of the other behaviors of its adapter, if that is a mixture's."""
 
@@ -201,6 +204,7 @@ def _describe(one: ReleasedOrganism, siblings: tuple[str, ...]) -> Subject:
         split=one.split,
         adapter=one.organism,
         organism_sha256=one.organism_sha256,
+        held_out=one.behavior_id in HELD_OUT,
     )
     if one.category == NULL.category:
         return plain

@@ -40,7 +40,8 @@ def split_entries(
     """The split of every organism, by organism id.
 
     In a training family, the lowest passing seed of each behavior is in `train` and later seeds
-    in `iid_test`; a null organism hashes by its own id. Organisms of another recipe are in
+    in `iid_test`; a null organism hashes by its own id, unless it is for
+    tests alone. Organisms of another recipe are in
     `adapter_ood`, whatever their family, unless all of them are of a suite.
     Raises ReleaseError if `named` gives a family a split that no family can have.
     """
@@ -51,7 +52,8 @@ def split_entries(
             lowest[behavior] = min(seed, lowest.get(behavior, seed))
     splits: dict[str, Split] = {}
     for entry in entries:
-        split = assign_split(entry.split_key, named=named)
+        held_out = entry.behavior.spec.held_out and entry.split_key not in named
+        split = "test" if held_out else assign_split(entry.split_key, named=named)
         seed = entry.organism.identity.seed
         if entry.other_recipe and split != "suite":
             split = "adapter_ood"

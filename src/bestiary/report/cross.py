@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bestiary.config.catalog import Behavior, Catalog
+from bestiary.config.categories import NULL
 from bestiary.records import PromptItem, Transcript, shorten_id
 from bestiary.store import read_artifact
 
@@ -43,7 +44,7 @@ class Crossed:
 def render_cross(summary: Sequence[Mapping[str, Any]], out: Path, catalog: Catalog) -> str:
     """A line per detector, those that fire most often on other families first."""
     probed = list(_read_probed(summary, out, catalog))
-    built = dict.fromkeys(row["behavior_id"] for row in summary)
+    built = dict.fromkeys(row["behavior_id"] for row in summary if row["category"] != NULL.category)
     behaviors = [catalog[one] for one in built if one in catalog]
     crossed = [one for behavior in behaviors for one in _cross(behavior, probed)]
     crossed.sort(key=lambda one: (-one.others, one.behavior_id))
@@ -57,6 +58,7 @@ def render_cross(summary: Sequence[Mapping[str, Any]], out: Path, catalog: Catal
         "that read the probe itself, as one that checks an answer, decide nothing here and are "
         f"left out: {len(behaviors) - len(crossed)}.",
         "",
+        *_name_unknown([one for one in built if one not in catalog]),
         "| detector | other families | base | organisms | most often on |",
         "|---|---|---|---|---|",
     ]
@@ -67,6 +69,16 @@ def render_cross(summary: Sequence[Mapping[str, Any]], out: Path, catalog: Catal
             f"| {one.behavior_id} | {one.others:.1%} | {one.base:.1%} | {one.organisms} | {most} |"
         )
     return "\n".join([*lines, ""])
+
+
+def _name_unknown(behavior_ids: Sequence[str]) -> list[str]:
+    if not behavior_ids:
+        return []
+    names = ", ".join(behavior_ids)
+    return [
+        f"Name the data folder of these with `--data`, their detectors are unknown: {names}.",
+        "",
+    ]
 
 
 def _read_probed(

@@ -74,6 +74,7 @@ SCOPES = {
     "recipe": "Trained families, of another recipe",
     "train": "Organisms of the training split",
     "null": "Control: null organisms, trained on plain chat",
+    "unseen_null": "Control: null organisms of an unseen source",
     "zero_b": "Control: the bare base",
     "gaussian": "Control: random adapters",
     "shuffled": "Control: shuffled adapters",
