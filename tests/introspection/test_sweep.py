@@ -43,6 +43,7 @@ def test_every_run_is_a_row_and_nothing_is_computed_twice(
     assert bestiary(*command).code == 0
     assert hash_files(out / "store") == before
     assert len(list(out.glob("store/introspection/*/manifest.json"))) == 3
+    assert all(row["trained"]["organisms"] for row in rows)
     assert [row["changed"] for row in rows] == [[], ["share"], ["controls"]]
     # A run asks between 32 and 64 subjects with its adapter, and computes no baseline.
     assert len(list(out.glob("store/report/*"))) == 3 * 2

@@ -31,6 +31,8 @@ class SweepRow(Record):
     """Reports that name a family of which another organism was trained on."""
     unsupported: Figure | None
     """Reports of controls that claim a behavior."""
+    trained: Figure | None = None
+    """Reports of organisms that were trained on that name their family."""
 
 
 def run_sweep(experiment: Experiment, sweep: Sweep) -> list[SweepRow]:
@@ -61,6 +63,7 @@ def _run(experiment: Experiment, name: str, changed: tuple[str, ...]) -> SweepRo
         unseen=measure([row for row in asked if row.scope in UNSEEN], _named),
         seen=measure([row for row in asked if row.scope == "seen"], _named),
         unsupported=measure([row for row in asked if row.control], _unsupported),
+        trained=measure([row for row in asked if row.scope == "train"], _named),
     )
 
 
@@ -75,13 +78,14 @@ def _unsupported(row: ReportRow) -> float:
 def render_sweep(rows: Sequence[SweepRow]) -> str:
     """The runs as a Markdown table."""
     lines = [
-        "| run | organisms | unseen named | seen named | unsupported on controls |",
-        "|---|---|---|---|---|",
+        "| run | organisms | unseen named | seen named | trained named | unsupported on controls |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
         cells = (
             *(row.name, str(row.organisms)),
-            *(show_figure(row.unseen), show_figure(row.seen), show_figure(row.unsupported)),
+            *(show_figure(row.unseen), show_figure(row.seen), show_figure(row.trained)),
+            show_figure(row.unsupported),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
