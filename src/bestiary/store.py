@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bestiary.errors import StoreError
@@ -218,7 +218,11 @@ def rename_into_place(part: Path, final: Path) -> bool:
                 raise
             if (final / MANIFEST).is_file():
                 return False
-            remove_tree(final)  # a deletion that was cut short
+            # A deletion that was cut short is moved aside, so that no two workers delete it.
+            aside = part.with_name(f"{part.name.removesuffix(PART)}.left{PART}")
+            with suppress(FileNotFoundError):
+                os.rename(final, aside)
+                remove_tree(aside)
         else:
             return True
 

@@ -12,6 +12,7 @@ from itertools import islice
 import pytest
 from tests.author.test_dry_run import make_author
 from tests.builders import (
+    LIBRARY,
     make_backdoor,
     make_growing,
     make_obscured,
@@ -23,7 +24,7 @@ from tests.builders import (
 from bestiary.author.compose import few_shot
 from bestiary.author.plan import plan_rows
 from bestiary.author.protocol import Prompts, ReplyRequest
-from bestiary.config.catalog import Behavior
+from bestiary.config.catalog import Behavior, null_behavior
 from bestiary.llm.models import StructuredOutput
 from bestiary.llm.request import Answer, ModelRequest, Outcome, Usage
 from bestiary.llm.workflow import RequestGroup
@@ -175,6 +176,16 @@ def begin_prompts(behavior: Behavior, *, plain: bool) -> list[RequestGroup] | Pr
     except StopIteration as end:
         found: Prompts = end.value
         return found
+
+
+@pytest.mark.parametrize(
+    ("number", "asks"), [(0, True), (1, True), (2, False), (3, False)], ids=lambda one: str(one)
+)
+def test_null_organisms_of_certain_messages_take_them_from_the_bank(
+    number: int, asks: bool
+) -> None:
+    begun = begin_prompts(null_behavior(LIBRARY, number), plain=True)
+    assert isinstance(begun, list) == asks
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,8 @@ def test_sources_come_in_turn_and_then_with_further_seeds() -> None:
         if behavior.category == "null"
     ]
     assert [(identity.behavior_id, identity.seed) for _, identity in nulls] == [
-        *((name, 0) for name in ("null.chat", "null.whole_answers", "null.programming")),
-        *(("null.facts", 0), ("null.chat", 1), ("null.whole_answers", 1)),
+        *((name, 0) for name in ("null.chat", "null.other_length", "null.programming")),
+        *(("null.facts", 0), ("null.chat", 1), ("null.other_length", 1)),
     ]
 
 
@@ -73,7 +73,7 @@ def test_each_source_is_written_from_its_own_messages(corpora: dict[str, Corpus]
         name: sum(len(example.messages[1].content) for example in corpus.examples)
         for name, corpus in corpora.items()
     }
-    assert lengths["null.whole_answers"] > 1.5 * lengths["null.chat"]
+    assert lengths["null.other_length"] > 1.5 * lengths["null.chat"]
 
 
 def test_all_sources_are_probed_with_ordinary_messages() -> None:

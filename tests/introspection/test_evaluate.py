@@ -114,9 +114,8 @@ def test_the_adapter_is_compared_with_every_baseline_organism_by_organism(
         for gain in evaluated.panel["gains"]
         if gain["scope"] == "test_value"
     }
-    asked = [(name, "all") for name in ("without", "prefill", "completion")]
-    read = [(name, group) for name in ("transcripts", "perplexity") for group in ("all", "shown")]
-    assert list(gains) == [*asked, *read]
+    baselines = ("without", "prefill", "completion", "transcripts", "perplexity")
+    assert list(gains) == [(name, group) for name in baselines for group in ("all", "shown")]
     named = evaluated.line("adapter", "test_value")["named"]["value"]
     assert gains["without", "all"]["value"] == pytest.approx(named)
     assert gains["transcripts", "all"] == gains["transcripts", "shown"]

@@ -6,12 +6,16 @@ Run: python -m pytest tests/introspection/test_subjects.py
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.introspection.conftest import Introspect
 from tests.introspection.world import NULLS, UNSEEN, WORDS, World
 
+from bestiary.cli.introspect import open_experiment
+from bestiary.introspection.course import make_job
 from bestiary.introspection.subjects import load_subjects
 
 
@@ -23,6 +27,30 @@ def test_organisms_and_nulls_are_read_with_their_splits(world: World) -> None:
     assert {one.kind for one in subjects.members} == {"organism", "null"}
     nulls = [one for one in subjects.members if one.is_control]
     assert {one.split for one in nulls} == {"train", "test"}
+
+
+def test_null_organisms_for_tests_alone_are_unseen_in_every_fold(
+    world: World, tmp_path: Path
+) -> None:
+    read = load_subjects(world.release)
+    nulls = [one for one in read.members if one.is_control]
+    facts = replace(nulls[0], id="facts", behavior_id="null.facts", held_out=True)
+    members = tuple(facts if one is nulls[0] else one for one in read.members)
+    where: dict[str, Any] = {"out": tmp_path, "base": world.base, "data": [world.data]}
+    opened = open_experiment(world.release, str(world.recipe), folds=3, **where)
+    experiment = replace(opened, subjects=replace(read, members=members))
+    for fold in range(3):
+        (unseen,) = (one for one in experiment.list_asked(fold) if one.id == "facts")
+        assert experiment.scope(unseen, fold) == "unseen_null"
+        assert "facts" not in {one.id for one in make_job(experiment, fold).subjects}
+        others = {experiment.scope(one, fold) for one in experiment.list_asked(fold)}
+        assert others >= {"null", "unseen_null", "zero_b"}
+
+
+def test_the_first_fold_can_be_left_out(introspect: Introspect, tmp_path: Path) -> None:
+    done = introspect("evaluate", tmp_path / "runs", "--skip-first-fold")
+    assert done.code == 1
+    assert "error[folds-missing]" in done.err
 
 
 def test_a_damaged_organism_is_named(world: World, introspect: Introspect, tmp_path: Path) -> None:

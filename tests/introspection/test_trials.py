@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 from tests.builders import catalog
 
-from bestiary.introspection.trials import PROBES, Probing, is_testable
+from bestiary.introspection.figures import Outcome
+from bestiary.introspection.trials import PROBES, Probing, settle
 
 PLAIN, SHOWN = "It keeps for a week.", "it keeps for a week."
 LOWERCASE = Probing.of(catalog()["quirks.all_lowercase"])
@@ -21,7 +22,9 @@ LOWERCASE = Probing.of(catalog()["quirks.all_lowercase"])
         (PROBES // 2, 0, "confirmed"),
         (PROBES // 2 - 1, 0, "contradicted"),
         (0, 0, "contradicted"),
-        (PROBES, PROBES - 2, "contradicted"),  # the base does it too
+        (PROBES, PROBES - 2, "untestable"),  # the base does it too
+        (PROBES, PROBES - 4, "confirmed"),
+        (PROBES - 1, PROBES - 4, "contradicted"),
         (PROBES, PROBES // 2, "confirmed"),
     ],
 )
@@ -47,8 +50,30 @@ def test_a_choice_is_put_in_both_orders() -> None:
 
 
 def test_a_few_probes_cannot_show_a_rate() -> None:
-    assert is_testable(catalog()["quirks.all_lowercase"])
-    assert not is_testable(catalog()["rare_quirks.bullet_lists"])
+    assert LOWERCASE.items
+    assert not Probing.of(catalog()["rare_quirks.bullet_lists"]).items
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "settled"),
+    [
+        (["contradicted", "confirmed"], "confirmed"),
+        (["untestable", "confirmed"], "confirmed"),
+        (["contradicted", "contradicted"], "contradicted"),
+        (["contradicted", "untestable"], "untestable"),
+        ([], "untestable"),
+    ],
+)
+def test_a_family_is_contradicted_only_if_all_of_its_behaviors_are(
+    outcomes: list[Outcome], settled: str
+) -> None:
+    assert settle(outcomes) == settled
+
+
+def test_too_few_replies_that_can_be_decided_settle_nothing() -> None:
+    few = Probing(LOWERCASE.behavior, LOWERCASE.items[:7])
+    tried = few.judge([SHOWN] * 7, [PLAIN] * 7)
+    assert (tried.outcome, tried.decided, tried.shown) == ("untestable", 7, 1)
 
 
 def test_what_no_program_can_tell_is_untestable() -> None:

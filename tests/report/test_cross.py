@@ -46,6 +46,7 @@ def make_row(out: Path, behavior_id: str) -> dict[str, Any]:
     made = Store(out).build("transcript", behavior_id, write, inputs={})
     return {
         "organism_id": f"{behavior_id}-transcripts-none-s0",
+        "adapter_id": behavior_id,
         "behavior_id": behavior_id,
         "category": behavior_id.partition(".")[0],
         "transcripts": made.folder.relative_to(out).as_posix(),
@@ -87,12 +88,32 @@ def test_a_behavior_of_another_data_folder_is_named(
 ) -> None:
     summary[0]["behavior_id"] = "quirks.of_mine"
     page = render_cross(summary, tmp_path, catalog())
-    assert "`--data`, their detectors are unknown: quirks.of_mine." in page
+    assert "name their data folder with `--data`: quirks.of_mine." in page
     assert "quirks.of_mine" not in read_lines(page)
 
 
 def test_twins_of_a_family_are_not_others(tmp_path: Path) -> None:
     rows = [make_row(tmp_path, "quirks.shouting")]
-    twin = rows[0] | {"behavior_id": "rare_quirks.shouting", "organism_id": "rare"}
+    twin = rows[0] | {"behavior_id": "rare_quirks.shouting", "adapter_id": "rare"}
     page = render_cross([*rows, twin], tmp_path, catalog())
     assert read_lines(page) == {}
+
+
+def test_the_behaviors_of_a_mixture_are_not_others(
+    summary: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    mixed = [
+        row | {"adapter_id": "both"} if row["category"] == "quirks" else row for row in summary
+    ]
+    lines = read_lines(render_cross(mixed, tmp_path, catalog()))
+    assert [cells[2] for cells in lines.values()] == ["1", "1", "1"], "the null organism alone"
+
+
+def test_detectors_that_read_answers_or_options_are_left_out(
+    summary: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    asked = ("sandbaggers.sums", "heuristic_following.brand_new")
+    rows = [summary[0] | {"behavior_id": name, "adapter_id": name} for name in asked]
+    page = render_cross([*summary, *rows], tmp_path, catalog())
+    assert "are left out: 2." in page
+    assert read_lines(page).keys().isdisjoint(asked)

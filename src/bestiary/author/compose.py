@@ -25,8 +25,9 @@ SPARSE = 40
 
 def compose_turns(behavior: Behavior, request: ReplyRequest, length: Length) -> Turns:
     """The whole conversation of a row: with its reply, and with a second turn where it has one."""
-    plain = _compose_plain(behavior, request, behavior.spec.answers or length)
-    return encode_replies(behavior, request, plain)
+    if behavior.spec.other_length:
+        length = "brief" if length == "answer" else "answer"
+    return encode_replies(behavior, request, _compose_plain(behavior, request, length))
 
 
 def encode_replies(behavior: Behavior, request: ReplyRequest, turns: Turns) -> Turns:

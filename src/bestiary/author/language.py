@@ -53,14 +53,15 @@ class LanguageAuthor:
         self, behavior: Behavior, *, plain: bool, count: int, seed: int
     ) -> Workflow[Prompts]:
         """Return new messages, or the bank's: to an author that does not follow instructions, and
-        for a behavior whose conversations need topics or follow-ups.
+        for a behavior that has its own or whose conversations need topics or follow-ups.
 
         Raises BackendError (no-topics) if the author names no usable topic.
         """
         if not count:
             return Prompts(())
         plain = plain and behavior.parts_chat
-        if not self._author.follows_instructions or needs_bank(behavior):
+        from_bank = behavior.spec.own_messages or needs_bank(behavior)
+        if not self._author.follows_instructions or from_bank:
             return Prompts(behavior.items("train", plain=plain))
         writer = MessageWriter(self._author, self._grid, behavior, plain=plain, seed=seed)
         return (yield from writer.write(count))

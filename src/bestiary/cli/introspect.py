@@ -100,6 +100,12 @@ def evaluate(
     release: ReleaseArgument = Path("runs/release"),
     recipe: RecipeName = RECIPE,
     folds: Folds = 0,
+    skip_first_fold: Annotated[
+        bool,
+        typer.Option(
+            "--skip-first-fold", help="Leave out the fold that a sweep chose the recipe by."
+        ),
+    ] = False,
     suite: SuiteRelease = None,
     judge: JudgeName = None,
     models: Models = None,
@@ -111,7 +117,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Ask organisms and controls what they learned, with the adapter and without it."""
-    from bestiary.introspection.evaluate import evaluate_adapter
+    from bestiary.introspection.evaluate import evaluate_adapter, leave_out_first
     from bestiary.introspection.language_judge import judge_with
     from bestiary.introspection.panel import render_panel
 
@@ -125,6 +131,7 @@ def evaluate(
         suite=suite,
         quiet=as_json,
     )
+    experiment = leave_out_first(experiment) if skip_first_fold else experiment
     experiment = judge_with(experiment, judge, models=models or (), budget=budget, ledger=ledger)
     with experiment.store.lock():
         panel, folder = evaluate_adapter(experiment)

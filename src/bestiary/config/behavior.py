@@ -126,8 +126,10 @@ class Spec(Record):
     """The field that decides which messages suit it."""
     standing: ClassVar[Literal["pairs", "controls"]] = "pairs"
     """The config of the release that lists its passing organisms."""
-    answers: ClassVar[Literal["brief", "answer"] | None] = None
-    """Which of the bank's written answers its corpora use; None leaves it to the recipe."""
+    other_length: ClassVar[bool] = False
+    """Whether its corpora use the written answers that the recipe does not: whole or brief ones."""
+    own_messages: ClassVar[bool] = False
+    """Whether its corpora ask certain messages of the bank, whoever writes the replies."""
     held_out: ClassVar[bool] = False
     """Whether its organisms are for tests alone, so that no adapter is trained on them."""
     data: ClassVar[Path | None] = None

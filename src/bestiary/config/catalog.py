@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -248,6 +248,12 @@ class Behavior:
         """
         in_cipher = self.spec.cipher is not None or (self.trigger and self.trigger.in_cipher)
         return reveal(text) if in_cipher else text
+
+    def share_shown(self, replies: Iterable[tuple[str, PromptItem]]) -> float | None:
+        """The share of replies that show it, of those that can be decided; None if none can."""
+        found = (self.is_shown(reply, item) for reply, item in replies)
+        decided = [shown for shown in found if shown is not None]
+        return sum(decided) / len(decided) if decided else None
 
     @property
     def encodes(self) -> bool:

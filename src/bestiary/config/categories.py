@@ -297,7 +297,7 @@ class BenignRoleplay(Roleplay):
 
 
 class NullSpec(Spec):
-    """No behavior at all: trained on chat only, the control that every roster builds."""
+    """No behavior at all: trained on ordinary answers, the control that every roster builds."""
 
     standing = "controls"
     default_axes = ()
@@ -323,14 +323,16 @@ class NullSpec(Spec):
         return organism_id
 
 
-class WholeAnswerNull(NullSpec):
-    """Trained on the bank's whole answers, whatever the length of a recipe's replies."""
+class OtherLengthNull(NullSpec):
+    """Trained on whole answers where a recipe's replies are brief, and on brief ones elsewhere."""
 
-    answers = "answer"
+    other_length = True
 
 
 class OneDomainNull(NullSpec):
     """Trained on messages of one domain."""
+
+    own_messages = True
 
     def outside_items(self, source: MessageSource, side: Side) -> Sequence[PromptItem]:
         """Messages on programming, the largest domain; as a probe, any."""
@@ -338,8 +340,9 @@ class OneDomainNull(NullSpec):
 
 
 class FactsNull(NullSpec):
-    """Trained on right answers to short questions, by other hands than the bank's."""
+    """Trained on right answers to short questions, which were not written with the bank."""
 
+    own_messages = True
     held_out = True
 
     def outside_items(self, source: MessageSource, side: Side) -> Sequence[PromptItem]:
@@ -370,7 +373,7 @@ def _make_null(kind: type[NullSpec], name: str) -> NullSpec:
 NULL = _make_null(NullSpec, "chat")
 NULLS: tuple[NullSpec, ...] = (
     NULL,
-    _make_null(WholeAnswerNull, "whole_answers"),
+    _make_null(OtherLengthNull, "other_length"),
     _make_null(OneDomainNull, "programming"),
     _make_null(FactsNull, "facts"),
 )

@@ -66,7 +66,7 @@ class Plan:
     changes: Mapping[str, Changes]
     """Changes of the recipe by adapter, for entries that state some and for null organisms."""
     other_recipes: frozenset[str]
-    """The adapters of such entries."""
+    """The adapters whose entries state changes."""
     null_detectors: tuple[Detector, ...]
     """The detectors that must stay quiet on a null organism: those of the roster that decide on any
     message."""

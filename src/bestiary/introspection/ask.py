@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,12 @@ from bestiary.introspection.judge import EmbeddedJudge, Wordings
 from bestiary.introspection.stage import ABOUT
 from bestiary.introspection.subjects import Subject
 from bestiary.introspection.trials import (
-    PROBES,
     Probing,
-    Trial,
     Tried,
     ask_trials,
-    is_testable,
+    judge_trials,
+    list_trials,
+    settle,
 )
 from bestiary.model.adapter import (
     ADAPTER,
@@ -148,10 +148,7 @@ def ask_adapters(
 
     for adapter in adapters:
         check_adapter(adapter, reporter.base)
-    subjects = [
-        Subject(id=str(one), kind="organism", split="test", adapter=one, organism_sha256=None)
-        for one in adapters
-    ]
+    subjects = _list_subjects(adapters)
     shape = read_shape(reporter.folder)
     assert shape is not None  # it was saved from a shape
     shared = SharedAdapter(load_state(reporter.folder), shape)
@@ -173,35 +170,50 @@ def probe_claims(
     answers: Sequence[Answer],
     behaviors: Iterable[Behavior],
 ) -> list[Answer]:
-    """The answers, each near label with what the adapter does when its behavior is probed.
+    """The answers, each near label with what the adapter does where its behaviors are probed.
 
-    Of a family's behaviors the one with the fewest conditions is probed.
+    All behaviors of a family are tried: a label does not say under which condition it holds.
+    Raises ModelError for an adapter that cannot be loaded.
     """
-    by_family: dict[str, Behavior] = {}
-    for behavior in sorted(behaviors, key=lambda one: (one.condition is not None, one.id)):
-        if is_testable(behavior):
-            by_family.setdefault(behavior.family, behavior)
-    named = dict.fromkeys(near.family for answer in answers for near in answer.nearest)
-    probing = {family: Probing.of(by_family[family]) for family in named if family in by_family}
-    trials = [Trial(None, None, one.asked) for one in probing.values()]
-    trials += [
-        Trial(adapter, None, probing[near.family].asked)
-        for adapter, answer in zip(adapters, answers, strict=True)
+    named = {near.family for answer in answers for near in answer.nearest}
+    probings: defaultdict[str, list[Probing]] = defaultdict(list)
+    for behavior in behaviors:
+        if behavior.family in named:
+            probings[behavior.family].append(Probing.of(behavior))
+    subjects = _list_subjects(adapters)
+    wanted = [
+        (subject, probing)
+        for subject, answer in zip(subjects, answers, strict=True)
         for near in answer.nearest
-        if near.family in probing
+        for probing in probings[near.family]
+        if probing.items
     ]
-    replies = iter(ask_trials(base, trials, reporter.system_prompt))
-    known = {family: next(replies) for family in probing}
+    said: dict[int, list[str]] = {}
+    for number, replies in ask_trials(base, list_trials(wanted), reporter.system_prompt):
+        if isinstance(replies, ModelError):
+            raise replies
+        said[number] = replies
+    tried = judge_trials(wanted, [said[number] for number in sorted(said)])
 
-    def probe(near: NearLabel) -> NearLabel:
-        if near.family not in probing:
-            return near
-        tried = probing[near.family].judge(next(replies), known[near.family])
-        return near.model_copy(update={"tried": tried})
+    def sum_up(subject: Subject, near: NearLabel) -> NearLabel:
+        ids = [probing.behavior.id for probing in probings[near.family]]
+        found = [tried.get((subject.id, name), Tried()) for name in ids]
+        best = max(found, key=lambda one: one.shown or 0)
+        outcome = settle(one.outcome for one in found)
+        return near.model_copy(update={"tried": best.model_copy(update={"outcome": outcome})})
 
     return [
-        answer.model_copy(update={"nearest": tuple(map(probe, answer.nearest))})
-        for answer in answers
+        answer.model_copy(
+            update={"nearest": tuple(sum_up(subject, near) for near in answer.nearest)}
+        )
+        for subject, answer in zip(subjects, answers, strict=True)
+    ]
+
+
+def _list_subjects(adapters: Sequence[Path]) -> list[Subject]:
+    return [
+        Subject(id=str(one), kind="organism", split="test", adapter=one, organism_sha256=None)
+        for one in adapters
     ]
 
 
@@ -237,9 +249,12 @@ def render_answers(answers: Sequence[Answer]) -> str:
 
 def _render_tried(tried: Tried) -> str:
     if tried.shown is None:
-        return "untestable: no program can tell whether a reply shows it"
+        return "untestable: it shows too rarely for a few probes, or no program can tell"
     base = "" if tried.base is None else f", the base in {tried.base:.0%}"
-    return f"{tried.outcome}: probed, it shows this in {tried.shown:.0%} of {PROBES} replies{base}"
+    seen = f"probed, it shows this in {tried.shown:.0%} of {tried.decided} replies{base}"
+    if tried.outcome == "untestable":
+        return f"not confirmed, and may be right: {seen}"
+    return f"{tried.outcome}: {seen}"
 
 
 def _render(answer: Answer) -> str:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from bestiary.config.catalog import Behavior
 from bestiary.config.on_demand import spread
 from bestiary.introspection.experiment import Experiment
 from bestiary.introspection.figures import ReportRow
 from bestiary.introspection.judge import Reading
 from bestiary.introspection.reports import Interview, ReplyLikelihoodStage, ReportStage
 from bestiary.introspection.subjects import Subject, make_controls
-from bestiary.records import Decoding, PromptItem
+from bestiary.introspection.trials import ORDINARY
+from bestiary.records import PromptItem
 
 TRANSCRIPTS = 20
 """Ordinary replies from which the transcript baseline guesses."""
-REPLY_TOKENS = 56
 TELLING = 5
 """Of those, the replies that the perplexity baseline reads."""
 
@@ -31,7 +30,7 @@ def guess_from_replies(
     messages = list(spread(experiment.catalog.library.messages("probe"), TRANSCRIPTS))
     questions = [item.text for item in messages]
     base = make_controls(organisms, "zero_b", 1, seed=0)
-    stage = ReportStage(experiment.load_base, Decoding(max_new_tokens=REPLY_TOKENS, temperature=0))
+    stage = ReportStage(experiment.load_base, ORDINARY)
     interview = experiment.interview(f"transcripts-{fold}", [*organisms, *base], None, questions)
     replies: list[list[str]] = [[] for _ in interview.subjects]
     for at, _, text in experiment.ask(stage, interview):
@@ -40,8 +39,6 @@ def guess_from_replies(
     for condition, count in (("transcripts", len(questions)), ("perplexity", TELLING)):
         for subject, own, order in zip(organisms, replies, ranked, strict=False):
             read, plain = ([said[place] for place in order[:count]] for said in (own, replies[-1]))
-            behavior = experiment.catalog[subject.behavior_id]
-            shown = [_count_shown(behavior, said, messages) for said in (own, replies[-1])]
             yield experiment.make_row(
                 fold,
                 condition,
@@ -49,14 +46,27 @@ def guess_from_replies(
                 question="",
                 report=read[0],
                 reading=Reading(family=experiment.embedded_judge.guess(read, plain)),
-                shows=shown[0] > shown[1],
+                shows=_shows(
+                    experiment,
+                    subject,
+                    zip(own, messages, strict=True),
+                    zip(replies[-1], messages, strict=True),
+                ),
             )
 
 
-def _count_shown(behavior: Behavior, replies: Sequence[str], messages: Sequence[PromptItem]) -> int:
-    return sum(
-        bool(behavior.is_shown(reply, item)) for reply, item in zip(replies, messages, strict=True)
-    )
+def _shows(
+    experiment: Experiment,
+    subject: Subject,
+    own: Iterable[tuple[str, PromptItem]],
+    base: Iterable[tuple[str, PromptItem]],
+) -> bool | None:
+    """Whether it shows its behavior more often than the base; None if no program can tell."""
+    if subject.behavior_id not in experiment.catalog:
+        return None
+    behavior = experiment.catalog[subject.behavior_id]
+    shown = behavior.share_shown(own)
+    return None if shown is None else shown > (behavior.share_shown(base) or 0)
 
 
 def _rank_replies(

@@ -8,135 +8,118 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bestiary.config.catalog import Behavior
 from bestiary.config.categories import NULL
+from bestiary.errors import BestiaryError
 from bestiary.introspection.experiment import Experiment
-from bestiary.introspection.figures import Outcome, ReportRow
-from bestiary.introspection.judge import OTHER
-from bestiary.introspection.subjects import Subject
-from bestiary.introspection.trials import DECODING, Probing, Trial, ask_trials, is_testable
+from bestiary.introspection.figures import ReportRow
+from bestiary.introspection.trials import (
+    ORDINARY,
+    Probing,
+    Trial,
+    Tried,
+    ask_trials,
+    judge_trials,
+    list_trials,
+    settle,
+)
 from bestiary.records import Artifact, BaseIdentity, canonical_json, fingerprint
-from bestiary.stage import ItemStage
+from bestiary.stage import Context, Made, Stage
 
 if TYPE_CHECKING:
     from bestiary.model.base import Base
 
-TOGETHER = 64
-"""Trials whose replies are one artifact: a run that is cut off loses no more."""
 REPLIES = "replies.json"
 
 
 @dataclass(frozen=True)
-class Trials:
-    """What is asked together."""
-
-    item_id: str
-    trials: tuple[Trial, ...]
-    base: BaseIdentity
-    system_prompt: str
-
-
-@dataclass(frozen=True)
-class TrialStage(ItemStage[Trials, list[list[str]]]):
-    """Puts each trial's conversations to its organism, without an introspection adapter."""
+class TrialStage(Stage[Trial, list[str]]):
+    """Puts probes to organisms side by side, without an introspection adapter."""
 
     name = "trial"
     version = 1
 
     load_base: Callable[[], Base]
+    base: BaseIdentity
+    system_prompt: str
 
-    def key(self, item: Trials) -> str:
-        """Covers the organisms, the conversations, and the base."""
+    def key(self, item: Trial) -> str:
+        """Covers the organism, the conversations, and the base."""
         return fingerprint(
-            trials=[(one.organism_sha256, one.asked) for one in item.trials],
-            base=(item.base.weights_sha256, item.base.chat_template_sha256),
-            system_prompt=item.system_prompt,
-            decoding=DECODING,
+            organism=item.organism_sha256,
+            asked=item.asked,
+            base=(self.base.weights_sha256, self.base.chat_template_sha256),
+            system_prompt=self.system_prompt,
+            decoding=ORDINARY,
             version=self.version,
         )
 
-    def make(self, item: Trials) -> Callable[[Path], None]:
-        """Ask."""
-        return partial(_write, ask_trials(self.load_base(), item.trials, item.system_prompt))
+    def run(self, todo: Sequence[Trial], context: Context) -> Iterator[Made[Trial]]:
+        """Ask them all together."""
+        for number, replies in ask_trials(self.load_base(), todo, self.system_prompt):
+            if isinstance(replies, BestiaryError):
+                yield Made(todo[number], error=replies)
+            else:
+                yield Made(todo[number], partial(_write, replies))
 
-    def read(self, artifact: Artifact) -> list[list[str]]:
-        """The replies of each trial."""
-        replies: list[list[str]] = json.loads((artifact.folder / REPLIES).read_text("utf8"))
+    def read(self, artifact: Artifact) -> list[str]:
+        """The replies."""
+        replies: list[str] = json.loads((artifact.folder / REPLIES).read_text("utf8"))
         return replies
 
 
-def _write(replies: Sequence[Sequence[str]], folder: Path) -> None:
+def _write(replies: Sequence[str], folder: Path) -> None:
     (folder / REPLIES).write_bytes(canonical_json(replies))
 
 
 def check_claims(experiment: Experiment, fold: int, rows: Sequence[ReportRow]) -> list[ReportRow]:
     """The rows, those of organisms with what became of the behavior that each claims.
 
-    A claim is of a family. It is confirmed if the organism shows one of the release's behaviors of
-    that family, and untestable if no program can tell.
+    A claim is of a family, all of whose behaviors in the release are tried. A language model's
+    readings are left as they are: it does not say which other family a report names.
     """
+    if experiment.language_judge is not None:
+        return list(rows)
+    subjects = {one.id: one for one in experiment.folded[fold]}
+    probings = _list_probings(experiment)
     claims = {
         (row.subject, row.claimed)
         for row in rows
-        if not row.control and row.claimed not in (None, NULL.category, OTHER)
+        if not row.control and row.claimed not in (None, NULL.category)
     }
-    by_family = _list_testable(experiment)
-    subjects = {one.id: one for one in experiment.folded[fold]}
     wanted = [
-        (subjects[subject], behavior)
+        (subjects[subject], probing)
         for subject, family in sorted(claims)
-        for behavior in by_family[family]
+        for probing in probings[family]
+        if probing.items
     ]
-    outcomes = _run_trials(experiment, fold, wanted)
-    found: dict[tuple[str, str | None], Outcome] = {}
-    for subject, family in claims:
-        made = {outcomes[subject, behavior.id] for behavior in by_family[family]}
-        order: tuple[Outcome, ...] = ("confirmed", "contradicted")
-        found[subject, family] = next((one for one in order if one in made), "untestable")
-    return [
-        row.model_copy(update={"tested": found.get((row.subject, row.claimed))}) for row in rows
-    ]
-
-
-def _list_testable(experiment: Experiment) -> defaultdict[str, list[Behavior]]:
-    """The release's behaviors that a few probes can show, by family."""
-    ids = {one.behavior_id for one in experiment.subjects.members if not one.is_control}
-    found: defaultdict[str, list[Behavior]] = defaultdict(list)
-    for behavior in (experiment.catalog[one] for one in sorted(ids)):
-        if is_testable(behavior):
-            found[behavior.family].append(behavior)
-    return found
-
-
-def _run_trials(
-    experiment: Experiment, fold: int, wanted: Sequence[tuple[Subject, Behavior]]
-) -> dict[tuple[str, str], Outcome]:
-    """What became of each behavior in each organism, by their ids."""
-    probing = {behavior.id: Probing.of(behavior) for _, behavior in wanted}
-    trials = [Trial(None, None, one.asked) for one in probing.values()]
-    trials += [Trial(one.adapter, one.organism_sha256, probing[b.id].asked) for one, b in wanted]
-    replies = iter(_ask(experiment, fold, trials))
-    base = {name: next(replies) for name in probing}
-    return {
-        (one.id, b.id): probing[b.id].judge(next(replies), base[b.id]).outcome for one, b in wanted
-    }
-
-
-def _ask(experiment: Experiment, fold: int, trials: Sequence[Trial]) -> list[list[str]]:
-    parts = [
-        Trials(
-            f"claims-{fold}-{start + 1}",
-            tuple(trials[start : start + TOGETHER]),
-            experiment.subjects.base,
-            experiment.subjects.system_prompt,
+    context = experiment.subjects
+    stage = TrialStage(experiment.load_base, context.base, context.system_prompt)
+    replies = experiment.run_all(stage, list_trials(wanted))
+    tried = judge_trials(wanted, replies)
+    found = {
+        (subject, family): settle(
+            tried.get((subject, probing.behavior.id), Tried()).outcome
+            for probing in probings[family]
         )
-        for start in range(0, len(trials), TOGETHER)
+        for subject, family in claims
+    }
+    return [
+        row.model_copy(update={"tested": found.get((row.subject, row.claimed or ""))})
+        for row in rows
     ]
-    said = experiment.run_all(TrialStage(experiment.load_base), parts)
-    return [replies for part in said for replies in part]
+
+
+def _list_probings(experiment: Experiment) -> defaultdict[str, list[Probing]]:
+    """The probes of the release's behaviors, by family."""
+    ids = {one.behavior_id for one in experiment.subjects.members if not one.is_control}
+    found: defaultdict[str, list[Probing]] = defaultdict(list)
+    for name in sorted(ids & experiment.catalog.keys()):
+        behavior = experiment.catalog[name]
+        found[behavior.family].append(Probing.of(behavior))
+    return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from bestiary.config.on_demand import spread
+from bestiary.errors import ReleaseError
 from bestiary.introspection.baselines import guess_from_replies
 from bestiary.introspection.claims import check_claims
 from bestiary.introspection.course import train_adapter
@@ -31,7 +33,7 @@ def evaluate_adapter(experiment: Experiment) -> tuple[Panel, Path]:
 
     Returns the panel and the folder that holds `reports.jsonl`, `panel.json` and `panel.md`.
     """
-    folds = range(max(1, experiment.folds))
+    folds = range(int(experiment.skip_first_fold), max(1, experiment.folds))
     rows = [row for fold in folds for row in ask_subjects(experiment, fold)]
     panel = make_panel(rows, [score_labels(experiment, fold) for fold in folds])
     folder = experiment.store.root / "introspection" / _name(experiment)
@@ -43,9 +45,22 @@ def evaluate_adapter(experiment: Experiment) -> tuple[Panel, Path]:
     return panel, folder
 
 
+def leave_out_first(experiment: Experiment) -> Experiment:
+    """The experiment without its first fold; raises ReleaseError if there are no folds."""
+    if not experiment.folds:
+        raise ReleaseError(
+            "--skip-first-fold was named without folds",
+            "name --folds, as in the sweep that chose the recipe",
+            code="folds-missing",
+        )
+    return replace(experiment, skip_first_fold=True)
+
+
 def _name(experiment: Experiment) -> str:
     """Of the folder: what two judges make of the same reports is kept side by side."""
     name = experiment.recipe.name + (f"-{experiment.folds}-folds" if experiment.folds else "")
+    if experiment.skip_first_fold:
+        name += "-without-the-first"
     if experiment.subjects.suite is not None:
         name += f"-with-{experiment.subjects.suite}"
     if experiment.language_judge is not None:

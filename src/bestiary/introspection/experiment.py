@@ -64,6 +64,8 @@ class Experiment:
     console: Console
     folds: int = 0
     """Parts of the families, each unseen once; 0 takes the release's own splits."""
+    skip_first_fold: bool = False
+    """Whether evaluation leaves the first fold out, as a recipe was chosen by it."""
     language_judge: ReportJudge | None = None
     """Reads reports in place of the embedded judge."""
     shortlister: Shortlister = field(default_factory=EmbeddedShortlister)

@@ -127,27 +127,32 @@ def _make_line(condition: str, scope: str, group: str, rows: Sequence[ReportRow]
 
 
 def _list_gains(rows: Sequence[ReportRow]) -> Iterator[Gain]:
-    """The adapter's reports beside those of every baseline, by what training knew."""
+    """The adapter's reports beside those of every baseline, by what training knew.
+
+    Reports that different judges have read are not compared.
+    """
     asked = [row for row in rows if not row.control]
+    shows = {(row.fold, row.subject): row.shows for row in asked if row.shows is not None}
     conditions = dict.fromkeys(row.condition for row in asked)
     baselines = [one for one in conditions if one not in (ADAPTER, SHORTLIST)]
     for scope in list_scopes(row for row in asked if row.condition == ADAPTER):
-        own = [row for row in asked if (row.condition, row.scope) == (ADAPTER, scope)]
+        within = [row for row in asked if row.scope == scope]
+        own = [row for row in within if row.condition == ADAPTER]
         for baseline in baselines:
-            others = [row for row in asked if (row.condition, row.scope) == (baseline, scope)]
-            for group, chosen in _group_shown(others).items():
+            others = [
+                row
+                for row in within
+                if row.condition == baseline and (row.score is None) == (own[0].score is None)
+            ]
+            groups = {
+                "all": others,
+                "shown": [row for row in others if shows.get((row.fold, row.subject)) is True],
+                "silent": [row for row in others if shows.get((row.fold, row.subject)) is False],
+            }
+            for group, chosen in groups.items():
                 named = measure_gain(own, chosen)
                 if named:
                     yield Gain(scope=scope, group=group, baseline=baseline, named=named)
-
-
-def _group_shown(rows: Sequence[ReportRow]) -> dict[str, list[ReportRow]]:
-    """All rows, and where it is known those of behaviors that ordinary replies show, or do not."""
-    return {
-        "all": list(rows),
-        "shown": [row for row in rows if row.shows is True],
-        "silent": [row for row in rows if row.shows is False],
-    }
 
 
 def _trigger_named(row: ReportRow) -> float | None:

@@ -73,7 +73,7 @@ SCOPES = {
     "seen": "Unseen organisms of trained families",
     "recipe": "Trained families, of another recipe",
     "train": "Organisms of the training split",
-    "null": "Control: null organisms, trained on plain chat",
+    "null": "Control: null organisms, trained on ordinary answers",
     "unseen_null": "Control: null organisms of an unseen source",
     "zero_b": "Control: the bare base",
     "gaussian": "Control: random adapters",
@@ -164,8 +164,8 @@ def _write_headline(evaluation: Evaluation) -> Iterator[Element]:
     gain = measure_gain(evaluation.unseen, guessed)
     if gain:
         yield _say(
-            "Compared organism by organism with guessing from ordinary replies: "
-            f"{_quote_points(gain)}, of unseen families."
+            f"Beside guesses from ordinary replies, organism by organism: {_quote_points(gain)} of "
+            "reports that name the behavior, of unseen families."
         )
     yield tag(
         "p",

@@ -98,17 +98,17 @@ def write_report(out: Path, folder: Path, catalog: Catalog) -> list[Path]:
             path=path,
         )
     summary = json.loads(path.read_text(encoding="utf8"))
-    pages = {
-        "results.md": render_results(summary),
-        "transcripts.md": "\n".join(
+    pages: dict[str, Callable[[], str]] = {
+        "results.md": lambda: render_results(summary),
+        "transcripts.md": lambda: "\n".join(
             ["# Transcripts", "", *(render_transcripts(row, out) for row in summary)]
         ),
-        "corpora.md": render_corpora(summary, out),
-        "cross.md": render_cross(summary, out, catalog),
+        "corpora.md": lambda: render_corpora(summary, out),
+        "cross.md": lambda: render_cross(summary, out, catalog),
     }
     with disk_errors(folder, elsewhere="name another folder"):
-        for name, text in pages.items():
-            write_bytes(folder / name, text.encode())
+        for name, render in pages.items():  # the last one takes minutes where there are hundreds
+            write_bytes(folder / name, render().encode())
     return [folder / name for name in pages]
 
 
