@@ -221,7 +221,14 @@ def show_figure(figure: Figure | None) -> str:
     return f"{figure.value:.0%} ({figure.low:.0%} to {figure.high:.0%}; {figure.organisms})"
 
 
-def show_points(figure: Figure) -> str:
-    """A difference of two rates, in points, with its interval and the number of organisms."""
-    value, low, high = (f"{100 * part:+.0f}" for part in (figure.value, figure.low, figure.high))
-    return f"{value} ({low} to {high}; {figure.organisms})"
+def show_points(figure: Figure, *, named: bool = False) -> str:
+    """A difference of two rates with its interval, if it is of several families; both in points.
+
+    `named` says what the numbers are.
+    """
+    parts = (100 * part for part in (figure.value, figure.low, figure.high))
+    value, low, high = (f"{round(part) + 0:+d}" for part in parts)
+    interval = (
+        f" ({'95% interval ' if named else ''}{low} to {high})" if figure.families > 1 else ""
+    )
+    return f"{value}{' points' if named else ''}{interval}"

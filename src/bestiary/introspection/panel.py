@@ -228,10 +228,11 @@ def render_panel(panel: Panel) -> str:
 
 def _render_gains(gains: Sequence[Gain]) -> list[str]:
     return [
-        "| asked | group | compared with | named more often, in points |",
-        "|---|---|---|---|",
+        "| asked | group | compared with | named more often, in points | organisms |",
+        "|---|---|---|---|---|",
         *(
-            f"| {gain.scope} | {gain.group} | {gain.baseline} | {show_points(gain.named)} |"
+            f"| {gain.scope} | {gain.group} | {gain.baseline} | {show_points(gain.named)} "
+            f"| {gain.named.organisms} |"
             for gain in gains
         ),
     ]

@@ -17,6 +17,7 @@ from bestiary.introspection.figures import (
     measure,
     measure_gain,
     permuted_floor,
+    show_points,
 )
 from bestiary.introspection.judge import OTHER
 from bestiary.introspection.panel import Likelihood, PanelLine
@@ -56,14 +57,15 @@ ROUNDING = 1e-9
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """The page loads nothing, whatever a report contains."""
 
+WITHOUT = "Without the adapter, "
 CONDITIONS = {
     ADAPTER: "With the adapter",
     SHORTLIST: "With the adapter, the best of many reports",
-    "without": "Without the adapter, asked the same questions",
-    "prefill": "Without the adapter, the reply begun",
-    "completion": "Without the adapter, a text to complete",
-    "transcripts": "Without the adapter, guessed from ordinary replies",
-    "perplexity": "Without the adapter, guessed from the replies that the base finds least likely",
+    "without": f"{WITHOUT}asked the same questions",
+    "prefill": f"{WITHOUT}the reply begun",
+    "completion": f"{WITHOUT}a text to complete",
+    "transcripts": f"{WITHOUT}guessed from ordinary replies",
+    "perplexity": f"{WITHOUT}guessed from the replies that the base finds least likely",
 }
 SCOPES = {
     "suite": "An evaluation suite, which no adapter is trained on",
@@ -163,9 +165,10 @@ def _write_headline(evaluation: Evaluation) -> Iterator[Element]:
     guessed = evaluation.select(lambda row: row.scope in UNSEEN, "transcripts")
     gain = measure_gain(evaluation.unseen, guessed)
     if gain:
+        points = show_points(gain, named=True)
         yield _say(
-            f"Beside guesses from ordinary replies, organism by organism: {_quote_points(gain)} of "
-            "reports that name the behavior, of unseen families."
+            f"Beside guesses from ordinary replies, organism by organism: {points} of reports that "
+            "name the behavior, of unseen families."
         )
     yield tag(
         "p",
@@ -199,13 +202,6 @@ def _measure_scope(evaluation: Evaluation, scope: str) -> Figure | None:
 def _quote(figure: Figure, of: str) -> str:
     """A rate as a sentence has it."""
     return f"{show_share(figure.value)} {of} ({name_interval(figure)}; {show_count(figure)})"
-
-
-def _quote_points(gain: Figure) -> str:
-    """A difference of two rates as a sentence has it."""
-    value, low, high = (f"{100 * part:+.0f}" for part in (gain.value, gain.low, gain.high))
-    interval = f" (95% interval {low} to {high})" if gain.families > 1 else ""
-    return f"{value} points{interval}"
 
 
 def _tile(title: str, text: str, figure: Figure | None) -> Element:
@@ -329,20 +325,21 @@ def _write_gains(evaluation: Evaluation) -> Iterator[Element]:
     yield _say(
         "How much more often reports with the adapter name the behavior than those of each "
         "baseline, organism by organism. Shown: behaviors that an organism shows in twenty "
-        "ordinary replies more often than the base does. Silent: the others, which only asking "
-        "can find."
+        "ordinary replies more often than the base does. Silent: those that it does not, which "
+        "only asking can find. Behaviors of which no program can tell are in neither group."
     )
     rows = [
         (
             SCOPES.get(gain.scope, gain.scope),
             gain.group,
-            CONDITIONS.get(gain.baseline, gain.baseline),
-            _quote_points(gain.named),
+            CONDITIONS.get(gain.baseline, gain.baseline).removeprefix(WITHOUT),
+            show_points(gain.named),
             show_count(gain.named),
         )
         for gain in evaluation.panel.gains
     ]
-    yield _write_table(("", "behaviors", "compared with", "named more often", "asked"), rows)
+    titles = ("", "behaviors", "without the adapter,", "points (95% interval)", "asked")
+    yield _write_table(titles, rows)
 
 
 def _write_likelihood(evaluation: Evaluation) -> Iterator[Element]:
