@@ -199,6 +199,14 @@ def commonest_floor(rows: Sequence[ReportRow]) -> float:
     return max(Counter(families).values()) / len(families)
 
 
+def highest_floor(rows: Sequence[ReportRow]) -> float | None:
+    """The highest of the three floors; None without rows, or where claims are unknown."""
+    permuted, constant = (permuted_floor(rows), constant_floor(rows)) if rows else (None, None)
+    if permuted is None or constant is None:
+        return None
+    return max(permuted, constant, commonest_floor(rows))
+
+
 def _list_families(rows: Sequence[ReportRow]) -> list[str]:
     """The family of each organism."""
     return [family for _, family in dict.fromkeys((row.subject, row.family) for row in rows)]

@@ -1,8 +1,9 @@
 """The base model's own replies, decoded in batches that are kept in the store.
 
 The unit that is stored is a batch, not a reply: a reply's last bits depend on the rows decoded
-beside it. Messages of a message bank are therefore always decoded in the same chunks of
-BATCH_ROWS, whichever of them are needed.
+beside it. Messages of a message bank are therefore always asked in the same chunks of
+BATCH_ROWS, whichever of them are needed. A GPU with room for fewer rows than that decodes a chunk
+in parts.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from bestiary.introspection.figures import (
     UNSEEN,
     Figure,
     ReportRow,
+    highest_floor,
     measure,
     measure_gain,
     permuted_floor,
@@ -142,7 +143,7 @@ def render_page(evaluation: Evaluation) -> str:
 
 def _write_headline(evaluation: Evaluation) -> Iterator[Element]:
     unseen = measure(evaluation.unseen, _rate("named"))
-    floor = permuted_floor(evaluation.unseen)
+    floor = highest_floor(evaluation.unseen)
     yield _say(_summarize(unseen, floor), class_="lead")
     named = "of reports name the behavior"
     yield tag(
@@ -182,16 +183,17 @@ def _write_headline(evaluation: Evaluation) -> Iterator[Element]:
 def _summarize(figure: Figure | None, floor: float | None) -> str:
     if figure is None:
         return "No family was kept from training, so this says nothing of new behaviors."
-    chance = "" if floor is None else f" By chance it would be {show_share(floor)}."
-    beaten = figure.families > 1 and figure.low > (floor or 0) + ROUNDING
-    verdict = (
-        "The whole interval is above chance."
-        if beaten
-        else "This is not shown to be more than chance."
-    )
+    verdict = ""
+    if floor is not None:
+        beaten = figure.families > 1 and figure.low > floor + ROUNDING
+        verdict = f" By chance, or by one answer to all, it would be {show_share(floor)}. " + (
+            "The whole interval is above that."
+            if beaten
+            else "This is not shown to be more than chance."
+        )
     return (
         "Asked in new words, an organism of a family that training never saw names its own "
-        f"behavior in {_quote(figure, 'of its reports')}.{chance} {verdict}"
+        f"behavior in {_quote(figure, 'of its reports')}.{verdict}"
     )
 
 
