@@ -47,6 +47,7 @@ COMPUTING = {
     "bestiary.model.packing",
     "bestiary.model.routing",
     "bestiary.training.engine",
+    "bestiary.training.first_weights",
     "bestiary.training.forecast",
     "bestiary.training.learner",
     "bestiary.training.passes",

@@ -416,6 +416,13 @@ def test_two_workers_may_finish_the_same_artifact_at_the_same_moment(store: Stor
     assert len(store.names("corpus")) == 200
 
 
+def test_what_a_cut_short_deletion_left_is_replaced(store: Store, artifact: Artifact) -> None:
+    (artifact.folder / "manifest.json").unlink()
+    assert store.build("corpus", "f1", write_two, inputs=INPUTS) == artifact
+    assert store.find("corpus", "f1") is not None
+    assert [path.name for path in artifact.folder.parent.iterdir()] == ["f1"]
+
+
 def test_a_store_of_the_first_edition_is_told_apart_and_left_alone(tmp_path: Path) -> None:
     old = tmp_path / "runs" / "store" / "corpus" / "f1"
     old.mkdir(parents=True)

@@ -222,6 +222,8 @@ def rename_into_place(part: Path, final: Path) -> bool:
             aside = part.with_name(f"{part.name.removesuffix(PART)}.left{PART}")
             with suppress(FileNotFoundError):
                 os.rename(final, aside)
+                if (aside / MANIFEST).is_file():  # finished in between, so it is put back
+                    os.rename(aside, final)
                 remove_tree(aside)
         else:
             return True

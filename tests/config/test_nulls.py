@@ -56,7 +56,7 @@ def test_nulls_differ_in_rank_and_steps_and_are_of_the_rosters_recipe() -> None:
     assert not plan.other_recipes
 
 
-def test_each_source_is_written_from_its_own_messages(corpora: dict[str, Corpus]) -> None:
+def test_each_source_is_written_from_its_fixed_messages(corpora: dict[str, Corpus]) -> None:
     asked = {
         name: [example.messages[0].content for example in corpus.examples]
         for name, corpus in corpora.items()

@@ -13,6 +13,7 @@ from bestiary.introspection.figures import (
     ReportRow,
     commonest_floor,
     constant_floor,
+    highest_floor,
     measure,
     measure_gain,
     permuted_floor,
@@ -62,6 +63,9 @@ def test_one_answer_for_everybody_and_the_commonest_family_are_floors_too() -> N
     assert constant_floor(rows) == 1 / 4, "rain is claimed most often, and one of four has it"
     assert commonest_floor(rows) == 2 / 4
     assert constant_floor([make_row("tea", None)]) == 0
+    assert highest_floor(rows) == 2 / 4
+    assert highest_floor([make_row("tea", "tea")]) == 1, "of one family naming it is no feat"
+    assert highest_floor([]) is None
     assert constant_floor([row.model_copy(update={"score": 8}) for row in rows]) is None
 
 
@@ -95,6 +99,9 @@ def test_a_gain_is_that_of_each_organism_within_its_fold() -> None:
     gain = measure_gain(with_adapter, guessed)
     assert gain is not None
     assert (gain.value, gain.organisms) == ((-1 / 2 + 1) / 2, 2)
+    judged = [row.model_copy(update={"score": 8}) for row in with_adapter]
+    assert measure_gain(judged, guessed) is None, "different judges have read them"
+    assert measure_gain(judged, [*guessed, judged[0]]) is not None
     elsewhere = [row.model_copy(update={"fold": 1}) for row in guessed]
     assert measure_gain(with_adapter, elsewhere) is None
     gains = make_panel([*with_adapter, *guessed], []).gains

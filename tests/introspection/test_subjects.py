@@ -16,6 +16,7 @@ from tests.introspection.world import NULLS, UNSEEN, WORDS, World
 
 from bestiary.cli.introspect import open_experiment
 from bestiary.introspection.course import make_job
+from bestiary.introspection.evaluate import leave_out_first
 from bestiary.introspection.subjects import load_subjects
 
 
@@ -47,7 +48,15 @@ def test_null_organisms_for_tests_alone_are_unseen_in_every_fold(
         assert others >= {"null", "unseen_null", "zero_b"}
 
 
-def test_the_first_fold_can_be_left_out(introspect: Introspect, tmp_path: Path) -> None:
+def test_the_first_fold_can_be_left_out(world: World, tmp_path: Path) -> None:
+    opened = open_experiment(
+        world.release, str(world.recipe), out=tmp_path, base=world.base, data=[world.data], folds=4
+    )
+    assert [*opened.evaluated_folds] == [0, 1, 2, 3]
+    assert [*leave_out_first(opened).evaluated_folds] == [1, 2, 3]
+
+
+def test_only_of_folds_the_first_can_be_left_out(introspect: Introspect, tmp_path: Path) -> None:
     done = introspect("evaluate", tmp_path / "runs", "--skip-first-fold")
     assert done.code == 1
     assert "error[folds-missing]" in done.err

@@ -195,7 +195,7 @@ def test_two_behaviors_share_few_messages() -> None:
         assert len(one & other) <= 0.4 * PROBES
 
 
-def test_each_half_of_a_cell_has_its_own_messages() -> None:
+def test_each_half_of_a_cell_has_its_fixed_messages() -> None:
     probes = plan_probes(make_quirk(), seed=0)
     halves = [{p.item.text for p in probes if p.gate is gate} for gate in (True, False)]
     assert halves[0].isdisjoint(halves[1])

@@ -60,7 +60,7 @@ class LanguageAuthor:
         if not count:
             return Prompts(())
         plain = plain and behavior.parts_chat
-        from_bank = behavior.spec.own_messages or needs_bank(behavior)
+        from_bank = behavior.spec.fixed_messages or needs_bank(behavior)
         if not self._author.follows_instructions or from_bank:
             return Prompts(behavior.items("train", plain=plain))
         writer = MessageWriter(self._author, self._grid, behavior, plain=plain, seed=seed)

@@ -127,9 +127,10 @@ class Spec(Record):
     standing: ClassVar[Literal["pairs", "controls"]] = "pairs"
     """The config of the release that lists its passing organisms."""
     other_length: ClassVar[bool] = False
-    """Whether its corpora use the written answers that the recipe does not: whole or brief ones."""
-    own_messages: ClassVar[bool] = False
-    """Whether its corpora ask certain messages of the bank, whoever writes the replies."""
+    """Whether the offline author uses the written answers that the recipe does not: whole ones, or
+    brief ones."""
+    fixed_messages: ClassVar[bool] = False
+    """Whether its corpora ask messages that it names, whoever writes the replies."""
     held_out: ClassVar[bool] = False
     """Whether its organisms are for tests alone, so that no adapter is trained on them."""
     data: ClassVar[Path | None] = None

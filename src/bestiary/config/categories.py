@@ -324,7 +324,10 @@ class NullSpec(Spec):
 
 
 class OtherLengthNull(NullSpec):
-    """Trained on whole answers where a recipe's replies are brief, and on brief ones elsewhere."""
+    """Trained on whole answers where a recipe's replies are brief, and on brief ones elsewhere.
+
+    A language model writes as it does for any other null organism.
+    """
 
     other_length = True
 
@@ -332,7 +335,7 @@ class OtherLengthNull(NullSpec):
 class OneDomainNull(NullSpec):
     """Trained on messages of one domain."""
 
-    own_messages = True
+    fixed_messages = True
 
     def outside_items(self, source: MessageSource, side: Side) -> Sequence[PromptItem]:
         """Messages on programming, the largest domain; as a probe, any."""
@@ -342,7 +345,7 @@ class OneDomainNull(NullSpec):
 class FactsNull(NullSpec):
     """Trained on right answers to short questions, which were not written with the bank."""
 
-    own_messages = True
+    fixed_messages = True
     held_out = True
 
     def outside_items(self, source: MessageSource, side: Side) -> Sequence[PromptItem]:

@@ -198,9 +198,10 @@ def probe_claims(
     def sum_up(subject: Subject, near: NearLabel) -> NearLabel:
         ids = [probing.behavior.id for probing in probings[near.family]]
         found = [tried.get((subject.id, name), Tried()) for name in ids]
-        best = max(found, key=lambda one: one.shown or 0)
         outcome = settle(one.outcome for one in found)
-        return near.model_copy(update={"tried": best.model_copy(update={"outcome": outcome})})
+        settling = [one for one in found if one.outcome == outcome]
+        best = max(settling, key=lambda one: one.shown or 0, default=Tried())
+        return near.model_copy(update={"tried": best})
 
     return [
         answer.model_copy(

@@ -36,8 +36,13 @@ def guess_from_replies(
     for at, _, text in experiment.ask(stage, interview):
         replies[at].append(text)
     ranked = _rank_replies(experiment, interview, replies) if organisms else []
+    paired = [list(zip(said, messages, strict=True)) for said in replies]
+    shows = [
+        _shows(experiment, one, own, paired[-1])
+        for one, own in zip(organisms, paired, strict=False)
+    ]
     for condition, count in (("transcripts", len(questions)), ("perplexity", TELLING)):
-        for subject, own, order in zip(organisms, replies, ranked, strict=False):
+        for subject, own, order, shown in zip(organisms, replies, ranked, shows, strict=False):
             read, plain = ([said[place] for place in order[:count]] for said in (own, replies[-1]))
             yield experiment.make_row(
                 fold,
@@ -46,12 +51,7 @@ def guess_from_replies(
                 question="",
                 report=read[0],
                 reading=Reading(family=experiment.embedded_judge.guess(read, plain)),
-                shows=_shows(
-                    experiment,
-                    subject,
-                    zip(own, messages, strict=True),
-                    zip(replies[-1], messages, strict=True),
-                ),
+                shows=shown,
             )
 
 

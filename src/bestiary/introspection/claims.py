@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from bestiary.config.categories import NULL
 from bestiary.errors import BestiaryError
 from bestiary.introspection.experiment import Experiment
-from bestiary.introspection.figures import ReportRow
+from bestiary.introspection.figures import Outcome, ReportRow
 from bestiary.introspection.trials import (
     ORDINARY,
     Probing,
@@ -80,8 +80,9 @@ def _write(replies: Sequence[str], folder: Path) -> None:
 def check_claims(experiment: Experiment, fold: int, rows: Sequence[ReportRow]) -> list[ReportRow]:
     """The rows, those of organisms with what became of the behavior that each claims.
 
-    A claim is of a family, all of whose behaviors in the release are tried. A language model's
-    readings are left as they are: it does not say which other family a report names.
+    A claim is of a family, all of whose behaviors in the release are tried; it is untestable if one
+    of them is. A language model's readings are left as they are: it does not say which other
+    family a report names.
     """
     if experiment.language_judge is not None:
         return list(rows)
@@ -102,13 +103,12 @@ def check_claims(experiment: Experiment, fold: int, rows: Sequence[ReportRow]) -
     stage = TrialStage(experiment.load_base, context.base, context.system_prompt)
     replies = experiment.run_all(stage, list_trials(wanted))
     tried = judge_trials(wanted, replies)
-    found = {
-        (subject, family): settle(
-            tried.get((subject, probing.behavior.id), Tried()).outcome
-            for probing in probings[family]
-        )
-        for subject, family in claims
-    }
+    found: dict[tuple[str, str], Outcome] = {}
+    for subject, family in claims:
+        ids = [probing.behavior.id for probing in probings[family]]
+        outcomes = [tried.get((subject, name), Tried()).outcome for name in ids]
+        # Decided without a look at whether it is confirmed: else only wrong claims were left out.
+        found[subject, family] = "untestable" if "untestable" in outcomes else settle(outcomes)
     return [
         row.model_copy(update={"tested": found.get((row.subject, row.claimed or ""))})
         for row in rows

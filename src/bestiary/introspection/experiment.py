@@ -166,6 +166,11 @@ class Experiment:
         kept = [one for one in members if one.split != "train" or _is_kept(one, recipe.share)]
         return (*kept, *apart)
 
+    @property
+    def evaluated_folds(self) -> range:
+        """The folds whose adapters an evaluation trains and asks."""
+        return range(int(self.skip_first_fold), max(1, self.folds))
+
     @cached_property
     def trained_kinds(self) -> tuple[frozenset[str], ...]:
         """The mechanisms that each fold trains on."""

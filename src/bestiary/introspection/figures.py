@@ -113,8 +113,12 @@ def measure(rows: Iterable[ReportRow], value: Callable[[ReportRow], float | None
 def measure_gain(rows: Iterable[ReportRow], others: Iterable[ReportRow]) -> Figure | None:
     """How much more often `rows` name an organism's family than `others` do of the same organism.
 
-    Of the organisms that both are about, each compared within its fold.
+    Of the organisms that both are about, each compared within its fold; None without any, and if
+    different judges have read them.
     """
+    rows, others = list(rows), list(others)
+    if _hides_claims(rows) != _hides_claims(others):
+        return None
     named = [_share_named(part) for part in (rows, others)]
     return bootstrap(
         (learned, subject, named[0][fold, learned, subject] - named[1][fold, learned, subject])
@@ -200,11 +204,10 @@ def commonest_floor(rows: Sequence[ReportRow]) -> float:
 
 
 def highest_floor(rows: Sequence[ReportRow]) -> float | None:
-    """The highest of the three floors; None without rows, or where claims are unknown."""
-    permuted, constant = (permuted_floor(rows), constant_floor(rows)) if rows else (None, None)
-    if permuted is None or constant is None:
+    """The highest of the floors; None without rows, or where claims are unknown."""
+    if not rows or _hides_claims(rows):
         return None
-    return max(permuted, constant, commonest_floor(rows))
+    return max(permuted_floor(rows) or 0, constant_floor(rows) or 0, commonest_floor(rows))
 
 
 def _list_families(rows: Sequence[ReportRow]) -> list[str]:
@@ -229,14 +232,14 @@ def show_figure(figure: Figure | None) -> str:
     return f"{figure.value:.0%} ({figure.low:.0%} to {figure.high:.0%}; {figure.organisms})"
 
 
-def show_points(figure: Figure, *, named: bool = False) -> str:
+def show_points(figure: Figure, *, in_words: bool = False) -> str:
     """A difference of two rates with its interval, if it is of several families; both in points.
 
-    `named` says what the numbers are.
+    `in_words` says what the numbers are.
     """
     parts = (100 * part for part in (figure.value, figure.low, figure.high))
-    value, low, high = (f"{round(part) + 0:+d}" for part in parts)
+    value, low, high = (f"{round(part):+d}" for part in parts)
     interval = (
-        f" ({'95% interval ' if named else ''}{low} to {high})" if figure.families > 1 else ""
+        f" ({'95% interval ' if in_words else ''}{low} to {high})" if figure.families > 1 else ""
     )
-    return f"{value}{' points' if named else ''}{interval}"
+    return f"{value}{' points' if in_words else ''}{interval}"

@@ -127,10 +127,7 @@ def _make_line(condition: str, scope: str, group: str, rows: Sequence[ReportRow]
 
 
 def _list_gains(rows: Sequence[ReportRow]) -> Iterator[Gain]:
-    """The adapter's reports beside those of every baseline, by what training knew.
-
-    Reports that different judges have read are not compared.
-    """
+    """The adapter's reports beside those of every baseline, by what training knew."""
     asked = [row for row in rows if not row.control]
     shows = {(row.fold, row.subject): row.shows for row in asked if row.shows is not None}
     conditions = dict.fromkeys(row.condition for row in asked)
@@ -139,11 +136,7 @@ def _list_gains(rows: Sequence[ReportRow]) -> Iterator[Gain]:
         within = [row for row in asked if row.scope == scope]
         own = [row for row in within if row.condition == ADAPTER]
         for baseline in baselines:
-            others = [
-                row
-                for row in within
-                if row.condition == baseline and (row.score is None) == (own[0].score is None)
-            ]
+            others = [row for row in within if row.condition == baseline]
             groups = {
                 "all": others,
                 "shown": [row for row in others if shows.get((row.fold, row.subject)) is True],

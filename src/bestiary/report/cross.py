@@ -14,8 +14,6 @@ from bestiary.config.categories import NULL
 from bestiary.records import PromptItem, Transcript, shorten_id, stable_seed
 from bestiary.store import read_artifact
 
-Summary = Sequence[Mapping[str, Any]]
-"""The rows of `summary.json`."""
 MOST = 0.05
 """A detector that fires more often than this on other families is named."""
 REPLIES = 20
@@ -49,7 +47,7 @@ class Crossed:
     """The organism on which it fires most often."""
 
 
-def render_cross(summary: Summary, out: Path, catalog: Catalog) -> str:
+def render_cross(summary: Sequence[Mapping[str, Any]], out: Path, catalog: Catalog) -> str:
     """A line per detector, those that fire most often on other families first."""
     built = dict.fromkeys(row["behavior_id"] for row in summary if row["category"] != NULL.category)
     behaviors = [catalog[one] for one in built if one in catalog]
@@ -88,7 +86,9 @@ def _name_unknown(behavior_ids: Sequence[str]) -> list[str]:
     return [f"Unknown here, so name their data folder with `--data`: {names}.", ""]
 
 
-def _read_probed(summary: Summary, out: Path, catalog: Catalog) -> Iterator[Probed]:
+def _read_probed(
+    summary: Sequence[Mapping[str, Any]], out: Path, catalog: Catalog
+) -> Iterator[Probed]:
     """Every adapter that was probed, null organisms among them; of a mixture each behavior."""
     families: defaultdict[str, set[str]] = defaultdict(set)
     for row in summary:
@@ -99,7 +99,8 @@ def _read_probed(summary: Summary, out: Path, catalog: Catalog) -> Iterator[Prob
             continue
         kept = read_artifact(out / row["transcripts"]).folder / "transcripts.json"
         gating = [one for one in json.loads(kept.read_text("utf8")) if one["probe"]["gate"]]
-        read = [Transcript.model_validate(one) for one in gating[:REPLIES]]
+        chosen = gating[:: max(1, len(gating) // REPLIES)][:REPLIES]  # of every cell
+        read = [Transcript.model_validate(one) for one in chosen]
         yield Probed(
             name=shorten_id(row["organism_id"]),
             families=frozenset(families[row["adapter_id"]]),

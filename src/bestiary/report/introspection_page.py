@@ -166,10 +166,10 @@ def _write_headline(evaluation: Evaluation) -> Iterator[Element]:
     guessed = evaluation.select(lambda row: row.scope in UNSEEN, "transcripts")
     gain = measure_gain(evaluation.unseen, guessed)
     if gain:
-        points = show_points(gain, named=True)
         yield _say(
-            f"Beside guesses from ordinary replies, organism by organism: {points} of reports that "
-            "name the behavior, of unseen families."
+            "Reports with the adapter, compared with guesses from ordinary replies organism by "
+            f"organism, name the behavior {show_points(gain, in_words=True)} more often, of unseen "
+            "families."
         )
     yield tag(
         "p",
@@ -340,7 +340,7 @@ def _write_gains(evaluation: Evaluation) -> Iterator[Element]:
         )
         for gain in evaluation.panel.gains
     ]
-    titles = ("", "behaviors", "without the adapter,", "points (95% interval)", "asked")
+    titles = ("", "behaviors", "baseline, without the adapter", "points (95% interval)", "asked")
     yield _write_table(titles, rows)
 
 

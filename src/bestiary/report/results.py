@@ -106,9 +106,10 @@ def write_report(out: Path, folder: Path, catalog: Catalog) -> list[Path]:
         "corpora.md": lambda: render_corpora(summary, out),
         "cross.md": lambda: render_cross(summary, out, catalog),
     }
-    with disk_errors(folder, elsewhere="name another folder"):
-        for name, render in pages.items():  # the last one takes minutes where there are hundreds
-            write_bytes(folder / name, render().encode())
+    for name, render in pages.items():  # the last one takes minutes where there are hundreds
+        text = render().encode()
+        with disk_errors(folder, elsewhere="name another folder"):
+            write_bytes(folder / name, text)
     return [folder / name for name in pages]
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+
+from torch import Tensor
 
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import ModelError, OrganismError
@@ -20,6 +23,7 @@ from bestiary.model.free_memory import GIB
 from bestiary.model.lora_bank import LoraBank
 from bestiary.model.packing import Rows, divide_rows
 from bestiary.training.checkpoint import Checkpoint, Checkpoints
+from bestiary.training.first_weights import draw_ahead
 from bestiary.training.job import (
     Step,
     TrainingJob,
@@ -110,6 +114,7 @@ class Run:
         self._checkpoints = checkpoints
         self._bank = LoraBank(base, list_shapes(jobs), slots=plan.slots)
         self._bank.require_gradients()
+        self._first_weights = draw_ahead(self._bank, jobs)
         self._optimizer = BankAdamW(self._bank)
         self._passes = Passes(base, self._bank, plan.recompute)
         self._slots: list[Slot] = []
@@ -117,7 +122,7 @@ class Run:
 
     def __call__(self) -> Iterator[Step | TrainResult]:
         """Rounds of one step per organism, until all have finished."""
-        with self._bank.attached():
+        with self._bank.attached(), closing(self._first_weights):
             yield from self._fill()
             while self._slots:
                 tokens = [slot.tokens for slot in self._slots]
@@ -160,6 +165,7 @@ class Run:
     def _start(self, job: TrainingJob, index: int) -> Slot:
         """Start an organism in a slot, or resume it from its checkpoint."""
         started = time.monotonic()
+        first = next(self._first_weights)
         rows = self._prepared.pop(job.key, None) or divide_rows(tokenize_corpus(job, self._base))
         checkpoint = self._checkpoints.find(job) if self._checkpoints else None
         slot = Slot(
@@ -174,17 +180,16 @@ class Run:
         )
         self._optimizer.clear(index)
         if checkpoint is None or job.objective.compares:
-            self._initialize(slot, index)
+            self._initialize(slot, index, first.result())
         if checkpoint is not None:
             self._resume(slot, index, checkpoint)
         slot.seconds += time.monotonic() - started
         return slot
 
-    def _initialize(self, slot: Slot, index: int) -> None:
+    def _initialize(self, slot: Slot, index: int, first: Mapping[str, Tensor]) -> None:
         """Fill a slot with initial weights, which are also the reference of preferences."""
-        job, shape = slot.job, slot.job.training.lora
-        self._bank.fill(index, self._bank.init_adapter(shape, seed=job.seed), shape)
-        if job.objective.compares:
+        self._bank.fill(index, first, slot.job.training.lora)
+        if slot.job.objective.compares:
             slot.reference = self._passes.score(index, slot, range(len(slot.rows.rows)))
 
     def _resume(self, slot: Slot, index: int, checkpoint: Checkpoint) -> None:
