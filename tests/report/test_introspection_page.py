@@ -297,7 +297,7 @@ def test_what_the_adapter_adds_is_a_table_and_a_sentence() -> None:
     page = read_page(render_page(make_evaluation(rows)))
     assert "What the adapter adds" in titles(page)
     text = say(page)
-    assert "name the behavior +50 points (95% interval +0 to +100) more often" in text
+    assert "ordinary replies is +50 points (95% interval +0 to +100), of unseen" in text
     assert "silent" in text
 
 

@@ -167,9 +167,8 @@ def _write_headline(evaluation: Evaluation) -> Iterator[Element]:
     gain = measure_gain(evaluation.unseen, guessed)
     if gain:
         yield _say(
-            "Reports with the adapter, compared with guesses from ordinary replies organism by "
-            f"organism, name the behavior {show_points(gain, in_words=True)} more often, of unseen "
-            "families."
+            "Organism by organism, the adapter's difference to guesses from ordinary replies is "
+            f"{show_points(gain, in_words=True)}, of unseen families."
         )
     yield tag(
         "p",
