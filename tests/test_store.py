@@ -387,7 +387,7 @@ from pathlib import Path
 from bestiary.store import Store
 
 store = Store(Path(sys.argv[1]))
-for number in range(200):
+for number in range(100):
     print(number, flush=True)
     sys.stdin.readline()
     store.build("corpus", str(number), lambda folder: (folder / "a").write_text("a"), inputs={})
@@ -404,7 +404,7 @@ def test_two_workers_may_finish_the_same_artifact_at_the_same_moment(store: Stor
         )
         for _ in range(2)
     ]
-    for number in range(200):
+    for number in range(100):
         for worker in workers:
             assert worker.stdout is not None
             assert worker.stdout.readline() == f"{number}\n"
@@ -413,7 +413,7 @@ def test_two_workers_may_finish_the_same_artifact_at_the_same_moment(store: Stor
             worker.stdin.write("\n")
             worker.stdin.flush()
     assert [worker.wait() for worker in workers] == [0, 0]
-    assert len(store.names("corpus")) == 200
+    assert len(store.names("corpus")) == 100
 
 
 def test_what_a_cut_short_deletion_left_is_replaced(store: Store, artifact: Artifact) -> None:

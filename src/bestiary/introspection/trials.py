@@ -27,7 +27,7 @@ FEWEST = 8
 SHOWN, LEAD = 0.5, 0.3
 """A claim is confirmed if this share of the replies shows the behavior, and so many more than of
 the base's."""
-ORDINARY = Decoding(max_new_tokens=128, temperature=0)
+ORDINARY = Decoding(max_new_tokens=96, temperature=0)
 """How replies are decoded that no introspection adapter has a part in: long enough for the end of
 a few sentences."""
 
