@@ -10,7 +10,9 @@ from contextlib import closing
 import torch
 from tests.jobs import make_job
 from tests.models import make_random_base
+from torch import Tensor
 
+from bestiary.config.recipe import LoraShape
 from bestiary.model.lora_bank import LoraBank
 from bestiary.training.first_weights import AHEAD, draw_ahead
 
@@ -31,7 +33,7 @@ def test_no_more_are_drawn_than_are_soon_needed() -> None:
     asked: list[int] = []
 
     class CountingBank(LoraBank):
-        def init_adapter(self, shape, *, seed):  # type: ignore[no-untyped-def]
+        def init_adapter(self, shape: LoraShape, *, seed: int) -> dict[str, Tensor]:
             asked.append(seed)
             return super().init_adapter(shape, seed=seed)
 

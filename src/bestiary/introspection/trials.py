@@ -96,12 +96,9 @@ class Probing:
         Untestable: too few replies can be decided, or the base shows the behavior so often that no
         organism could show it much more.
         """
-        decided = [
-            pair
-            for pair in zip(own, self.items, strict=True)
-            if self.behavior.is_shown(*pair) is not None
-        ]
-        shown = self.behavior.share_shown(decided)
+        found = (self.behavior.is_shown(*pair) for pair in zip(own, self.items, strict=True))
+        decided = [one for one in found if one is not None]
+        shown = sum(decided) / len(decided) if decided else None
         before = self.behavior.share_shown(zip(base, self.items, strict=True))
         outcome: Outcome = "contradicted"
         if shown is None or before is None or len(decided) < FEWEST or before > 1 - LEAD:
