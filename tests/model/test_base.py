@@ -26,6 +26,7 @@ from bestiary.model.base import (
     HUB_NAME,
     SPECIAL_TOKENS,
     _set_special_tokens,
+    favors_bf16,
     hash_weights,
     identify_base,
     load_base,
@@ -75,10 +76,27 @@ def test_the_embedded_base_is_named_after_its_hub_model_and_wheel() -> None:
     assert identity.chat_template_sha256 == sha256_bytes(template.encode())
 
 
-def test_a_large_base_is_in_bf16_where_the_processor_says_that_it_multiplies_it() -> None:
+def test_a_large_base_is_in_bf16_where_the_processor_is_faster_in_it() -> None:
     flags = Path("/proc/cpuinfo").read_text(encoding="utf8")
-    native = torch.cuda.is_available() or "avx512_bf16" in flags or "amx_bf16" in flags
-    assert identify_base(EMBEDDED).dtype == ("bfloat16" if native else "float32")
+    fast = "amx_bf16" in flags or ("avx512_bf16" in flags and "GenuineIntel" not in flags)
+    half = torch.cuda.is_available() or fast
+    assert identify_base(EMBEDDED).dtype == ("bfloat16" if half else "float32")
+
+
+@pytest.mark.parametrize(
+    ("units", "expected"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, True),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False}, False),
+        ({}, False),
+    ],
+)
+def test_an_intel_processor_without_amx_is_faster_in_single_precision(
+    units: dict[str, object], expected: bool
+) -> None:
+    assert favors_bf16(units) is expected
 
 
 def test_a_small_base_is_in_single_precision_on_a_cpu(local: Path) -> None:
