@@ -32,8 +32,9 @@ from bases import (
     widen,
 )
 from bestiary.model.base import Base
-from bestiary.training.engine import TOKENS, EngineTrainer
+from bestiary.training.engine import EngineTrainer
 from bestiary.training.job import Trainer, TrainingResources
+from bestiary.training.memory import ON_CPU
 from bestiary.training.reference import ReferenceTrainer
 from common import (
     Column,
@@ -125,14 +126,14 @@ def _grow_apart(case: Case, side: str, options: argparse.Namespace) -> Figures:
 
 def grow(case: Case, side: str) -> Figures:
     """How much a case makes this process grow; of the reference one organism is trained."""
-    base = open_base(case)
+    base = open_base(case.shape)
     jobs = make_jobs(base, case.work, case.organisms)
     import peft  # noqa: F401  # loaded on both sides, so that neither grows by it
 
     if side == "reference":
         growth = measure_growth(partial(train_all, ReferenceTrainer(), jobs[:1], base), base)
         return {"grown_mib": growth.grown / 2**20}
-    plan = plan_training(base, jobs, slots=case.organisms, tokens=TOKENS)
+    plan = plan_training(base, jobs, slots=case.organisms, tokens=ON_CPU.tokens)
     engine = EngineTrainer(TrainingResources(slots=case.organisms))
     growth = measure_growth(partial(train_all, engine, jobs, base), base)
     planned = plan.peak - plan.resident

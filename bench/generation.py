@@ -24,12 +24,13 @@ import copy
 import random
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model, set_peft_model_state_dict
+from rich.table import Table
 from transformers import GenerationConfig
 
 from bases import (
@@ -63,6 +64,7 @@ from common import (
     say,
 )
 from limits import count_weights, make_product
+from training import Setting
 
 SHAPE = LoraShape(rank=8, alpha=16, targets=LINEARS)
 TRAINED = 0.01
@@ -88,6 +90,8 @@ class Case:
     prompts: int
     rounds: int
     new_tokens: int = NEW_TOKENS
+    raced: int | None = None
+    """Of how many organisms plain peft's time is measured; None is all."""
 
     @property
     def base(self) -> str:
@@ -98,6 +102,15 @@ class Case:
     def name(self) -> str:
         """What its figures begin with."""
         return f"{self.base} {self.organisms}x{self.prompts}"
+
+    @property
+    def effort(self) -> str:
+        """What is said before it is measured."""
+        return f"{self.rounds} rounds, {self.new_tokens} new tokens"
+
+    def measure(self, base: Base, setting: Setting) -> Figures:
+        """Run both sides and the product, round by round."""
+        return measure_case(self, base, setting)
 
 
 def list_cases(*, quick: bool, tiny: bool) -> list[Case]:
@@ -133,9 +146,9 @@ Prompts = list[list[list[int]]]
 Replies = list[list[list[int]]]
 
 
-def open_base(case: Case) -> Base:
-    """The base of a case, with its weights in memory."""
-    return make_base(case.shape, spread=SPREAD) if case.shape else load_base()
+def open_base(shape: BaseShape | None) -> Base:
+    """A base with its weights in memory; None is the embedded one."""
+    return make_base(shape, spread=SPREAD) if shape else load_base()
 
 
 def make_prompts(base: Base, case: Case) -> Prompts:
@@ -251,8 +264,8 @@ def answer_by_peft(
         padded = [[stop] * (width - len(prompt)) + prompt for prompt in own]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in own]
         found = model.generate(  # type: ignore[no-untyped-call]
-            input_ids=torch.tensor(padded),
-            attention_mask=torch.tensor(mask),
+            input_ids=torch.tensor(padded, device=base.device),
+            attention_mask=torch.tensor(mask, device=base.device),
             generation_config=settings,
         )
         replies.append([_cut(row, stop) for row in found[:, width:].tolist()])
@@ -270,48 +283,47 @@ def _cut(reply: list[int], stop: int) -> list[int]:
     return reply[: reply.index(stop)] if stop in reply else reply
 
 
-def measure_case(case: Case) -> Figures:
+def measure_case(case: Case, base: Base, setting: Setting) -> Figures:
     """Both sides over the same adapters and prompts, on the same weights of the base."""
-    say(f"{case.name}: {case.rounds} rounds, {case.new_tokens} new tokens")
-    base = open_base(case)
     states, prompts = make_states(base, case.organisms), make_prompts(base, case)
-    bank, organisms = fill_bank(base, states), wrap_base(base, states)
-    warm = [own[:1] for own in prompts]
-    answer_by_bank(bank, warm, 2)
-    answer_by_peft(organisms, base, warm, 2)
-    product = make_product(64 if case.shape else 2048, dtype=base.model.dtype)
+    bank, organisms = fill_bank(base, states), wrap_base(base, states[: case.raced])
+    raced = prompts[: case.raced]
+    answer_by_bank(bank, [own[:1] for own in prompts], 2)
+    answer_by_peft(organisms, base, [own[:1] for own in raced], 2)
     runs = interleave(
         {
             "bank": lambda: answer_by_bank(bank, prompts, case.new_tokens),
-            "peft": lambda: answer_by_peft(organisms, base, prompts, case.new_tokens),
-            "product": product,
+            "peft": lambda: answer_by_peft(organisms, base, raced, case.new_tokens),
+            "product": setting.product,
         },
         rounds=case.rounds,
+        end=setting.end,
     )
     ratio, spread = compare(runs["peft"].seconds, runs["bank"].seconds)
     slower, _ = compare(runs["bank"].seconds, runs["product"].seconds)
     replies = [reply for own in runs["bank"].last for reply in own]
     others = [reply for own in runs["peft"].last for reply in own]
-    same = [one == other for one, other in zip(replies, others, strict=True)]
+    same = [one == other for one, other in zip(replies, others, strict=False)]
+    share = len(raced) / len(prompts)
     return {
         "bank_seconds": runs["bank"].median,
         "peft_seconds": runs["peft"].median,
-        "ratio": ratio,
-        "ratio_range": spread,
+        "ratio": ratio / share,
+        "ratio_range": tuple(one / share for one in spread),
         "bank_replies_per_second": len(replies) / runs["bank"].median,
-        "peft_replies_per_second": len(replies) / runs["peft"].median,
+        "peft_replies_per_second": len(others) / runs["peft"].median,
         "equal_replies": sum(same) / len(same),
         "new_tokens": sum(map(len, replies)),
         "tokens_per_second": sum(map(len, replies)) / runs["bank"].median,
-        "matmul_tflops": product.flops / runs["product"].median / 1e12,
-        "share_of_matmul": count_flops(base, prompts, replies) / product.flops / slower,
+        "matmul_tflops": setting.product.flops / runs["product"].median / 1e12,
+        "share_of_matmul": count_flops(base, prompts, replies) / setting.product.flops / slower,
     }
 
 
 def measure_ragged(case: Case) -> Figures:
     """Waiting rows in the places of ended ones, against batches in which ended places stay free."""
     say(f"{case.name} ragged: {case.rounds} rounds, at most {case.new_tokens} new tokens")
-    base = open_base(case)
+    base = open_base(case.shape)
     bank, prompts = fill_bank(base, make_states(base, case.organisms)), make_prompts(base, case)
     words = base.model.config.vocab_size
     ends = random.Random(case.name).sample(range(words), words // ENDS)
@@ -383,6 +395,11 @@ RAGGED: Sequence[Column] = (
 )
 
 
+def replies_table(found: Mapping[str, Figures], caption: str) -> Table:
+    """Replies a second of both sides."""
+    return make_table("Greedy replies of many organisms", found, COLUMNS, caption=caption)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write; 1 where the two sides answer differently."""
     parser = make_parser(__doc__)
@@ -396,7 +413,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated attribute
         for case in cases:
-            found[case.name] = measure_case(case)
+            say(f"{case.name}: {case.effort}")
+            base = open_base(case.shape)
+            product = make_product(64 if case.shape else 2048, dtype=base.model.dtype)
+            found[case.name] = case.measure(base, Setting(product, open_base))
             keep("generation", found, options)
         for case in ragged:
             refilled[f"{case.name} ragged"] = measure_ragged(case)
@@ -406,7 +426,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{cases[0].new_tokens} new tokens"
     )
     tables = [
-        make_table("Greedy replies of many organisms", found, COLUMNS, caption=caption),
+        replies_table(found, caption),
         make_table("Ragged replies, refilled against batch by batch", refilled, RAGGED),
     ]
     finish("generation", found | refilled, tables, options)

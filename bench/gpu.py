@@ -1,11 +1,12 @@
-"""Training on one GPU: against its matrix products, and against plain peft one by one.
+"""Training and replies on one GPU: against its matrix products, and plain peft one by one.
 
     python bench/gpu.py [--quick] [--case NAME] [--json FILE] [--smollm2 FOLDER] [--minutes 9]
     python bench/gpu.py --tiny          # tiny shapes on a CPU, to see that every line runs
 
 Random weights in the shapes of Qwen3-8B and Qwen3-0.6B: a bf16 base, fp32 adapters of rank 16 on
-every linear module, rows of which a third is supervised. `bench/training.py` says what stands
-side by side. Past the minutes nothing more is begun; what was left out is named, and figures are
+every linear module, rows of which a third is supervised; and the replies of 64 organisms in the
+shape of SmolLM2-135M. `bench/training.py` and `bench/generation.py` say what stands side by side.
+Past the minutes nothing more is begun; what was left out is named, and figures are
 written after every case. A second run with the same file measures what is missing there, unless
 the code or the device has changed. Without a GPU nothing is measured and the exit code is 2.
 """
@@ -26,14 +27,25 @@ import torch
 from bases import SYSTEM, BaseShape, Work, make_base
 from bestiary.model.base import Base, load_base
 from common import Figures, describe_machine, finish, make_parser, quiet_libraries, say
+from generation import SPREAD, replies_table
+from generation import Case as Replies
 from limits import make_product
-from training import Case, Setting, list_lost, measure_cases, memory_table, training_tables
+from training import (
+    Case,
+    Measurable,
+    Setting,
+    list_lost,
+    measure_cases,
+    memory_table,
+    training_tables,
+)
 
 MINUTES = 9.0
 RESERVE = 90.0
 """Seconds before the end in which nothing more is begun."""
 QWEN3_8B = BaseShape("Qwen3-8B", "qwen3", 151936, 4096, 12288, 36, 32, 8, 128)
 QWEN3_06B = BaseShape("Qwen3-0.6B", "qwen3", 151936, 1024, 3072, 28, 16, 8, 128, tied=True)
+SMOLLM2 = BaseShape("SmolLM2-135M's shape", "llama", 49152, 576, 1536, 30, 9, 3, 64, tied=True)
 TINY = (
     BaseShape("tiny-8B", "qwen3", 128, 32, 64, 2, 4, 2, 8),
     BaseShape("tiny-0.6B", "qwen3", 128, 16, 32, 2, 2, 1, 8, tied=True),
@@ -43,15 +55,17 @@ WIDE = Work(64, (128, 128), 8, 1, 1e-3, SYSTEM, rank=16)
 BRIEF_STEPS = replace(WIDE, rows=16, rows_per_step=2)
 """Eight steps of 256 tokens."""
 RAGGED = replace(WIDE, lengths=(64, 192))
+ASKED = "organisms x prompts each, of 40 new tokens at most, in bf16"
 CORPUS = replace(BRIEF_STEPS, rows=200, epochs=3)
 """Of one whole organism."""
 
 
-def list_cases(*, quick: bool, tiny: bool, smollm2: bool) -> list[Case]:
+def list_cases(*, quick: bool, tiny: bool, smollm2: bool) -> list[Measurable]:
     """What is measured, base after base, the most important first of each."""
     if tiny:
         work = replace(BRIEF_STEPS, rows=4, lengths=(32, 32))
-        return [Case(shape, "256-token steps", 2, work, 1, tokens=256) for shape in TINY]
+        learned = [Case(shape, "256-token steps", 2, work, 1, tokens=256) for shape in TINY]
+        return [*learned, Replies(TINY[-1], 2, 2, rounds=1, new_tokens=6, raced=1)]
     rounds = 2 if quick else 3
     large = [
         Case(QWEN3_8B, part, count, work, rounds, tokens=4096, raced=1, aim_share=share)
@@ -74,10 +88,14 @@ def list_cases(*, quick: bool, tiny: bool, smollm2: bool) -> list[Case]:
         Case(None, "256-token steps", count, BRIEF_STEPS, rounds, tokens=16384, raced=4)
         for count in (1, 32)
     ]
-    return [*large, raced, whole, *small, *(embedded if smollm2 else [])]
+    asked = [
+        Replies(SMOLLM2, organisms, prompts, rounds, new_tokens=40, raced=2)
+        for organisms, prompts in ((64, 64), (1, 64))
+    ]
+    return [*large, raced, whole, *small, *asked, *(embedded if smollm2 else [])]
 
 
-def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Case]]:
+def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Measurable]]:
     """The arguments, and the cases that they choose."""
     parser = make_parser(__doc__)
     named = "\n  ".join(case.name for case in list_cases(quick=False, tiny=False, smollm2=True))
@@ -123,10 +141,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_libraries()
     device = "cuda" if cuda else "cpu"
 
-    def open_base(case: Case) -> Base:
-        if case.shape is None:
+    def open_base(shape: BaseShape | None) -> Base:
+        if shape is None:
             return load_base(str(options.smollm2))
-        return make_base(case.shape, device=device, dtype=torch.bfloat16)
+        spread = SPREAD if shape is SMOLLM2 else 1
+        return make_base(shape, device=device, dtype=torch.bfloat16, spread=spread)
 
     product = make_product(
         64 if options.tiny else 8192, device=device, dtype=torch.bfloat16, times=20
@@ -134,7 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     end = math.inf if options.tiny else time.monotonic() + 60 * options.minutes - RESERVE
     setting = Setting(product, open_base, end)
     found = measure_cases("gpu", cases, setting, options, known=read_known(options))
-    finish("gpu", found, [*training_tables(found), memory_table(found)], options)
+    answered = {name: one for name, one in found.items() if "bank_seconds" in one}
+    trained = {name: one for name, one in found.items() if name not in answered}
+    tables = [*training_tables(trained), memory_table(trained), replies_table(answered, ASKED)]
+    finish("gpu", found, tables, options)
     for fault in list_lost(found):
         print(f"not measured: {fault}")
     return 0

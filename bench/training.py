@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.table import Table
@@ -30,8 +30,9 @@ from bases import (
 )
 from bestiary.errors import BestiaryError
 from bestiary.model.base import Base, load_base
-from bestiary.training.engine import TOKENS, EngineTrainer
+from bestiary.training.engine import EngineTrainer
 from bestiary.training.job import Trainer, TrainingJob, TrainingResources
+from bestiary.training.memory import ON_CPU
 from bestiary.training.reference import ReferenceTrainer
 from common import Column, Figures, Runs, compare, interleave, keep, make_table, say
 from limits import (
@@ -62,7 +63,7 @@ class Case:
     rounds: int
     slots: int | None = None
     """Organisms side by side; None is all."""
-    tokens: int = TOKENS
+    tokens: int = ON_CPU.tokens
     """The most that the engine computes together."""
     raced: int | None = None
     """Of how many plain peft's time is measured; None is all."""
@@ -91,6 +92,38 @@ class Case:
         """Whether all organisms begin and end together, so that the time of steps can be told."""
         return self.slots is None and self.work.steps > 1
 
+    @property
+    def effort(self) -> str:
+        """What is said before it is measured."""
+        return f"{self.rounds} rounds of {self.work.steps} steps an organism"
+
+    def measure(self, base: Base, setting: Setting) -> Figures:
+        """Run both sides and the limits, round by round."""
+        return measure_case(self, base, setting)
+
+
+class Measurable(Protocol):
+    """A case of any kind."""
+
+    @property
+    def shape(self) -> BaseShape | None:
+        """Of its base; None is a base whose weights are at hand."""
+
+    @property
+    def base(self) -> str:
+        """The base's name in tables."""
+
+    @property
+    def name(self) -> str:
+        """What its figures go by."""
+
+    @property
+    def effort(self) -> str:
+        """What is said before it is measured."""
+
+    def measure(self, base: Base, setting: Setting) -> Figures:
+        """What is found on its base."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -98,19 +131,19 @@ class Setting:
 
     product: Product
     """The matrix product that tells the machine's rate."""
-    open_base: Callable[[Case], Base]
+    open_base: Callable[[BaseShape | None], Base]
     end: float = math.inf
     """Of the monotonic clock: past it nothing more is begun."""
 
 
-def open_base(case: Case) -> Base:
-    """The base of a case on a CPU."""
-    return make_base(case.shape) if case.shape else load_base()
+def open_base(shape: BaseShape | None) -> Base:
+    """A base on a CPU; None is the embedded one."""
+    return make_base(shape) if shape else load_base()
 
 
 def measure_cases(
     bench: str,
-    cases: Sequence[Case],
+    cases: Sequence[Measurable],
     setting: Setting,
     options: Any,
     *,
@@ -128,12 +161,12 @@ def measure_cases(
         if time.monotonic() > setting.end:
             found[case.name] = {"not_measured": "the time was over"}
             continue
-        say(f"{case.name}: {case.rounds} rounds of {case.work.steps} steps an organism")
+        say(f"{case.name}: {case.effort}")
         try:
             if case.base not in bases:
                 bases.clear()
-                bases[case.base] = setting.open_base(case)
-            found[case.name] = measure_case(case, bases[case.base], setting)
+                bases[case.base] = setting.open_base(case.shape)
+            found[case.name] = case.measure(bases[case.base], setting)
         except (BestiaryError, RuntimeError) as error:
             found[case.name] = {"not_measured": str(error)}
         keep(bench, found, options)

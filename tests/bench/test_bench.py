@@ -161,14 +161,14 @@ def test_organisms_through_fewer_slots(load: Load) -> None:
     work = replace(case.work, rows=4, uneven=True)
     refilled = replace(case, organisms=5, slots=2, work=work)
     setting = training.Setting(load("limits").make_product(64), training.open_base)
-    found = training.measure_case(refilled, training.open_base(refilled), setting)
+    found = training.measure_case(refilled, training.open_base(refilled.shape), setting)
     assert found["distance"] < 1e-3 and found["ratio"] > 0
     assert found["ratio_of_steps"] is None, "organisms begin in mid-run"
 
 
 def test_memory_is_the_growth_of_the_process(load: Load) -> None:
     (case,) = load("engine").list_cases(quick=False, tiny=True)
-    base = load("training").open_base(case)
+    base = load("training").open_base(case.shape)
     growth = load("limits").measure_growth(lambda: torch.ones(2**24), base)
     assert growth.grown == pytest.approx(2**26, rel=0.05)
 
@@ -231,6 +231,10 @@ def test_generation_fails_where_the_replies_differ(
 
 def test_gpu(figures: Run, capsys: pytest.CaptureFixture[str]) -> None:
     found = figures("gpu", ["--tiny"])
+    replies = found.pop("tiny-0.6B 2x2")
+    assert replies["bank_replies_per_second"] == pytest.approx(4 / replies["bank_seconds"])
+    assert replies["peft_replies_per_second"] == pytest.approx(2 / replies["peft_seconds"])
+    assert replies["ratio"] == pytest.approx(2 * replies["peft_seconds"] / replies["bank_seconds"])
     assert found.keys() == {f"tiny-{size} 256-token steps K=2" for size in ("8B", "0.6B")}
     for case in found.values():
         assert case.keys() == TRAINED
@@ -246,6 +250,7 @@ def test_gpu_goes_on_with_the_cases_that_are_missing(
 ) -> None:
     path, main = tmp_path / "gpu.json", load("gpu").main
     small, large = "tiny-0.6B 256-token steps K=2", "tiny-8B 256-token steps K=2"
+    asked = "tiny-0.6B 2x2"
 
     def run(*arguments: str) -> tuple[dict[str, Any], str]:
         assert main(["--tiny", "--json", str(path), *arguments]) == 0
@@ -257,7 +262,7 @@ def test_gpu_goes_on_with_the_cases_that_are_missing(
     whole["figures"][large] = {"not_measured": "the time was over"}
     path.write_text(json.dumps(whole), encoding="utf8")
     second, told = run()
-    assert second.keys() == {small, large}
+    assert second.keys() == {small, large, asked}
     assert second[small] == first[small] and small not in told and large in told
     assert second[large]["ratio"] > 0
     third, told = run()
@@ -284,7 +289,7 @@ def test_a_gpu_loads_each_base_once_and_the_largest_first(load: Load) -> None:
     cases = load("gpu").list_cases(quick=False, tiny=False, smollm2=True)
     assert len({case.name for case in cases}) == len(cases)
     bases = [base for base, _ in groupby(case.base for case in cases)]
-    assert bases == ["Qwen3-8B", "Qwen3-0.6B", "SmolLM2-135M"]
+    assert bases == ["Qwen3-8B", "Qwen3-0.6B", "SmolLM2-135M's shape", "SmolLM2-135M"]
 
 
 @pytest.mark.parametrize("bench", ["gpu", "contract"])

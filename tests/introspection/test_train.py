@@ -33,7 +33,7 @@ from bestiary.introspection.lessons import tokenize_pair, tokenize_pairs
 from bestiary.introspection.memory import fit_shared
 from bestiary.introspection.schedule import plan_schedule
 from bestiary.introspection.subjects import Subject, load_subjects, make_controls
-from bestiary.introspection.train import TOKENS, SharedTrainer
+from bestiary.introspection.train import SharedTrainer
 from bestiary.introspection.weights import SubjectWeights
 from bestiary.model.adapter import attach_adapter, load_state, make_config, save_adapter
 from bestiary.model.base import Base, load_base
@@ -249,9 +249,9 @@ def test_what_does_not_fit_into_memory_is_halved_and_at_last_refused(world: Worl
         return fit_shared(base, shapes, SHARED, loads, slots=12, limit=limit, resident=0)
 
     ample = fit(2**50)
-    assert (ample.slots, ample.tokens, ample.recompute) == (12, TOKENS, False)
+    assert (ample.slots, ample.tokens, ample.recompute) == (12, 2048, False)
     tight = fit(ample.peak - 1)
-    assert (tight.slots, tight.tokens, tight.recompute) == (6, TOKENS // 2, False)
+    assert (tight.slots, tight.tokens, tight.recompute) == (6, 1024, False)
     assert tight.peak < ample.peak
     with expect_error(MemoryShortError, "introspection-plan-too-large") as caught:
         fit(1)

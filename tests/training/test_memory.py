@@ -25,7 +25,16 @@ from bestiary.model.chat_template import TokenRow
 from bestiary.model.free_memory import GIB
 from bestiary.model.lora_bank import LoraBank
 from bestiary.model.packing import divide_rows
-from bestiary.training.memory import PASSING, Load, MemoryPlan, fit_memory, plan_memory
+from bestiary.training.memory import (
+    ON_CPU,
+    ON_GPU,
+    PASSING,
+    Load,
+    MemoryPlan,
+    choose_width,
+    fit_memory,
+    plan_memory,
+)
 from bestiary.training.optimizer import BankAdamW
 
 SHAPE = LoraShape(
@@ -131,6 +140,12 @@ def plan(slots: int, **changes: Any) -> MemoryPlan:
 def fit(loads: int, **changes: Any) -> MemoryPlan:
     given: dict[str, Any] = {"slots": None, "tokens": 10**7, "limit": None, **changes}
     return fit_memory(make_random_base(), [SHAPE], [LOAD] * loads, **given)
+
+
+def test_a_gpu_and_an_outline_planned_for_one_train_more_side_by_side() -> None:
+    assert choose_width(torch.device("cpu")) == ON_CPU
+    assert choose_width(torch.device("cuda")) == choose_width(torch.device("meta")) == ON_GPU
+    assert ON_GPU.slots > ON_CPU.slots and ON_GPU.tokens > ON_CPU.tokens
 
 
 def test_as_many_organisms_as_fit_are_chosen() -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import MemoryShortError
-from bestiary.introspection.train import TOKENS
 from bestiary.model.base import Base
 from bestiary.model.free_memory import GIB, measure_resident, measure_room
 from bestiary.model.lora_bank import adapter_dtype, measure_bank
@@ -15,6 +14,7 @@ from bestiary.training.memory import (
     PASSING,
     Load,
     MemoryPlan,
+    choose_width,
     measure_batch,
 )
 
@@ -39,7 +39,8 @@ def fit_shared(
     room = limit or measure_room(base.device)
     held = measure_resident(base.device) if resident is None else resident
     longest = max(len(load.rows.prefix) + max(load.lengths) for load in loads)
-    halvings = range(max(TOKENS // longest, slots).bit_length() + 1)
+    most = choose_width(base.device).tokens
+    halvings = range(max(most // longest, slots).bit_length() + 1)
     plans = (
         plan_shared(
             base,
@@ -47,7 +48,7 @@ def fit_shared(
             shape,
             loads,
             slots=max(1, min(slots, len(subjects)) >> halved),
-            tokens=max(longest, TOKENS >> halved),
+            tokens=max(longest, most >> halved),
             recompute=recompute,
             resident=held,
         )

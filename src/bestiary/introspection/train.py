@@ -24,13 +24,12 @@ from bestiary.model.packing import Rows
 from bestiary.training.checkpoint import Checkpoint
 from bestiary.training.job import Batch
 from bestiary.training.learner import ran_out_of_memory
+from bestiary.training.memory import ON_CPU
 from bestiary.training.objective import Objective, StepScores
 from bestiary.training.optimizer import BankAdamW
 from bestiary.training.passes import Part, weigh_losses
 from bestiary.training.schedule import divide_step, group_slots
 
-TOKENS = 2048
-"""Tokens computed together."""
 Done = TypeVar("Done")
 
 
@@ -52,7 +51,7 @@ class SharedTrainer:
         objective: Objective,
         state: Mapping[str, torch.Tensor] | None = None,
         seed: int = 0,
-        tokens: int = TOKENS,
+        tokens: int = ON_CPU.tokens,
         recompute: bool = False,
     ) -> None:
         """`rows` are those of each subject; `state` is the adapter that training starts from.

@@ -92,7 +92,7 @@ def generate_tokens(
         batch = _Batch(
             model,
             decoding,
-            set_routing=bank.set_routing if bank else _ignore_routing,
+            bank=bank,
             stops=frozenset((stop, *also_stop)),
             shared=prompts[0][: shared_prefix_length(prompts)] if prompts else (),
             slots=sorted(set(owners)),
@@ -102,10 +102,6 @@ def generate_tokens(
             ended = batch.admit(new) if new else batch.step()
             batch.drop_ended()
         yield from ((row.index, row.reply) for row in ended)
-
-
-def _ignore_routing(owners: Sequence[int], tokens: int) -> None:
-    """A single model answers every row."""
 
 
 def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
@@ -152,6 +148,61 @@ def _open_row(index: int, prompt: Sequence[int], owner: int, draw: int, decoding
     return _Row(index, prompt, owner, iter(numbers.tolist()))
 
 
+class _Steps:
+    """Steps of one token for rows that stay the same, over tensors that stay where they are."""
+
+    def __init__(
+        self,
+        predict: Callable[..., torch.Tensor],
+        cache: RoomyCache,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+    ) -> None:
+        """Begin after the columns of `mask`, [rows, columns].
+
+        `predict` takes the cache and a model's arguments and gives logits, [rows, vocabulary];
+        `positions`, [rows, 1], are of the tokens that are read first.
+        """
+        import torch
+        from torch.nn.functional import pad
+
+        from bestiary.model.repeated import Repeated
+
+        self._predict, self._cache, self._used = predict, cache, mask.shape[1]
+        self._column, self._columns = cache.hold()
+        self._mask = pad(mask, (0, self._columns - self._used))
+        self._positions, self._tokens = positions, torch.zeros_like(positions)
+        self._repeated = Repeated(self._compute, mask.device)
+
+    @property
+    def full(self) -> bool:
+        """Whether the cache must grow before another token is read."""
+        return self._used == self._columns
+
+    def read(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Read one token of every row, [rows, 1]; returns the logits of the next."""
+        self._tokens.copy_(tokens)
+        self._used += 1
+        return self._repeated()
+
+    def end(self) -> torch.Tensor:
+        """Let the cache go; returns the mask of the columns that are used."""
+        self._cache.release(self._used)
+        return self._mask[:, : self._used]
+
+    def _compute(self) -> torch.Tensor:
+        self._mask.index_fill_(1, self._column, 1)
+        logits = self._predict(
+            self._cache,
+            input_ids=self._tokens,
+            attention_mask=self._mask,
+            position_ids=self._positions,
+        )
+        self._positions += 1
+        self._column += 1
+        return logits
+
+
 class _Batch:
     """Rows that are decoded together, in the order in which they came.
 
@@ -164,28 +215,29 @@ class _Batch:
         model: Model,
         decoding: Decoding,
         *,
-        set_routing: Callable[[Sequence[int], int], None],
+        bank: LoraBank | None,
         stops: frozenset[int],
         shared: Sequence[int],
         slots: Sequence[int],
     ) -> None:
-        """An empty batch, which has read the prefix that its prompts share once for each slot.
-
-        `set_routing` is called before each pass with the slot of every row and the tokens per row.
-        """
+        """An empty batch, which has read the prefix that its prompts share once for each slot."""
         import torch
 
         from bestiary.model.cache import RoomyCache
 
         self.rows: list[_Row] = []
-        self._model, self._decoding, self._set_routing = model, decoding, set_routing
+        self._model, self._decoding, self._bank = model, decoding, bank
         self._stops, self._shared, self._slots = stops, len(shared), slots
         self._prefix, self._cache = RoomyCache(), RoomyCache()
+        self._last = self._tensor([-1])
         self._mask = torch.ones(0, 0, dtype=torch.long, device=model.device)
         """[rows, columns]"""
+        self._steps: _Steps | None = None
+        """Until other rows are in the batch."""
         if shared:
             tokens = self._tensor([list(shared)] * len(slots))
-            self._predict(slots, self._prefix, input_ids=tokens)
+            self._set_routing(slots, len(shared))
+            self._predict(self._prefix, input_ids=tokens)
 
     def admit(self, rows: Sequence[_Row]) -> list[_Row]:
         """Read the prompts of new rows and choose their first tokens; returns rows that ended.
@@ -195,12 +247,15 @@ class _Batch:
         import torch
         from torch.nn.functional import pad
 
+        self._end_steps()
         tokens, mask = self._pad_left([row.prompt[self._shared :] for row in rows])
         mask = pad(mask, (self._shared, 0), value=1)
         positions = (mask.cumsum(1) - 1)[:, self._shared :].clamp(min=0)
         copies = [self._slots.index(row.owner) for row in rows]
         cache = self._prefix.copy_rows(self._tensor(copies))
-        ended = self._extend(rows, cache, tokens, mask, positions)
+        self._set_routing([row.owner for row in rows], tokens.shape[1])
+        logits = self._predict(cache, input_ids=tokens, attention_mask=mask, position_ids=positions)
+        ended = self._extend(rows, logits)
         for row in rows:
             row.width = mask.shape[1]
         self.rows += rows
@@ -212,39 +267,41 @@ class _Batch:
 
     def step(self) -> list[_Row]:
         """Choose one more token of every row; returns the rows that ended."""
-        from torch.nn.functional import pad
-
+        if self._steps is None or self._steps.full:
+            self._begin_steps()
+        assert self._steps is not None
         tokens = self._tensor([[row.token] for row in self.rows])
-        positions = self._tensor([[row.position] for row in self.rows])
-        self._mask = pad(self._mask, (0, 1), value=1)
-        return self._extend(self.rows, self._cache, tokens, self._mask, positions)
+        return self._extend(self.rows, self._steps.read(tokens))
 
     def drop_ended(self) -> None:
         """Take out the ended rows, and the columns that no other row uses, if they are many."""
         kept = [at for at, row in enumerate(self.rows) if not row.ended]
         if len(self.rows) - len(kept) < TURNOVER * len(self.rows):
             return
+        self._end_steps()
         self.rows = [self.rows[at] for at in kept]
         columns = max((row.columns for row in self.rows), default=0)
         index = self._tensor(kept)
         self._cache.keep(index, columns)
         self._mask = self._mask[index, self._mask.shape[1] - columns :]
 
-    def _extend(
-        self,
-        rows: Sequence[_Row],
-        cache: RoomyCache,
-        tokens: torch.Tensor,
-        mask: torch.Tensor,
-        positions: torch.Tensor,
-    ) -> list[_Row]:
-        logits = self._predict(
-            [row.owner for row in rows],
-            cache,
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=positions,
-        )
+    def _begin_steps(self) -> None:
+        self._end_steps()
+        self._set_routing([row.owner for row in self.rows], 1)
+        positions = self._tensor([[row.position] for row in self.rows])
+        self._steps = _Steps(self._predict, self._cache, self._mask, positions)
+
+    def _end_steps(self) -> None:
+        if self._steps is not None:
+            self._mask, self._steps = self._steps.end(), None
+
+    def _set_routing(self, owners: Sequence[int], tokens: int) -> None:
+        """Let each row be computed by its slot, with so many tokens a row."""
+        if self._bank is not None:
+            self._bank.set_routing(owners, tokens)
+
+    def _extend(self, rows: Sequence[_Row], logits: torch.Tensor) -> list[_Row]:
+        """Add one token to every row; returns the rows that ended."""
         chosen = zip(rows, self._choose(logits, rows), strict=True)
         live = [(row, token) for row, token in chosen if not row.ended]
         for row, token in live:
@@ -254,17 +311,13 @@ class _Batch:
             row.ended = token in self._stops or len(row.reply) == self._decoding.max_new_tokens
         return [row for row, _ in live if row.ended]
 
-    def _predict(
-        self, owners: Sequence[int], cache: RoomyCache, **given: torch.Tensor
-    ) -> torch.Tensor:
+    def _predict(self, cache: RoomyCache, **given: torch.Tensor) -> torch.Tensor:
         """Logits of the token after each row's last one, [rows, vocabulary].
 
         With a count for `logits_to_keep`, 1, the head would multiply a view of the states row by
         row, with a copy of its weights for each, which takes longer than the rest of a batch.
         """
-        self._set_routing(owners, given["input_ids"].shape[1])
-        last = self._tensor([-1])
-        out = self._model(past_key_values=cache, use_cache=True, logits_to_keep=last, **given)
+        out = self._model(past_key_values=cache, use_cache=True, logits_to_keep=self._last, **given)
         logits: torch.Tensor = out.logits[:, -1]
         return logits
 

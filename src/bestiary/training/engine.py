@@ -33,16 +33,11 @@ from bestiary.training.job import (
     tokenize_corpus,
 )
 from bestiary.training.learner import Learner, memory_short_error, ran_out_of_memory
-from bestiary.training.memory import Load, MemoryPlan, fit_memory
+from bestiary.training.memory import Load, MemoryPlan, choose_width, fit_memory
 from bestiary.training.optimizer import BankAdamW
 from bestiary.training.passes import Passes
 from bestiary.training.schedule import group_slots
 from bestiary.training.slot import Slot
-
-SLOTS = 16
-"""Most organisms trained side by side."""
-TOKENS = 2048
-"""Tokens computed together."""
 
 
 class EngineTrainer:
@@ -71,8 +66,8 @@ class EngineTrainer:
                 yield from self._train_group(group, base)
 
     def _train_group(self, jobs: Sequence[TrainingJob], base: Base) -> Iterator[Step | TrainResult]:
-        resources = self._resources
-        most = min(resources.slots or SLOTS, len(jobs))
+        resources, width = self._resources, choose_width(base.device)
+        most = min(resources.slots or width.slots, len(jobs))
         prepared: dict[str, Rows] = {}
         failed: list[TrainingJob] = []
         for job in sorted(jobs, key=count_characters, reverse=True):
@@ -90,7 +85,7 @@ class EngineTrainer:
                 list_shapes(able),
                 [Load(prepared[j.key], j.training.optimizer.rows_per_step) for j in measured],
                 slots=len(prepared) if resources.slots else None,
-                tokens=resources.tokens or TOKENS,
+                tokens=resources.tokens or width.tokens,
                 limit=int(resources.memory * GIB) if resources.memory else None,
             )
             yield from Run(able, base, plan, prepared, self._checkpoints)()

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from bestiary.config.recipe import LoraShape
 from bestiary.errors import OrganismError
 from bestiary.model.attention import PaddedRows, choose_attention, head_width
@@ -18,6 +20,21 @@ from bestiary.model.base import Base
 from bestiary.model.free_memory import GIB, measure_resident, measure_room
 from bestiary.model.lora_bank import adapter_dtype, measure_bank
 from bestiary.model.packing import HEAD_TOKENS, Rows
+
+
+@dataclass(frozen=True)
+class Width:
+    """The most that is computed side by side, unless memory allows less."""
+
+    slots: int
+    tokens: int
+    """Of one batch."""
+
+
+ON_CPU = Width(slots=16, tokens=2048)
+ON_GPU = Width(slots=64, tokens=16384)
+"""So many that a small base's products take longer than their launches: a step of 30 layers has
+some thousands."""
 
 KEPT = 4
 """Tensors of a bank's size that training keeps: weights, gradients and two moments.
@@ -87,6 +104,11 @@ class Load:
     def supervised(self) -> int:
         """Supervised tokens of all rows."""
         return sum(len(row.targets) for row in self.rows.rows)
+
+
+def choose_width(device: torch.device) -> Width:
+    """What a device computes side by side; an outline, on no device, is planned for a GPU."""
+    return ON_CPU if device.type == "cpu" else ON_GPU
 
 
 def plan_memory(
