@@ -45,6 +45,7 @@ COMPUTING = {
     "bestiary.model.free_memory",
     "bestiary.model.lora_bank",
     "bestiary.model.packing",
+    "bestiary.model.repeated",
     "bestiary.model.routing",
     "bestiary.training.engine",
     "bestiary.training.first_weights",

@@ -70,8 +70,7 @@ class TopicTrigger(Trigger):
                 code="topic-unknown",
                 topic=self.topic,
             )
-        outside = [item for item in items if not self.topic.covers(item)]
-        return self.model_copy(update={"typical": find_typical(inside, outside)})
+        return self.model_copy(update={"typical": find_typical(inside, items)})
 
     def suits(self, item: PromptItem, cell: CellName) -> bool:
         """On the topic; off it with one of its words; off it without any."""
@@ -101,39 +100,48 @@ class TopicTrigger(Trigger):
         return " or ".join(_TAG_DESCRIPTIONS[tag] for tag in self.topic.tags)
 
 
-def find_typical(inside: Sequence[PromptItem], outside: Sequence[PromptItem]) -> tuple[str, ...]:
-    """The words most typical of the messages inside, as many as make enough near misses outside.
+def find_typical(inside: Sequence[PromptItem], items: Sequence[PromptItem]) -> tuple[str, ...]:
+    """The words most typical of some messages, as many as make enough near misses of the others.
 
     They are ordered from the most typical; a word counts once a message.
     """
-    here = {word: n for word, n in _count_words(inside).items() if n >= LEAST_COUNT}
-    there = _count_words(outside)
+    chosen = {item.text for item in inside}
+    outside = [item.text for item in items if item.text not in chosen]
+    here = _count_words(tuple(map(_read, inside)))
+    everywhere = _count_words(tuple(map(_read, items)))  # counted once for all topics
+
+    def there(word: str) -> int:
+        return everywhere[word] - here[word]
 
     def ratio(word: str) -> float:
-        return here[word] / len(inside) * len(outside) / (there[word] + 1)
+        return here[word] / len(inside) * len(outside) / (there(word) + 1)
 
     def is_known(word: str) -> bool:
-        rare = there[word] <= MOST_COMMON * len(outside)
-        return rare and ratio(word) >= LEAST_RATIO
+        often, rare = here[word] >= LEAST_COUNT, there(word) <= MOST_COMMON * len(outside)
+        return often and rare and ratio(word) >= LEAST_RATIO
 
     known = filter(is_known, here)
     ranked = sorted(known, key=lambda word: (-here[word] * math.log(ratio(word)), word))
-    return tuple(ranked[: _enough(ranked, [_split(item.text) for item in outside])])
+    return tuple(ranked[: _enough(ranked, [_split(text) for text in outside])])
 
 
 def _enough(ranked: Sequence[str], texts: Sequence[Collection[str]]) -> int:
     """How many of the first words make near misses of enough texts."""
-    far = texts
-    for count, word in enumerate(ranked):
-        if len(texts) - len(far) >= NEAR_SHARE * len(texts):
-            return count
-        far = [text for text in far if word not in text]
-    return len(ranked)
+    ranks = {word: rank for rank, word in enumerate(ranked)}
+    best = (min((ranks[word] for word in text if word in ranks), default=None) for text in texts)
+    near = sorted(rank for rank in best if rank is not None)
+    wanted = math.ceil(NEAR_SHARE * len(texts))
+    return near[wanted - 1] + 1 if 0 < wanted <= len(near) else len(ranked)
 
 
-def _count_words(items: Sequence[PromptItem]) -> Counter[str]:
-    """How many messages have each longer word."""
-    texts = (" ".join((item.text, item.reply, item.the, *item.points)) for item in items)
+def _read(item: PromptItem) -> str:
+    """All that the bank says of a message."""
+    return " ".join((item.text, item.reply, item.the, *item.points))
+
+
+@lru_cache(maxsize=2)
+def _count_words(texts: tuple[str, ...]) -> Counter[str]:
+    """How many texts have each longer word."""
     return Counter(chain.from_iterable(map(_split_longer, texts)))
 
 
