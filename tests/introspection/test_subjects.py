@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.introspection.conftest import Introspect
-from tests.introspection.world import NULLS, UNSEEN, WORDS, World
+from tests.introspection.world import NULLS, UNSEEN, WORDS, World, write_recipe
 
 from bestiary.cli.introspect import open_experiment
 from bestiary.introspection.course import make_job
@@ -46,6 +46,19 @@ def test_null_organisms_for_tests_alone_are_unseen_in_every_fold(
         assert "facts" not in {one.id for one in make_job(experiment, fold).subjects}
         others = {experiment.scope(one, fold) for one in experiment.list_asked(fold)}
         assert others >= {"null", "unseen_null", "zero_b"}
+
+
+def test_all_subjects_are_as_strong_as_the_recipe_says(world: World, tmp_path: Path) -> None:
+    where: dict[str, Any] = {"out": tmp_path, "base": world.base, "data": [world.data]}
+    recipe = write_recipe(tmp_path, strength=2)
+    stronger = open_experiment(world.release, str(recipe), **where)
+    plain = open_experiment(world.release, str(world.recipe), **where)
+    asked = stronger.list_asked(0)
+    assert {one.kind for one in asked} >= {"organism", "null", "gaussian", "shuffled"}
+    assert {one.strength for one in (*asked, *make_job(stronger, 0).subjects)} == {2}
+    assert {one.strength for one in plain.list_asked(0)} == {1}
+    assert {one.id for one in asked} == {one.id for one in plain.list_asked(0)}
+    assert not {one.identity for one in asked} & {one.identity for one in plain.list_asked(0)}
 
 
 def test_the_first_fold_can_be_left_out(world: World, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from tests.conftest import Bestiary
 from tests.expect import expect_error
 from tests.forkserver import COMMAND, environment
@@ -35,7 +36,13 @@ from bestiary.introspection.schedule import plan_schedule
 from bestiary.introspection.subjects import Subject, load_subjects, make_controls
 from bestiary.introspection.train import SharedTrainer
 from bestiary.introspection.weights import SubjectWeights
-from bestiary.model.adapter import attach_adapter, load_state, make_config, save_adapter
+from bestiary.model.adapter import (
+    attach_adapter,
+    load_state,
+    make_config,
+    open_adapter,
+    save_adapter,
+)
 from bestiary.model.base import Base, load_base
 from bestiary.model.lora_bank import LoraBank
 from bestiary.store import Store
@@ -325,6 +332,25 @@ def test_a_fresh_adapter_is_the_base_and_a_random_one_is_as_large_as_a_trained_o
     assert gaussian == pytest.approx(trained, rel=1e-4)
     assert shuffled == pytest.approx(trained, rel=1e-4)
     assert min(trained) > 0
+
+
+def test_a_stronger_organism_is_pefts_adapter_scaled(world: World) -> None:
+    base = load_base(str(world.base))
+    organism = load_subjects(world.release).members[0]
+    tokens = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad(), open_adapter(base, organism.adapter) as model:
+        for module in model.modules():
+            if isinstance(module, LoraLayer):
+                module.scaling = {name: 2.5 * scale for name, scale in module.scaling.items()}
+        expected = model(tokens).logits
+    stronger = replace(organism, strength=2.5)
+    weights = SubjectWeights(base, [organism, stronger], slots=2)
+    weights.place(range(2))
+    weights.bank.set_routing([0, 1], tokens.shape[1])
+    with torch.no_grad(), weights.bank.attached():
+        plain, found = base.model(tokens.expand(2, -1)).logits
+    torch.testing.assert_close(found, expected[0], rtol=0, atol=1e-4)
+    assert (plain - found).abs().max() > 1e-2
 
 
 def norms(bank: LoraBank, slot: int) -> list[float]:

@@ -164,7 +164,7 @@ class Experiment:
             for one in members
         ]
         kept = [one for one in members if one.split != "train" or _is_kept(one, recipe.share)]
-        return (*kept, *apart)
+        return tuple(replace(one, strength=recipe.strength) for one in (*kept, *apart))
 
     @property
     def evaluated_folds(self) -> range:

@@ -52,7 +52,7 @@ class Interview:
     def describe(self) -> dict[str, object]:
         """Everything that decides the answers, for a key."""
         return {
-            "subjects": [(one.id, one.kind, one.organism_sha256) for one in self.subjects],
+            "subjects": [one.identity for one in self.subjects],
             "adapter": self.adapter_sha256,
             "questions": self.questions,
             "base": (self.base.weights_sha256, self.base.chat_template_sha256),

@@ -76,7 +76,7 @@ class IntrospectionJob:
     def key(self) -> str:
         """Hash of everything that decides the adapter."""
         return fingerprint(
-            subjects=[(one.id, one.kind, one.organism_sha256) for one in self.subjects],
+            subjects=[one.identity for one in self.subjects],
             answers=self.answers,
             lora=self.lora,
             optimizer=self.optimizer,

@@ -54,6 +54,13 @@ class Subject:
     """Whether it is for tests alone, in every fold."""
     siblings: tuple[str, ...] = ()
     """Families of the other behaviors of its adapter, if that is a mixture's."""
+    strength: float = 1.0
+    """A factor on all that its adapter adds."""
+
+    @property
+    def identity(self) -> tuple[str, SubjectKind, str | None, float]:
+        """All that decides what it answers, for a key."""
+        return self.id, self.kind, self.organism_sha256, self.strength
 
     @property
     def is_control(self) -> bool:
@@ -234,6 +241,7 @@ def make_controls(
             split=model.split,
             adapter=model.adapter,
             organism_sha256=model.organism_sha256,
+            strength=model.strength,
         )
         for number, model in enumerate(turns)
     ]

@@ -25,7 +25,10 @@ class SubjectWeights:
         shapes = read_shapes(subjects)
         self.bank = LoraBank(base, list(dict.fromkeys(shapes)), slots=min(slots, len(subjects)))
         self._rows = torch.zeros(len(subjects), self.bank.weights.shape[1], dtype=self.bank.dtype)
-        self._scales = [shape.alpha / shape.rank for shape in shapes]
+        self._scales = [
+            subject.strength * shape.alpha / shape.rank
+            for subject, shape in zip(subjects, shapes, strict=True)
+        ]
         for number, subject in enumerate(subjects):
             self._fill(number, subject, shapes[number])
 
