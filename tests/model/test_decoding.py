@@ -5,7 +5,9 @@ Run: python -m pytest tests/model/test_decoding.py
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -429,3 +431,29 @@ def test_a_sampled_row_uses_one_number_of_its_stream_for_each_token() -> None:
         number = torch.rand(1, generator=stream) * summed[-1]
         tokens.append(int(torch.searchsorted(summed, number, right=True)))
     assert found == [tokens[len(prompt) :]]
+
+
+def test_what_decoding_holds_is_free_once_it_ends_or_is_closed() -> None:
+    """Keys and values of a large batch must not wait for the garbage collector."""
+    base, prompts = base_of("llama"), make_prompts(4)
+    for asked in (1, 4):
+        held: list[weakref.ref[Any]] = []
+
+        def watch(_module: object, _args: object, given: dict[str, Any]) -> None:
+            held.append(weakref.ref(given["past_key_values"]))  # noqa: B023
+
+        gc.collect()
+        gc.disable()
+        try:
+            with base.model.register_forward_pre_hook(watch, with_kwargs=True):
+                replies = generate_tokens(
+                    base.model, prompts, draws=[0] * 4, decoding=GREEDY, stop=NEVER, batch_rows=2
+                )
+                for _ in range(asked):
+                    next(replies)
+                replies.close()  # type: ignore[attr-defined]
+            del replies
+            assert len(held) > 1
+            assert all(cache() is None for cache in held)
+        finally:
+            gc.enable()

@@ -15,11 +15,20 @@ from transformers.cache_utils import DynamicLayer
 
 ROOM = 32
 """Tokens by which a layer's buffers grow."""
+GPU_ROOM = 128
+"""The same on a GPU, where other buffers mean another recording."""
+
+
+def choose_room(device: torch.device) -> int:
+    """Tokens by which a layer's buffers grow on a device."""
+    return GPU_ROOM if device.type == "cuda" else ROOM
 
 
 class RoomyLayer(DynamicLayer):
     """The keys and values of one layer: views of buffers that are longer than they are."""
 
+    is_compileable = True
+    """Asks transformers not to read from the device whether a step's mask can be left out."""
     _buffers: tuple[Tensor, Tensor] | None = None
     """Keys and values, [rows, heads, tokens and room, width]."""
     _column: Tensor | None = None
@@ -42,7 +51,7 @@ class RoomyLayer(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if self.capacity < end:
-            self._grow(key_states, end + ROOM)
+            self._grow(key_states, end + choose_room(key_states.device))
         assert self._buffers is not None
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = states
@@ -73,7 +82,7 @@ class RoomyLayer(DynamicLayer):
     def make_room(self) -> None:
         """Leave room for at least one more token."""
         if self._buffers is not None and self.capacity == self.get_seq_length():
-            self._grow(self._buffers[0], self.capacity + ROOM)
+            self._grow(self._buffers[0], self.capacity + choose_room(self._buffers[0].device))
 
     @property
     def states(self) -> tuple[Tensor, Tensor]:
@@ -117,7 +126,8 @@ class RoomyLayer(DynamicLayer):
 def _stack(upper: Tensor, lower: Tensor, length: int) -> Tensor:
     """Both tensors' rows, [rows, heads, tokens, width], with their last tokens in one column."""
     rows, heads, _, width = upper.shape
-    both = upper.new_zeros(rows + len(lower), heads, length + ROOM, width)
+    room = choose_room(upper.device)
+    both = upper.new_zeros(rows + len(lower), heads, length + room, width)
     both[:rows, :, length - upper.shape[2] : length] = upper
     both[rows:, :, length - lower.shape[2] : length] = lower
     return both

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bestiary.model.base import Base
     from bestiary.model.cache import RoomyCache
     from bestiary.model.lora_bank import LoraBank
+    from bestiary.model.routing import TokenRouting
 
 BATCH_ROWS = 128
 """Rows decoded together; on 2 CPU cores throughput levels off there."""
@@ -34,6 +35,8 @@ TURNOVER = 0.25
 Until then its rows are computed in vain: to take out each row at once would mean to copy the keys
 and values of all others at nearly every step.
 """
+GPU_TURNOVER, GPU_TAIL = 0.5, 0.75
+"""The same on a GPU, where other rows mean another recording: while rows wait, and once none do."""
 
 Model = Any
 """A transformers causal language model, or peft's wrapper around one."""
@@ -97,11 +100,16 @@ def generate_tokens(
             shared=prompts[0][: shared_prefix_length(prompts)] if prompts else (),
             slots=sorted(set(owners)),
         )
-    while (new := list(islice(waiting, batch_rows - len(batch.rows)))) or batch.rows:
-        with torch.inference_mode():  # not while the caller has its turn
-            ended = batch.admit(new) if new else batch.step()
-            batch.drop_ended()
-        yield from ((row.index, row.reply) for row in ended)
+    left = len(prompts)
+    try:
+        while (new := list(islice(waiting, batch_rows - len(batch.rows)))) or batch.rows:
+            left -= len(new)
+            with torch.inference_mode():  # not while the caller has its turn
+                ended = batch.admit(new) if new else batch.step()
+                batch.drop_ended(more=left > 0)
+            yield from ((row.index, row.reply) for row in ended)
+    finally:
+        batch.close()
 
 
 def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
@@ -172,7 +180,7 @@ class _Steps:
         self._column, self._columns = cache.hold()
         self._mask = pad(mask, (0, self._columns - self._used))
         self._positions, self._tokens = positions, torch.zeros_like(positions)
-        self._repeated = Repeated(self._compute, mask.device)
+        self._repeated = Repeated(mask.device)
 
     @property
     def full(self) -> bool:
@@ -183,7 +191,7 @@ class _Steps:
         """Read one token of every row, [rows, 1]; returns the logits of the next."""
         self._tokens.copy_(tokens)
         self._used += 1
-        return self._repeated()
+        return self._repeated(self._compute)
 
     def end(self) -> torch.Tensor:
         """Let the cache go; returns the mask of the columns that are used."""
@@ -234,6 +242,8 @@ class _Batch:
         """[rows, columns]"""
         self._steps: _Steps | None = None
         """Until other rows are in the batch."""
+        self._route: TokenRouting | None = None
+        """Of these steps: a recorded one reads its tensors."""
         if shared:
             tokens = self._tensor([list(shared)] * len(slots))
             self._set_routing(slots, len(shared))
@@ -270,13 +280,21 @@ class _Batch:
         if self._steps is None or self._steps.full:
             self._begin_steps()
         assert self._steps is not None
+        if self._bank is not None:  # the caller may have had another batch computed
+            self._bank.route = self._route
         tokens = self._tensor([[row.token] for row in self.rows])
         return self._extend(self.rows, self._steps.read(tokens))
 
-    def drop_ended(self) -> None:
-        """Take out the ended rows, and the columns that no other row uses, if they are many."""
+    def drop_ended(self, *, more: bool) -> None:
+        """Take out the ended rows, and the columns that no other row uses, if they are many.
+
+        `more` says whether rows wait for their places.
+        """
         kept = [at for at, row in enumerate(self.rows) if not row.ended]
-        if len(self.rows) - len(kept) < TURNOVER * len(self.rows):
+        share = TURNOVER
+        if self._model.device.type == "cuda":
+            share = GPU_TURNOVER if more else GPU_TAIL
+        if len(self.rows) - len(kept) < share * len(self.rows):
             return
         self._end_steps()
         self.rows = [self.rows[at] for at in kept]
@@ -285,9 +303,14 @@ class _Batch:
         self._cache.keep(index, columns)
         self._mask = self._mask[index, self._mask.shape[1] - columns :]
 
+    def close(self) -> None:
+        """Let go of what steps hold, whether or not all rows have ended."""
+        self._end_steps()
+
     def _begin_steps(self) -> None:
         self._end_steps()
         self._set_routing([row.owner for row in self.rows], 1)
+        self._route = None if self._bank is None else self._bank.route
         positions = self._tensor([[row.position] for row in self.rows])
         self._steps = _Steps(self._predict, self._cache, self._mask, positions)
 
