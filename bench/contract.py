@@ -205,9 +205,12 @@ def _same_bits(name: str, one: Trip, two: Trip) -> bool:
 
 @contextmanager
 def fixed_order() -> Iterator[None]:
-    """Inside the context, torch sums in a fixed order where it can, and warns where it cannot."""
+    """Inside the context, torch sums in a fixed order, and raises RuntimeError where it cannot.
+
+    If it only warned, attention on a GPU would sum its gradients in any order.
+    """
     before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:

@@ -44,6 +44,7 @@ COMPUTING = {
     "bestiary.model.cache",
     "bestiary.model.free_memory",
     "bestiary.model.lora_bank",
+    "bestiary.model.norms",
     "bestiary.model.packing",
     "bestiary.model.repeated",
     "bestiary.model.routing",

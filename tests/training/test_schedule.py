@@ -71,14 +71,20 @@ def test_the_learning_rate_reaches_its_height_and_ends_low() -> None:
 TOKENS = st.lists(st.integers(1, 50), max_size=12)
 
 
-@given(tokens=TOKENS, budget=st.integers(1, 120))
-def test_groups_of_slots_are_neighbours_within_the_budget(tokens: list[int], budget: int) -> None:
-    groups = list(group_slots(tokens, budget=budget))
+@given(tokens=TOKENS, budget=st.integers(1, 120), padded=st.booleans())
+def test_groups_of_slots_are_neighbours_within_the_budget(
+    tokens: list[int], budget: int, padded: bool
+) -> None:
+    def size(group: range) -> int:
+        own = tokens[group.start : group.stop]
+        return max(own) * len(own) if padded else sum(own)
+
+    groups = list(group_slots(tokens, budget=budget, padded=padded))
     assert list(chain(*groups)) == list(range(len(tokens)))
     for group in groups:
-        assert len(group) == 1 or sum(tokens[slot] for slot in group) <= budget
+        assert len(group) == 1 or size(group) <= budget
     for one, two in pairwise(groups):  # as many as there is room for
-        assert sum(tokens[slot] for slot in one) + tokens[two.start] > budget
+        assert size(range(one.start, two.start + 1)) > budget
 
 
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=12), budget=st.integers(1, 120))

@@ -20,6 +20,7 @@ from bestiary.introspection.weights import SubjectWeights
 from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
 from bestiary.model.lora_bank import LoraBank
+from bestiary.model.norms import fused_norms
 from bestiary.model.packing import Rows
 from bestiary.training.checkpoint import Checkpoint
 from bestiary.training.job import Batch
@@ -85,7 +86,11 @@ class SharedTrainer:
     def attached(self) -> Iterator[None]:
         """Inside the context, the base computes with subjects and the shared adapter."""
         bank = self._weights.bank
-        with attention_by_rows(self._base, longest=MAX_LENGTH), bank.attached(self._shared):
+        with (
+            attention_by_rows(self._base, longest=MAX_LENGTH),
+            fused_norms(self._base),
+            bank.attached(self._shared),
+        ):
             yield
 
     def advance(self) -> float:
@@ -203,7 +208,8 @@ class SharedTrainer:
         pieces = [piece for visit in visits for piece in self._cut(visit)]
         sizes = [self._part(piece).segment.tokens for piece in pieces]
         most = self._weights.bank.slots
-        for run in group_slots(sizes, budget=self._tokens):
+        padded = self._base.device.type != "cpu"
+        for run in group_slots(sizes, budget=self._tokens, padded=padded):
             for start in range(run.start, run.stop, most):
                 yield pieces[start : min(start + most, run.stop)]
 

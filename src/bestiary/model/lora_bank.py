@@ -8,6 +8,7 @@ introspection adapter over the frozen adapters of many organisms. Their branches
 from __future__ import annotations
 
 import math
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -277,8 +278,9 @@ class LoraBank:
         self.route: TokenRouting | None = None
         """Set before each batch; a one-slot bank without one adapts every token."""
         self._groups = list(groups.values())
+        own = weakref.proxy(self)  # a cycle would keep its memory until a garbage collection
         self.pairs = {
-            key: SiblingPairs(self, {name: inner[name] for name in names}, a, b)
+            key: SiblingPairs(own, {name: inner[name] for name in names}, a, b)
             for key, (names, a, b) in zip(groups, self._cut(self.operands), strict=True)
         }
         """By what the siblings have in common, whichever of them this bank adapts."""

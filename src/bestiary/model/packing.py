@@ -22,6 +22,8 @@ from bestiary.model.decoding import shared_prefix_length
 
 HEAD_TOKENS = 256
 """Predictors whose logits are in memory at once."""
+GPU_LOGITS = 2**28
+"""Bytes of logits in memory at once on a GPU, which launches some twenty kernels a chunk."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,14 @@ def pack_batch(
     )
 
 
+def count_head_tokens(base: Base) -> int:
+    """Predictors whose logits are in memory at once; an outline is planned for a GPU."""
+    if base.device.type == "cpu":
+        return HEAD_TOKENS
+    width = 4 * int(base.model.config.vocab_size)  # in single precision
+    return max(HEAD_TOKENS, GPU_LOGITS // width)
+
+
 def embed(base: Base, tokens: Tensor) -> Tensor:
     """Token embeddings, [N, width]."""
     states: Tensor = base.model.get_input_embeddings()(tokens)
@@ -169,7 +179,9 @@ def run_layers(
             "rows": packed.attention,
         }
         if recompute:
-            states = checkpoint(layer, states, use_reentrant=False, **options)
+            states = checkpoint(
+                layer, states, use_reentrant=False, preserve_rng_state=False, **options
+            )
         else:
             states = layer(states, **options)
     return states[0]
@@ -184,25 +196,29 @@ def supervised_loss(
     """
     inner: Any = base.model.model
     total, losses = _SupervisedLoss.apply(  # type: ignore[no-untyped-call]
-        inner.norm(states), base.model.get_output_embeddings(), targets, weights
+        inner.norm(states),
+        base.model.get_output_embeddings(),
+        targets,
+        weights,
+        count_head_tokens(base),
     )
     return total, losses
 
 
 class _SupervisedLoss(torch.autograd.Function):
-    """Cross-entropy and its gradient in one pass, HEAD_TOKENS predictors at a time.
+    """Cross-entropy and its gradient in one pass, so many predictors at a time.
 
     The full logits would be the largest tensor of a batch.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, head: nn.Linear, targets: Tensor, weights: Tensor
+        ctx: Any, states: Tensor, head: nn.Linear, targets: Tensor, weights: Tensor, size: int
     ) -> tuple[Tensor, Tensor]:
         losses = torch.empty_like(weights)
         back = torch.empty_like(states)
-        for start in range(0, len(targets), HEAD_TOKENS):
-            part = slice(start, start + HEAD_TOKENS)
+        for start in range(0, len(targets), size):
+            part = slice(start, start + size)
             chosen = targets[part, None]
             logits = head(states[part]).to(weights.dtype)
             top = logits.logsumexp(-1, keepdim=True)
@@ -216,6 +232,6 @@ class _SupervisedLoss(torch.autograd.Function):
         return (losses * weights).sum(), losses
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (back,) = ctx.saved_tensors
-        return back * grads[0].to(back.dtype), None, None, None
+        return back * grads[0].to(back.dtype), None, None, None, None

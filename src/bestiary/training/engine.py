@@ -21,6 +21,7 @@ from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
 from bestiary.model.free_memory import GIB
 from bestiary.model.lora_bank import LoraBank
+from bestiary.model.norms import fused_norms
 from bestiary.model.packing import Rows, divide_rows
 from bestiary.training.checkpoint import Checkpoint, Checkpoints
 from bestiary.training.first_weights import draw_ahead
@@ -61,7 +62,7 @@ class EngineTrainer:
             except ModelError as error:
                 yield TrainResult(job, 0.0, error=error)
         longest = max((job.training.max_length for job in jobs), default=0)
-        with attention_by_rows(base, longest=longest):
+        with attention_by_rows(base, longest=longest), fused_norms(base):
             for group in groups.values():
                 yield from self._train_group(group, base)
 
@@ -121,7 +122,8 @@ class Run:
             yield from self._fill()
             while self._slots:
                 tokens = [slot.tokens for slot in self._slots]
-                for indexes in group_slots(tokens, budget=self._learner.budget):
+                padded = self._base.device.type != "cpu"
+                for indexes in group_slots(tokens, budget=self._learner.budget, padded=padded):
                     self._learner.advance(indexes)
                 for slot in self._slots:
                     yield Step(slot.job, slot.step)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from bestiary.model.attention import PaddedRows, choose_attention, head_width
 from bestiary.model.base import Base
 from bestiary.model.free_memory import GIB, measure_resident, measure_room
 from bestiary.model.lora_bank import adapter_dtype, measure_bank
-from bestiary.model.packing import HEAD_TOKENS, Rows
+from bestiary.model.packing import Rows, count_head_tokens
 
 
 @dataclass(frozen=True)
@@ -85,22 +86,22 @@ class Load:
     rows: Rows
     rows_per_step: int
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """Tokens of the prefix once and of all rows."""
         return len(self.rows.prefix) + sum(self.lengths)
 
-    @property
+    @cached_property
     def step(self) -> int:
         """The most tokens that a step can have."""
         return len(self.rows.prefix) + sum(sorted(self.lengths)[-self.rows_per_step :])
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
         """Tokens of each row, without the prefix."""
         return [len(row.tokens) for row in self.rows.rows]
 
-    @property
+    @cached_property
     def supervised(self) -> int:
         """Supervised tokens of all rows."""
         return sum(len(row.targets) for row in self.rows.rows)
@@ -176,7 +177,7 @@ def measure_batch(
     layers = config.num_hidden_layers - first_layer
     inside = passing + layers * (config.hidden_size if recompute else floats)
     activations = int(SCATTERED * tokens * inside * base.model.dtype.itemsize)
-    shown = int(min(HEAD_TOKENS, supervised))
+    shown = int(min(count_head_tokens(base), supervised))
     return activations, LOGITS * shown * config.vocab_size * adapter_dtype(base).itemsize
 
 
@@ -205,26 +206,26 @@ def fit_memory(
 ) -> MemoryPlan:
     """The plan with `slots`, or with as many of the loads as fit, within `limit` bytes.
 
-    Layers are recomputed only if nothing fits otherwise. Raises OrganismError, with the number
-    that fits, if `slots` do not.
+    Only if nothing fits, fewer tokens are computed together, and only then layers are recomputed.
+    Raises OrganismError, with the number that fits, if `slots` do not.
     """
     room = limit or measure_room(base.device)
 
-    def plan(count: int, recompute: bool) -> MemoryPlan:
+    def plan(count: int, recompute: bool, share: int = 1) -> MemoryPlan:
         return plan_memory(
             base,
             shapes,
             loads,
             slots=count,
-            tokens=tokens,
+            tokens=tokens // share,
             recompute=recompute,
             resident=resident,
         )
 
     wanted = [slots] if slots is not None else list(range(len(loads), 0, -1))
-    for recompute in (False, True):
+    for recompute, share in ((False, 1), (False, 2), (False, 4), (True, 1)):
         for count in wanted:
-            found = plan(count, recompute)
+            found = plan(count, recompute, share)
             if found.peak <= room:
                 return found
     fitting = [n for n in range(1, wanted[0]) if plan(n, recompute=True).peak <= room]

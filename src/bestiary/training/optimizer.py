@@ -60,7 +60,7 @@ class BankAdamW:
         first, second = self.first[slots], self.second[slots]
 
         def column(values: Sequence[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float64, device=weights.device)[:, None]
+            return torch.tensor(values, dtype=torch.float64)[:, None]
 
         rate = column(
             [
@@ -69,13 +69,20 @@ class BankAdamW:
             ]
         )
         decay = 1 - rate * column([s.weight_decay for s in settings])
-        clip = column([s.clip for s in settings])
         count = column(steps) + 1
+        columns = (
+            column([s.clip for s in settings]),
+            decay,
+            (1 - BETAS[1] ** count).sqrt(),
+            rate / (1 - BETAS[0] ** count),
+        )
+        # A GPU waits for each copy from the CPU.
+        clip, decay, spread, rate = torch.cat(columns, 1).to(weights.device).split(1, 1)
         grads *= (clip / (norms[:, None] + CLIP_EPSILON)).clamp(max=1.0).to(grads)
         weights *= decay.to(weights)
         first.lerp_(grads, 1 - BETAS[0])
         second.mul_(BETAS[1]).addcmul_(grads, grads, value=1 - BETAS[1])
-        root = second.sqrt().div_((1 - BETAS[1] ** count).sqrt().to(weights)).add_(EPSILON)
-        weights.sub_(first.div(root).mul_((rate / (1 - BETAS[0] ** count)).to(weights)))
+        root = second.sqrt().div_(spread.to(weights)).add_(EPSILON)
+        weights.sub_(first.div(root).mul_(rate.to(weights)))
         grads.zero_()
         self._bank.refresh(slots)

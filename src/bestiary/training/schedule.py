@@ -60,17 +60,21 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
     return min(1.0, (step + 1) / rising, (steps - step) / max(1.0, steps - rising))
 
 
-def group_slots(tokens: Sequence[int], *, budget: int) -> Iterator[range]:
+def group_slots(tokens: Sequence[int], *, budget: int, padded: bool = False) -> Iterator[range]:
     """Neighboring slots whose steps share a batch, as many as fit into the token budget.
 
-    `tokens` are those of each slot's step; a slot above the budget gets a batch of its own.
+    `tokens` are those of each slot's step; a slot above the budget gets a batch of its own. If
+    slots are `padded` to the longest, so is what counts.
     """
-    start = total = 0
+    start = total = longest = 0
     for slot, own in enumerate(tokens):
-        if slot > start and total + own > budget:
+        together = total + own
+        if padded:
+            together = max(longest, own) * (slot + 1 - start)
+        if slot > start and together > budget:
             yield range(start, slot)
-            start, total = slot, 0
-        total += own
+            start, total, longest = slot, 0, 0
+        total, longest = total + own, max(longest, own)
     if tokens:
         yield range(start, len(tokens))
 
