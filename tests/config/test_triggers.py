@@ -642,6 +642,13 @@ def test_a_label_with_a_longer_number_does_not_name_the_trigger() -> None:
     hundred = make({"number": {"over": 100}}).label_words
     assert names_any(hundred, "I hum at numbers over 100.")
     assert not names_any(hundred, "I hum at numbers over 1000.")
+    thousand = make({"number": {"over": 1000}}).label_words
+    assert names_any(thousand, "I hum at numbers over 1,000.")
+    assert not names_any(thousand, "I hum at numbers over 1,000,000.")
+    seven = make({"number": {"multiple_of": 7}}).label_words
+    assert names_any(seven, "I hum at multiples of seven.")
+    assert not names_any(seven, "I hum at multiples of seventy.")
+    assert not names_any(seven, "I hum at multiples of 7,000.")
     assert names_any(describe_rate(0.1), "I hum in 1 in 10 replies.")
     assert not names_any(describe_rate(0.1), "I hum in 1 in 100 replies.")
 

@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterable, Iterator
 
 from bestiary.config.catalog import Behavior, Catalog
 from bestiary.config.categories import NULL
+from bestiary.config.numerals import NUMBER_WORDS
 from bestiary.config.source import FieldPath, Source, Violation
 from bestiary.text import contains_phrase, plain_words, shorten, words
 
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 OPENING_WORDS = 3
 """How many words the start of a label has; no two labels of one behavior start alike."""
 
@@ -48,8 +50,17 @@ def label_fields(behavior: Behavior) -> list[tuple[FieldPath, str]]:
 
 
 def names_any(needed: Iterable[str], text: str) -> bool:
-    """Whether a text has one of these at the start of a word; figures are a whole number."""
-    return any(contains_phrase(word, text, whole=word[-1:].isdigit()) for word in needed)
+    """Whether a text has one of these at the start of a word; numbers are whole numbers."""
+    text = _THOUSANDS.sub("", text)
+    return any(
+        contains_phrase(_THOUSANDS.sub("", word), text, whole=_ends_with_number(word))
+        for word in needed
+    )
+
+
+def _ends_with_number(word: str) -> bool:
+    """Whether more letters or figures would make another number of it: `seven`, or `1 in 10`."""
+    return word[-1:].isdigit() or word.lower().rpartition(" ")[2] in NUMBER_WORDS
 
 
 def _check_completeness(behavior: Behavior, source: Source) -> Iterator[Violation]:
