@@ -40,6 +40,7 @@ from bestiary.cli.options import (
 )
 from bestiary.cli.output import (
     format_error,
+    open_console,
     print_builds,
     print_facts,
     print_json,
@@ -99,7 +100,6 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a roster, from corpora to release; resume if stopped."""
-    from rich.console import Console
 
     from bestiary.author.options import AuthoringOptions
     from bestiary.executor import choose_executor
@@ -112,7 +112,7 @@ def build(
     if trainer == "reference" and (slots or memory):
         raise typer.BadParameter("plain peft trains one by one: drop --slots and --memory")
     quiet_libraries()
-    console = Console(stderr=as_json)
+    console = open_console(stderr=as_json)
     planned = open_plan(
         roster, data=data or [], models=models or [], examples=examples, recipe=recipe
     )
@@ -161,7 +161,6 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Measure an adapter that was trained elsewhere, as a build measures its own."""
-    from rich.console import Console
 
     from bestiary.foreign import verify_adapter
     from bestiary.records import canonical_json
@@ -169,7 +168,7 @@ def verify(
     from bestiary.validate import open_single_plan
 
     quiet_libraries()
-    console = Console(stderr=as_json)
+    console = open_console(stderr=as_json)
     planned = open_single_plan(behavior, recipe=recipe, seed=seed, data=data or [])
     state = verify_adapter(planned, adapter, out=out, console=console)
     if state.error:
@@ -247,7 +246,6 @@ def pilot(
     as_json: Json = False,
 ) -> None:
     """Write 20 conversations for one behavior of each category, then estimate the whole roster."""
-    from rich.console import Console
 
     from bestiary.author.options import AuthoringOptions
     from bestiary.pilot import EXAMPLES, run_pilot
@@ -260,7 +258,7 @@ def pilot(
         for examples in (EXAMPLES, None)
     )
     quiet_libraries()
-    console = Console(stderr=as_json)
+    console = open_console(stderr=as_json)
     options = AuthoringOptions(author, judge, mode, budget, ledger)
     found = run_pilot(small, whole, out=out, console=console, options=options)
     page = write_corpora(found.folder, shown=EXAMPLES)

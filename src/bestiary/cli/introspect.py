@@ -16,7 +16,7 @@ from bestiary.cli.options import (
     Out,
     Release,
 )
-from bestiary.cli.output import print_json, quiet_libraries
+from bestiary.cli.output import open_console, print_json, quiet_libraries
 from bestiary.files import expand_path
 
 if TYPE_CHECKING:
@@ -323,8 +323,6 @@ def open_experiment(
     """
     from functools import cache
 
-    from rich.console import Console
-
     from bestiary.config.catalog import load_catalog
     from bestiary.config.library import open_library
     from bestiary.errors import ReleaseError
@@ -355,6 +353,6 @@ def open_experiment(
         catalog=load_catalog(library),
         load_base=load,
         store=Store(out),
-        console=Console(stderr=quiet),
+        console=open_console(stderr=quiet),
         folds=folds,
     )

@@ -83,12 +83,17 @@ def quiet_libraries() -> None:
 
 def print_table(table: Table) -> None:
     """Print a table as wide as the terminal allows, and whole if it goes to a file or a pipe."""
+    open_console().print(table)
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal; a file or a pipe takes whole lines."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(stderr=stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WHOLE
-    console.print(table)
+    return console
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
