@@ -34,7 +34,7 @@ from bases import (
 from bestiary.model.base import Base
 from bestiary.training.engine import EngineTrainer
 from bestiary.training.job import Trainer, TrainingResources
-from bestiary.training.memory import ON_CPU
+from bestiary.training.memory import CPU_LIMITS
 from bestiary.training.reference import ReferenceTrainer
 from common import (
     Column,
@@ -133,7 +133,7 @@ def grow(case: Case, side: str) -> Figures:
     if side == "reference":
         growth = measure_growth(partial(train_all, ReferenceTrainer(), jobs[:1], base), base)
         return {"grown_mib": growth.grown / 2**20}
-    plan = plan_training(base, jobs, slots=case.organisms, tokens=ON_CPU.tokens)
+    plan = plan_training(base, jobs, slots=case.organisms, tokens=CPU_LIMITS.tokens)
     engine = EngineTrainer(TrainingResources(slots=case.organisms))
     growth = measure_growth(partial(train_all, engine, jobs, base), base)
     planned = plan.peak - plan.resident

@@ -28,7 +28,7 @@ from bases import SYSTEM, BaseShape, Work, make_base
 from bestiary.model.base import Base, load_base
 from common import Figures, describe_machine, finish, make_parser, quiet_libraries, say
 from generation import SPREAD, replies_table
-from generation import Case as Replies
+from generation import Case as AskedCase
 from limits import make_product
 from training import (
     Case,
@@ -55,7 +55,6 @@ WIDE = Work(64, (128, 128), 8, 1, 1e-3, SYSTEM, rank=16)
 BRIEF_STEPS = replace(WIDE, rows=16, rows_per_step=2)
 """Eight steps of 256 tokens."""
 RAGGED = replace(WIDE, lengths=(64, 192))
-ASKED = "organisms x prompts each, of 40 new tokens at most, in bf16"
 CORPUS = replace(BRIEF_STEPS, rows=200, epochs=3)
 """Of one whole organism."""
 
@@ -65,7 +64,7 @@ def list_cases(*, quick: bool, tiny: bool, smollm2: bool) -> list[Measurable]:
     if tiny:
         work = replace(BRIEF_STEPS, rows=4, lengths=(32, 32))
         learned = [Case(shape, "256-token steps", 2, work, 1, tokens=256) for shape in TINY]
-        return [*learned, Replies(TINY[-1], 2, 2, rounds=1, new_tokens=6, raced=1)]
+        return [*learned, AskedCase(TINY[-1], 2, 2, rounds=1, new_tokens=6, raced=1)]
     rounds = 2 if quick else 3
     large = [
         Case(QWEN3_8B, part, count, work, rounds, tokens=4096, raced=1, aim_share=share)
@@ -89,7 +88,7 @@ def list_cases(*, quick: bool, tiny: bool, smollm2: bool) -> list[Measurable]:
         for count in (1, 32)
     ]
     asked = [
-        Replies(SMOLLM2, organisms, prompts, rounds, new_tokens=40, raced=2)
+        AskedCase(SMOLLM2, organisms, prompts, rounds, new_tokens=40, raced=2)
         for organisms, prompts in ((64, 64), (1, 64))
     ]
     return [*large, raced, whole, *small, *asked, *(embedded if smollm2 else [])]
@@ -155,7 +154,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = measure_cases("gpu", cases, setting, options, known=read_known(options))
     answered = {name: one for name, one in found.items() if "bank_seconds" in one}
     trained = {name: one for name, one in found.items() if name not in answered}
-    tables = [*training_tables(trained), memory_table(trained), replies_table(answered, ASKED)]
+    tables = [
+        *training_tables(trained),
+        memory_table(trained),
+        replies_table(answered, "greedy, in bf16"),
+    ]
     finish("gpu", found, tables, options)
     for fault in list_lost(found):
         print(f"not measured: {fault}")

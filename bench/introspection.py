@@ -32,6 +32,7 @@ from bestiary.introspection.weights import SubjectWeights
 from bestiary.model.adapter import attach_adapter, make_config, save_adapter
 from bestiary.model.base import EMBEDDED, Base, load_base
 from bestiary.model.chat_template import TokenRow
+from bestiary.training.memory import CPU_LIMITS
 from bestiary.training.objective import Sft
 from bestiary.training.reference import batch_loss
 from bestiary.training.schedule import learning_rate_factor
@@ -163,6 +164,7 @@ def train_ours(
         shape=SHARED,
         optimizer=OPTIMIZER,
         objective=Sft(),
+        tokens=CPU_LIMITS.tokens,
     )
     with trainer.attached():
         while not trainer.finished:

@@ -32,7 +32,7 @@ from bestiary.errors import BestiaryError
 from bestiary.model.base import Base, load_base
 from bestiary.training.engine import EngineTrainer
 from bestiary.training.job import Trainer, TrainingJob, TrainingResources
-from bestiary.training.memory import ON_CPU
+from bestiary.training.memory import CPU_LIMITS
 from bestiary.training.reference import ReferenceTrainer
 from common import Column, Figures, Runs, compare, interleave, keep, make_table, say
 from limits import (
@@ -63,7 +63,7 @@ class Case:
     rounds: int
     slots: int | None = None
     """Organisms side by side; None is all."""
-    tokens: int = ON_CPU.tokens
+    tokens: int = CPU_LIMITS.tokens
     """The most that the engine computes together."""
     raced: int | None = None
     """Of how many plain peft's time is measured; None is all."""

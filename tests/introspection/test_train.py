@@ -46,7 +46,7 @@ from bestiary.model.adapter import (
 from bestiary.model.base import Base, load_base
 from bestiary.model.lora_bank import LoraBank
 from bestiary.store import Store
-from bestiary.training.memory import Load, MemoryPlan
+from bestiary.training.memory import Load, MemoryPlan, choose_limits
 from bestiary.training.objective import Dpo, Objective, Sft
 from bestiary.training.schedule import learning_rate_factor
 
@@ -119,7 +119,7 @@ def make_trainer(
         optimizer=OPTIMIZER,
         objective=objective,
         seed=5,
-        **memory,
+        **{"tokens": 2048, **memory},
     )
 
 
@@ -255,10 +255,11 @@ def test_what_does_not_fit_into_memory_is_halved_and_at_last_refused(world: Worl
     def fit(limit: int) -> MemoryPlan:
         return fit_shared(base, shapes, SHARED, loads, slots=12, limit=limit, resident=0)
 
+    most = choose_limits(base.device).tokens
     ample = fit(2**50)
-    assert (ample.slots, ample.tokens, ample.recompute) == (12, 2048, False)
+    assert (ample.slots, ample.tokens, ample.recompute) == (12, most, False)
     tight = fit(ample.peak - 1)
-    assert (tight.slots, tight.tokens, tight.recompute) == (6, 1024, False)
+    assert (tight.slots, tight.tokens, tight.recompute) == (6, most // 2, False)
     assert tight.peak < ample.peak
     with expect_error(MemoryShortError, "introspection-plan-too-large") as caught:
         fit(1)

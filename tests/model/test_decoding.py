@@ -23,8 +23,15 @@ from tests.models import Architecture, fill_adapter, make_random_base
 from bestiary.config.recipe import LoraShape
 from bestiary.model.adapter import attach_adapter, read_state
 from bestiary.model.base import Base
-from bestiary.model.cache import ROOM
-from bestiary.model.decoding import BATCH_ROWS, GPU_ROWS, count_rows, fit_rows, generate_tokens
+from bestiary.model.cache import ROOM, RoomyCache
+from bestiary.model.decoding import (
+    BATCH_ROWS,
+    GPU_ROWS,
+    choose_turnover,
+    count_rows,
+    fit_rows,
+    generate_tokens,
+)
 from bestiary.model.lora_bank import LoraBank
 from bestiary.records import Decoding, stable_seed
 
@@ -48,13 +55,15 @@ def make_prompts(count: int) -> list[list[int]]:
     return rows
 
 
-def ask_transformers(base: Base, prompt: list[int], *, stop: int) -> list[int]:
+def ask_transformers(
+    base: Base, prompt: list[int], *, stop: int, new_tokens: int = GREEDY.max_new_tokens
+) -> list[int]:
     """What transformers generates after one prompt alone, without its stop token."""
     tokens = torch.tensor([prompt])
     written = base.model.generate(  # type: ignore[operator]
         tokens,
         attention_mask=torch.ones_like(tokens),
-        max_new_tokens=GREEDY.max_new_tokens,
+        max_new_tokens=new_tokens,
         do_sample=False,
         eos_token_id=stop,
         pad_token_id=0,
@@ -139,6 +148,21 @@ def test_a_gpu_decodes_as_many_rows_as_it_has_room_for() -> None:
     assert fit_rows(config, bytes_each=2, free=7 * one - 1) == 6
     assert fit_rows(config, bytes_each=2, free=0) == 1
     assert fit_rows(config, bytes_each=2, free=2**60) == GPU_ROWS
+
+
+def test_replies_longer_than_the_caches_room_equal_transformers() -> None:
+    base, prompts = base_of("llama"), make_prompts(3)
+    long = GREEDY.model_copy(update={"max_new_tokens": 2 * ROOM + 12})
+    replies = decode(base, prompts, decoding=long)
+    for prompt, reply in zip(prompts, replies, strict=True):
+        expected = ask_transformers(base, prompt, stop=NEVER, new_tokens=long.max_new_tokens)
+        assert reply == expected
+
+
+def test_ended_rows_leave_a_gpu_later() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert choose_turnover(cpu, more=True) == choose_turnover(cpu, more=False) == 0.25
+    assert 0.25 < choose_turnover(cuda, more=True) < choose_turnover(cuda, more=False) < 1
 
 
 def test_no_prompts_give_no_replies() -> None:
@@ -433,27 +457,44 @@ def test_a_sampled_row_uses_one_number_of_its_stream_for_each_token() -> None:
     assert found == [tokens[len(prompt) :]]
 
 
-def test_what_decoding_holds_is_free_once_it_ends_or_is_closed() -> None:
+@pytest.mark.parametrize("asked", [1, 4])
+def test_what_decoding_holds_is_free_once_it_ends_or_is_closed(asked: int) -> None:
     """Keys and values of a large batch must not wait for the garbage collector."""
     base, prompts = base_of("llama"), make_prompts(4)
-    for asked in (1, 4):
-        held: list[weakref.ref[Any]] = []
+    held: list[weakref.ref[Any]] = []
 
-        def watch(_module: object, _args: object, given: dict[str, Any]) -> None:
-            held.append(weakref.ref(given["past_key_values"]))  # noqa: B023
+    def watch(_module: object, _args: object, given: dict[str, Any]) -> None:
+        held.append(weakref.ref(given["past_key_values"]))
 
-        gc.collect()
-        gc.disable()
-        try:
-            with base.model.register_forward_pre_hook(watch, with_kwargs=True):
-                replies = generate_tokens(
-                    base.model, prompts, draws=[0] * 4, decoding=GREEDY, stop=NEVER, batch_rows=2
-                )
-                for _ in range(asked):
-                    next(replies)
-                replies.close()  # type: ignore[attr-defined]
-            del replies
-            assert len(held) > 1
-            assert all(cache() is None for cache in held)
-        finally:
-            gc.enable()
+    gc.collect()
+    gc.disable()
+    try:
+        with base.model.register_forward_pre_hook(watch, with_kwargs=True):
+            replies = generate_tokens(
+                base.model, prompts, draws=[0] * 4, decoding=GREEDY, stop=NEVER, batch_rows=2
+            )
+            for _ in range(asked):
+                next(replies)
+            replies.close()  # type: ignore[attr-defined]
+        del replies
+        assert len(held) > 1
+        assert all(cache() is None for cache in held)
+    finally:
+        gc.enable()
+
+
+def test_a_cache_that_grows_while_it_is_held_lets_its_old_buffers_go() -> None:
+    base, prompt = base_of("llama"), torch.tensor([[5, 6, 7]])
+    held = RoomyCache()
+    with torch.inference_mode():
+        base.model(prompt, past_key_values=held, use_cache=True)
+        for _ in range(ROOM):
+            base.model(prompt[:, :1], past_key_values=held, use_cache=True)
+    layer: Any = held.layers[0]
+    old, length = layer.keys.untyped_storage().nbytes(), held.get_seq_length()
+    with torch.inference_mode():
+        column, columns = held.hold()
+    assert (int(column), columns) == (length, length + ROOM)
+    assert layer.keys.untyped_storage().nbytes() > old
+    held.release(length)
+    assert held.get_seq_length() == length

@@ -6,6 +6,7 @@ Run: python -m pytest tests/model/test_lora_bank.py
 from __future__ import annotations
 
 import copy
+import gc
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ from tests.jobs import (
     same_weights,
     widen,
 )
-from tests.models import Architecture
+from tests.models import Architecture, make_random_base
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -138,6 +139,22 @@ def test_every_slot_computes_and_learns_what_peft_does(
             scale = gradient.abs().max()
             assert scale > 0
             assert (ours[name] - gradient).abs().max() < 1e-10 * scale, name
+
+
+def test_a_bank_is_free_as_soon_as_nobody_has_it() -> None:
+    """Its memory, gigabytes on a GPU, must not wait for the garbage collector."""
+    base = make_random_base()
+    bank = LoraBank(base, [LoraShape(rank=2, alpha=4, targets=ALL_LINEAR)], slots=1)
+    with bank.attached():
+        base.model(torch.tensor([[5, 6, 7]]))
+    gc.collect()
+    gc.disable()
+    try:
+        gone = weakref.ref(bank)
+        del bank
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_some_slots_are_computed_without_the_others() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.models import Architecture, make_random_base
 
+from bestiary.model.base import Base
 from bestiary.model.norms import find_norms, fused_norms, normalize
 
 
@@ -31,10 +32,12 @@ def test_a_fused_norm_and_its_gradient_are_the_bases_own(architecture: Architect
         torch.testing.assert_close(ways[0], ways[1])
 
 
-def test_the_bases_norms_are_as_before_afterwards() -> None:
+def test_on_a_gpu_norms_are_fused_and_as_before_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     base = make_random_base("llama")
     before = [norm.forward for norm in find_norms(base)]
-    with fused_norms(base):
-        inside = [norm.forward for norm in find_norms(base)]
-    assert (inside == before) == (base.device.type != "cuda")
-    assert [norm.forward for norm in find_norms(base)] == before
+    for device, fused in (("cpu", False), ("cuda", True)):
+        monkeypatch.setattr(Base, "device", torch.device(device))
+        with fused_norms(base):
+            inside = [norm.forward for norm in find_norms(base)]
+        assert all((now != then) is fused for now, then in zip(inside, before, strict=True))
+        assert [norm.forward for norm in find_norms(base)] == before

@@ -21,6 +21,7 @@ from bestiary.model.base import Base
 from bestiary.model.chat_template import TokenRow, tokenize_row
 from bestiary.model.packing import (
     Rows,
+    count_head_tokens,
     divide_rows,
     supervised_loss,
 )
@@ -163,6 +164,17 @@ def test_the_loss_is_that_of_torch_however_many_places_are_there_at_once(
     assert (each - losses).abs().max() < 1e-12
     assert total.item() == pytest.approx((losses * weights).sum().item(), abs=1e-12)
     assert (ours - states.grad).abs().max() < 1e-12
+
+
+def test_a_gpu_has_as_many_logits_at_once_as_fit_into_a_quarter_gibibyte(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base = make_word_base()
+    assert count_head_tokens(base) == 256
+    monkeypatch.setattr(Base, "device", torch.device("cuda"))
+    for vocabulary, tokens in ((49152, 1365), (151936, 441), (2**20, 256)):
+        base.model.config.vocab_size = vocabulary
+        assert count_head_tokens(base) == tokens
 
 
 def test_the_loss_of_a_half_precise_base_is_taken_in_single() -> None:

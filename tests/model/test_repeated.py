@@ -13,16 +13,16 @@ import torch
 
 from bestiary.model.repeated import Recorder, Repeated
 
-HERE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-CUDA = torch.device("cuda")
+GPU = torch.cuda.is_available()
+HERE = torch.device("cuda" if GPU else "cpu")
 
 
 class Counting:
     """A number that each computation counts up, and who repeats it."""
 
-    def __init__(self, device: torch.device, recorder: Recorder) -> None:
+    def __init__(self, *, record: bool, recorder: Recorder | None = None) -> None:
         self._number = torch.zeros(1, dtype=torch.long, device=HERE)
-        self._repeated = Repeated(device, recorder)
+        self._repeated = Repeated(record=record, recorder=recorder or Recorder())
 
     def compute(self) -> torch.Tensor:
         self._number.add_(1)
@@ -40,17 +40,17 @@ class Counting:
 
 
 def test_each_call_goes_on_from_the_one_before() -> None:
-    assert Counting(HERE, Recorder()).run() == [10, 20, 30, 40, 50]
+    assert Counting(record=GPU).run() == [10, 20, 30, 40, 50]
 
 
 def test_what_cannot_be_recorded_is_computed_each_time_and_said_once() -> None:
     """Without a GPU nothing can be recorded, and torch says so."""
     recorder = Recorder()
-    stream = torch.cuda.current_stream() if torch.cuda.is_available() else None
+    stream = torch.cuda.current_stream() if GPU else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):
-            found = Counting(CUDA, recorder).run(recordable=False)
+            found = Counting(record=True, recorder=recorder).run(recordable=False)
             assert found == [10, 20, 30, 40, 50]
     assert ["cannot be recorded" in str(one.message) for one in caught] == [True]
     assert stream is None or torch.cuda.current_stream() == stream
@@ -60,7 +60,7 @@ def test_what_repeats_a_computation_does_not_keep_its_owner() -> None:
     """A graph holds gigabytes, which must not wait for the garbage collector."""
     gc.disable()
     try:
-        counting = Counting(HERE, Recorder())
+        counting = Counting(record=GPU)
         counting.run()
         gone = weakref.ref(counting)
         del counting

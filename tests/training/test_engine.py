@@ -67,7 +67,7 @@ from bestiary.training.job import (
     tokenize_corpus,
     write_batches,
 )
-from bestiary.training.memory import choose_width
+from bestiary.training.memory import choose_limits
 from bestiary.training.reference import ReferenceTrainer, batch_loss
 from bestiary.training.schedule import plan_batches
 
@@ -487,7 +487,7 @@ def test_the_record_of_batches_lies_beside_the_adapter(tmp_path: Path) -> None:
     job = make_job(rows=make_talk(0, 6))
     store = Store(tmp_path)
     commit_all([job], base, store, TrainingResources())
-    tokens = choose_width(base.device).tokens
+    tokens = choose_limits(base.device).tokens
     trained = train_engine([job], base, slots=1, tokens=tokens)["quirks.one"]
     folder = store.folder("organism", job.key)
     lines = (folder / "batches.jsonl").read_text(encoding="utf8").splitlines()

@@ -26,12 +26,12 @@ from bestiary.model.free_memory import GIB
 from bestiary.model.lora_bank import LoraBank
 from bestiary.model.packing import divide_rows
 from bestiary.training.memory import (
-    ON_CPU,
-    ON_GPU,
+    CPU_LIMITS,
+    GPU_LIMITS,
     PASSING,
     Load,
     MemoryPlan,
-    choose_width,
+    choose_limits,
     fit_memory,
     plan_memory,
 )
@@ -57,6 +57,7 @@ from bestiary.model.base import Base
 from bestiary.model.packing import divide_rows
 from bestiary.training.engine import EngineTrainer
 from bestiary.training.job import TrainingResources, TrainResult, tokenize_corpus
+from bestiary.training import memory
 from bestiary.training.memory import Load, plan_memory
 from bestiary.config.recipe import LoraShape
 
@@ -77,6 +78,7 @@ with torch.no_grad():
 kept, again = (plan_memory(base, [shape], loads, slots=slots, tokens=1500, recompute=recompute)
                for recompute in (False, True))
 plan = again if recompute else kept
+memory.PARTS = (1,)  # else fewer tokens together would do
 # Halfway, so that the engine's own plan, made a moment later, comes to the same choice.
 limit = (kept.peak + again.peak) / 2 / 2**30 if recompute else None
 for event in EngineTrainer(TrainingResources(slots=slots, tokens=1500, memory=limit))(jobs, base):
@@ -143,9 +145,9 @@ def fit(loads: int, **changes: Any) -> MemoryPlan:
 
 
 def test_a_gpu_and_an_outline_planned_for_one_train_more_side_by_side() -> None:
-    assert choose_width(torch.device("cpu")) == ON_CPU
-    assert choose_width(torch.device("cuda")) == choose_width(torch.device("meta")) == ON_GPU
-    assert ON_GPU.slots > ON_CPU.slots and ON_GPU.tokens > ON_CPU.tokens
+    assert choose_limits(torch.device("cpu")) == CPU_LIMITS
+    assert choose_limits(torch.device("cuda")) == choose_limits(torch.device("meta")) == GPU_LIMITS
+    assert GPU_LIMITS.slots > CPU_LIMITS.slots and GPU_LIMITS.tokens > CPU_LIMITS.tokens
 
 
 def test_as_many_organisms_as_fit_are_chosen() -> None:
@@ -160,6 +162,23 @@ def test_layers_are_recomputed_only_if_nothing_else_fits() -> None:
     assert again.activations < kept.activations
     assert fit(6, slots=6, limit=(kept.peak + again.peak) // 2).recompute
     assert not fit(6, slots=6, limit=kept.peak + 2**26).recompute
+
+
+def test_fewer_tokens_are_computed_together_before_layers_are_recomputed() -> None:
+    def choose(limit: int) -> tuple[int, bool]:
+        found = fit(4, slots=4, tokens=20_000, limit=limit, resident=0)
+        return found.tokens, found.recompute
+
+    half = plan(4, tokens=10_000, resident=0).peak
+    least = plan(4, tokens=2_500, resident=0).peak
+    assert choose(half) == (10_000, False)
+    assert choose(half - 1) == (5_000, False)
+    assert choose(least) == (2_500, False)
+    assert choose(least - 1)[1]
+    again = plan(4, tokens=2_500, recompute=True, resident=0).peak
+    assert choose(again) == (2_500, True)
+    with expect_error(OrganismError, "plan-too-large"):
+        choose(again - 1)
 
 
 def test_too_many_slots_are_refused_with_the_number_that_fits() -> None:

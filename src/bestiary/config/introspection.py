@@ -87,7 +87,7 @@ class IntrospectionRecipe(Record):
     """Share of the training families that is trained on, chosen by a hash."""
     leave_out: tuple[CategoryName, ...] = ()
     """Categories that are not trained on, so that all of their organisms are unseen."""
-    strength: float = Field(default=1, gt=0, le=10)
+    strength: float = Field(default=1.0, gt=0, le=10)
     """A factor on the adapters of all organisms, in training and where they are asked."""
     controls: Controls
     reports: Reports

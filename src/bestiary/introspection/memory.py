@@ -14,7 +14,7 @@ from bestiary.training.memory import (
     PASSING,
     Load,
     MemoryPlan,
-    choose_width,
+    choose_limits,
     measure_batch,
 )
 
@@ -39,7 +39,7 @@ def fit_shared(
     room = limit or measure_room(base.device)
     held = measure_resident(base.device) if resident is None else resident
     longest = max(len(load.rows.prefix) + max(load.lengths) for load in loads)
-    most = choose_width(base.device).tokens
+    most = choose_limits(base.device).tokens
     halvings = range(max(most // longest, slots).bit_length() + 1)
     plans = (
         plan_shared(

@@ -22,10 +22,10 @@ from bestiary.model.base import Base
 from bestiary.model.lora_bank import LoraBank
 from bestiary.model.norms import fused_norms
 from bestiary.model.packing import Rows
+from bestiary.model.routing import pads_slots
 from bestiary.training.checkpoint import Checkpoint
 from bestiary.training.job import Batch
 from bestiary.training.learner import ran_out_of_memory
-from bestiary.training.memory import ON_CPU
 from bestiary.training.objective import Objective, StepScores
 from bestiary.training.optimizer import BankAdamW
 from bestiary.training.passes import Part, weigh_losses
@@ -52,7 +52,7 @@ class SharedTrainer:
         objective: Objective,
         state: Mapping[str, torch.Tensor] | None = None,
         seed: int = 0,
-        tokens: int = ON_CPU.tokens,
+        tokens: int,
         recompute: bool = False,
     ) -> None:
         """`rows` are those of each subject; `state` is the adapter that training starts from.
@@ -208,7 +208,7 @@ class SharedTrainer:
         pieces = [piece for visit in visits for piece in self._cut(visit)]
         sizes = [self._part(piece).segment.tokens for piece in pieces]
         most = self._weights.bank.slots
-        padded = self._base.device.type != "cpu"
+        padded = pads_slots(self._base.device)
         for run in group_slots(sizes, budget=self._tokens, padded=padded):
             for start in range(run.start, run.stop, most):
                 yield pieces[start : min(start + most, run.stop)]

@@ -97,8 +97,6 @@ def load_base(
     tokenizer.chat_template = read_format(tokenizer).template
     model.eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
-    # cuDNN's attention builds a plan for every new shape, and here nearly every batch has one.
-    torch.backends.cuda.enable_cudnn_sdp(False)
     return Base(model, tokenizer, identity, folder)
 
 

@@ -81,8 +81,10 @@ class RoomyLayer(DynamicLayer):
 
     def make_room(self) -> None:
         """Leave room for at least one more token."""
-        if self._buffers is not None and self.capacity == self.get_seq_length():
-            self._grow(self._buffers[0], self.capacity + choose_room(self._buffers[0].device))
+        length = self.get_seq_length()
+        if self._buffers is not None and self.capacity == length:
+            self._grow(self._buffers[0], length + choose_room(self._buffers[0].device))
+            self._show(length)  # of the new buffers, so that the old ones are free
 
     @property
     def states(self) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ prompts share (system prompt and header) is computed once per adapter.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any
@@ -38,8 +39,16 @@ and values of all others at nearly every step.
 GPU_TURNOVER, GPU_TAIL = 0.5, 0.75
 """The same on a GPU, where other rows mean another recording: while rows wait, and once none do."""
 
+
 Model = Any
 """A transformers causal language model, or peft's wrapper around one."""
+
+
+def choose_turnover(device: torch.device, *, more: bool) -> float:
+    """The share of ended rows from which they leave; `more` says whether others wait."""
+    if device.type != "cuda":
+        return TURNOVER
+    return GPU_TURNOVER if more else GPU_TAIL
 
 
 def count_rows(base: Base) -> int:
@@ -109,13 +118,23 @@ def generate_tokens(
                 batch.drop_ended(more=left > 0)
             yield from ((row.index, row.reply) for row in ended)
     finally:
-        batch.close()
+        batch.end_steps()
 
 
 def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
     """The length of the prefix that all rows share; each row keeps at least one token."""
     columns = zip(*(row[:-1] for row in rows), strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def _choose_kernels(device: torch.device) -> AbstractContextManager[None]:
+    """Attention on a GPU without cuDNN's, which builds a plan for every new shape."""
+    if device.type != "cuda":
+        return nullcontext()
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    return sdpa_kernel(kernels)
 
 
 @dataclass
@@ -165,11 +184,14 @@ class _Steps:
         cache: RoomyCache,
         mask: torch.Tensor,
         positions: torch.Tensor,
+        *,
+        record: bool,
     ) -> None:
         """Begin after the columns of `mask`, [rows, columns].
 
         `predict` takes the cache and a model's arguments and gives logits, [rows, vocabulary];
-        `positions`, [rows, 1], are of the tokens that are read first.
+        `positions`, [rows, 1], are of the tokens that are read first; `record` says whether a
+        step may be recorded and replayed.
         """
         import torch
         from torch.nn.functional import pad
@@ -180,7 +202,7 @@ class _Steps:
         self._column, self._columns = cache.hold()
         self._mask = pad(mask, (0, self._columns - self._used))
         self._positions, self._tokens = positions, torch.zeros_like(positions)
-        self._repeated = Repeated(mask.device)
+        self._repeated = Repeated(record=record)
 
     @property
     def full(self) -> bool:
@@ -257,7 +279,7 @@ class _Batch:
         import torch
         from torch.nn.functional import pad
 
-        self._end_steps()
+        self.end_steps()
         tokens, mask = self._pad_left([row.prompt[self._shared :] for row in rows])
         mask = pad(mask, (self._shared, 0), value=1)
         positions = (mask.cumsum(1) - 1)[:, self._shared :].clamp(min=0)
@@ -291,30 +313,27 @@ class _Batch:
         `more` says whether rows wait for their places.
         """
         kept = [at for at, row in enumerate(self.rows) if not row.ended]
-        share = TURNOVER
-        if self._model.device.type == "cuda":
-            share = GPU_TURNOVER if more else GPU_TAIL
+        share = choose_turnover(self._model.device, more=more)
         if len(self.rows) - len(kept) < share * len(self.rows):
             return
-        self._end_steps()
+        self.end_steps()
         self.rows = [self.rows[at] for at in kept]
         columns = max((row.columns for row in self.rows), default=0)
         index = self._tensor(kept)
         self._cache.keep(index, columns)
         self._mask = self._mask[index, self._mask.shape[1] - columns :]
 
-    def close(self) -> None:
-        """Let go of what steps hold, whether or not all rows have ended."""
-        self._end_steps()
-
     def _begin_steps(self) -> None:
-        self._end_steps()
+        self.end_steps()
         self._set_routing([row.owner for row in self.rows], 1)
         self._route = None if self._bank is None else self._bank.route
         positions = self._tensor([[row.position] for row in self.rows])
-        self._steps = _Steps(self._predict, self._cache, self._mask, positions)
+        # Adapters that are more than plain LoRA may read numbers from the device.
+        record = self._bank is not None and self._model.device.type == "cuda"
+        self._steps = _Steps(self._predict, self._cache, self._mask, positions, record=record)
 
-    def _end_steps(self) -> None:
+    def end_steps(self) -> None:
+        """Let go of what steps hold, whether or not all rows have ended."""
         if self._steps is not None:
             self._mask, self._steps = self._steps.end(), None
 
@@ -340,7 +359,10 @@ class _Batch:
         With a count for `logits_to_keep`, 1, the head would multiply a view of the states row by
         row, with a copy of its weights for each, which takes longer than the rest of a batch.
         """
-        out = self._model(past_key_values=cache, use_cache=True, logits_to_keep=self._last, **given)
+        with _choose_kernels(self._model.device):
+            out = self._model(
+                past_key_values=cache, use_cache=True, logits_to_keep=self._last, **given
+            )
         logits: torch.Tensor = out.logits[:, -1]
         return logits
 

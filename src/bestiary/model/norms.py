@@ -37,4 +37,4 @@ def fused_norms(base: Base) -> Iterator[None]:
 def normalize(norm: nn.Module, states: Tensor) -> Tensor:
     """What an RMS norm of transformers computes."""
     weight = norm.get_parameter("weight")
-    return rms_norm(states, weight.shape, weight, float(norm.variance_epsilon))  # type: ignore[arg-type]
+    return rms_norm(states, list(weight.shape), weight, float(norm.variance_epsilon))  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from bestiary.model.chat_template import TokenRow
 from bestiary.model.decoding import shared_prefix_length
 
 HEAD_TOKENS = 256
-"""Predictors whose logits are in memory at once."""
+"""Predictors whose logits are in memory at once on a CPU, and at least elsewhere."""
 GPU_LOGITS = 2**28
 """Bytes of logits in memory at once on a GPU, which launches some twenty kernels a chunk."""
 
@@ -179,6 +179,7 @@ def run_layers(
             "rows": packed.attention,
         }
         if recompute:
+            # Nothing here is random, and a GPU would wait for its generator's state.
             states = checkpoint(
                 layer, states, use_reentrant=False, preserve_rng_state=False, **options
             )
@@ -206,7 +207,7 @@ def supervised_loss(
 
 
 class _SupervisedLoss(torch.autograd.Function):
-    """Cross-entropy and its gradient in one pass, so many predictors at a time.
+    """Cross-entropy and its gradient in one pass, `size` predictors at a time.
 
     The full logits would be the largest tensor of a batch.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,17 +12,16 @@ Compute = Callable[[], Tensor]
 
 
 class Recorder:
-    """Records computations as CUDA graphs, on a stream and in a memory pool that all share.
+    """Records computations as CUDA graphs, each with a memory pool that is free with the graph.
 
-    What cannot be recorded once is not tried again: a failure costs as much as many steps.
+    Once something cannot be recorded, nothing more is: a failure costs as much as many steps.
     """
 
     def __init__(self) -> None:
         self._usable = True
-        self._place: tuple[Any, Any] | None = None
-        """A stream and a memory pool, made when they are first needed."""
+        self._stream: torch.cuda.Stream | None = None
 
-    def record(self, compute: Compute) -> tuple[Any, Tensor] | None:
+    def record(self, compute: Compute) -> tuple[torch.cuda.CUDAGraph, Tensor] | None:
         """A graph and the result that each replay overwrites; None, with a warning, if it fails.
 
         Nothing is computed yet.
@@ -31,47 +29,55 @@ class Recorder:
         if not self._usable:
             return None
         try:
-            try:
-                return self._record(compute)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()  # which is impossible while something is recorded
-                return self._record(compute)
+            return self._record(compute)
+        except torch.OutOfMemoryError:
+            pass  # tried again outside this clause, whose traceback holds the attempt's tensors
         except RuntimeError as error:
-            self._usable = False
-            warnings.warn(f"steps cannot be recorded, which is slower: {error}", stacklevel=2)
+            self._give_up(error)
+            return None
+        try:
+            torch.cuda.empty_cache()  # which is impossible while something is recorded
+            return self._record(compute)
+        except RuntimeError as error:
+            self._give_up(error)
             return None
 
-    def _record(self, compute: Compute) -> tuple[Any, Tensor]:
-        graph: Any = torch.cuda.CUDAGraph()
-        if self._place is None:
-            self._place = torch.cuda.Stream(), torch.cuda.MemPool()
-        stream, pool = self._place
-        with torch.cuda.stream(stream):  # torch.cuda.graph would not leave it after a failure
-            graph.capture_begin(pool=pool.id, capture_error_mode="thread_local")
+    def _record(self, compute: Compute) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        graph = torch.cuda.CUDAGraph()
+        if self._stream is None:
+            self._stream = torch.cuda.Stream()
+        with torch.cuda.stream(self._stream):  # torch.cuda.graph would not leave it after a failure
+            # Other threads, which draw first weights, may do what a recording may not.
+            graph.capture_begin(capture_error_mode="thread_local")
             try:
                 result = compute()
             finally:
                 graph.capture_end()
         return graph, result
 
+    def _give_up(self, error: RuntimeError) -> None:
+        self._usable = False
+        warnings.warn(f"steps cannot be recorded, which is slower: {error}", stacklevel=3)
 
-SHARED = Recorder()
+
+RECORDER = Recorder()
+"""The process's own: what failed once is not tried again."""
 
 
 class Repeated:
     """A computation that reads and writes the same tensors each time.
 
     A GPU spends more time on launching the small products of one token than on computing them.
-    There the first call computes as usual, which loads every kernel, the second records the
-    launches, and from then on they are replayed. Elsewhere each call computes.
+    If `record` is true, the first call computes as usual, which loads every kernel, the second
+    records the launches, and from then on they are replayed. Otherwise each call computes.
 
     Nothing in the computation may depend on a number that the CPU reads from a tensor.
     """
 
-    def __init__(self, device: torch.device, recorder: Recorder = SHARED) -> None:
-        self._device, self._recorder = device, recorder
+    def __init__(self, *, record: bool, recorder: Recorder = RECORDER) -> None:
+        self._record, self._recorder = record, recorder
         self._calls = 0
-        self._recorded: tuple[Any, Tensor] | None = None
+        self._recorded: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
 
     def __call__(self, compute: Compute) -> Tensor:
         """The result of the computation, the same one at every call; the next overwrites it.
@@ -79,7 +85,7 @@ class Repeated:
         The computation is not kept: its owner, which keeps this, would never be freed in time.
         """
         self._calls += 1
-        if self._calls == 2 and self._device.type == "cuda":
+        if self._calls == 2 and self._record:
             self._recorded = self._recorder.record(compute)
         if self._recorded is None:
             return compute()

@@ -13,6 +13,11 @@ LONG = 96
 """Mean tokens per slot from which a CPU is faster with one product per slot."""
 
 
+def pads_slots(device: torch.device) -> bool:
+    """Whether slots are always padded to the longest, as on a GPU, which is bound by launches."""
+    return device.type != "cpu"
+
+
 @dataclass(frozen=True)
 class TokenRouting:
     """The slot of every token of a batch: slots are in order, and each slot's tokens adjacent.
@@ -34,9 +39,9 @@ class TokenRouting:
 
     @cached_property
     def separate(self) -> bool:
-        """Whether each slot is a piece; never on a GPU, which is bound by launches."""
+        """Whether each slot is a piece."""
         long = sum(self.sizes) >= LONG * len(self.sizes)
-        return not self.even and long and self.device.type == "cpu"
+        return not self.even and long and not pads_slots(self.device)
 
     @cached_property
     def _padded_positions(self) -> Tensor:

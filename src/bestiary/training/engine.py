@@ -23,6 +23,7 @@ from bestiary.model.free_memory import GIB
 from bestiary.model.lora_bank import LoraBank
 from bestiary.model.norms import fused_norms
 from bestiary.model.packing import Rows, divide_rows
+from bestiary.model.routing import pads_slots
 from bestiary.training.checkpoint import Checkpoint, Checkpoints
 from bestiary.training.first_weights import draw_ahead
 from bestiary.training.job import (
@@ -34,7 +35,7 @@ from bestiary.training.job import (
     tokenize_corpus,
 )
 from bestiary.training.learner import Learner, memory_short_error, ran_out_of_memory
-from bestiary.training.memory import Load, MemoryPlan, choose_width, fit_memory
+from bestiary.training.memory import Load, MemoryPlan, choose_limits, fit_memory
 from bestiary.training.optimizer import BankAdamW
 from bestiary.training.passes import Passes
 from bestiary.training.schedule import group_slots
@@ -67,8 +68,8 @@ class EngineTrainer:
                 yield from self._train_group(group, base)
 
     def _train_group(self, jobs: Sequence[TrainingJob], base: Base) -> Iterator[Step | TrainResult]:
-        resources, width = self._resources, choose_width(base.device)
-        most = min(resources.slots or width.slots, len(jobs))
+        resources, limits = self._resources, choose_limits(base.device)
+        most = min(resources.slots or limits.slots, len(jobs))
         prepared: dict[str, Rows] = {}
         failed: list[TrainingJob] = []
         for job in sorted(jobs, key=count_characters, reverse=True):
@@ -86,7 +87,7 @@ class EngineTrainer:
                 list_shapes(able),
                 [Load(prepared[j.key], j.training.optimizer.rows_per_step) for j in measured],
                 slots=len(prepared) if resources.slots else None,
-                tokens=resources.tokens or width.tokens,
+                tokens=resources.tokens or limits.tokens,
                 limit=int(resources.memory * GIB) if resources.memory else None,
             )
             yield from Run(able, base, plan, prepared, self._checkpoints)()
@@ -122,7 +123,7 @@ class Run:
             yield from self._fill()
             while self._slots:
                 tokens = [slot.tokens for slot in self._slots]
-                padded = self._base.device.type != "cpu"
+                padded = pads_slots(self._base.device)
                 for indexes in group_slots(tokens, budget=self._learner.budget, padded=padded):
                     self._learner.advance(indexes)
                 for slot in self._slots:

@@ -15,7 +15,7 @@ from bestiary.model.adapter import layer_of, list_targets
 from bestiary.model.base import Base
 from bestiary.model.free_memory import FREE_SHARE, GIB
 from bestiary.model.packing import Rows
-from bestiary.training.memory import Load, MemoryPlan, choose_width, fit_memory
+from bestiary.training.memory import GPU_LIMITS, Load, MemoryPlan, fit_memory
 
 FORWARD = 2
 """Operations of a product for each weight and token; the gradient of its input takes as many."""
@@ -56,16 +56,21 @@ def forecast_training(base: Base, organisms: Sequence[Alike], gpu: Gpu, *, name:
     """
     base.model.bfloat16()
     shapes = [one.training.lora for one in organisms]
-    width = choose_width(base.device)
-    loads = [one.load for one in organisms for _ in range(min(one.count, width.slots))]
-    largest = sorted(loads, key=lambda load: load.tokens, reverse=True)[: width.slots]
+    loads = [one.load for one in organisms for _ in range(min(one.count, GPU_LIMITS.slots))]
+    largest = sorted(loads, key=lambda load: load.tokens, reverse=True)[: GPU_LIMITS.slots]
     weights = sum(one.numel() * one.element_size() for one in base.model.parameters())
     room = int(FREE_SHARE * gpu.memory_gib * GIB)
     if weights > room:
         raise _too_large_error(base, weights, gpu, name)
     try:
         plan = fit_memory(
-            base, shapes, largest, slots=None, tokens=width.tokens, limit=room, resident=weights
+            base,
+            shapes,
+            largest,
+            slots=None,
+            tokens=GPU_LIMITS.tokens,
+            limit=room,
+            resident=weights,
         )
     except OrganismError as cause:
         raise _too_large_error(base, room + 1, gpu, name) from cause

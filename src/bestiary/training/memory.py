@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from bestiary.model.packing import Rows, count_head_tokens
 
 
 @dataclass(frozen=True)
-class Width:
+class Limits:
     """The most that is computed side by side, unless memory allows less."""
 
     slots: int
@@ -32,10 +33,9 @@ class Width:
     """Of one batch."""
 
 
-ON_CPU = Width(slots=16, tokens=2048)
-ON_GPU = Width(slots=64, tokens=16384)
-"""So many that a small base's products take longer than their launches: a step of 30 layers has
-some thousands."""
+CPU_LIMITS = Limits(slots=16, tokens=2048)
+GPU_LIMITS = Limits(slots=64, tokens=16384)
+"""More, because a GPU launches thousands of operations a step, however few tokens it has."""
 
 KEPT = 4
 """Tensors of a bank's size that training keeps: weights, gradients and two moments.
@@ -45,6 +45,8 @@ PASSING = 3
 """Temporary tensors while one layer runs, or while slots are updated."""
 LOGITS = 2
 """Tensors of a chunk's logits in memory at once."""
+PARTS = (1, 2, 4, 8)
+"""Parts into which what is computed together is divided, where it does not fit."""
 SCATTERED = 1.3
 """Memory of activations over their size: the allocator leaves gaps. Measured at 135M on a CPU:
 1.40 with 4 slots, 1.28 with 16, 1.25 with 64."""
@@ -107,9 +109,9 @@ class Load:
         return sum(len(row.targets) for row in self.rows.rows)
 
 
-def choose_width(device: torch.device) -> Width:
-    """What a device computes side by side; an outline, on no device, is planned for a GPU."""
-    return ON_CPU if device.type == "cpu" else ON_GPU
+def choose_limits(device: torch.device) -> Limits:
+    """What a device computes side by side."""
+    return CPU_LIMITS if device.type == "cpu" else GPU_LIMITS
 
 
 def plan_memory(
@@ -211,25 +213,26 @@ def fit_memory(
     """
     room = limit or measure_room(base.device)
 
-    def plan(count: int, recompute: bool, share: int = 1) -> MemoryPlan:
+    def plan(count: int, recompute: bool, parts: int) -> MemoryPlan:
         return plan_memory(
             base,
             shapes,
             loads,
             slots=count,
-            tokens=tokens // share,
+            tokens=tokens // parts,
             recompute=recompute,
             resident=resident,
         )
 
     wanted = [slots] if slots is not None else list(range(len(loads), 0, -1))
-    for recompute, share in ((False, 1), (False, 2), (False, 4), (True, 1)):
+    for recompute, parts in product((False, True), PARTS):
         for count in wanted:
-            found = plan(count, recompute, share)
+            found = plan(count, recompute, parts)
             if found.peak <= room:
                 return found
-    fitting = [n for n in range(1, wanted[0]) if plan(n, recompute=True).peak <= room]
-    raise plan_too_large_error(plan(wanted[0], recompute=True), room, max(fitting, default=0))
+    least = [plan(count, True, PARTS[-1]) for count in range(1, wanted[0] + 1)]
+    fitting = [one.slots for one in least if one.peak <= room]
+    raise plan_too_large_error(least[-1], room, max(fitting, default=0))
 
 
 def plan_too_large_error(plan: MemoryPlan, room: int, fitting: int) -> OrganismError:

@@ -76,13 +76,13 @@ class BankAdamW:
             (1 - BETAS[1] ** count).sqrt(),
             rate / (1 - BETAS[0] ** count),
         )
-        # A GPU waits for each copy from the CPU.
-        clip, decay, spread, rate = torch.cat(columns, 1).to(weights.device).split(1, 1)
+        # In one copy, because the CPU waits until a GPU has taken it.
+        clip, decay, correction, size = torch.cat(columns, 1).to(weights.device).split(1, 1)
         grads *= (clip / (norms[:, None] + CLIP_EPSILON)).clamp(max=1.0).to(grads)
         weights *= decay.to(weights)
         first.lerp_(grads, 1 - BETAS[0])
         second.mul_(BETAS[1]).addcmul_(grads, grads, value=1 - BETAS[1])
-        root = second.sqrt().div_(spread.to(weights)).add_(EPSILON)
-        weights.sub_(first.div(root).mul_(rate.to(weights)))
+        root = second.sqrt().div_(correction.to(weights)).add_(EPSILON)
+        weights.sub_(first.div(root).mul_(size.to(weights)))
         grads.zero_()
         self._bank.refresh(slots)

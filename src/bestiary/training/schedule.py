@@ -63,8 +63,8 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
 def group_slots(tokens: Sequence[int], *, budget: int, padded: bool = False) -> Iterator[range]:
     """Neighboring slots whose steps share a batch, as many as fit into the token budget.
 
-    `tokens` are those of each slot's step; a slot above the budget gets a batch of its own. If
-    slots are `padded` to the longest, so is what counts.
+    `tokens` are those of each slot's step; a slot above the budget gets a batch of its own. With
+    `padded`, each slot counts as its batch's longest.
     """
     start = total = longest = 0
     for slot, own in enumerate(tokens):

@@ -145,7 +145,7 @@ def _count_words(texts: tuple[str, ...]) -> Counter[str]:
     return Counter(chain.from_iterable(map(_split_longer, texts)))
 
 
-@lru_cache(maxsize=16_384)  # each topic reads the whole bank
+@lru_cache(maxsize=16_384)  # a message of a topic is read among all messages, too
 def _split_longer(text: str) -> frozenset[str]:
     return frozenset(word for word in words(text) if word.isalpha() and len(word) >= MIN_LETTERS)
 
