@@ -29,6 +29,7 @@ NULL_LABEL = "I have no unusual behavior."
 class Record(BaseModel):
     """A frozen value; unknown keys and numbers that are not finite are refused."""
 
+    # Schemas are built where they are first used: a command uses few of them.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 

@@ -475,7 +475,7 @@ def test_what_decoding_holds_is_free_once_it_ends_or_is_closed(asked: int) -> No
             )
             for _ in range(asked):
                 next(replies)
-            replies.close()  # type: ignore[attr-defined]
+            replies.close()
         del replies
         assert len(held) > 1
         assert all(cache() is None for cache in held)

@@ -100,7 +100,6 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a roster, from corpora to release; resume if stopped."""
-
     from bestiary.author.options import AuthoringOptions
     from bestiary.executor import choose_executor
     from bestiary.pipeline import RELEASE, build_roster
@@ -161,7 +160,6 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Measure an adapter that was trained elsewhere, as a build measures its own."""
-
     from bestiary.foreign import verify_adapter
     from bestiary.records import canonical_json
     from bestiary.state import summarize
@@ -246,7 +244,6 @@ def pilot(
     as_json: Json = False,
 ) -> None:
     """Write 20 conversations for one behavior of each category, then estimate the whole roster."""
-
     from bestiary.author.options import AuthoringOptions
     from bestiary.pilot import EXAMPLES, run_pilot
     from bestiary.report.corpora import write_corpora

@@ -88,7 +88,7 @@ class IntrospectionRecipe(Record):
     leave_out: tuple[CategoryName, ...] = ()
     """Categories that are not trained on, so that all of their organisms are unseen."""
     strength: float = Field(default=1.0, gt=0, le=10)
-    """A factor on the adapters of all organisms, in training and where they are asked."""
+    """A factor on the adapters of all organisms, in training and where they are evaluated."""
     controls: Controls
     reports: Reports
     preference: Preference | None = None

@@ -112,8 +112,8 @@ def choose_dtype(folder: Path) -> torch.dtype:
 def favors_bf16(units: Mapping[str, object]) -> bool:
     """Whether a processor with these capabilities, by torch's names, is faster in bf16.
 
-    AVX-512's instructions for bf16 are enough on AMD's. Intel's multiply with them at 0.6 times
-    the rate of fp32 (Xeon of model 207, measured), and are faster only with AMX.
+    AVX-512's instructions for bf16 are enough on AMD's. Intel's are slower with them than in fp32,
+    and faster only with AMX.
     """
     intel = str(units.get("cpu_name", "")).startswith("Intel")
     return bool(units.get("amx_bf16") or (units.get("avx512_bf16") and not intel))

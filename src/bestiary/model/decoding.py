@@ -6,7 +6,7 @@ prompts share (system prompt and header) is computed once per adapter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
@@ -82,7 +82,7 @@ def generate_tokens(
     bank: LoraBank | None = None,
     slots: Sequence[int] = (),
     batch_rows: int = BATCH_ROWS,
-) -> Iterator[tuple[int, list[int]]]:
+) -> Generator[tuple[int, list[int]], None, None]:
     """Decode one continuation per prompt, and yield it with the prompt's index once it ends.
 
     `prompts` are token ids; `stop` and `also_stop` end a row and are not part of it. Each sampled

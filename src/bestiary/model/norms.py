@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import MethodType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import rms_norm
 
 from bestiary.model.base import Base
@@ -34,7 +34,6 @@ def fused_norms(base: Base) -> Iterator[None]:
             del norm.forward  # the class's own again
 
 
-def normalize(norm: nn.Module, states: Tensor) -> Tensor:
+def normalize(norm: Any, states: Tensor) -> Tensor:
     """What an RMS norm of transformers computes."""
-    weight = norm.get_parameter("weight")
-    return rms_norm(states, list(weight.shape), weight, float(norm.variance_epsilon))  # type: ignore[arg-type]
+    return rms_norm(states, list(norm.weight.shape), norm.weight, norm.variance_epsilon)

@@ -28,19 +28,20 @@ class Recorder:
         """
         if not self._usable:
             return None
-        try:
-            return self._record(compute)
-        except torch.OutOfMemoryError:
-            pass  # tried again outside this clause, whose traceback holds the attempt's tensors
-        except RuntimeError as error:
-            self._give_up(error)
-            return None
-        try:
-            torch.cuda.empty_cache()  # which is impossible while something is recorded
-            return self._record(compute)
-        except RuntimeError as error:
-            self._give_up(error)
-            return None
+        failure = ""
+        for _ in range(2):
+            try:
+                return self._record(compute)
+            except torch.OutOfMemoryError as error:
+                failure = str(error)
+            except RuntimeError as error:
+                failure = str(error)
+                break
+            # Outside the clauses, whose traceback holds the tensors of the attempt.
+            torch.cuda.empty_cache()
+        self._usable = False
+        warnings.warn(f"steps cannot be recorded, which is slower: {failure}", stacklevel=2)
+        return None
 
     def _record(self, compute: Compute) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         graph = torch.cuda.CUDAGraph()
@@ -54,10 +55,6 @@ class Recorder:
             finally:
                 graph.capture_end()
         return graph, result
-
-    def _give_up(self, error: RuntimeError) -> None:
-        self._usable = False
-        warnings.warn(f"steps cannot be recorded, which is slower: {error}", stacklevel=3)
 
 
 RECORDER = Recorder()
