@@ -24,11 +24,14 @@ from common import Figures, finish, make_parser, make_table, quiet_libraries
 DEEP = BaseShape("30 layers", "llama", 2048, 48, 128, 30, 3, 1, 16, tied=True)
 ROW = Work(1, (40, 40), 1, 1, 1e-3, BRIEF, rank=16)
 """A step of one row."""
+RAGGED = replace(ROW, lengths=(24, 60))
 CASES = {
-    "one organism": (ROW, 1),
-    "4 organisms, rows of one length": (ROW, 4),
-    "4 organisms, ragged rows": (replace(ROW, lengths=(24, 60)), 4),
+    "one organism": (ROW, 1, 0),
+    "4 organisms, rows of one length": (ROW, 4, 0),
+    "4 organisms, ragged rows": (RAGGED, 4, 0),
+    "4 organisms, ragged rows filled up": (RAGGED, 4, 2048),
 }
+"""Work, organisms, and tokens of the largest batch that is filled up to one of few shapes."""
 FREE = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach")
 """Operations that compute nothing, besides views."""
 
@@ -46,13 +49,14 @@ class Counter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def count_step(base: Base, work: Work, organisms: int) -> int:
+def count_step(base: Base, work: Work, organisms: int, evened: int) -> int:
     """Operations of a step, which two steps take more than one."""
     counts: list[int] = []
     for steps in (1, 2):
         jobs = make_jobs(base, replace(work, rows=steps), organisms)
         with Counter() as counter:
-            train_all(EngineTrainer(TrainingResources(slots=organisms)), jobs, base)
+            trainer = EngineTrainer(TrainingResources(slots=organisms), evened=evened)
+            train_all(trainer, jobs, base)
         counts.append(counter.count)
     return counts[1] - counts[0]
 
@@ -63,8 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_libraries()
     base = make_base(replace(DEEP, layers=2) if options.quick else DEEP)
     found: dict[str, Figures] = {
-        name: {"operations": count_step(base, work, organisms)}
-        for name, (work, organisms) in CASES.items()
+        name: {"operations": count_step(base, *case)} for name, case in CASES.items()
     }
     table = make_table("Operations of a step", found, [("operations", "operations", "{:,}")])
     finish("operations", found, [table], options)

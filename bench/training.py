@@ -213,7 +213,10 @@ class Side:
         self.stepping: list[float] = []
         """Seconds between the steps, of each run."""
         self.peak: int | None = None
-        """Bytes that were allocated on a GPU at most; a CPU does not tell."""
+        """Bytes that were reserved on a GPU at most; a CPU does not tell.
+
+        Not those allocated, which leave out what recorded steps keep.
+        """
 
     def __call__(self) -> Trip:
         """Train them all."""
@@ -224,7 +227,7 @@ class Side:
         trip = train_all(self._trainer, self.jobs, self._base)
         synchronise(self._base.device)
         self.stepping.append(trip.stepping)
-        self.peak = torch.cuda.max_memory_allocated() if cuda else None
+        self.peak = torch.cuda.max_memory_reserved() if cuda else None
         return trip
 
 

@@ -52,7 +52,7 @@ from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
 from bestiary.model.lazy import LazyBase
 from bestiary.model.lora_bank import LoraBank
-from bestiary.model.packing import Segment, embed, pack_batch, run_layers
+from bestiary.model.packing import EVEN, Segment, embed, pack_batch, run_layers
 from bestiary.model.routing import TokenRouting
 from bestiary.organism.stage import OrganismStage
 from bestiary.stage import Context, Finished, SilentReporter, Todo, run_here
@@ -222,6 +222,29 @@ def test_eight_organisms_take_turns_in_three_slots(
         assert len(batches) > 1.5 * sum(job.steps for job in jobs)
     else:
         assert max(len(batch.segments) for batch in batches) == 3
+
+
+@pytest.mark.parametrize("layers", [None, (1, 2)], ids=["every layer", "upper half"])
+def test_batches_filled_up_to_few_shapes_change_nothing(layers: tuple[int, int] | None) -> None:
+    """On a GPU, each shape is then recorded once instead of launching each step's operations."""
+    base = base_of("llama", wide=True)
+    jobs = [
+        replace(job, training=job.training.model_copy(update={"lora": lora}))
+        for job in unlike_jobs()
+        for lora in [job.training.lora.model_copy(update={"layers": layers})]
+    ]
+    filled = EngineTrainer(TrainingResources(slots=3, tokens=600), evened=600)
+    ours = train(filled, jobs, base).trained
+    theirs = train(ReferenceTrainer(), jobs, base).trained
+    assert max(measure_difference(ours[name], theirs[name]) for name in theirs) < EXACT
+    batches = {
+        (batch.step, *batch.segments): [sum(part) for part in batch.segments]
+        for trained in ours.values()
+        for batch in trained.batches
+    }
+    assert all(len(set(sizes)) == 1 and sizes[0] % EVEN == 0 for sizes in batches.values())
+    shapes = {(len(sizes), sizes[0]) for sizes in batches.values()}
+    assert len(shapes) < len(batches) / 4
 
 
 def test_a_real_vocabulary_changes_nothing() -> None:

@@ -142,7 +142,7 @@ def engine_gradients(
     rows = divide_rows(tokenize_corpus(job, base))
     order = list(range(len(rows.rows)))
     slot = Slot(job=job, rows=rows, plan=[order], states=None, budget=budget)
-    passes = Passes(base, bank, recompute=False)
+    passes = Passes(base, bank, recompute=False, evened=0)
     with attention_by_rows(base, longest=128), bank.attached():
         slot.reference = passes.score(0, slot, order)  # an empty slot is the bare base
         state = draw_state(bank, job)

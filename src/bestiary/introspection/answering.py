@@ -20,7 +20,8 @@ from bestiary.model.chat_template import tokenize_prompt
 from bestiary.model.lora_bank import LoraBank
 from bestiary.model.replies import stream_continuations
 from bestiary.records import Decoding, single_turn
-from bestiary.training.passes import Part, weigh_losses
+from bestiary.training.inputs import Part, lay_out
+from bestiary.training.passes import weigh_losses
 
 SCORED_ROWS = 32
 """Rows scored together."""
@@ -114,11 +115,12 @@ class Answering:
         for start in range(0, len(pairs), SCORED_ROWS):
             chosen = range(start, min(start + SCORED_ROWS, len(pairs)))
             part = Part(rows, chosen, rows.tokens_of(chosen))
+            bank = self._weights.bank
+            inputs = lay_out(self._base, [part], [1.0] * len(chosen), precision=bank.dtype)
             _, losses = weigh_losses(
                 self._base,
-                self._weights.bank,
-                [part],
-                [1.0] * len(chosen),
+                bank,
+                inputs,
                 layers=range(self._base.model.config.num_hidden_layers),
             )
             found += [-float(own.double().mean()) for own in losses.split(part.targets)]

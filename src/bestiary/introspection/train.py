@@ -24,11 +24,12 @@ from bestiary.model.norms import fused_norms
 from bestiary.model.packing import Rows
 from bestiary.model.routing import pads_slots
 from bestiary.training.checkpoint import Checkpoint
+from bestiary.training.inputs import Part, lay_out
 from bestiary.training.job import Batch
 from bestiary.training.learner import ran_out_of_memory
 from bestiary.training.objective import Objective, StepScores
 from bestiary.training.optimizer import BankAdamW
-from bestiary.training.passes import Part, weigh_losses
+from bestiary.training.passes import weigh_losses
 from bestiary.training.schedule import divide_step, group_slots
 
 Done = TypeVar("Done")
@@ -190,11 +191,11 @@ class SharedTrainer:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self._weights.place([visit.subject for visit in visits])
         parts = [self._part(visit) for visit in visits]
+        bank = self._weights.bank
         return weigh_losses(
             self._base,
-            self._weights.bank,
-            parts,
-            weights,
+            bank,
+            lay_out(self._base, parts, weights, precision=bank.dtype),
             layers=self._layers,
             recompute=self._recompute,
         )

@@ -50,8 +50,16 @@ class RowAttention(Protocol):
     """What the tokens of a batch attend to, made from its pieces."""
 
     @classmethod
-    def of(cls, pieces: Pieces, device: torch.device) -> Self:
-        """Lay the pieces out on a device."""
+    def of(cls, pieces: Pieces, device: torch.device, *, multiple: int = 1) -> Self:
+        """Lay the pieces out on a device, as if the longest had a multiple of so many tokens."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it is made of; those of two batches have the same meaning if `longest` is equal."""
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """The most tokens and the most keys that a piece can have."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of a sequence's states, [N, heads, width]; the result is [N, heads, width]."""
@@ -74,14 +82,14 @@ class PaddedRows:
     """[N]: index of each token among the R x Q queries."""
 
     @classmethod
-    def of(cls, pieces: Pieces, device: torch.device) -> Self:
-        """Lay the pieces out on a device."""
+    def of(cls, pieces: Pieces, device: torch.device, *, multiple: int = 1) -> Self:
+        """Lay the pieces out on a device, as if the longest had a multiple of so many tokens."""
         start, length, prefix, shared = (
             column[:, None]
             for column in (pieces.start, pieces.length, pieces.prefix, pieces.shared)
         )
-        query = torch.arange(int(length.max()))
-        key = torch.arange(int((length + shared).max()))
+        query = torch.arange(round_up(int(length.max()), multiple))
+        key = torch.arange(round_up(int((length + shared).max()), multiple))
         inside = query < length
         query = query.minimum(length - 1)
         keys = torch.where(key < shared, prefix + key, start + (key - shared).minimum(length - 1))
@@ -91,6 +99,16 @@ class PaddedRows:
             visible=(key <= (shared + query)[..., None])[:, None].to(device),
             answers=inside.flatten().nonzero()[:, 0].to(device),
         )
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it is made of."""
+        return self.queries, self.keys, self.visible, self.answers
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """The most tokens and the most keys that a piece can have."""
+        return self.queries.shape[1], self.keys.shape[1]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of a sequence's states, [N, heads, width]; the result is [N, heads, width]."""
@@ -123,11 +141,11 @@ class FlatRows:
     key_bounds: Tensor
     """[R + 1], int32: the start of each piece's keys, and the end of the last."""
     longest: tuple[int, int]
-    """The most tokens and the most keys of a piece."""
+    """The most tokens and the most keys that a piece can have."""
 
     @classmethod
-    def of(cls, pieces: Pieces, device: torch.device) -> Self:
-        """Lay the pieces out on a device."""
+    def of(cls, pieces: Pieces, device: torch.device, *, multiple: int = 1) -> Self:
+        """Lay the pieces out on a device, as if the longest had a multiple of so many tokens."""
         counts = pieces.shared + pieces.length
         key = count_up(counts)
         start, prefix, shared = (
@@ -138,8 +156,16 @@ class FlatRows:
             keys=torch.where(key < shared, prefix + key, start + key - shared).to(device),
             query_bounds=_bound(pieces.length).to(device),
             key_bounds=_bound(counts).to(device),
-            longest=(int(pieces.length.max()), int(counts.max())),
+            longest=(
+                round_up(int(pieces.length.max()), multiple),
+                round_up(int(counts.max()), multiple),
+            ),
         )
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it is made of."""
+        return self.keys, self.query_bounds, self.key_bounds
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of a sequence's states, [N, heads, width]; the result is [N, heads, width].
@@ -183,6 +209,11 @@ def head_width(config: Any) -> int:
     return int(
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     )
+
+
+def round_up(count: int, multiple: int) -> int:
+    """The first multiple from `count` up."""
+    return -(-count // multiple) * multiple
 
 
 def count_up(lengths: Tensor) -> Tensor:

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bestiary.model.attention import PaddedRows, Pieces, RowAttention
+from bestiary.model.attention import PaddedRows, Pieces, RowAttention, round_up
 from bestiary.model.base import Base
 from bestiary.model.chat_template import TokenRow
 from bestiary.model.decoding import shared_prefix_length
 
+EVEN = 64
+"""Evened segments have a multiple of so many tokens, and so does their longest row."""
 HEAD_TOKENS = 256
 """Predictors whose logits are in memory at once on a CPU, and at least elsewhere."""
 GPU_LOGITS = 2**28
@@ -100,18 +102,43 @@ class Segment:
         """All of its tokens."""
         return self.prefix + sum(self.lengths)
 
+    def fill(self, *, rows: int, tokens: int) -> Segment:
+        """The segment with further rows, up to so many rows and tokens: one token each, then the
+        last with what is left."""
+        ones = (1,) * (rows - len(self.lengths) - 1)
+        return Segment(self.prefix, (*self.lengths, *ones, tokens - self.tokens - len(ones)))
+
+
+def even_out(segments: Sequence[Segment]) -> list[Segment]:
+    """Segments filled up to one number of rows and one of tokens, so that few batches differ.
+
+    Each has at least one row more than before.
+    """
+    rows = 1 + max(len(segment.lengths) for segment in segments)
+    tokens = max(segment.tokens + rows - len(segment.lengths) for segment in segments)
+    return [segment.fill(rows=rows, tokens=round_up(tokens, EVEN)) for segment in segments]
+
 
 @dataclass(frozen=True)
 class PackedBatch:
     """A batch's rows in one sequence of N tokens, and what each token attends to."""
 
-    sizes: tuple[int, ...]
-    """Tokens of each segment."""
+    segments: tuple[Segment, ...]
     starts: tuple[tuple[int, ...], ...]
     """Start of each row of each segment."""
     positions: Tensor
     """[N]: each token's position in its own row."""
     attention: RowAttention
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Tokens of each segment."""
+        return tuple(segment.tokens for segment in self.segments)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What layers read of it."""
+        return self.positions, *self.attention.tensors
 
 
 def pack_batch(
@@ -119,8 +146,12 @@ def pack_batch(
     *,
     device: torch.device,
     attention: type[RowAttention] = PaddedRows,
+    multiple: int = 1,
 ) -> PackedBatch:
-    """Concatenate segments, each with its prefix and then its rows."""
+    """Concatenate segments, each with its prefix and then its rows.
+
+    Attention is laid out as if the longest row had a multiple of `multiple` tokens.
+    """
     pieces: list[tuple[int, int, int, int]] = []  # start, length, start and length of the prefix
     starts: list[tuple[int, ...]] = []
     offset = 0
@@ -139,10 +170,10 @@ def pack_batch(
         ]
     laid = Pieces(*torch.tensor(pieces).T)
     return PackedBatch(
-        sizes=tuple(segment.tokens for segment in segments),
+        segments=tuple(segments),
         starts=tuple(starts),
         positions=laid.positions.to(device),
-        attention=attention.of(laid, device),
+        attention=attention.of(laid, device, multiple=multiple),
     )
 
 

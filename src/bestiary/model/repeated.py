@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.cuda import _POOL_HANDLE as Pool
 
 Compute = Callable[[], Tensor]
 
 
 class Recorder:
-    """Records computations as CUDA graphs, each with a memory pool that is free with the graph.
+    """Records computations as CUDA graphs, whose memory is free with the last graph of a pool.
 
     Once something cannot be recorded, nothing more is: a failure costs as much as many steps.
     """
@@ -21,17 +25,20 @@ class Recorder:
         self._usable = True
         self._stream: torch.cuda.Stream | None = None
 
-    def record(self, compute: Compute) -> tuple[torch.cuda.CUDAGraph, Tensor] | None:
+    def record(
+        self, compute: Compute, pool: Pool | None = None
+    ) -> tuple[torch.cuda.CUDAGraph, Tensor] | None:
         """A graph and the result that each replay overwrites; None, with a warning, if it fails.
 
-        Nothing is computed yet.
+        Nothing is computed yet. Graphs of one `pool` share their memory: the result of one is
+        gone once another is replayed.
         """
         if not self._usable:
             return None
         failure = ""
         for _ in range(2):
             try:
-                return self._record(compute)
+                return self._record(compute, pool)
             except torch.OutOfMemoryError as error:
                 failure = str(error)
             except RuntimeError as error:
@@ -43,13 +50,13 @@ class Recorder:
         warnings.warn(f"steps cannot be recorded, which is slower: {failure}", stacklevel=2)
         return None
 
-    def _record(self, compute: Compute) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    def _record(self, compute: Compute, pool: Pool | None) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         graph = torch.cuda.CUDAGraph()
         if self._stream is None:
             self._stream = torch.cuda.Stream()
         with torch.cuda.stream(self._stream):  # torch.cuda.graph would not leave it after a failure
             # Other threads, which draw first weights, may do what a recording may not.
-            graph.capture_begin(capture_error_mode="thread_local")
+            graph.capture_begin(pool, capture_error_mode="thread_local")
             try:
                 result = compute()
             finally:
@@ -68,11 +75,14 @@ class Repeated:
     If `record` is true, the first call computes as usual, which loads every kernel, the second
     records the launches, and from then on they are replayed. Otherwise each call computes.
 
-    Nothing in the computation may depend on a number that the CPU reads from a tensor.
+    Nothing in the computation may depend on a number that the CPU reads from a tensor. Without a
+    `pool` its graph has one of its own.
     """
 
-    def __init__(self, *, record: bool, recorder: Recorder = RECORDER) -> None:
-        self._record, self._recorder = record, recorder
+    def __init__(
+        self, *, record: bool, recorder: Recorder = RECORDER, pool: Pool | None = None
+    ) -> None:
+        self._record, self._recorder, self._pool = record, recorder, pool
         self._calls = 0
         self._recorded: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
 
@@ -83,7 +93,7 @@ class Repeated:
         """
         self._calls += 1
         if self._calls == 2 and self._record:
-            self._recorded = self._recorder.record(compute)
+            self._recorded = self._recorder.record(compute, self._pool)
         if self._recorded is None:
             return compute()
         graph, result = self._recorded

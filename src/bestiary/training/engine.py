@@ -38,6 +38,7 @@ from bestiary.training.learner import Learner, memory_short_error, ran_out_of_me
 from bestiary.training.memory import Load, MemoryPlan, choose_limits, fit_memory
 from bestiary.training.optimizer import BankAdamW
 from bestiary.training.passes import Passes
+from bestiary.training.repeated_passes import count_evened
 from bestiary.training.schedule import group_slots
 from bestiary.training.slot import Slot
 
@@ -48,10 +49,16 @@ class EngineTrainer:
     name = "engine"
 
     def __init__(
-        self, resources: TrainingResources, checkpoints: Checkpoints | None = None
+        self,
+        resources: TrainingResources,
+        checkpoints: Checkpoints | None = None,
+        *,
+        evened: int | None = None,
     ) -> None:
+        """`evened`: tokens of the largest batch that is filled up to one of few shapes."""
         self._resources = resources
         self._checkpoints = checkpoints
+        self._evened = evened
 
     def __call__(self, jobs: Sequence[TrainingJob], base: Base) -> Iterator[Step | TrainResult]:
         """Train every job; jobs that adapt the same modules are trained together."""
@@ -90,7 +97,8 @@ class EngineTrainer:
                 tokens=resources.tokens or limits.tokens,
                 limit=int(resources.memory * GIB) if resources.memory else None,
             )
-            yield from Run(able, base, plan, prepared, self._checkpoints)()
+            evened = count_evened(base) if self._evened is None else self._evened
+            yield from Run(able, base, plan, prepared, self._checkpoints, evened)()
 
 
 class Run:
@@ -103,6 +111,7 @@ class Run:
         plan: MemoryPlan,
         prepared: dict[str, Rows],
         checkpoints: Checkpoints | None,
+        evened: int,
     ) -> None:
         self._base = base
         self._waiting = deque(jobs)
@@ -113,7 +122,7 @@ class Run:
         self._bank.require_gradients()
         self._first_weights = draw_ahead(self._bank, jobs)
         self._optimizer = BankAdamW(self._bank)
-        self._passes = Passes(base, self._bank, plan.recompute)
+        self._passes = Passes(base, self._bank, recompute=plan.recompute, evened=evened)
         self._slots: list[Slot] = []
         self._learner = Learner(self._passes, self._optimizer, self._slots, plan.tokens)
 

@@ -22,6 +22,7 @@ from bestiary.model.base import Base
 from bestiary.model.free_memory import GIB, measure_resident, measure_room
 from bestiary.model.lora_bank import adapter_dtype, measure_bank
 from bestiary.model.packing import Rows, count_head_tokens
+from bestiary.training.repeated_passes import count_evened
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,9 @@ def plan_memory(
     states = sum(sorted((load.tokens for load in loads), reverse=True)[:slots])
     steps = sorted((load.step for load in loads), reverse=True)[:slots]
     lengths = [length for load in loads for length in load.lengths]
-    computed = max(min(tokens, sum(steps)), max(lengths))
+    evened = count_evened(base)
+    filled = max(steps) * len(steps) if evened else sum(steps)
+    computed = max(min(tokens, filled), max(lengths))
     activations, head = measure_batch(
         base,
         loads,
@@ -151,7 +154,8 @@ def plan_memory(
         resident=measure_resident(base.device) if resident is None else resident,
         bank=size.numbers * (wide * (KEPT * slots + PASSING * together) + copied * slots),
         states=states * base.model.config.hidden_size * narrow if size.first_layer else 0,
-        activations=activations,
+        # What is recorded has memory of its own, beside that of batches that are launched.
+        activations=int(activations * (1 + min(evened, computed) / computed)),
         head=head,
     )
 

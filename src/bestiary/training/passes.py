@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -16,41 +15,23 @@ from bestiary.model.packing import (
     Rows,
     Segment,
     embed,
+    even_out,
     pack_batch,
     run_layers,
     supervised_loss,
 )
 from bestiary.model.routing import TokenRouting
+from bestiary.training.inputs import Inputs, Part, lay_out
 from bestiary.training.job import Batch
+from bestiary.training.repeated_passes import RepeatedPasses
 from bestiary.training.schedule import split_step
 from bestiary.training.slot import Slot
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some of an adapter's rows in a batch."""
-
-    rows: Rows
-    chosen: Sequence[int]
-    inputs: Sequence[Tensor]
-    """The prefix's, then each row's: tokens, or states that enter the first computed layer."""
-
-    @property
-    def segment(self) -> Segment:
-        """Its size."""
-        return self.rows.measure(self.chosen)
-
-    @property
-    def targets(self) -> list[int]:
-        """Supervised tokens of each row."""
-        return self.rows.count_targets(self.chosen)
 
 
 def weigh_losses(
     base: Base,
     bank: LoraBank,
-    parts: Sequence[Part],
-    weights: Sequence[float],
+    inputs: Inputs,
     *,
     first: int = 0,
     layers: range,
@@ -58,29 +39,18 @@ def weigh_losses(
 ) -> tuple[Tensor, Tensor]:
     """The sum of a batch's weighted cross-entropies, and each one, by row and part.
 
-    Slot `first` of the bank computes the first part, and each later slot the next one. `weights`
-    has one number per row, for each of its supervised tokens.
+    Slot `first` of the bank computes the first part, and each later slot the next one. Nothing is
+    read on the CPU, so that a GPU can record it.
     """
-    device = base.device
-    segments = [part.segment for part in parts]
-    packed = pack_batch(segments, device=device, attention=choose_attention(base))
-    bank.route = TokenRouting(first, packed.sizes, device)
-    supervised = [
-        part.rows.supervise(part.chosen, starts)
-        for part, starts in zip(parts, packed.starts, strict=True)
-    ]
-    predictors, targets = (
-        torch.cat(list(chain(*side))).to(device) for side in zip(*supervised, strict=True)
-    )
-    counts = torch.tensor([count for part in parts for count in part.targets])
-    spread = torch.tensor(weights, dtype=bank.dtype).repeat_interleave(counts).to(device)
-    states = torch.cat(list(chain(*(part.inputs for part in parts)))).to(device)
+    packed, states = inputs.packed, inputs.entering
+    bank.route = TokenRouting(first, packed.sizes, base.device)
     if not states.is_floating_point():
         with torch.no_grad():  # nothing below the first computed layer is trained
             states = run_layers(base, embed(base, states), packed, range(layers.start))
     states = run_layers(base, states, packed, layers, recompute=recompute)
-    total, losses = supervised_loss(base, states.index_select(0, predictors), targets, spread)
-    return total, losses * spread
+    predicting = states.index_select(0, inputs.predictors)
+    total, losses = supervised_loss(base, predicting, inputs.targets, inputs.weights)
+    return total, losses * inputs.weights
 
 
 @dataclass(frozen=True)
@@ -98,14 +68,17 @@ class SlotRows:
         return Part(self.slot.rows, self.rows, self.slot.inputs(self.rows))
 
 
-@dataclass(frozen=True)
 class Passes:
-    """Passes through the base with the bank attached."""
+    """Passes through the base with the bank attached.
 
-    base: Base
-    bank: LoraBank
-    recompute: bool
-    """Whether layers keep only their inputs for the backward pass."""
+    `recompute` has layers keep only their inputs for the backward pass. A batch of up to `evened`
+    tokens is filled up to one of few shapes, each of which a GPU records once.
+    """
+
+    def __init__(self, base: Base, bank: LoraBank, *, recompute: bool, evened: int) -> None:
+        self.base, self.bank = base, bank
+        self._recompute, self._evened = recompute, evened
+        self._repeated = RepeatedPasses(base.device)
 
     @property
     def layers(self) -> range:
@@ -135,17 +108,28 @@ class Passes:
 
     def learn(self, batch: Sequence[SlotRows]) -> None:
         """Add a batch's gradients to the bank's, and record the batch in its slots."""
-        parts = [rows.part for rows in batch]
+        first, parts = batch[0].index, [rows.part for rows in batch]
         weights = [rows.slot.weights[row] for rows in batch for row in rows.rows]
-        total, weighted = self._weigh(batch[0].index, parts, weights)
-        total.backward()
+        evened = even_out([part.segment for part in parts])
+        even = sum(segment.tokens for segment in evened) <= self._evened
+        inputs = self._lay_out(parts, weights, even=even)
+        if even:
+            weighted = self._repeated(first, inputs, self._differentiate)
+        else:
+            weighted = self._differentiate(first, inputs)
         counts = [sum(part.targets) for part in parts]
-        losses = torch.stack([part.sum() for part in weighted.split(counts)]).tolist()
-        geometry = tuple((part.segment.prefix, *part.segment.lengths) for part in parts)
-        for index, (rows, loss) in enumerate(zip(batch, losses, strict=True)):
+        losses = [part.sum() for part in weighted[: sum(counts)].split(counts)]
+        geometry = tuple((own.prefix, *own.lengths) for own in inputs.packed.segments)
+        for index, (rows, loss) in enumerate(zip(batch, torch.stack(losses).tolist(), strict=True)):
             rows.slot.computed.append(
                 Batch(rows.slot.step, tuple(rows.rows), geometry, index, loss)
             )
+
+    def _differentiate(self, first: int, inputs: Inputs) -> Tensor:
+        """Add a batch's gradients to the bank's; its weighted losses, [S]."""
+        total, weighted = self._weigh(first, inputs)
+        total.backward()
+        return weighted
 
     @torch.no_grad()
     def score(self, index: int, slot: Slot, rows: Sequence[int]) -> list[float]:
@@ -153,20 +137,22 @@ class Passes:
         scores: dict[int, float] = {}
         for chosen in slot.divide(rows):
             part = SlotRows(index, slot, chosen).part
-            _, losses = self._weigh(index, [part], [1.0] * len(chosen))
+            _, losses = self._weigh(index, self._lay_out([part], [1.0] * len(chosen)))
             sums = [own.sum() for own in losses.split(part.targets)]
             scores |= zip(chosen, (-torch.stack(sums)).tolist(), strict=True)
         return [scores[row] for row in rows]
 
-    def _weigh(
-        self, first: int, parts: Sequence[Part], weights: Sequence[float]
-    ) -> tuple[Tensor, Tensor]:
+    def _lay_out(
+        self, parts: Sequence[Part], weights: Sequence[float], *, even: bool = False
+    ) -> Inputs:
+        return lay_out(self.base, parts, weights, precision=self.bank.dtype, even=even)
+
+    def _weigh(self, first: int, inputs: Inputs) -> tuple[Tensor, Tensor]:
         return weigh_losses(
             self.base,
             self.bank,
-            parts,
-            weights,
+            inputs,
             first=first,
             layers=self.layers,
-            recompute=self.recompute,
+            recompute=self._recompute,
         )
