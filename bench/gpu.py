@@ -83,8 +83,12 @@ def list_cases(*, quick: bool, tiny: bool) -> list[Measurable]:
     )
     whole = Case(QWEN3_06B, "whole corpora", 32, CORPUS, 1, tokens=16384, raced=1)
     embedded = [
-        Case(SMOLLM2, "256-token steps", count, BRIEF_STEPS, rounds, tokens=16384, raced=4)
-        for count in (64, 1)
+        Case(SMOLLM2, part, count, work, rounds, tokens=16384, raced=4)
+        for part, count, work in (
+            ("256-token steps", 64, BRIEF_STEPS),
+            ("256-token steps, ragged", 64, replace(BRIEF_STEPS, lengths=RAGGED.lengths)),
+            ("256-token steps", 1, BRIEF_STEPS),
+        )
     ]
     asked = [
         AskedCase(SMOLLM2, organisms, prompts, rounds, new_tokens=40, raced=2)

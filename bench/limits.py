@@ -83,7 +83,7 @@ def _count_job(base: Base, job: TrainingJob, batches: Sequence[Batch], since: in
     for batch in batches:
         if batch.step < since:
             continue
-        shared, *lengths = batch.segments[batch.index]
+        shared, lengths = _list_own(batch)
         tokens, pairs = shared + sum(lengths), _count_pairs(shared, lengths)
         supervised = sum(sum(rows[row].supervised) for row in batch.rows)
         whole += tokens * (4 * upper * sizes.layer - 2 * sizes.entry + 6 * lora)
@@ -112,8 +112,15 @@ def _list_rows(batches: Sequence[Batch]) -> tuple[int, list[int]]:
     """The prefix's tokens and each row's, of every row once."""
     lengths: dict[int, int] = {}
     for batch in batches:
-        lengths.update(zip(batch.rows, batch.segments[batch.index][1:], strict=True))
-    return batches[0].segments[batches[0].index][0], list(lengths.values())
+        shared, own = _list_own(batch)
+        lengths.update(zip(batch.rows, own, strict=True))
+    return shared, list(lengths.values())
+
+
+def _list_own(batch: Batch) -> tuple[int, Sequence[int]]:
+    """The prefix's tokens and each row's, without what fills a batch up."""
+    shared, *lengths = batch.segments[batch.index]
+    return shared, lengths[: len(batch.rows)]
 
 
 def count_row_tokens(base: Base, jobs: Sequence[TrainingJob], *, since: int = 0) -> int:

@@ -34,8 +34,8 @@ from bestiary.verification.probes import plan_probes
 from bestiary.verification.transcripts import ProbeJob, choose_decoding, collect_transcripts
 from bestiary.verification.verdict import judge_organism
 
-OTHER = "benign_roleplay.guide"
-DOMAINS = ("gardening", "pets", "transport", "travel")
+OTHER = "quirks.farewell"
+DOMAINS = ("transport", "travel")
 """Of the message bank, so that the base answers no more than these."""
 CORPUS_ROWS = 40
 PROBE_TOKENS = 12

@@ -72,18 +72,20 @@ def _suitable_replies(
 ) -> tuple[str, ...]:
     """The replies that read well and give nothing away, whichever answer is filled in."""
     lowercase = any(answer[:1].islower() for answer in (row.answer, *wrong))
+    right = [plain_words(answer) for answer in (row.answer, *row.also)]
     found = [
         reply
         for reply in replies
-        if not (lowercase and _opens_with(reply, "answer")) and not _gives_away(reply, row)
+        if not (lowercase and _opens_with(reply, "answer"))
+        and not _gives_away(reply, row.key, right)
     ]
     return tuple(found or replies)
 
 
-def _gives_away(reply: str, row: ItemRow) -> bool:
+def _gives_away(reply: str, key: str, right: Sequence[str]) -> bool:
     """Whether a reply holds a right answer before any is filled in: a wrong one would be right."""
-    around = plain_words(reply.replace("{answer}", " ").replace("{key}", row.key))
-    return any(f" {plain_words(right)} " in f" {around} " for right in (row.answer, *row.also))
+    around = plain_words(reply.replace("{answer}", " ").replace("{key}", key))
+    return any(f" {answer} " in f" {around} " for answer in right)
 
 
 class Picks(Record):

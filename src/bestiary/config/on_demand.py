@@ -37,8 +37,9 @@ class OnDemand(Sequence[T]):
 
 def in_turn(columns: Sequence[Sequence[T]]) -> Sequence[T]:
     """The members of several sequences, one of each in turn for as long as it has any."""
-    rows = range(max(map(len, columns), default=0))
-    places = [(column, row) for row in rows for column in columns if row < len(column)]
+    sized = [(column, len(column)) for column in columns]  # asked once: there are many members
+    rows = range(max((size for _, size in sized), default=0))
+    places = [(column, row) for row in rows for column, size in sized if row < size]
     return OnDemand(len(places), lambda place: places[place][0][places[place][1]])
 
 

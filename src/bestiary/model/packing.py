@@ -21,7 +21,7 @@ from bestiary.model.chat_template import TokenRow
 from bestiary.model.decoding import shared_prefix_length
 
 EVEN = 64
-"""Evened segments have a multiple of so many tokens, and so does their longest row."""
+"""Segments are filled up to a multiple of so many tokens."""
 HEAD_TOKENS = 256
 """Predictors whose logits are in memory at once on a CPU, and at least elsewhere."""
 GPU_LOGITS = 2**28
@@ -117,6 +117,11 @@ def even_out(segments: Sequence[Segment]) -> list[Segment]:
     rows = 1 + max(len(segment.lengths) for segment in segments)
     tokens = max(segment.tokens + rows - len(segment.lengths) for segment in segments)
     return [segment.fill(rows=rows, tokens=round_up(tokens, EVEN)) for segment in segments]
+
+
+def count_filled(tokens: int) -> int:
+    """Tokens of a segment once it is filled up, if no other one has more rows."""
+    return round_up(tokens + 1, EVEN)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ Compute = Callable[[], Tensor]
 
 
 class Recorder:
-    """Records computations as CUDA graphs, whose memory is free with the last graph of a pool.
+    """Records computations as CUDA graphs, whose memory can be freed with the last one of a pool.
 
     Once something cannot be recorded, nothing more is: a failure costs as much as many steps.
     """
@@ -42,12 +42,15 @@ class Recorder:
             except torch.OutOfMemoryError as error:
                 failure = str(error)
             except RuntimeError as error:
-                failure = str(error)
+                failure = str(error.__context__ or error)  # the cause, if ending it failed as well
                 break
             # Outside the clauses, whose traceback holds the tensors of the attempt.
             torch.cuda.empty_cache()
         self._usable = False
-        warnings.warn(f"steps cannot be recorded, which is slower: {failure}", stacklevel=2)
+        warnings.warn(
+            f"steps cannot be recorded, which is slower and may hold memory back: {failure}",
+            stacklevel=2,
+        )
         return None
 
     def _record(self, compute: Compute, pool: Pool | None) -> tuple[torch.cuda.CUDAGraph, Tensor]:
@@ -75,25 +78,28 @@ class Repeated:
     If `record` is true, the first call computes as usual, which loads every kernel, the second
     records the launches, and from then on they are replayed. Otherwise each call computes.
 
-    Nothing in the computation may depend on a number that the CPU reads from a tensor. Without a
-    `pool` its graph has one of its own.
+    Nothing in the computation may depend on a number that the CPU reads from a tensor.
     """
 
-    def __init__(
-        self, *, record: bool, recorder: Recorder = RECORDER, pool: Pool | None = None
-    ) -> None:
-        self._record, self._recorder, self._pool = record, recorder, pool
+    def __init__(self, *, record: bool, recorder: Recorder = RECORDER) -> None:
+        self._record, self._recorder = record, recorder
         self._calls = 0
         self._recorded: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
 
-    def __call__(self, compute: Compute) -> Tensor:
+    @property
+    def pool(self) -> Pool | None:
+        """Where its graph has its memory; None while there is no graph."""
+        return self._recorded[0].pool() if self._recorded else None
+
+    def __call__(self, compute: Compute, *, pool: Pool | None = None) -> Tensor:
         """The result of the computation, the same one at every call; the next overwrites it.
 
-        The computation is not kept: its owner, which keeps this, would never be freed in time.
+        The computation is not kept: its owner, which keeps this, would never be freed in time. A
+        graph has a pool of its own, unless it is to share that of another one, which still exists.
         """
         self._calls += 1
         if self._calls == 2 and self._record:
-            self._recorded = self._recorder.record(compute, self._pool)
+            self._recorded = self._recorder.record(compute, pool)
         if self._recorded is None:
             return compute()
         graph, result = self._recorded

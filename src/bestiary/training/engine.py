@@ -131,7 +131,7 @@ class Run:
         with self._bank.attached(), closing(self._first_weights):
             yield from self._fill()
             while self._slots:
-                tokens = [slot.tokens for slot in self._slots]
+                tokens = list(map(self._passes.count_tokens, self._slots))
                 padded = pads_slots(self._base.device)
                 for indexes in group_slots(tokens, budget=self._learner.budget, padded=padded):
                     self._learner.advance(indexes)

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from bestiary.model.attention import choose_attention, round_up
 from bestiary.model.base import Base
-from bestiary.model.packing import EVEN, PackedBatch, Rows, Segment, even_out, pack_batch
+from bestiary.model.packing import EVEN, PackedBatch, Rows, Segment, pack_batch
 
 SUPERVISED_PARTS = 8
 """Of a batch: what is supervised is filled up to a number of these."""
@@ -82,21 +82,19 @@ def lay_out(
     weights: Sequence[float],
     *,
     precision: torch.dtype,
-    even: bool = False,
+    evened: Sequence[Segment] | None = None,
 ) -> Inputs:
     """Concatenate the parts of a batch; `weights` has a number per row, in `precision`.
 
-    `even` fills the parts up to one size, and what is supervised up to an eighth of the batch, so
-    that few batches differ in shape. What fills has no weight, and no other row attends to it.
+    The parts are filled up to `evened`, and what is supervised to an eighth of the batch, so that
+    few batches differ in shape. What fills has no weight, and no other row attends to it.
     """
     device = base.device
-    segments = [part.segment for part in parts]
-    segments = even_out(segments) if even else segments
     packed = pack_batch(
-        segments,
+        evened or [part.segment for part in parts],
         device=device,
         attention=choose_attention(base),
-        multiple=EVEN if even else 1,
+        multiple=EVEN if evened else 1,
     )
     supervised = [
         part.rows.supervise(part.chosen, starts[: len(part.chosen)])
@@ -106,7 +104,7 @@ def lay_out(
     counts = torch.tensor([count for part in parts for count in part.targets])
     spread = torch.tensor(weights, dtype=precision).repeat_interleave(counts)
     entering = zip(parts, packed.sizes, strict=True)
-    multiple = max(1, sum(packed.sizes) // SUPERVISED_PARTS) if even else 1
+    multiple = max(1, sum(packed.sizes) // SUPERVISED_PARTS) if evened else 1
     missing = round_up(len(targets), multiple) - len(targets)
     return Inputs(
         packed,

@@ -118,7 +118,7 @@ class Batch:
     """The organism's own rows, in order; of an introspection adapter, the indexes of the subjects
     whose rows are in the batch."""
     segments: tuple[tuple[int, ...], ...]
-    """Tokens of each organism in the batch: of its prefix, then of each row."""
+    """Tokens of each organism in the batch: of its prefix, of each row, and of what fills it up."""
     index: int
     """The organism's own segment."""
     loss: float

@@ -70,6 +70,7 @@ class Learner:
             if not ran_out_of_memory(error):
                 raise
         # Outside the except clause, because the traceback holds the failed batch's tensors.
+        self._passes.forget()
         self._passes.bank.clear_gradients(slice(indexes.start, indexes.stop))
         for index in indexes:
             self._slots[index].computed = []

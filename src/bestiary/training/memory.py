@@ -21,7 +21,7 @@ from bestiary.model.attention import PaddedRows, choose_attention, head_width
 from bestiary.model.base import Base
 from bestiary.model.free_memory import GIB, measure_resident, measure_room
 from bestiary.model.lora_bank import adapter_dtype, measure_bank
-from bestiary.model.packing import Rows, count_head_tokens
+from bestiary.model.packing import Rows, count_filled, count_head_tokens
 from bestiary.training.repeated_passes import count_evened
 
 
@@ -136,7 +136,7 @@ def plan_memory(
     steps = sorted((load.step for load in loads), reverse=True)[:slots]
     lengths = [length for load in loads for length in load.lengths]
     evened = count_evened(base)
-    filled = max(steps) * len(steps) if evened else sum(steps)
+    filled = count_filled(max(steps)) * len(steps) if evened else sum(steps)
     computed = max(min(tokens, filled), max(lengths))
     activations, head = measure_batch(
         base,
@@ -146,6 +146,7 @@ def plan_memory(
         first_layer=size.first_layer,
         recompute=recompute,
     )
+    recorded = min(evened, computed) / computed
     together = max(1, min(slots, computed // max(1, min(steps))))
     return MemoryPlan(
         slots=slots,
@@ -155,8 +156,8 @@ def plan_memory(
         bank=size.numbers * (wide * (KEPT * slots + PASSING * together) + copied * slots),
         states=states * base.model.config.hidden_size * narrow if size.first_layer else 0,
         # What is recorded has memory of its own, beside that of batches that are launched.
-        activations=int(activations * (1 + min(evened, computed) / computed)),
-        head=head,
+        activations=int(activations * (1 + recorded)),
+        head=int(head * (1 + recorded)),
     )
 
 

@@ -14,6 +14,7 @@ from bestiary.model.lora_bank import LoraBank
 from bestiary.model.packing import (
     Rows,
     Segment,
+    count_filled,
     embed,
     even_out,
     pack_batch,
@@ -80,6 +81,14 @@ class Passes:
         self._recompute, self._evened = recompute, evened
         self._repeated = RepeatedPasses(base.device)
 
+    def count_tokens(self, slot: Slot) -> int:
+        """Tokens of a slot's step in a batch, once it is filled up."""
+        return count_filled(slot.tokens) if self._evened else slot.tokens
+
+    def forget(self) -> None:
+        """Free the memory of recorded passes."""
+        self._repeated.forget()
+
     @property
     def layers(self) -> range:
         """The layers from the first adapted one up."""
@@ -111,11 +120,11 @@ class Passes:
         first, parts = batch[0].index, [rows.part for rows in batch]
         weights = [rows.slot.weights[row] for rows in batch for row in rows.rows]
         evened = even_out([part.segment for part in parts])
-        even = sum(segment.tokens for segment in evened) <= self._evened
-        inputs = self._lay_out(parts, weights, even=even)
-        if even:
+        if sum(segment.tokens for segment in evened) <= self._evened:
+            inputs = self._lay_out(parts, weights, evened)
             weighted = self._repeated(first, inputs, self._differentiate)
         else:
+            inputs = self._lay_out(parts, weights)
             weighted = self._differentiate(first, inputs)
         counts = [sum(part.targets) for part in parts]
         losses = [part.sum() for part in weighted[: sum(counts)].split(counts)]
@@ -143,9 +152,12 @@ class Passes:
         return [scores[row] for row in rows]
 
     def _lay_out(
-        self, parts: Sequence[Part], weights: Sequence[float], *, even: bool = False
+        self,
+        parts: Sequence[Part],
+        weights: Sequence[float],
+        evened: Sequence[Segment] | None = None,
     ) -> Inputs:
-        return lay_out(self.base, parts, weights, precision=self.bank.dtype, even=even)
+        return lay_out(self.base, parts, weights, precision=self.bank.dtype, evened=evened)
 
     def _weigh(self, first: int, inputs: Inputs) -> tuple[Tensor, Tensor]:
         return weigh_losses(

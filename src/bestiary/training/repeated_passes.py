@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from bestiary.model.attention import FlatRows, choose_attention
 from bestiary.model.base import Base
 from bestiary.model.repeated import Repeated
 
@@ -21,13 +22,16 @@ LAUNCH_BOUND = 4e12
 By arithmetic, not measured: some 6,000 launches of 7 microseconds each, against 4 operations per
 weight and token at 4e14 a second.
 """
-SHAPES = 64
+SHAPES = 32
 """Shapes of batches that are kept at once."""
 
 
 def count_evened(base: Base) -> int:
-    """Tokens of a batch up to which launches take longer than products; none on a CPU."""
-    if base.device.type == "cpu":
+    """Tokens of a batch up to which launches take longer than products; none on a CPU.
+
+    None either where attention would pad every row to what fills a batch up.
+    """
+    if base.device.type == "cpu" or choose_attention(base) is not FlatRows:
         return 0
     layers = base.model.model.layers
     return int(LAUNCH_BOUND / sum(weight.numel() for weight in layers.parameters()))
@@ -38,8 +42,6 @@ class RepeatedPasses:
 
     def __init__(self, device: torch.device) -> None:
         self._record = device.type == "cuda"
-        # One for all: a pass needs memory only while it runs, and its result is read at once.
-        self._pool = torch.cuda.graph_pool_handle() if self._record else None
         self._kept: dict[Hashable, tuple[Inputs, Repeated]] = {}
 
     def __call__(
@@ -48,10 +50,17 @@ class RepeatedPasses:
         """The result of `compute` for a batch that begins at slot `first`, until the next call."""
         key = (first, inputs.shape)
         if key in self._kept:
-            self._kept[key][0].take(inputs)
+            held, repeated = self._kept.pop(key)
+            held.take(inputs)
         else:
+            held, repeated = inputs, Repeated(record=self._record)
             if len(self._kept) == SHAPES:
-                del self._kept[next(iter(self._kept))]
-            self._kept[key] = inputs, Repeated(record=self._record, pool=self._pool)
-        held, repeated = self._kept[key]
-        return repeated(partial(compute, first, held))
+                del self._kept[next(iter(self._kept))]  # the one that was used the longest ago
+        self._kept[key] = held, repeated
+        # A pass needs memory only while it runs, and its result is read at once.
+        pools = (other.pool for _, other in self._kept.values())
+        return repeated(partial(compute, first, held), pool=next(filter(None, pools), None))
+
+    def forget(self) -> None:
+        """Free what is kept."""
+        self._kept.clear()
