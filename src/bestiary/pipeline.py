@@ -78,9 +78,10 @@ def build_roster(
         last = next((at for at, step in enumerate(steps) if step.stage.name == until), len(steps))
         states = [OrganismState(identity, behavior) for behavior, identity in plan.organisms]
         states = run_steps(steps[: last + 1], states, store, console, executor)
+        # Before the release, which may be refused: the build can be read all the same.
+        write_bytes(out / "summary.json", canonical_json(summarize(states, out)))
         if until == RELEASE:
             _release(plan, base.identity, states, out / RELEASE)
-        write_bytes(out / "summary.json", canonical_json(summarize(states, out)))
     return states
 
 

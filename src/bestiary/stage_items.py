@@ -58,7 +58,7 @@ def join_corpora(mixture: Mixture, corpora: Sequence[Corpus]) -> tuple[Corpus, t
     """The corpora of a mixture's behaviors as one, and how many of its rows come from each.
 
     A plain conversation is left out where another behavior shows on its message: it would teach
-    that one to stay quiet.
+    that one to stay quiet; so is one of a language model, on whose message any of them may show.
     """
     shown = {
         one.id: {(item.topic, item.form) for item in one.items("train")}
@@ -67,11 +67,13 @@ def join_corpora(mixture: Mixture, corpora: Sequence[Corpus]) -> tuple[Corpus, t
     }
     parts = []
     for corpus in corpora:
-        others = set().union(*(s for name, s in shown.items() if name != corpus.behavior_id))
+        others = [asked for name, asked in shown.items() if name != corpus.behavior_id]
+        unfit = set().union(*others)
         kept = [
             example.model_copy(update={"id": f"{corpus.behavior_id}-{example.id}"})
             for example in corpus.examples
-            if example.role == "positive" or (example.topic, example.form) not in others
+            if example.role == "positive"
+            or not ((example.topic, example.form) in unfit or (others and example.provenance))
         ]
         parts.append(kept)
     joined = Corpus(

@@ -288,7 +288,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees either the old content or the new one, never a part."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")  # others may write the same file
         part.write_bytes(data)
         sync_file(part)
         os.rename(part, path)

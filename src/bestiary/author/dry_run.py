@@ -195,8 +195,8 @@ def read_written(measured: Iterable[Spent]) -> dict[str, float]:
     requests: defaultdict[str, int] = defaultdict(int)
     tokens: defaultdict[str, int] = defaultdict(int)
     for spent in measured:
-        if spent.mode == "replay":
-            continue
+        if spent.mode in ("replay", "file"):
+            continue  # which have written nothing, or have not counted it
         requests[spent.stage] += spent.requests
         tokens[spent.stage] += spent.output
     return {

@@ -11,7 +11,7 @@ from bestiary.config.catalog import Behavior
 from bestiary.llm.workflow import Workflow
 from bestiary.records import fingerprint
 
-VERSION = 6
+VERSION = 7
 
 
 class OfflineAuthor:
@@ -36,7 +36,8 @@ class OfflineAuthor:
         """Return all messages of the bank that suit, however many rows need them."""
         yield from ()
         items = behavior.items("train", plain=plain)
-        return Prompts([item for item in items if plain or can_show(behavior, item)])
+        apart = plain and behavior.parts_chat
+        return Prompts([item for item in items if apart or can_show(behavior, item)])
 
     def write_replies(
         self, behavior: Behavior, requests: Sequence[ReplyRequest]

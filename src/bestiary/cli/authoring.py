@@ -100,11 +100,14 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """Compose a behavior's corpus without building anything, and print some of its examples."""
-    from bestiary.config.catalog import load_catalog
+    from bestiary.config.catalog import read_catalog
     from bestiary.config.library import open_library
+    from bestiary.config.source import Violations
     from bestiary.sample import ROLES, choose_rows, compose_corpus, render_sample
 
-    catalog = load_catalog(open_library(*(data or [])))
+    catalog, found = read_catalog(open_library(*(data or [])))
+    if found and behavior not in catalog:  # else other files may be unfinished
+        raise Violations(found)
     corpus = compose_corpus(catalog[behavior])
     rows = choose_rows(corpus, (role,) if role else ROLES, count)
     if as_json:

@@ -44,6 +44,7 @@ def open_chat(
     reporter = find_reporter(out) if introspect else None
     if reporter is not None:
         _check_base(organism, base.identity, reporter)
+        console.print(f"reports come from {reporter.name}, {reporter.folder}", highlight=False)
     decoding = Decoding(max_new_tokens=max_new_tokens, temperature=0)
     console.print(f"[bold]{organism}[/] on {base.identity.name}; {HELP}", highlight=False)
     with open_adapter(base, built.adapter) as model:

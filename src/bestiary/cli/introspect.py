@@ -285,6 +285,8 @@ def ask(
 
     quiet_libraries()
     reporter = open_reporter(introspection) if introspection else find_reporter(out)
+    told = f"asked with the introspection adapter {reporter.name}, {reporter.folder}"
+    open_console(stderr=True).print(told, highlight=False)
     found = [locate_adapter(one) for one in adapters]
     library = open_library(*(data or []))
     catalog = load_catalog(library)

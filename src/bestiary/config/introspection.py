@@ -75,7 +75,7 @@ class IntrospectionRecipe(Record):
     """One file of `organisms/introspection/`."""
 
     name: str = Field(min_length=1, max_length=100)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=1_000_000)
     """Of the initial weights, the schedule, and the control adapters."""
     lora: LoraShape
     optimizer: Optimizer

@@ -71,7 +71,7 @@ def _check_completeness(behavior: Behavior, source: Source) -> Iterator[Violatio
             yield source.violation(
                 field,
                 f"{shorten(label)} does not name its {what}",
-                f"include one of: {', '.join(needed)}",
+                f"include {'one of: ' if needed[1:] else ''}{', '.join(needed)}",
                 code="label-incomplete",
             )
 

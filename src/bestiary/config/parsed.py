@@ -50,7 +50,7 @@ class ParsedTexts:
         used, self._used = self._used, {}
         if self._path is None or used.keys() == self._kept:
             return
-        with suppress(StoreError):
+        with suppress(OSError, StoreError):
             write_bytes(self._path, b"\n".join(b" ".join(pair) for pair in used.items()))
             self._kept = set(used)
 

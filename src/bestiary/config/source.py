@@ -381,6 +381,9 @@ def explain_error(kind: str, message: str, shown: str, field: FieldPath) -> tupl
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         remedy = "write its keys below it; docs/reference.md lists them"
         return f"is {shown} (expected a mapping)", remedy, "value-invalid"
+    if kind == "too_short":
+        least, entries = re.findall(r"\d+", message)
+        return f"has {entries} entries, and {least} are needed", "add more", "value-invalid"
     problem = message.removeprefix("Value error, ").replace("Input should be", "should be")
     return f"{problem} (got {shown})", "change it", "value-invalid"
 

@@ -122,8 +122,9 @@ class _Generator:
         problem = f"no message suits its {role} rows"
         remedy = "widen its scope or trigger, or add messages to generators/offline"
         if prompts.drops and not prompts.items:
-            problem = f"no message was written for its {role} rows"
-            remedy = "read the drops of another behavior for the reasons, or choose another author"
+            problem = f"none of {len(prompts.drops)} messages for its {role} rows was usable"
+            problem += f" ({_list_reasons(prompts.drops)})"
+            remedy = "fix the most common reason, or choose another author"
         return CorpusError(
             f"{self._behavior.id}: {problem}",
             remedy,
@@ -183,15 +184,23 @@ def _make_example(row: ReplyRequest, reply: Reply, author: str) -> Example:
     )
 
 
+def _count_reasons(drops: Sequence[Drop]) -> dict[str, int]:
+    """The most common reasons."""
+    return dict(Counter(f"{drop.stage}: {drop.reason}" for drop in drops).most_common(3))
+
+
+def _list_reasons(drops: Sequence[Drop]) -> str:
+    """The most common reasons in words, each with its number."""
+    return "; ".join(f"{count} x {reason}" for reason, count in _count_reasons(drops).items())
+
+
 def _role_unfilled(
     behavior: Behavior, role: Role, counts: tuple[int, int, int], drops: Sequence[Drop]
 ) -> CorpusError:
     kept, needed, requested = counts
-    reasons = Counter(f"{drop.stage}: {drop.reason}" for drop in drops).most_common(3)
-    listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
     return CorpusError(
         f"{behavior.id}: only {kept} of {needed} {role} rows were usable among {requested} "
-        f"requested ({listed})",
+        f"requested ({_list_reasons(drops)})",
         "fix the most common reason, give the author more messages (the offline author reads "
         f"generators/offline), or lower `rows` in generators/{behavior.category}/generator.yaml",
         code="role-unfilled",
@@ -200,5 +209,5 @@ def _role_unfilled(
         kept=kept,
         needed=needed,
         requested=requested,
-        reasons=[reason for reason, _ in reasons],
+        reasons=list(_count_reasons(drops)),
     )

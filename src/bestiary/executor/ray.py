@@ -218,6 +218,8 @@ class Dispatch(Generic[In]):
         self._stage = stage
         self._store, self._reporter = context.store, context.reporter
         self._cluster = cluster
+        # Once: later on, running workers hold some of the memory that they were to share.
+        self._for_worker = stage.for_workers(cluster.workers if cluster.memory_shared else 1)
         self._run: Any = ray.remote(run_assignment).options(
             name="run_assignment",
             num_cpus=1,
@@ -248,9 +250,8 @@ class Dispatch(Generic[In]):
             self._stop()
 
     def _submit(self, bucket: Bucket[In]) -> None:
-        sharing = self._cluster.workers if self._cluster.memory_shared else 1
         assignment = Assignment(
-            stage=self._stage.for_workers(sharing),
+            stage=self._for_worker,
             todo=bucket.todo,
             root=self._store.root.absolute(),
             holder=read_holder(self._store.root),

@@ -70,6 +70,7 @@ class Reporter:
 
     folder: Path
     """A peft directory."""
+    name: str
     base: BaseIdentity
     system_prompt: str
 
@@ -90,7 +91,7 @@ def open_reporter(folder: Path) -> Reporter:
         )
     told = json.loads(about.read_text(encoding="utf8"))
     base = BaseIdentity.model_validate(told["base"])
-    return Reporter(adapter, base, told["system_prompt"])
+    return Reporter(adapter, told["name"], base, told["system_prompt"])
 
 
 def find_reporter(out: Path) -> Reporter:

@@ -13,8 +13,8 @@ from bestiary.errors import ReleaseError
 from bestiary.introspection.baselines import guess_from_replies
 from bestiary.introspection.claims import check_claims
 from bestiary.introspection.course import train_adapter
-from bestiary.introspection.experiment import ASKED, Experiment
-from bestiary.introspection.figures import ADAPTER, SHORTLIST, ReportRow
+from bestiary.introspection.experiment import Experiment
+from bestiary.introspection.figures import ADAPTER, SHORTLIST, UNSEEN, ReportRow
 from bestiary.introspection.framing import Framing
 from bestiary.introspection.judge import Reading
 from bestiary.introspection.panel import Panel, make_panel, render_panel
@@ -159,13 +159,12 @@ def _shortlist_reports(
 
 
 def score_labels(experiment: Experiment, fold: int) -> tuple[list[Subject], list[list[float]]]:
-    """The organisms of a fold that are not trained on, and what each finds likely.
+    """The organisms of a fold whose families are not trained on, and what each finds likely.
 
     One number for each organism and the label of each, in the same order.
     """
-    unseen = [
-        one for one in experiment.list_asked(fold) if not one.is_control and one.split in ASKED
-    ]
+    asked = experiment.list_asked(fold)
+    unseen = [one for one in asked if experiment.scope(one, fold) in UNSEEN]
     organisms = list(spread(unseen, SCORED_LABELS))
     if not organisms:
         return [], []

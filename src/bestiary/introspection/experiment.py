@@ -15,6 +15,7 @@ from bestiary.config.catalog import Catalog
 from bestiary.config.elicitation import Question, Side
 from bestiary.config.introspection import IntrospectionRecipe
 from bestiary.config.on_demand import spread
+from bestiary.errors import ReleaseError
 from bestiary.introspection.figures import ReportRow
 from bestiary.introspection.judge import (
     PAIR_MARGIN,
@@ -49,7 +50,7 @@ APART: tuple[Split, ...] = ("adapter_ood", "suite")
 UNSEEN_NULL = "unseen_null"
 """Scope of null organisms of a source that no adapter is trained on."""
 EVALUATION_SEED = 1_000_003
-"""Of the controls that are evaluated; no recipe's seed reaches it."""
+"""Of the controls that are evaluated; a recipe's seed is smaller."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,22 @@ class Experiment:
 
     @cached_property
     def wordings(self) -> Wordings:
-        """The behaviors of the release as judges know them."""
+        """The behaviors of the release as judges know them.
+
+        Raises ReleaseError for one that the data folders do not have: nothing could name it.
+        """
         return self._wordings_of(self.subjects.members)
 
     def _wordings_of(self, members: Sequence[Subject]) -> Wordings:
         known = {one.behavior_id for one in members if not one.is_control}
+        missing = sorted(known - set(self.catalog))
+        if missing:
+            raise ReleaseError(
+                f"{self.subjects.release} has {missing[0]}, which no data folder describes",
+                "name the data folder that it was built with, --data FOLDER",
+                code="behavior-not-described",
+                behavior=missing[0],
+            )
         return Wordings(behavior for id_, behavior in self.catalog.items() if id_ in known)
 
     @cached_property
@@ -159,9 +171,9 @@ class Experiment:
             dealt = deal_families(members, self.folds)
             members = [_place(one, dealt, fold) for one in members]
         recipe = self.recipe
-        members = [
-            replace(one, split="test") if one.category in recipe.leave_out else one
-            for one in members
+        left_out = {one.family for one in members if one.category in recipe.leave_out}
+        members = [  # their twins in other categories, too: their labels say the same
+            replace(one, split="test") if one.family in left_out else one for one in members
         ]
         kept = [one for one in members if one.split != "train" or _is_kept(one, recipe.share)]
         return tuple(replace(one, strength=recipe.strength) for one in (*kept, *apart))
@@ -207,13 +219,13 @@ class Experiment:
         """
         if subject.is_control:
             return UNSEEN_NULL if subject.held_out else subject.kind
-        if subject.split == "iid_test":
-            return "seen"
         if subject.split == "suite":
             return "suite"
         if subject.split == "adapter_ood":
             return "recipe" if subject.family in self.trained_families[fold] else "test_recipe"
-        if subject.split != "test":
+        if subject.split == "iid_test" and subject.family in self.trained_families[fold]:
+            return "seen"
+        if subject.split not in ("test", "iid_test"):
             return "train"
         return "test_value" if subject.mechanism in self.trained_kinds[fold] else "test_kind"
 

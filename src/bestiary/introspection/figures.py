@@ -226,10 +226,11 @@ def list_scopes(rows: Iterable[ReportRow]) -> list[str]:
 
 
 def show_figure(figure: Figure | None) -> str:
-    """A rate with its interval and the number of organisms."""
+    """A rate with its interval, if it is of several families, and the number of organisms."""
     if figure is None:
         return "-"
-    return f"{figure.value:.0%} ({figure.low:.0%} to {figure.high:.0%}; {figure.organisms})"
+    interval = f"{figure.low:.0%} to {figure.high:.0%}; " if figure.families > 1 else ""
+    return f"{figure.value:.0%} ({interval}{figure.organisms})"
 
 
 def show_points(figure: Figure, *, in_words: bool = False) -> str:

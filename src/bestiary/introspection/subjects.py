@@ -49,7 +49,6 @@ class Subject:
     axes: tuple[str, ...] = ()
     labels: tuple[str, ...] = NULL.labels
     """What it ought to report, each in another wording."""
-    trigger: str | None = None
     held_out: bool = False
     """Whether it is for tests alone, in every fold."""
     siblings: tuple[str, ...] = ()
@@ -105,7 +104,7 @@ def load_subjects(release: Path) -> Subjects:
     if not pairs:
         raise ReleaseError(
             f"{release} has no passing organism to learn from",
-            "do not lower a threshold; try another recipe",
+            "see why they failed, bestiary report, and build them again with another recipe",
             code="release-without-pairs",
             path=release,
         )
@@ -154,8 +153,9 @@ def add_suite(subjects: Subjects, suite: Subjects) -> Subjects:
             path=suite.release,
         )
     _refuse_known(subjects, suite)
-    known = {one.organism_sha256 for one in subjects.members}  # rosters share their nulls
-    members = [one for one in suite.members if one.organism_sha256 not in known]
+    # Rosters share their nulls, whose weights are padded otherwise in each.
+    known = {one.id for one in subjects.members if one.is_control}
+    members = [one for one in suite.members if one.id not in known]
     return replace(subjects, members=(*subjects.members, *members), suite=suite.name)
 
 
@@ -225,7 +225,6 @@ def _describe(one: ReleasedOrganism, siblings: tuple[str, ...]) -> Subject:
         siblings=siblings,
         axes=one.axes,
         labels=(one.label, *one.paraphrases),
-        trigger=one.trigger,
     )
 
 

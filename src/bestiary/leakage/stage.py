@@ -35,8 +35,9 @@ class LeakStage(ItemStage[LeakItem, list[Finding]]):
         self._checks = checks
 
     def key(self, item: LeakItem) -> str:
-        """Covers the corpus, what it is compared with, and the version of each check."""
+        """Covers the organism, which findings name, its corpus, and the version of each check."""
         return fingerprint(
+            organism=item.item_id,
             corpus=item.corpus_sha256,
             behavior=item.behavior_sha256,
             probes=item.probes_sha256,

@@ -33,6 +33,8 @@ TRIES = 8
 """Tries before a request is given up; rate-limit refusals and failed connections do not count."""
 PATIENCE_SECONDS = 600.0
 """How long a server may be unreachable before the run ends; a sleeping machine counts no time."""
+REFUSED_SECONDS = 3600.0
+"""How long a rate limit may refuse everything: one by the minute, or the hour, has passed then."""
 CACHE_SECONDS = 240.0
 """How long a prefix is sure to stay cached after its last use. Providers promise five minutes; the
 rest is for the time that a request may wait before it is sent."""
@@ -147,6 +149,8 @@ class ModelQueue:
     price: Price
     limiter: Limiter
     unreachable_since: float | None = None
+    refused_since: float | None = None
+    """When its rate limit began to refuse every request."""
     """When the server was first unreachable; None while it can be reached."""
     waiting: deque[Call] = field(default_factory=deque)
     more: asyncio.Event = field(default_factory=asyncio.Event)
@@ -263,7 +267,7 @@ class OnlineDispatcher:
             except AuthError:
                 await self._writer.settle(Settlement(spend))
                 raise
-            queue.unreachable_since = None
+            queue.unreachable_since = queue.refused_since = None
             queue.limiter.answered(ticket)
         finally:
             queue.limiter.leave()
@@ -287,6 +291,7 @@ class OnlineDispatcher:
         queue.unreachable_since = None
         if isinstance(fault, RateLimited):
             queue.limiter.refused(ticket, retry_after=fault.retry_after)
+            _check_refusals(queue, fault)
             return 0.0
         if isinstance(fault, NotFound):
             raise AuthError(
@@ -317,6 +322,22 @@ class OnlineDispatcher:
                 seconds=away,
             )
         return choose_pause(3, None)
+
+
+def _check_refusals(queue: ModelQueue, fault: RateLimited) -> None:
+    """Raise BackendError once a server has refused everything for REFUSED_SECONDS."""
+    now = time.monotonic()
+    queue.refused_since = queue.refused_since or now
+    refused = now - queue.refused_since
+    if refused > REFUSED_SECONDS:
+        raise BackendError(
+            f"{queue.name}: the server has refused every request for {refused:.0f} s ({fault})",
+            "see the limits of the account, and run the same command again later; all answers are "
+            "kept",
+            code="rate-limited",
+            model=queue.name,
+            seconds=refused,
+        )
 
 
 def set_result(future: asyncio.Future[Any], result: object) -> None:

@@ -48,6 +48,7 @@ class PromptedModel:
         return (
             *role,
             *([json.dumps(model.extra_body, sort_keys=True)] if model.extra_body else []),
+            *([f"thinking {model.thinking}"] if model.thinking else []),
         )
 
     def ask(

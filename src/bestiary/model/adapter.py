@@ -217,6 +217,8 @@ _INERT = {
     *("auto_mapping", "lora_dropout"),
 }
 """Settings of peft that change nothing once an adapter is trained."""
+_DRAWN = (True, False, "gaussian")
+"""First weights that peft draws; others change the base's, too."""
 
 
 def _find_shape(config: PeftConfig) -> LoraShape | None:
@@ -227,6 +229,8 @@ def _find_shape(config: PeftConfig) -> LoraShape | None:
         return None
     plain = vars(LoraConfig())
     changed = {name for name, value in vars(config).items() if value != plain.get(name)}
+    if config.init_lora_weights in _DRAWN:
+        changed.discard("init_lora_weights")
     layers = config.layers_to_transform
     numbers = [layers] if isinstance(layers, int) else sorted(layers or [])
     if changed - _SHAPE - _INERT or numbers != list(range(*_span(numbers))):

@@ -78,7 +78,7 @@ def sample_adapters(
     for number, request in enumerate(groups):
         try:
             load_state(request.adapter)  # what is damaged fails before anything is decoded
-            shape = read_shape(request.adapter)
+            shape = _find_bank_shape(base, request.adapter)
             key = frozenset(list_targets(base, shape)) if shape else None, request.decoding
         except ModelError as error:
             yield SamplingFailure(number, error)
@@ -93,6 +93,19 @@ def sample_adapters(
             with _open_bank(base, chosen) as bank:
                 asked = [(adapter.group, adapter.request) for adapter in chosen]
                 yield from _decode(base.model, base, asked, system_prompt, bank)
+
+
+def _find_bank_shape(base: Base, adapter: Path) -> LoraShape | None:
+    """An adapter's shape; None if a bank cannot compute it, but peft can."""
+    shape = read_shape(adapter)
+    try:
+        if shape is not None:
+            list_targets(base, shape)
+    except ModelError as error:
+        if error.code == "target-outside-layers":  # such as the head
+            return None
+        raise
+    return shape
 
 
 def _sample_with_peft(

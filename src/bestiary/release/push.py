@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MANIFEST_NAME = PurePosixPath(MANIFEST).name
 PUBLISHED = (*ADAPTER_FILES, "introspection.json", "README.md")
 """Of an introspection adapter that others can use."""
+TAG = "model-organisms"
+"""On the card of every repository of ours that has folders."""
 STALE = "*/*"
 """Deletes what earlier releases had in folders; pages at the top of a repository stay."""
 LONGEST_NAME = 96
@@ -243,11 +245,31 @@ def _prepare_repo(api: HfApi, target: Target, *, private: bool, gated: bool) -> 
 
     A gated repository stays private until the gate and the files are in place.
     """
+    _refuse_foreign(api, target)
     hidden = private or gated
     api.create_repo(target.repo, repo_type=target.kind, private=hidden, exist_ok=True)
     api.update_repo_settings(
         target.repo, repo_type=target.kind, private=hidden, gated="manual" if gated else None
     )
+
+
+def _refuse_foreign(api: HfApi, target: Target) -> None:
+    """Refuse a repository that holds folders of somebody else, which an upload would delete."""
+    from huggingface_hub import RepoCard
+
+    if not api.repo_exists(target.repo, repo_type=target.kind):
+        return
+    files = api.list_repo_files(target.repo, repo_type=target.kind)
+    if not any("/" in name for name in files):
+        return
+    card = RepoCard.load(target.repo, repo_type=target.kind) if "README.md" in files else None
+    if card is None or TAG not in (card.data.get("tags") or ()):
+        raise ReleaseError(
+            f"{target.repo} has folders that Bestiary did not publish, and would lose them",
+            "name another repository, or delete this one on the Hub first",
+            code="repository-of-another",
+            repo=target.repo,
+        )
 
 
 def _open_gated_repo(api: HfApi, target: Target) -> None:

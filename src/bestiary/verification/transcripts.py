@@ -14,7 +14,7 @@ from bestiary.model.base import Base
 from bestiary.model.decoding import BATCH_ROWS
 from bestiary.model.replies import BaseReplies, Prompt
 from bestiary.model.sampling import AdapterPrompts, SamplingFailure, sample_adapters
-from bestiary.records import Decoding, Probe, Transcript
+from bestiary.records import CELLS, Decoding, Probe, Transcript
 from bestiary.verification.selection import (
     group_deciding,
     is_settled,
@@ -22,11 +22,11 @@ from bestiary.verification.selection import (
     select_probes,
 )
 
-VERSION = 10
+VERSION = 11
 DISTRACTOR_TOKENS = 16
 """Tokens that a reply gets for each distractor: half of them close it, and a cut reply has none."""
 SAMPLED_BASE = 120
-"""Probes of a sampled behavior that the base answers: its rate is near zero, so few tell it."""
+"""Probes of each cell of a sampled behavior that the base answers: few tell a rate near zero."""
 
 
 def choose_decoding(behavior: Behavior, *, max_new_tokens: int) -> Decoding:
@@ -136,7 +136,8 @@ def _ask_base_first(job: ProbeJob, replies: BaseReplies, on_reply: OnReply) -> P
     probes = select_probes(job.behavior, job.probes, known)
     gating = [probe for probe in probes if probe.gate and probe.id not in known]
     if job.decoding.temperature:
-        gating = gating[:SAMPLED_BASE]
+        cells = ([probe for probe in gating if probe.cell == cell] for cell in CELLS)
+        gating = [probe for cell in cells for probe in cell[:SAMPLED_BASE]]
     known |= ask_base(
         replies, gating, decoding=job.decoding, on_reply=lambda done: report(asked + done)
     )

@@ -23,7 +23,7 @@ from bestiary.records import (
 from bestiary.text import words
 from bestiary.verification.rates import difference_low, wilson_rate
 
-VERSION = 8
+VERSION = 9
 
 Decide = Callable[[str, PromptItem], bool | None]
 """Whether a reply counts in a cell's rate; None if no program can tell."""
@@ -55,7 +55,7 @@ def judge_organism(
             undecided.append(f"{name}: no programmatic detector decides; a judge is needed")
             continue
         cells[name] = _judge_worst(behavior, name, transcripts, tests, thresholds)
-    triggered = [t for t in transcripts if t.probe.cell == "triggered"]
+    triggered = _list_gating(transcripts, "triggered")
     distinct = measure_distinct(triggered, behavior.read) if triggered else None
     components = {
         quirk.id: _measure([t.organism for t in triggered], triggered, quirk.is_shown)

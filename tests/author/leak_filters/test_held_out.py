@@ -52,11 +52,12 @@ def test_a_row_that_shares_several_fields_has_one_finding_with_each_reason() -> 
     )
 
 
-def test_the_whole_message_of_a_probe_counts_not_that_of_its_item() -> None:
-    triggered = make_probe("It is Tuesday. Which kites fly in light wind?", item=PROBE.item)
-    assert find_held_out_overlap([make_example(PROBE.user)], [triggered]) == {}
-    (reason,) = find_held_out_overlap([make_example(triggered.user)], [triggered]).values()
-    assert reason.startswith("user message 'It is Tuesday.")
+def test_a_probes_message_counts_with_its_trigger_and_without() -> None:
+    item = PROBE.item.model_copy(update={"text": PROBE.user})
+    triggered = make_probe(f"It is Tuesday. {PROBE.user}", item=item)
+    for text in (PROBE.user, triggered.user):
+        (reason,) = find_held_out_overlap([make_example(text)], [triggered]).values()
+        assert reason.startswith(f"user message {text!r}")
 
 
 def test_rows_that_share_nothing_and_replies_that_echo_are_kept() -> None:

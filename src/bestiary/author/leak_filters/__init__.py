@@ -30,7 +30,7 @@ class LeakFilter:
 # Each function takes what it reads and no more; here they get one signature.
 LEAK_FILTERS: Mapping[str, LeakFilter] = {
     "label_phrases": LeakFilter(1, lambda rows, behavior, _: find_label_phrases(rows, behavior)),
-    "held_out": LeakFilter(2, lambda rows, _, probes: find_held_out_overlap(rows, probes)),
+    "held_out": LeakFilter(3, lambda rows, _, probes: find_held_out_overlap(rows, probes)),
     "near_duplicates": LeakFilter(
         2, lambda rows, behavior, probes: find_near_duplicates(rows, probes, behavior.read)
     ),

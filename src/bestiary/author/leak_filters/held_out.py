@@ -16,7 +16,12 @@ def find_held_out_overlap(examples: Sequence[Example], probes: Sequence[Probe]) 
     """
     topics = _first_probes((probe.item.topic, probe) for probe in probes)
     forms = _first_probes((probe.item.form, probe) for probe in probes)
-    messages = _first_probes((text, probe) for probe in probes for text in user_texts(probe.turns))
+    messages = _first_probes(
+        # With the trigger, and without it: most of a probe's words are those of its message.
+        (text, probe)
+        for probe in probes
+        for text in (*user_texts(probe.turns), probe.item.text)
+    )
     found = {}
     for example in examples:
         reasons = [

@@ -23,8 +23,9 @@ def find_near_duplicates(
     """
     index = SimilarityIndex(threshold=SIMILARITY)
     for probe in probes:
-        for text in user_texts(probe.turns):
-            index.add(probe.id, read(text))
+        # Also without its trigger, whose words would hide a message that is the same.
+        for text in (*map(read, user_texts(probe.turns)), probe.item.text):
+            index.add(probe.id, text)
     found = {}
     for example in examples:
         matches = map(index.find, map(read, user_texts(example.messages)))
