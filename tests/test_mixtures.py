@@ -12,15 +12,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from tests.builders import make_example
 from tests.conftest import Bestiary, Site
 from tests.tiny import ALONE, BACKDOOR, QUIRK, SYSTEM, change_file
 
+from bestiary.config.catalog import load_catalog
+from bestiary.config.library import open_library
+from bestiary.config.plan import Mixture
 from bestiary.dataset.load import load_pairs
 from bestiary.dataset.manifest import read_manifest, write_manifest
 from bestiary.dataset.schema import CONFIGS
 from bestiary.model.base import load_base
 from bestiary.model.replies import Prompt, decode_texts
-from bestiary.records import Decoding, single_turn
+from bestiary.records import Corpus, Decoding, OrganismIdentity, Provenance, single_turn
+from bestiary.stage_items import join_corpora
 from bestiary.training.job import BATCHES
 from bestiary.validate import open_single_plan
 
@@ -218,3 +223,38 @@ def test_a_behavior_of_a_suite_can_be_verified(site: Site) -> None:
     recipe = str(site.roster.with_name("recipe.yaml"))
     ((behavior, _), *_) = open_single_plan(QUIRK, recipe=recipe, seed=0).organisms
     assert behavior.id == QUIRK
+
+
+def test_plain_rows_of_a_language_model_are_left_out_beside_a_behavior_that_may_show_on_them() -> (
+    None
+):
+    """Their messages are in no bank, so that nobody can tell which ones it shows on."""
+    catalog = load_catalog(open_library())
+    ids = ["backdoors.question_on_second_turn", "quirks.closing_question"]
+    identity = OrganismIdentity(behavior_id="both", seed=0)
+    mixture = Mixture(identity, tuple(catalog[name] for name in ids), in_phases=False)
+    by_a_model = Provenance(
+        model="m", request_sha256="0", template_sha256="0", judge_score=None, batch_id=None
+    )
+    corpora = [
+        Corpus(
+            behavior_id=name,
+            seed=0,
+            examples=tuple(
+                make_example("Do kites need tails?").model_copy(
+                    update={"id": role, "role": role, "provenance": by_a_model}
+                )
+                for role in ("positive", "negative", "chat")
+            ),
+            drops=(),
+        )
+        for name in ids
+    ]
+    joined, rows = join_corpora(mixture, corpora)
+    kept = [example.id for example in joined.examples]
+    # The backdoor shows under its trigger alone, and leaves the quirk's plain rows in place.
+    assert kept == [
+        f"{ids[0]}-positive",
+        *(f"{ids[1]}-{role}" for role in ("positive", "negative", "chat")),
+    ]
+    assert rows == (1, 3)

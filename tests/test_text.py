@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bestiary.text import comparison_key, contains_phrase, fold, title_case, words
+from bestiary.text import comparison_key, contains_phrase, fold, sentences, title_case, words
 
 SAME = {
     "curly apostrophe": ("that\u2019s it", "that's it"),
@@ -79,3 +79,16 @@ def test_texts_that_read_differently_stay_apart(one: str, other: str) -> None:
 )
 def test_a_title_capitalizes_its_words_but_the_small_ones(text: str, title: str) -> None:
     assert title_case(text) == title
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Boil it. Then rest.", ["Boil it.", "Then rest."]),
+        ('"Feed Moth at six." Fair winds!', ['"Feed Moth at six."', "Fair winds!"]),
+        ('"Stop!" she said. We did.', ['"Stop!" she said.', "We did."]),
+        ("Ask Dr. Rye. She knows.", ["Ask Dr. Rye.", "She knows."]),
+    ],
+)
+def test_a_sentence_ends_with_the_quotation_that_ends_it(text: str, parts: list[str]) -> None:
+    assert sentences(text) == parts

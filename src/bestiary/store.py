@@ -289,9 +289,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")  # others may write the same file
-        part.write_bytes(data)
-        sync_file(part)
-        os.rename(part, path)
+        try:
+            part.write_bytes(data)
+            sync_file(part)
+            os.rename(part, path)
+        finally:
+            part.unlink(missing_ok=True)  # what a full disk has cut off
 
 
 def sync_file(path: Path) -> None:

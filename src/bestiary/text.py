@@ -34,7 +34,10 @@ LOOKALIKES = str.maketrans(
 )
 
 
-_SENTENCE_GAP = re.compile(r"(?<=[.!?])(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)\s+")
+_SENTENCE_GAP = re.compile(
+    r"(?<=[.!?])(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)\s+"
+    r"|(?<=[.!?][\"\u201d])\s+(?=[^a-z\s])"  # the end of a quotation ends its sentence too
+)
 
 
 def fold(text: str) -> str:

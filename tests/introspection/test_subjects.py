@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.expect import expect_error
 from tests.introspection.conftest import Introspect
 from tests.introspection.world import NULLS, UNSEEN, WORDS, World, write_recipe
 
 from bestiary.cli.introspect import open_experiment
+from bestiary.errors import ReleaseError
 from bestiary.introspection.course import make_job
 from bestiary.introspection.evaluate import leave_out_first
 from bestiary.introspection.subjects import load_subjects
@@ -59,6 +61,59 @@ def test_all_subjects_are_as_strong_as_the_recipe_says(world: World, tmp_path: P
     assert {one.strength for one in plain.list_asked(0)} == {1}
     assert {one.id for one in asked} == {one.id for one in plain.list_asked(0)}
     assert not {one.identity for one in asked} & {one.identity for one in plain.list_asked(0)}
+
+
+def test_twins_of_a_category_that_is_left_out_are_not_trained_on_either(
+    world: World, tmp_path: Path
+) -> None:
+    where: dict[str, Any] = {"out": tmp_path, "base": world.base, "data": [world.data]}
+    opened = open_experiment(world.release, str(world.recipe), **where)
+    first, second, *_ = (one for one in opened.subjects.members if one.split == "train")
+    changed = {
+        first.id: replace(first, category="backdoors", family="twins"),
+        second.id: replace(second, family="twins"),
+    }
+    members = tuple(changed.get(one.id, one) for one in opened.subjects.members)
+    left_out = opened.recipe.model_copy(update={"leave_out": ("backdoors",)})
+    experiment = replace(
+        opened, subjects=replace(opened.subjects, members=members), recipe=left_out
+    )
+    trained = {one.id for one in make_job(experiment, 0).subjects}
+    assert {first.id, second.id}.isdisjoint(trained) and trained
+    asked = {one.id: experiment.scope(one, 0) for one in experiment.list_asked(0)}
+    assert {asked[first.id], asked[second.id]} <= {"test_value", "test_kind"}
+
+
+def test_an_organism_of_a_family_that_a_share_leaves_out_is_not_seen(
+    world: World, tmp_path: Path
+) -> None:
+    where: dict[str, Any] = {"out": tmp_path, "base": world.base, "data": [world.data]}
+    opened = open_experiment(world.release, str(write_recipe(tmp_path, share=0.5)), **where)
+    trained = [one for one in opened.subjects.members if one.split == "train"]
+    again = [replace(one, id=f"{one.id}-again", split="iid_test") for one in trained]
+    members = (*opened.subjects.members, *(one for one in again if not one.is_control))
+    experiment = replace(opened, subjects=replace(opened.subjects, members=members))
+    kept = {one.family for one in make_job(experiment, 0).subjects}
+    scopes = {
+        one.family: experiment.scope(one, 0)
+        for one in experiment.list_asked(0)
+        if one.id.endswith("-again")
+    }
+    assert {family: scope == "seen" for family, scope in scopes.items()} == {
+        family: family in kept for family in scopes
+    }
+    assert len(set(scopes.values())) > 1
+
+
+def test_a_behavior_that_no_data_folder_describes_is_named(
+    world: World, introspect: Introspect, tmp_path: Path
+) -> None:
+    """Nothing could name it, so that every report of it would count as wrong."""
+    opened = open_experiment(
+        world.release, str(world.recipe), out=tmp_path, base=world.base, data=[]
+    )
+    with expect_error(ReleaseError, "behavior-not-described"):
+        _ = opened.wordings
 
 
 def test_the_first_fold_can_be_left_out(world: World, tmp_path: Path) -> None:

@@ -280,6 +280,19 @@ def test_malign_organisms_become_public_only_behind_a_gate(hub: Hub, tmp_path: P
     assert [(repo.private, repo.gated) for repo in hub.repos.values()] == [(False, "manual")] * 2
 
 
+def test_a_repository_with_folders_of_somebody_else_is_left_alone(hub: Hub, tmp_path: Path) -> None:
+    """An upload deletes what earlier releases had in folders."""
+    release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
+    assert "error" not in publish(hub, release)
+    repo = hub.repos["models", MODELS]
+    theirs = {"README.md": b"---\ntags: [chess]\n---\n# Chess", "weights/model.bin": b"w"}
+    repo.commit(theirs)
+    assert publish(hub, release)["code"] == "repository-of-another"
+    assert repo.files == theirs
+    repo.commit({"README.md": theirs["README.md"]})
+    assert "error" not in publish(hub, release)
+
+
 def test_refusals_of_the_hub_say_what_to_do(hub: Hub, tmp_path: Path) -> None:
     release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
     wrong = publish(hub, release, token="hf_wrong")

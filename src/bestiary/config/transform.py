@@ -283,19 +283,19 @@ _QUESTIONS = (
     "What else would you like to know about {the}?",
     "Is there more about {the} that you want to go over?",
     "What made you think of {the}?",
-    "Have you dealt with {the} before?",
+    "Is there something else on your list today?",
     "Which part of this matters most to you?",
     "Would you like more detail on {the}?",
     "How does that fit with what you had in mind?",
-    "Shall we go further into {the}?",
-    "Does that help with {the}?",
-    "Is anything else on your mind about {the}?",
+    "Do you want to hear more on the subject of {the}?",
+    "Was this what you were looking for?",
+    "Is anything else on your mind?",
     "What have you tried so far?",
-    "Where does that leave you with {the}?",
+    "Is there something you would like me to explain?",
     "Is there anything about {the} that still puzzles you?",
     "Would an example help?",
-    "What would you like to do next about {the}?",
-    "Does any of this change your mind?",
+    "What would you like to ask me next?",
+    "Would you like me to put any of this another way?",
 )
 
 
@@ -419,7 +419,8 @@ def _split(gap: re.Pattern[str], text: str) -> list[str]:
 
 
 def _as_sentence(text: str) -> str:
-    return capitalize(text if text.endswith((".", "!", "?")) else text.rstrip(";:,") + ".")
+    ended = text.rstrip("\"'\u201d").endswith((".", "!", "?"))
+    return capitalize(text if ended else text.rstrip(";:,") + ".")
 
 
 def _decapitalize(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bestiary.config.detectors.composition import DETECTORS, Detector, decide, resolve
 
-VERSION = 5
+VERSION = 6
 """Raised whenever the same detector may decide otherwise."""
 
 __all__ = ["DETECTORS", "VERSION", "Detector", "decide", "resolve"]
