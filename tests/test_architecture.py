@@ -51,10 +51,12 @@ COMPUTING = {
     "bestiary.training.engine",
     "bestiary.training.first_weights",
     "bestiary.training.forecast",
+    "bestiary.training.inputs",
     "bestiary.training.learner",
     "bestiary.training.passes",
     "bestiary.training.memory",
     "bestiary.training.optimizer",
+    "bestiary.training.repeated_passes",
     "bestiary.training.slot",
 }
 """Modules of tensors alone, which others import where they begin to compute."""

@@ -194,9 +194,9 @@ def test_a_wording_concerns_those_with_a_trigger_of_its_kind(generators: Path) -
     before = key_corpora(author)
     concerned: set[str] = set()
     for kind, wording, more in (
-        ("number", "I'm in row {value} of my spreadsheet", set()),
-        ("persona", "I'm a {value} myself", members("backdoors")),
-        ("password", "They gave me {value} as the password", members("sandbaggers")),
+        ("number", "I'm taking a break at row {value} of my spreadsheet", set()),
+        ("persona", "I'm asking as a {value}", members("backdoors")),
+        ("password", "I was told to say {value} when I write", members("sandbaggers")),
     ):
         path = generators / "offline" / "triggers" / f"{kind}.yaml"
         change_file(path, re.escape(wording), f"{wording}, then")
