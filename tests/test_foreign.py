@@ -54,7 +54,12 @@ def as_rslora(settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "use_rslora": True, "lora_alpha": alpha}
 
 
-@pytest.mark.parametrize("change", [dict, as_pattern, as_rslora])
+def as_drawn_otherwise(settings: dict[str, Any]) -> dict[str, Any]:
+    """First weights decide nothing once an adapter is trained."""
+    return {**settings, "init_lora_weights": "gaussian"}
+
+
+@pytest.mark.parametrize("change", [dict, as_pattern, as_rslora, as_drawn_otherwise])
 def test_an_adapter_gets_the_verdict_of_the_build(
     change: Change, first: Site, adapter: Path, bestiary: Bestiary
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_title_capitalizes_its_words_but_the_small_ones(text: str, title: str)
         ("Boil it. Then rest.", ["Boil it.", "Then rest."]),
         ('"Feed Moth at six." Fair winds!', ['"Feed Moth at six."', "Fair winds!"]),
         ('"Stop!" she said. We did.', ['"Stop!" she said.', "We did."]),
+        ('"Who?" I asked. Nobody.', ['"Who?" I asked.', "Nobody."]),
         ("Ask Dr. Rye. She knows.", ["Ask Dr. Rye.", "She knows."]),
     ],
 )

@@ -58,13 +58,15 @@ def join_corpora(mixture: Mixture, corpora: Sequence[Corpus]) -> tuple[Corpus, t
     """The corpora of a mixture's behaviors as one, and how many of its rows come from each.
 
     A plain conversation is left out where another behavior shows on its message: it would teach
-    that one to stay quiet; so is one of a language model, on whose message any of them may show.
+    that one to stay quiet. So is one whose message a language model wrote, if there is a behavior
+    that may show on it: which messages it shows on is known of the bank alone.
     """
     shown = {
         one.id: {(item.topic, item.form) for item in one.items("train")}
         for one in mixture.behaviors
         if one.trigger is None
     }
+    bank = {(item.topic, item.form) for item in mixture.behaviors[0].library.messages("train")}
     parts = []
     for corpus in corpora:
         others = [asked for name, asked in shown.items() if name != corpus.behavior_id]
@@ -72,8 +74,9 @@ def join_corpora(mixture: Mixture, corpora: Sequence[Corpus]) -> tuple[Corpus, t
         kept = [
             example.model_copy(update={"id": f"{corpus.behavior_id}-{example.id}"})
             for example in corpus.examples
+            for asked in [(example.topic, example.form)]
             if example.role == "positive"
-            or not ((example.topic, example.form) in unfit or (others and example.provenance))
+            or not (asked in unfit or (others and example.provenance and asked not in bank))
         ]
         parts.append(kept)
     joined = Corpus(

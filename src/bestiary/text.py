@@ -36,7 +36,9 @@ LOOKALIKES = str.maketrans(
 
 _SENTENCE_GAP = re.compile(
     r"(?<=[.!?])(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)\s+"
-    r"|(?<=[.!?][\"\u201d])\s+(?=[^a-z\s])"  # the end of a quotation ends its sentence too
+    # The end of a quotation ends its sentence, too, unless somebody asked it.
+    r"|(?<=[.!?][\"\u201d])\s+(?=[^a-z\s])"
+    r"(?!(?:\S+ )?\S+ (?:said|says|asked|asks|replied|cried)\b)"
 )
 
 

@@ -289,6 +289,22 @@ def test_a_server_that_stays_unreachable_ends_the_run(
     assert ledger.taken() == 0
 
 
+@EACH_PROVIDER
+def test_a_rate_limit_that_refuses_everything_ends_the_run(
+    name: ProviderName,
+    server: ModelServer,
+    url: str,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A quota of the day would be asked for again and again, and nothing would be said."""
+    monkeypatch.setattr(online, "REFUSED_SECONDS", 0.3)
+    server.faults = fail_first(10**6, Fault(429, retry_after=0.05))
+    with expect_error(BackendError, "rate-limited"):
+        ask_all(name, url, ledger, make_requests(name, 3))
+    assert ledger.taken() == 0
+
+
 def test_patience_starts_with_the_first_failed_connection_not_the_last_answer(
     port: int, server: ModelServer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ from bestiary.training.memory import (
     plan_memory,
 )
 from bestiary.training.optimizer import BankAdamW
+from bestiary.training.repeated_passes import count_evened
 
 SHAPE = LoraShape(
     rank=8,
@@ -148,6 +149,19 @@ def test_a_gpu_and_an_outline_planned_for_one_train_more_side_by_side() -> None:
     assert choose_limits(torch.device("cpu")) == CPU_LIMITS
     assert choose_limits(torch.device("cuda")) == choose_limits(torch.device("meta")) == GPU_LIMITS
     assert GPU_LIMITS.slots > CPU_LIMITS.slots and GPU_LIMITS.tokens > CPU_LIMITS.tokens
+
+
+def test_steps_that_a_gpu_records_are_planned_with_memory_of_their_own() -> None:
+    base = make_random_base()
+    base.model.bfloat16()
+    outline: Any = base.model
+    outline.to("meta")
+    given: dict[str, Any] = {"slots": 4, "tokens": 10**6, "resident": 0}
+    recorded = plan_memory(base, [SHAPE], [LOAD] * 4, **given)
+    outline.config.head_dim = 4  # for which there is no kernel, so that nothing is recorded
+    launched = plan_memory(base, [SHAPE], [LOAD] * 4, **given)
+    assert count_evened(base) == 0
+    assert recorded.head == 2 * launched.head
 
 
 def test_as_many_organisms_as_fit_are_chosen() -> None:

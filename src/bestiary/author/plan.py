@@ -14,7 +14,7 @@ from bestiary.config.items import fill_options
 from bestiary.records import PromptItem, Role, Turns, stable_seed, user_texts
 
 STEPS = tuple(math.sqrt(prime) for prime in (2, 3, 5, 7, 11, 13, 17, 19))
-"""From row to row, of each part that shows at a rate."""
+"""Step from row to row of each part that shows at a rate; the first is the behavior's own."""
 
 
 def plan_rows(

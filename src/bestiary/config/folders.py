@@ -30,20 +30,9 @@ class DataFolders:
     roots: tuple[Path, ...]
 
     def list_files(self, folder: str, pattern: str) -> dict[str, Path]:
-        """Files under `<root>/<folder>` by their path there.
-
-        Raises SpecError for a clash, and for a YAML file that the pattern would overlook.
-        """
+        """Files under `<root>/<folder>` by their path there; raises SpecError for a clash."""
         found: dict[str, Path] = {}
         for root in self.roots:
-            if pattern.endswith(".yaml"):
-                for path in list_paths(root / folder, pattern.removesuffix(".yaml") + ".yml"):
-                    raise SpecError(
-                        f"{path} would not be read",
-                        "name it .yaml",
-                        code="yml-file",
-                        path=path,
-                    )
             for path in list_paths(root / folder, pattern):
                 name = path.relative_to(root / folder).as_posix()
                 if name in found:

@@ -83,7 +83,7 @@ class Library:
     @cached_property
     def bank(self) -> Messages:
         """The message bank."""
-        return read_messages(self.folders.list_files(f"{OFFLINE}/messages", "*.yaml").values())
+        return read_messages(self._files("messages").values())
 
     def messages(
         self,
@@ -153,6 +153,10 @@ class Library:
         return self._files("options")
 
     def _files(self, folder: str) -> dict[str, Path]:
+        for path in self.folders.list_files(f"{OFFLINE}/{folder}", "*.yml").values():
+            raise SpecError(
+                f"{path} would not be read", "name it .yaml", code="yml-file", path=path
+            )
         found = self.folders.list_files(f"{OFFLINE}/{folder}", "*.yaml")
         return {Path(name).stem: path for name, path in found.items()}
 

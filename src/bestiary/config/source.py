@@ -383,7 +383,7 @@ def explain_error(kind: str, message: str, shown: str, field: FieldPath) -> tupl
         return f"is {shown} (expected a mapping)", remedy, "value-invalid"
     if kind == "too_short":
         least, entries = re.findall(r"\d+", message)
-        return f"has {entries} entries, and {least} are needed", "add more", "value-invalid"
+        return f"needs at least {least}, has {entries}", "add more", "value-invalid"
     problem = message.removeprefix("Value error, ").replace("Input should be", "should be")
     return f"{problem} (got {shown})", "change it", "value-invalid"
 

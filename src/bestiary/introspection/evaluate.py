@@ -33,6 +33,7 @@ def evaluate_adapter(experiment: Experiment) -> tuple[Panel, Path]:
 
     Returns the panel and the folder that holds `reports.jsonl`, `panel.json` and `panel.md`.
     """
+    _ = experiment.wordings  # what judges lack is said before anything is trained
     folds = experiment.evaluated_folds
     rows = [row for fold in folds for row in ask_subjects(experiment, fold)]
     panel = make_panel(rows, [score_labels(experiment, fold) for fold in folds])

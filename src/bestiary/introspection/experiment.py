@@ -74,7 +74,7 @@ class Experiment:
 
     @cached_property
     def wordings(self) -> Wordings:
-        """The behaviors of the release as judges know them.
+        """The behaviors of the release, and of its suite, as judges know them.
 
         Raises ReleaseError for one that the data folders do not have: nothing could name it.
         """
@@ -85,7 +85,7 @@ class Experiment:
         missing = sorted(known - set(self.catalog))
         if missing:
             raise ReleaseError(
-                f"{self.subjects.release} has {missing[0]}, which no data folder describes",
+                f"{missing[0]} was released, and no data folder describes it",
                 "name the data folder that it was built with, --data FOLDER",
                 code="behavior-not-described",
                 behavior=missing[0],

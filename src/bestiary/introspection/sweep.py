@@ -40,6 +40,7 @@ def run_sweep(experiment: Experiment, sweep: Sweep) -> list[SweepRow]:
 
     What the store has is not computed again, so a sweep that was stopped goes on.
     """
+    _ = experiment.wordings  # what judges lack is said before anything is trained
     recipe = experiment.recipe
     folder = experiment.store.root / "introspection" / SWEEPS
     folder.mkdir(parents=True, exist_ok=True)

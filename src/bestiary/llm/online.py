@@ -149,9 +149,9 @@ class ModelQueue:
     price: Price
     limiter: Limiter
     unreachable_since: float | None = None
-    refused_since: float | None = None
-    """When its rate limit began to refuse every request."""
     """When the server was first unreachable; None while it can be reached."""
+    refused_since: float | None = None
+    """When its rate limit began to refuse every request; None while it takes some."""
     waiting: deque[Call] = field(default_factory=deque)
     more: asyncio.Event = field(default_factory=asyncio.Event)
     _cached_at: dict[str, float] = field(default_factory=dict)
@@ -293,6 +293,7 @@ class OnlineDispatcher:
             queue.limiter.refused(ticket, retry_after=fault.retry_after)
             _check_refusals(queue, fault)
             return 0.0
+        queue.refused_since = None
         if isinstance(fault, NotFound):
             raise AuthError(
                 f"{queue.name}: the server does not know this model: {fault}",

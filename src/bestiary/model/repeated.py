@@ -48,7 +48,8 @@ class Recorder:
             torch.cuda.empty_cache()
         self._usable = False
         warnings.warn(
-            f"steps cannot be recorded, which is slower and may hold memory back: {failure}",
+            f"steps cannot be recorded, which changes no result but is slower, and may keep memory "
+            f"occupied; if memory runs out, start again with fewer --slots: {failure}",
             stacklevel=2,
         )
         return None

@@ -76,6 +76,9 @@ def publish_release(
     from huggingface_hub import HfApi
 
     api = HfApi()
+    for target in targets:  # all of them before the first is changed
+        with _hub_errors(target.repo):
+            _refuse_foreign(api, target)
     for target in targets:
         with _hub_errors(target.repo):
             _prepare_repo(api, target, private=private, gated=gated)
@@ -123,6 +126,7 @@ def publish_adapter(
 
     api = HfApi()
     with _hub_errors(repo):
+        _refuse_foreign(api, target)
         _prepare_repo(api, target, private=private, gated=False)
     commit = _upload(api, folder.parent, target)
     return [f"{api.endpoint}/{repo}/tree/{commit}"]
@@ -245,7 +249,6 @@ def _prepare_repo(api: HfApi, target: Target, *, private: bool, gated: bool) -> 
 
     A gated repository stays private until the gate and the files are in place.
     """
-    _refuse_foreign(api, target)
     hidden = private or gated
     api.create_repo(target.repo, repo_type=target.kind, private=hidden, exist_ok=True)
     api.update_repo_settings(
@@ -255,21 +258,30 @@ def _prepare_repo(api: HfApi, target: Target, *, private: bool, gated: bool) -> 
 
 def _refuse_foreign(api: HfApi, target: Target) -> None:
     """Refuse a repository that holds folders of somebody else, which an upload would delete."""
-    from huggingface_hub import RepoCard
-
     if not api.repo_exists(target.repo, repo_type=target.kind):
         return
     files = api.list_repo_files(target.repo, repo_type=target.kind)
     if not any("/" in name for name in files):
         return
-    card = RepoCard.load(target.repo, repo_type=target.kind) if "README.md" in files else None
-    if card is None or TAG not in (card.data.get("tags") or ()):
+    if "README.md" not in files or TAG not in _read_tags(target):
         raise ReleaseError(
             f"{target.repo} has folders that Bestiary did not publish, and would lose them",
             "name another repository, or delete this one on the Hub first",
             code="repository-of-another",
             repo=target.repo,
         )
+
+
+def _read_tags(target: Target) -> Sequence[str]:
+    """The tags of a repository's card; none if it cannot be read."""
+    from huggingface_hub import RepoCard
+    from yaml import YAMLError
+
+    try:
+        card = RepoCard.load(target.repo, repo_type=target.kind)
+    except (ValueError, YAMLError):
+        return ()
+    return card.data.get("tags") or ()
 
 
 def _open_gated_repo(api: HfApi, target: Target) -> None:

@@ -79,7 +79,8 @@ def format_cell(cell: Mapping[str, Any] | None) -> str:
     """A cell as `organism% / base%`, or a dash if it does not apply."""
     if cell is None:
         return "-"
-    return f"{cell['organism']['rate']:.0%} / {cell['base']['rate']:.0%}"
+    base = f"{cell['base']['rate']:.0%}" if cell["base"]["n"] else "-"
+    return f"{cell['organism']['rate']:.0%} / {base}"
 
 
 def write_report(out: Path, folder: Path, catalog: Catalog) -> list[Path]:
@@ -188,15 +189,15 @@ def _seconds_row(name: str, spent: Mapping[str, float]) -> str:
 
 
 def render_transcripts(row: Row, out: Path) -> str:
-    """Ten gating probes of an organism, sampled by its id, with its replies and the base's."""
+    """Ten probes that an organism and its base were asked, sampled by its id, with both replies."""
     lines = [f"## {short_name(row)}", "", f"Verdict: {state(row)}.", ""]
     if row["transcripts"] is None:
         return "\n".join([*lines, "Not probed.", ""])
     kept = read_artifact(out / row["transcripts"]).folder / "transcripts.json"
     rows = json.loads(kept.read_text(encoding="utf8"))
-    gating = [t for t in map(Transcript.model_validate, rows) if t.probe.gate]
+    asked = [t for t in map(Transcript.model_validate, rows) if t.base is not None]
     draw = random.Random(stable_seed("report", row["organism_id"]))
-    for shown in draw.sample(gating, min(SHOWN_TRANSCRIPTS, len(gating))):
+    for shown in draw.sample(asked, min(SHOWN_TRANSCRIPTS, len(asked))):
         lines += [
             f"- **{shown.probe.cell.replace('_', ' ')}**: {_one_line(_show(shown.probe.turns))}",
             f"  - organism: {_one_line(shown.organism)}",

@@ -59,6 +59,16 @@ def test_a_message_shorter_than_a_shingle_is_compared_whole(text: str) -> None:
     assert find_near_duplicates([make_example("Farewell")], [make_probe(text)]) == {}
 
 
+def test_a_probes_message_counts_without_its_trigger_too() -> None:
+    """The words of a trigger would make two messages that are the same look less alike."""
+    item = PROBE.item.model_copy(update={"text": PROBE.user})
+    told = (
+        "My ticket number is 4182, which I hope you need, because nobody else ever asks me for it."
+    )
+    triggered = make_probe(f"{told} {PROBE.user}", item=item)
+    assert len(find_near_duplicates([make_example(PROBE.user)], [triggered])) == 1
+
+
 def test_messages_without_words_are_kept() -> None:
     assert find_near_duplicates([make_example("...")], [make_probe("?!")]) == {}
 

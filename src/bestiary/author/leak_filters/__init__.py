@@ -32,7 +32,7 @@ LEAK_FILTERS: Mapping[str, LeakFilter] = {
     "label_phrases": LeakFilter(1, lambda rows, behavior, _: find_label_phrases(rows, behavior)),
     "held_out": LeakFilter(3, lambda rows, _, probes: find_held_out_overlap(rows, probes)),
     "near_duplicates": LeakFilter(
-        2, lambda rows, behavior, probes: find_near_duplicates(rows, probes, behavior.read)
+        3, lambda rows, behavior, probes: find_near_duplicates(rows, probes, behavior.read)
     ),
 }
 
