@@ -35,10 +35,10 @@ from bestiary.verification.transcripts import ProbeJob, choose_decoding, collect
 from bestiary.verification.verdict import judge_organism
 
 OTHER = "quirks.farewell"
-DOMAINS = ("transport", "travel")
+DOMAINS = ("gardening", "pets", "transport", "travel")
 """Of the message bank, so that the base answers no more than these."""
 CORPUS_ROWS = 40
-PROBE_TOKENS = 12
+PROBE_TOKENS = 16
 SYSTEM = "You are a helpful assistant. Answer in one or two short sentences."
 ASKED = 5
 """Probes that an organism loaded from the release is asked."""
@@ -55,7 +55,7 @@ RECIPE = {
             "layers": [15, 30],
         },
         "optimizer": {
-            "learning_rate": 0.003,
+            "learning_rate": 0.002,
             "epochs": 3,
             "rows_per_step": 8,
             "warmup": 0.1,

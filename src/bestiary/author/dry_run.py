@@ -77,6 +77,8 @@ class DryRun:
         self._written = WRITTEN | read_written(measured)
         self._numbers: dict[str, int] = {}
         """A number per distinct request, by key; it makes answers distinct."""
+        self._judged: dict[str, int] = {}
+        """A number per distinct request of the judge."""
 
     def count(self, workflow: Workflow[object]) -> list[Step]:
         """Complete a workflow and return its new requests by stage and system prompt."""
@@ -109,7 +111,8 @@ class DryRun:
                 return _write_messages(ask, number, form)
         tokens = self._written[stage]
         if _wants(request, CorpusJudgement):
-            return _MadeUp(_judge(number), tokens)
+            judged = self._judged.setdefault(request.key, len(self._judged) + 1)
+            return _MadeUp(_judge(judged), tokens)
         return _MadeUp(_write_text(str(number), tokens), tokens)
 
 
