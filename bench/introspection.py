@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from bases import LINEARS, MICRO, SMALL, SYSTEM, BaseShape, list_words, make_base, measure_distance
+from bestiary.config.introspection import SharedShape
 from bestiary.config.recipe import LoraShape, Optimizer
 from bestiary.introspection.lessons import tokenize_pair, tokenize_pairs
 from bestiary.introspection.schedule import Schedule, plan_schedule
@@ -49,7 +50,7 @@ from common import (
 )
 
 ORGANISM = LoraShape(rank=8, alpha=16, targets=LINEARS)
-SHARED = LoraShape(rank=16, alpha=32, targets=LINEARS)
+SHARED = SharedShape(rank=16, alpha=32, targets=LINEARS)
 OPTIMIZER = Optimizer(
     learning_rate=1e-4, epochs=1, rows_per_step=4, warmup=0.1, weight_decay=0.0, clip=1.0
 )

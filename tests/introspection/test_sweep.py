@@ -16,6 +16,8 @@ from tests.introspection.world import WORDS, World, write_recipe
 
 from bestiary.records import canonical_json
 
+VECTOR = {"lora": {"rank": 1, "targets": ["down_proj"], "layers": [1, 2], "vector": True}}
+
 
 def write_sweep(folder: Path, *, folds: int = 0, **runs: object) -> Path:
     recipe = write_recipe(folder, rows_per_organism=1)
@@ -28,25 +30,27 @@ def write_sweep(folder: Path, *, folds: int = 0, **runs: object) -> Path:
 def test_every_run_is_a_row_and_nothing_is_computed_twice(
     world: World, bestiary: Bestiary, tmp_path: Path
 ) -> None:
-    sweep = write_sweep(tmp_path, half={"share": 0.5}, plain={"controls": {"zero_b": 0}})
+    sweep = write_sweep(
+        tmp_path, half={"share": 0.5}, plain={"controls": {"zero_b": 0}}, vector=VECTOR
+    )
     out = tmp_path / "runs"
     where = ("--base", world.base, "--data", world.data, "--out", out)
     command = ("introspect", "sweep", sweep, "--release", world.release, *where)
     done = bestiary(*command)
     assert done.code == 0, done.err
     rows = json.loads((out / "introspection" / "sweeps" / "few.json").read_text("utf8"))
-    assert [row["name"] for row in rows] == ["as it is", "half", "plain"]
-    whole, half, plain = (row["organisms"] for row in rows)
-    assert whole == plain == len(WORDS) - 12
+    assert [row["name"] for row in rows] == ["as it is", "half", "plain", "vector"]
+    whole, half, plain, vector = (row["organisms"] for row in rows)
+    assert whole == plain == vector == len(WORDS) - 12
     assert 10 <= half <= 26
     before = hash_files(out / "store")
     assert bestiary(*command).code == 0
     assert hash_files(out / "store") == before
-    assert len(list(out.glob("store/introspection/*/manifest.json"))) == 3
+    assert len(list(out.glob("store/introspection/*/manifest.json"))) == 4
     assert all(row["trained"]["organisms"] for row in rows)
-    assert [row["changed"] for row in rows] == [[], ["share"], ["controls"]]
+    assert [row["changed"] for row in rows] == [[], ["share"], ["controls"], ["lora"]]
     # A run asks between 32 and 64 subjects with its adapter, and computes no baseline.
-    assert len(list(out.glob("store/report/*"))) == 3 * 2
+    assert len(list(out.glob("store/report/*"))) == 4 * 2
     assert not list(out.glob("store/*likelihood/*"))
 
 
@@ -55,6 +59,7 @@ def test_every_run_is_a_row_and_nothing_is_computed_twice(
     [
         ({"broken": {"rows_per_organisms": 3}}, "rows_per_organisms"),
         ({"broken": {"leave_out": ["quirk"]}}, "quirk"),
+        ({"broken": {"lora": {"vector": True}}}, "a vector has rank 1"),
         ({"half": {"share": 0.5}, "folds": 1}, "1 fold leaves no family"),
     ],
 )

@@ -28,8 +28,10 @@ from tests.introspection.world import SHAPE, SYSTEM, World, write_recipe
 from tests.jobs import ALL_LINEAR, widen
 from torch import Tensor
 
-from bestiary.config.recipe import LoraShape, Optimizer
-from bestiary.errors import MemoryShortError
+from bestiary.config.introspection import SharedShape
+from bestiary.config.recipe import Optimizer
+from bestiary.errors import MemoryShortError, ModelError
+from bestiary.introspection.answering import load_shared
 from bestiary.introspection.lessons import tokenize_pair, tokenize_pairs
 from bestiary.introspection.memory import fit_shared
 from bestiary.introspection.schedule import plan_schedule
@@ -50,7 +52,8 @@ from bestiary.training.memory import Load, MemoryPlan, choose_limits
 from bestiary.training.objective import Dpo, Objective, Sft
 from bestiary.training.schedule import learning_rate_factor
 
-SHARED = LoraShape(rank=3, alpha=6, targets=ALL_LINEAR)
+SHARED = SharedShape(rank=3, alpha=6, targets=ALL_LINEAR)
+VECTOR = SharedShape(rank=1, alpha=6, targets=("down_proj",), layers=(1, 2), vector=True)
 OPTIMIZER = Optimizer(
     learning_rate=0.01, epochs=1, rows_per_step=2, warmup=0.2, weight_decay=0.01, clip=1.0
 )
@@ -94,7 +97,7 @@ def make_trainer(
     base: Base,
     subjects: Sequence[Subject],
     objective: Objective,
-    shape: LoraShape = SHARED,
+    shape: SharedShape = SHARED,
     **memory: Any,
 ) -> SharedTrainer:
     rows = tokenize_pairs(base, ANSWERS, SYSTEM)
@@ -137,13 +140,17 @@ def log_likelihoods(model: Any, base: Base, rows: Sequence[int]) -> tuple[Tensor
     return torch.stack(sums), torch.tensor(counts)
 
 
-@pytest.mark.parametrize("objective", [Sft(), Dpo(beta=0.5)], ids=["sft", "dpo"])
+@pytest.mark.parametrize(
+    ("objective", "shape"),
+    [(Sft(), SHARED), (Dpo(beta=0.5), SHARED), (Sft(), VECTOR)],
+    ids=["sft", "dpo", "vector"],
+)
 def test_twenty_steps_equal_plain_peft_with_two_adapters(
-    world: World, objective: Objective
+    world: World, objective: Objective, shape: SharedShape
 ) -> None:
     base = widen(load_base(str(world.base)))
     subjects = list(load_subjects(world.release).members[:7])
-    trainer = make_trainer(base, subjects, objective)
+    trainer = make_trainer(base, subjects, objective, shape)
     schedule = trainer._schedule[:20]
     start = trainer.read()
     with trainer.attached():
@@ -155,7 +162,7 @@ def test_twenty_steps_equal_plain_peft_with_two_adapters(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model.add_adapter("shared", make_config(base, SHARED))
+            model.add_adapter("shared", make_config(base, shape, biased=shape.vector))
         model.double()
         set_peft_model_state_dict(model, start, adapter_name="shared")
 
@@ -163,7 +170,8 @@ def test_twenty_steps_equal_plain_peft_with_two_adapters(
             set_peft_model_state_dict(model, states[subject])
             model.base_model.set_adapter(["default", "shared"])
             for name, weight in model.named_parameters():
-                weight.requires_grad_(".shared." in name)
+                learns = ".shared." in name and (name.endswith(".bias") or not shape.vector)
+                weight.requires_grad_(learns)
 
         wear(0)
         trained = [weight for weight in model.parameters() if weight.requires_grad]
@@ -333,6 +341,44 @@ def test_a_fresh_adapter_is_the_base_and_a_random_one_is_as_large_as_a_trained_o
     assert gaussian == pytest.approx(trained, rel=1e-4)
     assert shuffled == pytest.approx(trained, rel=1e-4)
     assert min(trained) > 0
+
+
+def test_a_vector_is_saved_as_peft_reads_it(world: World, tmp_path: Path) -> None:
+    base = load_base(str(world.base))
+    subjects = load_subjects(world.release).members[:3]
+    trainer = make_trainer(base, subjects, Sft(), shape=VECTOR)
+    with trainer.attached():
+        for _ in range(6):
+            trainer.advance()
+    save_adapter(trainer.read(), VECTOR, base, tmp_path)
+    shared = load_shared(tmp_path)
+    assert shared.shape == VECTOR
+    assert {name for name, weight in shared.state.items() if weight.any()} == {
+        "base_model.model.model.layers.1.mlp.down_proj.lora_B.bias"
+    }
+    tokens = torch.tensor([tokenize_pair(base, ANSWERS[0], SYSTEM).tokens])
+    with torch.no_grad(), open_adapter(base, tmp_path) as model:
+        theirs = model(tokens).logits
+    with torch.no_grad():
+        plain = base.model(tokens).logits
+        bank = LoraBank(base, [VECTOR], slots=1, vectors=True)
+        bank.fill(0, shared.state, VECTOR)
+        with bank.attached():
+            ours = base.model(tokens).logits
+    torch.testing.assert_close(ours, theirs)
+    assert not torch.allclose(ours, plain)
+
+
+def test_an_adapter_with_biases_beside_its_matrices_is_no_vector(
+    world: World, tmp_path: Path
+) -> None:
+    base = load_base(str(world.base))
+    state = make_trainer(base, load_subjects(world.release).members[:1], Sft(), shape=VECTOR).read()
+    state = {name: torch.ones_like(weight) for name, weight in state.items()}
+    save_adapter(state, VECTOR, base, tmp_path)
+    with pytest.raises(ModelError) as caught:
+        load_shared(tmp_path)
+    assert caught.value.code == "introspection-not-plain"
 
 
 def test_a_stronger_organism_is_pefts_adapter_scaled(world: World) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from bestiary.config.categories import CategoryName
 from bestiary.config.recipe import LoraShape, Optimizer
@@ -20,6 +20,20 @@ from bestiary.config.source import (
 from bestiary.records import Decoding, Record
 
 MadeControl = Literal["zero_b", "gaussian"]
+
+
+class SharedShape(LoraShape):
+    """The shape of an introspection adapter."""
+
+    vector: bool = False
+    """Whether each target has one trained vector instead of two matrices, added to its output
+    whatever enters it: with one target in one layer, a steering vector."""
+
+    @model_validator(mode="after")
+    def _check_rank(self) -> Self:
+        if self.vector and self.rank != 1:
+            raise ValueError(f"a vector has rank 1, not {self.rank}: set rank to 1")
+        return self
 
 
 class Controls(Record):
@@ -77,7 +91,7 @@ class IntrospectionRecipe(Record):
     name: str = Field(min_length=1, max_length=100)
     seed: int = Field(default=0, ge=0, le=1_000_000)
     """Of the initial weights, the schedule, and the control adapters."""
-    lora: LoraShape
+    lora: SharedShape
     optimizer: Optimizer
     """Its `rows_per_step` are the rows of each organism in a step."""
     organisms_per_step: int = Field(ge=1, le=4096)

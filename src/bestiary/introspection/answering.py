@@ -6,14 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import torch
 
-from bestiary.config.recipe import LoraShape
+from bestiary.config.introspection import SharedShape
+from bestiary.errors import ModelError
 from bestiary.introspection.framing import COMPLETION, FRAMES, Framing
 from bestiary.introspection.lessons import MAX_LENGTH, tokenize_pairs
 from bestiary.introspection.subjects import TOGETHER, Subject
 from bestiary.introspection.weights import SubjectWeights
+from bestiary.model.adapter import has_biases, load_state, read_shape
 from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
 from bestiary.model.chat_template import tokenize_prompt
@@ -33,7 +36,26 @@ class SharedAdapter:
 
     state: Mapping[str, torch.Tensor]
     """By peft's keys."""
-    shape: LoraShape
+    shape: SharedShape
+
+
+def load_shared(folder: Path) -> SharedAdapter:
+    """An introspection adapter from its peft directory; raises ModelError if it is no such."""
+    state = load_state(folder)
+    vector = has_biases(state)
+    shape = read_shape(folder, biased=vector)
+    if shape is None or (vector and any(_is_matrix(*one) for one in state.items())):
+        raise ModelError(
+            f"{folder} is no introspection adapter: it is more than plain LoRA",
+            "name a folder that `bestiary introspect train` made",
+            code="introspection-not-plain",
+            path=folder,
+        )
+    return SharedAdapter(state, SharedShape(**shape.model_dump(), vector=vector))
+
+
+def _is_matrix(name: str, tensor: torch.Tensor) -> bool:
+    return name.endswith(".weight") and bool(tensor.any())
 
 
 class Answering:
@@ -51,7 +73,7 @@ class Answering:
         self._weights = SubjectWeights(base, subjects, slots=TOGETHER)
         self._shared: LoraBank | None = None
         if shared is not None:
-            self._shared = LoraBank(base, [shared.shape], slots=1)
+            self._shared = LoraBank(base, [shared.shape], slots=1, vectors=shared.shape.vector)
             self._shared.fill(0, shared.state, shared.shape)
 
     def ask(

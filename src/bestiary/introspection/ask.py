@@ -28,8 +28,6 @@ from bestiary.model.adapter import (
     ADAPTER,
     ADAPTER_FILES,
     check_adapter,
-    load_state,
-    read_shape,
 )
 from bestiary.records import BaseIdentity, Decoding, Record
 
@@ -145,14 +143,12 @@ def ask_adapters(
     judge: EmbeddedJudge,
 ) -> list[Answer]:
     """What each adapter says; raises ModelError for one that cannot be asked."""
-    from bestiary.introspection.answering import Answering, SharedAdapter
+    from bestiary.introspection.answering import Answering, load_shared
 
     for adapter in adapters:
         check_adapter(adapter, reporter.base)
     subjects = _list_subjects(adapters)
-    shape = read_shape(reporter.folder)
-    assert shape is not None  # it was saved from a shape
-    shared = SharedAdapter(load_state(reporter.folder), shape)
+    shared = load_shared(reporter.folder)
     asking = Answering(base, subjects, shared, system_prompt=reporter.system_prompt)
     decoding = Decoding(max_new_tokens=REPORT_TOKENS, temperature=0)
     said: list[list[str]] = [[""] * len(questions) for _ in adapters]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bestiary.introspection.framing import Framing
 from bestiary.introspection.subjects import TOGETHER, Subject
-from bestiary.model.adapter import load_state, read_shape
 from bestiary.records import Artifact, BaseIdentity, Decoding, canonical_json, fingerprint
 from bestiary.stage import ItemStage
 
@@ -61,13 +60,9 @@ class Interview:
 
     def open(self, base: Base) -> Answering:
         """The subjects with the adapter over them."""
-        from bestiary.introspection.answering import Answering, SharedAdapter
+        from bestiary.introspection.answering import Answering, load_shared
 
-        shared = None
-        if self.adapter is not None:
-            shape = read_shape(self.adapter)
-            assert shape is not None  # it was saved from a shape
-            shared = SharedAdapter(load_state(self.adapter), shape)
+        shared = None if self.adapter is None else load_shared(self.adapter)
         return Answering(base, self.subjects, shared, system_prompt=self.system_prompt)
 
 

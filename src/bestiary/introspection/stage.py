@@ -9,7 +9,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bestiary.config.recipe import LoraShape, Optimizer
+from bestiary.config.introspection import SharedShape
+from bestiary.config.recipe import Optimizer
 from bestiary.config.template import Templates
 from bestiary.errors import BestiaryError, attempt
 from bestiary.introspection.lessons import tokenize_pairs
@@ -41,7 +42,7 @@ class IntrospectionJob:
     answers: tuple[tuple[tuple[str, str], ...], ...]
     """Each subject's questions with their answers: the training rows. For a preference objective,
     pairs of adjacent rows, the chosen answer first."""
-    lora: LoraShape
+    lora: SharedShape
     optimizer: Optimizer
     objective: Objective
     per_step: int

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import torch
 
-from bestiary.config.recipe import LoraShape, Optimizer
+from bestiary.config.introspection import SharedShape
+from bestiary.config.recipe import Optimizer
 from bestiary.errors import MemoryShortError, OrganismError
 from bestiary.introspection.lessons import MAX_LENGTH
 from bestiary.introspection.schedule import Schedule, Visit
@@ -48,7 +49,7 @@ class SharedTrainer:
         rows: Sequence[Rows],
         schedule: Schedule,
         *,
-        shape: LoraShape,
+        shape: SharedShape,
         optimizer: Optimizer,
         objective: Objective,
         state: Mapping[str, torch.Tensor] | None = None,
@@ -67,7 +68,7 @@ class SharedTrainer:
         self._schedule, self._shape, self._settings = schedule, shape, optimizer
         self._objective = objective
         self._tokens, self._recompute = tokens, recompute
-        self._shared = LoraBank(base, [shape], slots=1)
+        self._shared = LoraBank(base, [shape], slots=1, vectors=shape.vector)
         self._shared.require_gradients()
         self._shared.fill(0, state or self._shared.init_adapter(shape, seed=seed), shape)
         self._optimizer = BankAdamW(self._shared)

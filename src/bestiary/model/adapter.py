@@ -43,8 +43,8 @@ def attach_adapter(base: Base, shape: LoraShape, *, seed: int) -> Any:
         return get_peft_model(base.model, config)
 
 
-def make_config(base: Base, shape: LoraShape) -> LoraConfig:
-    """peft's configuration for a shape.
+def make_config(base: Base, shape: LoraShape, *, biased: bool = False) -> LoraConfig:
+    """peft's configuration for a shape, whose B matrices have a bias if it is `biased`.
 
     Raises ModelError when the shape names modules or layers that the base does not have.
     """
@@ -57,6 +57,7 @@ def make_config(base: Base, shape: LoraShape) -> LoraConfig:
         target_modules=list(shape.targets),
         layers_to_transform=None if shape.layers is None else list(range(*shape.layers)),
         lora_dropout=0.0,
+        lora_bias=biased,
         task_type="CAUSAL_LM",
     )
 
@@ -145,6 +146,11 @@ def read_state(model: Any) -> dict[str, torch.Tensor]:
     return state
 
 
+def has_biases(state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether an adapter's B matrices have biases."""
+    return any(name.endswith(".bias") for name in state)
+
+
 def save_adapter(
     state: Mapping[str, torch.Tensor], shape: LoraShape, base: Base, folder: Path
 ) -> None:
@@ -154,7 +160,7 @@ def save_adapter(
     """
     from safetensors.torch import save_file
 
-    config = make_config(base, shape)
+    config = make_config(base, shape, biased=has_biases(state))
     config.base_model_name_or_path = base.identity.name
     config.revision = base.identity.revision if base.identity.on_hub else None
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,15 +183,15 @@ def load_state(folder: Path) -> dict[str, torch.Tensor]:
         return load_file(folder / ADAPTER_WEIGHTS)
 
 
-def read_shape(folder: Path) -> LoraShape | None:
-    """The shape of an adapter; None where it is more than plain LoRA.
+def read_shape(folder: Path, *, biased: bool = False) -> LoraShape | None:
+    """The shape of an adapter; None where it is more than plain LoRA, or not `biased` as stated.
 
     Raises ModelError if it is damaged.
     """
     from peft import PeftConfig
 
     with _loading(folder):
-        return _find_shape(PeftConfig.from_pretrained(str(folder)))
+        return _find_shape(PeftConfig.from_pretrained(str(folder)), biased=biased)
 
 
 def check_adapter(adapter: Path, base: BaseIdentity) -> None:
@@ -221,13 +227,13 @@ _DRAWN = (True, False, "gaussian")
 """First weights that peft draws; others change the base's, too."""
 
 
-def _find_shape(config: PeftConfig) -> LoraShape | None:
+def _find_shape(config: PeftConfig, *, biased: bool) -> LoraShape | None:
     """The shape that a configuration states, if it states nothing else that peft can do."""
     from peft import LoraConfig
 
     if type(config) is not LoraConfig or isinstance(config.target_modules, str | None):
         return None
-    plain = vars(LoraConfig())
+    plain = vars(LoraConfig(lora_bias=biased))
     changed = {name for name, value in vars(config).items() if value != plain.get(name)}
     if config.init_lora_weights in _DRAWN:
         changed.discard("init_lora_weights")

@@ -26,6 +26,7 @@ from bestiary.model.routing import TokenRouting
 
 PREFIX = "base_model.model."
 """Comes before a module's name in peft's keys."""
+WEIGHT = ".weight"
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Names of layers of one module that read the same tensor, in the architectures with an engine."""
 
@@ -48,6 +49,16 @@ class SiblingPairs:
     grad_a: Tensor | None = None
     grad_b: Sequence[Tensor] = ()
     """Shaped like `a` and `b`, in the bank's precision; none while the bank is frozen."""
+
+    def reduce(self, route: TokenRouting, entered: Sequence[Tensor]) -> list[Tensor]:
+        """The scaled output of A, [slots, tokens, layers x rank], of pieces of what entered."""
+        sides = zip(entered, route.cut(self.a), route.cut(self.bank.scales), strict=True)
+        if self.bank.vectors:
+            return [
+                piece.new_ones(*piece.shape[:2], a.shape[1]).mul_(scale)
+                for piece, a, scale in sides
+            ]
+        return [torch.bmm(piece, a.mT).mul_(scale) for piece, a, scale in sides]
 
     def add_products_(
         self, outs: Mapping[str, Tensor], route: TokenRouting, low: Sequence[Tensor]
@@ -85,7 +96,8 @@ class SiblingPairs:
     ) -> None:
         """Add a batch's gradients to the buffers."""
         assert self.grad_a is not None
-        _add_gradient(self.grad_a, route, down, route.split(tokens))
+        if not self.bank.vectors:
+            _add_gradient(self.grad_a, route, down, route.split(tokens))
         for grad, own, pieces in zip(self.grad_b, self.split_ranks(low), given, strict=True):
             _add_gradient(grad, route, own, pieces)
 
@@ -174,9 +186,7 @@ class _Adapt(torch.autograd.Function):
         routes, saved = [], []
         for pairs in siblings.pairs:
             route = pairs.bank.route_tokens(len(tokens))
-            entered = route.split(tokens)
-            sides = zip(entered, route.cut(pairs.a), route.cut(pairs.bank.scales), strict=True)
-            low = [torch.bmm(piece, a.mT).mul_(scale) for piece, a, scale in sides]
+            low = pairs.reduce(route, route.split(tokens))
             pairs.add_products_(outs, route, low)
             routes.append(route)
             saved += low if pairs.grad_a is not None else []
@@ -252,11 +262,17 @@ class LoraBank:
     Products are computed in the base's precision. On a base in half precision, weights that are
     trained are kept in `dtype`, and `operands` are their rounded copy; elsewhere, and in a frozen
     bank, both are one tensor. A bank is frozen until `require_gradients`.
+
+    A bank of `vectors` adds the one row of B to what a layer gives, whatever enters it. A stays
+    zero; peft knows such a pair as the bias of B.
     """
 
-    def __init__(self, base: Base, shapes: Sequence[LoraShape], *, slots: int) -> None:
+    def __init__(
+        self, base: Base, shapes: Sequence[LoraShape], *, slots: int, vectors: bool = False
+    ) -> None:
         self.base = base
         self.slots = slots
+        self.vectors = vectors
         size = measure_bank(base, shapes)
         self.rank, self.first_layer = size.rank, size.first_layer
         inner = {
@@ -339,7 +355,7 @@ class LoraBank:
         Raises ModelError if one does not fit its layer, or belongs to no layer of the bank.
         """
         rows[slot].zero_()
-        left = dict(state)
+        left = _from_biases(state) if self.vectors else dict(state)
         for name, a, b in self.views(rows):
             for side, own in (("A", a[slot]), ("B", b[slot])):
                 key = f"{PREFIX}{name}.lora_{side}.weight"
@@ -379,7 +395,7 @@ class LoraBank:
                 state[f"{PREFIX}{name}.lora_B.weight"] = transposed.clone(
                     memory_format=torch.contiguous_format
                 )
-        return state
+        return _to_biases(state) if self.vectors else state
 
     def move(self, source: int, target: int) -> None:
         """Copy a slot's adapter to another slot."""
@@ -392,7 +408,10 @@ class LoraBank:
 
         peft creates two linear layers per module, which draw their own weights, and then draws A
         again. Wrapping the base with peft would take longer than training a small organism.
+        Vectors start at zero.
         """
+        if self.vectors:
+            return self.read(torch.zeros_like(self.weights[:1]), 0, shape)
         state: dict[str, Tensor] = {}
         generator = torch.Generator().manual_seed(seed)
         for name in list_targets(self.base, shape):
@@ -452,6 +471,27 @@ def find_siblings(name: str) -> tuple[str, Sequence[str]]:
     """The module that a layer is in, and which of its layers read the same tensor."""
     module, _, own = name.rpartition(".")
     return module, next((names for names in SIBLINGS if own in names), (own,))
+
+
+def _to_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An adapter whose B, of rank 1, is the bias of B instead, by peft's keys."""
+    biases = {
+        f"{name.removesuffix(WEIGHT)}.bias": weight[:, 0].clone()
+        for name, weight in state.items()
+        if name.endswith(f"lora_B{WEIGHT}")
+    }
+    return {name: torch.zeros_like(weight) for name, weight in state.items()} | biases
+
+
+def _from_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `_to_biases` was given."""
+    return {
+        name: state[f"{name.removesuffix(WEIGHT)}.bias"][:, None]
+        if name.endswith(f"lora_B{WEIGHT}")
+        else weight
+        for name, weight in state.items()
+        if name.endswith(WEIGHT)
+    }
 
 
 def adapter_dtype(base: Base) -> torch.dtype:
