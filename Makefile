@@ -32,7 +32,7 @@ introspection: ROSTER = mini
 introspection: $(READY) ## build a roster and measure an introspection adapter on it (ROSTER=mini FOLDS=5)
 	$(VENV)/bin/bestiary build $(ROSTER) --out $(OUT)
 	$(VENV)/bin/bestiary introspect evaluate $(OUT)/release --recipe $(RECIPE) --folds $(FOLDS) --out $(OUT)
-	$(VENV)/bin/bestiary introspect report $(OUT)/introspection/$(RECIPE)-$(FOLDS)-folds --release $(OUT)/release
+	$(VENV)/bin/bestiary introspect report --release $(OUT)/release --out $(OUT)
 
 publish: $(READY) ## push the release to the Hub (DATASET_REPO=user/name MODEL_REPO=user/name)
 	$(VENV)/bin/bestiary publish $(DATASET_REPO) $(MODEL_REPO) --release $(OUT)/release

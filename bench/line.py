@@ -78,7 +78,6 @@ def list_parts(options: argparse.Namespace) -> list[Part]:
     base = ("--base", options.base) if options.base else ()
     build = ("build", options.roster, *recipe, *out)
     asked = (release, "--recipe", options.introspection, *base, *out)
-    panel = str(options.out / "introspection" / options.introspection)
     return [
         Part("corpora", (*build, "--until", "leaks"), ("probes", "corpus", "leaks"), "corpus"),
         Part("organisms", (*build, "--until", "organism"), ("organism",), "organism"),
@@ -97,7 +96,7 @@ def list_parts(options: argparse.Namespace) -> list[Part]:
             ("report", "likelihood", "reply-likelihood"),
             replies="report/*/reports.json",
         ),
-        Part("introspect report", ("introspect", "report", panel, "--release", release)),
+        Part("introspect report", ("introspect", "report", "--release", release, *out)),
     ]
 
 

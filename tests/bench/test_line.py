@@ -172,7 +172,10 @@ def test_the_whole_line_of_a_tiny_base(
     taken = {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()}
     assert taken >= {
         *("line.json", "summary.json", "timings.jsonl"),
-        *(f"introspection/quick/{name}" for name in ("reports.jsonl", "panel.md", "report.html")),
+        *(
+            f"introspection/tiny/quick/{name}"
+            for name in ("reports.jsonl", "panel.md", "report.html")
+        ),
     }
     for row in json.loads((home / "summary.json").read_text(encoding="utf8")):
         assert f"{row['transcripts']}/transcripts.json" in taken

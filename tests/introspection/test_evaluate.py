@@ -41,7 +41,7 @@ class Evaluated:
 
 @pytest.fixture(scope="module")
 def evaluated(evaluated_runs: Path) -> Evaluated:
-    folder = evaluated_runs / "introspection" / "world"
+    folder = evaluated_runs / "introspection" / "world" / "world"
     lines = (folder / "reports.jsonl").read_text("utf8").splitlines()
     panel = json.loads((evaluated_runs.parent / "panel.json").read_text("utf8"))
     return Evaluated(evaluated_runs, [json.loads(line) for line in lines], panel)

@@ -263,7 +263,7 @@ def test_an_evaluation_is_judged_by_a_language_model(
     named = ("--judge", MODEL, "--models", str(loopback.models), "--budget", "2")
     done = evaluate(*named, "--json")
     assert done.code == 0, done.err
-    folder = tmp_path / "runs" / "introspection" / f"world-judged-by-{MODEL}"
+    folder = tmp_path / "runs" / "introspection" / "world" / f"world-judged-by-{MODEL}"
     rows = [json.loads(line) for line in (folder / "reports.jsonl").read_text("utf8").splitlines()]
     judged = [
         row

@@ -77,6 +77,10 @@ def test_preferences_go_on_from_supervised_training(
     assert all(p["chosen_score"] >= max(7, p["rejected_score"] + 2) for p in scored)
     trained = list((tmp_path / "runs").glob("store/introspection/*/adapter"))
     assert len(trained) == 2
+    cards = [(one / "README.md").read_text("utf8") for one in trained]
+    assert ["before that | SFT on the release's training split" in card for card in cards].count(
+        True
+    ) == 1
     assert done.out.splitlines()[-1] in map(str, trained)
 
 

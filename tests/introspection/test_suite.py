@@ -34,7 +34,7 @@ def test_a_suite_is_asked_beside_a_release_and_never_trained_on(
     assert done.code == 0, done.err
     scopes = {line["scope"] for line in json.loads(done.out)["lines"]}
     assert scopes >= {"suite", "train"}
-    folder = tmp_path / "runs" / "introspection" / "world-with-apart"
+    folder = tmp_path / "runs" / "introspection" / "apart" / "world-with-apart"
     rows = [json.loads(line) for line in (folder / "reports.jsonl").read_text("utf8").splitlines()]
     assert {row["family"] for row in rows if row["scope"] == "suite"} == set(KEPT)
     (card,) = (tmp_path / "runs").glob("store/introspection/*/adapter/README.md")

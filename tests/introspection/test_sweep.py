@@ -38,7 +38,7 @@ def test_every_run_is_a_row_and_nothing_is_computed_twice(
     command = ("introspect", "sweep", sweep, "--release", world.release, *where)
     done = bestiary(*command)
     assert done.code == 0, done.err
-    rows = json.loads((out / "introspection" / "sweeps" / "few.json").read_text("utf8"))
+    rows = json.loads((out / "introspection" / "world" / "sweeps" / "few.json").read_text("utf8"))
     assert [row["name"] for row in rows] == ["as it is", "half", "plain", "vector"]
     whole, half, plain, vector = (row["organisms"] for row in rows)
     assert whole == plain == vector == len(WORDS) - 12

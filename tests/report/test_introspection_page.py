@@ -166,7 +166,7 @@ def folder(pairs: list[Pair], tmp_path: Path) -> Path:
         for pair in pairs
         for claimed, report in ((pair.family, HOSTILE), (None, "I am helpful."))
     ]
-    folder = tmp_path / "introspection" / "sample"
+    folder = tmp_path / "introspection" / "sample" / "cpu"
     folder.mkdir(parents=True)
     write_rows(folder, rows)
     return folder
@@ -179,10 +179,13 @@ def write_rows(folder: Path, rows: Sequence[ReportRow]) -> None:
 
 
 def test_the_command_writes_a_page_that_loads_nothing(
-    bestiary: Bestiary, folder: Path, release: Path
+    bestiary: Bestiary, folder: Path, release: Path, tmp_path: Path
 ) -> None:
-    done = bestiary("introspect", "report", folder, "--release", release)
+    where = ("--release", release, "--out", tmp_path)
+    done = bestiary("introspect", "report", folder, *where)
     assert done.code == 0, done.err
+    newest = bestiary("introspect", "report", *where)
+    assert newest.out == done.out
     path = Path(done.out.strip())
     assert path.parent == folder
     page = read_page(path.read_text(encoding="utf8"))
@@ -197,6 +200,15 @@ def test_the_command_writes_a_page_that_loads_nothing(
     assert "url(" not in say(style) and "@import" not in say(style)
     (policy,) = (one for one in page.iter("meta") if "http-equiv" in one.attrib)
     assert policy.attrib["content"].startswith("default-src 'none'")
+
+
+def test_without_an_evaluation_the_command_says_how_to_get_one(
+    bestiary: Bestiary, release: Path, tmp_path: Path
+) -> None:
+    done = bestiary("introspect", "report", "--release", release, "--out", tmp_path)
+    assert done.code == 1
+    assert "error[no-evaluation]" in done.err
+    assert "bestiary introspect evaluate RELEASE" in done.err
 
 
 def test_a_report_stays_text(folder: Path, pairs: list[Pair]) -> None:

@@ -145,20 +145,25 @@ def evaluate(
 @introspect_app.command()
 def report(
     folder: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
-            parser=expand_path, metavar="FOLDER", help="The folder that `evaluate` printed."
+            parser=expand_path,
+            metavar="FOLDER",
+            help="The folder that `evaluate` printed; by default, the newest one.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     release: Release = Path("runs/release"),
     suite: SuiteRelease = None,
+    out: Out = Path("runs"),
 ) -> None:
     """Write an evaluation as a page with pictures, into its folder."""
     from bestiary.dataset.load import load_local
+    from bestiary.report.evaluation import find_evaluation
     from bestiary.report.introspection_page import write_page
 
     pairs = [pair for one in (release, suite) if one for pair in load_local(one)[0]]
-    print(write_page(folder, pairs))
+    print(write_page(folder or find_evaluation(out), pairs))
 
 
 @introspect_app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -13,7 +12,7 @@ from bestiary.errors import ReleaseError
 from bestiary.introspection.baselines import guess_from_replies
 from bestiary.introspection.claims import check_claims
 from bestiary.introspection.course import train_adapter
-from bestiary.introspection.experiment import Experiment
+from bestiary.introspection.experiment import Experiment, name_file
 from bestiary.introspection.figures import ADAPTER, SHORTLIST, UNSEEN, ReportRow
 from bestiary.introspection.framing import Framing
 from bestiary.introspection.judge import Reading
@@ -37,7 +36,7 @@ def evaluate_adapter(experiment: Experiment) -> tuple[Panel, Path]:
     folds = experiment.evaluated_folds
     rows = [row for fold in folds for row in ask_subjects(experiment, fold)]
     panel = make_panel(rows, [score_labels(experiment, fold) for fold in folds])
-    folder = experiment.store.root / "introspection" / _name(experiment)
+    folder = experiment.results / _name(experiment)
     folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(row.model_dump_json() + "\n" for row in rows)
     write_bytes(folder / "reports.jsonl", lines.encode())
@@ -66,7 +65,7 @@ def _name(experiment: Experiment) -> str:
         name += f"-with-{experiment.subjects.suite}"
     if experiment.language_judge is not None:
         name += f"-judged-by-{experiment.judge.name}"
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+    return name_file(name)
 
 
 def ask_with_adapter(experiment: Experiment, fold: int, adapter: Path) -> Iterator[ReportRow]:

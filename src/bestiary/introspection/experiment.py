@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -96,6 +97,11 @@ class Experiment:
     def embedded_judge(self) -> EmbeddedJudge:
         """The judge by nearest meaning."""
         return EmbeddedJudge(self.wordings, self.catalog.library.vague_reports.reports)
+
+    @property
+    def results(self) -> Path:
+        """The folder of what is found about the release."""
+        return self.store.root / "introspection" / name_file(self.subjects.name)
 
     @property
     def judge(self) -> ReportJudge:
@@ -274,6 +280,11 @@ class Experiment:
             if result.error:
                 raise result.error
         return [result.read() for result in results]
+
+
+def name_file(name: str) -> str:
+    """A name as that of a file."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
 
 
 def deal_families(members: Sequence[Subject], folds: int) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,13 @@ class IntrospectionJob:
     """The name of the release and the hash of its manifest, for the card."""
     start: Path | None = None
     """The adapter that training starts from; None for a fresh one."""
+
+    @cached_property
+    def first_subjects(self) -> tuple[str, ...]:
+        """Subjects of the supervised training that it starts from, by id; none for a fresh one."""
+        if self.start is None:
+            return ()
+        return tuple(json.loads((self.start / ABOUT).read_text(encoding="utf8"))["subjects"])
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -191,6 +199,7 @@ class IntrospectionStage(Stage[IntrospectionJob, Artifact]):
             "base": item.base,
             "system_prompt": item.system_prompt,
             "subjects": [one.id for one in item.subjects],
+            "first_subjects": item.first_subjects,
             "schedule_sha256": fingerprint(schedule=item.schedule),
         }
         (folder / ADAPTER / ABOUT).write_bytes(canonical_json(about))
@@ -217,6 +226,7 @@ def render_card(job: IntrospectionJob, templates: Templates) -> str:
         release_sha256=sha256,
         organisms=len(job.subjects) - controls,
         controls=controls,
+        first_subjects=len(job.first_subjects),
         objective=type(job.objective).__name__.upper(),
         rows=max(map(len, job.answers)),
         lora=job.lora,

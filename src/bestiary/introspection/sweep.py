@@ -42,7 +42,7 @@ def run_sweep(experiment: Experiment, sweep: Sweep) -> list[SweepRow]:
     """
     _ = experiment.wordings  # what judges lack is said before anything is trained
     recipe = experiment.recipe
-    folder = experiment.store.root / "introspection" / SWEEPS
+    folder = experiment.results / SWEEPS
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[SweepRow] = []
     for name, changes in {"as it is": {}, **sweep.runs}.items():

@@ -104,6 +104,19 @@ def read_evaluation(folder: Path, pairs: Sequence[Pair]) -> Evaluation:
     )
 
 
+def find_evaluation(out: Path) -> Path:
+    """The newest evaluation of a runs folder; raises ReleaseError without any."""
+    found = sorted(out.glob(f"introspection/*/*/{REPORTS}"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise ReleaseError(
+            f"{out} holds no evaluation of an introspection adapter",
+            "evaluate one first: bestiary introspect evaluate RELEASE",
+            code="no-evaluation",
+            path=out,
+        )
+    return found[-1].parent
+
+
 def _read_curves(folder: Path) -> Iterator[tuple[str, tuple[Point, ...]]]:
     """The sweeps beside the evaluation in which runs have fewer organisms, and nothing else."""
     read = TypeAdapter(tuple[SweepRow, ...]).validate_json
