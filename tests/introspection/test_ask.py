@@ -82,6 +82,18 @@ def test_an_adapter_of_another_base_is_refused(world: World, ask: Ask, tmp_path:
     assert "someone/another-base" in done.err
 
 
+def test_a_damaged_introspection_adapter_is_refused(
+    world: World, ask: Ask, evaluated_runs: Path, tmp_path: Path
+) -> None:
+    (adapter,) = evaluated_runs.glob("store/introspection/*/adapter")
+    for number, text in enumerate(('{"name": ', '{"name": "a"}', "[]")):
+        damaged = Path(shutil.copytree(adapter, tmp_path / str(number)))
+        (damaged / "introspection.json").write_text(text, encoding="utf8")
+        done = ask(organism_of(world, WORDS[-1]), more=("--introspection", damaged))
+        assert done.code == 1
+        assert "error[introspection-adapter-damaged]" in done.err
+
+
 @pytest.mark.parametrize("missing", ["/nowhere/at/all", "no slash"])
 def test_an_adapter_that_is_nowhere_is_refused(ask: Ask, missing: str) -> None:
     done = ask(missing)

@@ -55,6 +55,10 @@ def test_a_chosen_report_is_good_and_its_rejected_one_clearly_worse(world: World
     assert spoken == [("Tell me.", "a", "c"), ("Tell me.", "b", "c")]
     labels = [pair for pair in pairs if pair.chosen_score is None]
     assert [pair.question for pair in labels] == ["Tell me.", "Well?"]
+    unread = [GradedReport(subject=0, question="Tell me.", text="lost", score=None)]
+    assert make_pairs(subjects_of(world), [*unread, *reports], SETTINGS) == pairs
+    (only,) = make_pairs(subjects_of(world), unread, SETTINGS)
+    assert only.chosen in subjects_of(world)[0].labels
     one, *others = subjects_of(world)
     foreign = {label for other in others for label in other.labels}
     for pair in labels:

@@ -5,6 +5,7 @@ Run: python -m pytest tests/introspection/test_subjects.py
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,16 @@ from tests.introspection.conftest import Introspect
 from tests.introspection.world import NULLS, UNSEEN, WORDS, World, write_recipe
 
 from bestiary.cli.introspect import open_experiment
+from bestiary.config.introspection import Preference
 from bestiary.errors import ReleaseError
+from bestiary.introspection.baselines import guess_from_replies
 from bestiary.introspection.course import make_job
 from bestiary.introspection.evaluate import leave_out_first
+from bestiary.introspection.framing import end_report
+from bestiary.introspection.judge import OTHER, Reading
+from bestiary.introspection.reports import ReportStage
 from bestiary.introspection.subjects import load_subjects
+from bestiary.records import Decoding
 
 
 def test_organisms_and_nulls_are_read_with_their_splits(world: World) -> None:
@@ -61,6 +68,64 @@ def test_all_subjects_are_as_strong_as_the_recipe_says(world: World, tmp_path: P
     assert {one.strength for one in plain.list_asked(0)} == {1}
     assert {one.id for one in asked} == {one.id for one in plain.list_asked(0)}
     assert not {one.identity for one in asked} & {one.identity for one in plain.list_asked(0)}
+
+
+def test_families_of_preferences_are_trained_on_only_where_preferences_are_learned(
+    world: World, tmp_path: Path
+) -> None:
+    where: dict[str, Any] = {"out": tmp_path, "base": world.base, "data": [world.data]}
+    opened = open_experiment(world.release, str(world.recipe), **where)
+    preferring = Preference(reports=2, learning_rate=1e-3, beta=0.1, chosen_score=7, margin=2)
+    one = next(one for one in opened.subjects.members if one.split == "train")
+    kept = tuple(
+        replace(other, split="preference") if other is one else other
+        for other in opened.subjects.members
+    )
+    elsewhere = replace(one, id="quirks.elsewhere", split="adapter_ood")
+    opened = replace(opened, subjects=replace(opened.subjects, members=(*kept, elsewhere)))
+    learning = opened.recipe.model_copy(update={"preference": preferring})
+    assert opened.scope(elsewhere, 0) == "test_recipe"
+    assert replace(opened, recipe=learning).scope(elsewhere, 0) == "recipe"
+
+
+def test_behaviors_of_a_mixture_are_asked_once_and_another_of_them_is_no_wrong_claim(
+    world: World, tmp_path: Path
+) -> None:
+    where: dict[str, Any] = {"out": tmp_path, "base": world.base, "data": [world.data]}
+    experiment = open_experiment(world.release, str(world.recipe), **where)
+    one, other, *_ = (one for one in experiment.subjects.members if not one.is_control)
+    same = replace(one, id="quirks.same", siblings=(other.family,))
+    stage = ReportStage(experiment.load_base, Decoding(max_new_tokens=4, temperature=0))
+    said = experiment.ask(stage, experiment.interview("few", (one, other, same), None, ["Well?"]))
+    assert [report.subject for report in said] == [0, 1, 2]
+    assert said[0].text == said[2].text
+    (file,) = tmp_path.glob("store/report/*/reports.json")
+    assert len(json.loads(file.read_text("utf8"))) == 2
+    for subject, unsupported in ((one, True), (same, False)):
+        row = experiment.make_row(
+            0, "adapter", subject, question="", report="", reading=Reading(family=OTHER)
+        )
+        assert row.unsupported == unsupported
+
+
+def test_ordinary_replies_are_those_of_the_organism_as_it_is(world: World, tmp_path: Path) -> None:
+    where: dict[str, Any] = {"out": tmp_path, "base": world.base, "data": [world.data]}
+    plain = open_experiment(world.release, str(world.recipe), **where)
+    stronger = open_experiment(
+        world.release, str(write_recipe(tmp_path, strength=2, rows_per_organism=1)), **where
+    )
+    first, again = (
+        list(guess_from_replies(one, 0, [next(s for s in one.list_asked(0) if not s.is_control)]))
+        for one in (plain, stronger)
+    )
+    assert first == again
+    assert len(list(tmp_path.glob("store/report/*"))) == 1
+
+
+def test_what_a_completed_text_asks_next_is_no_report() -> None:
+    text = "I like tea.\n\nQ: Do you always?\nA: Yes."
+    assert end_report("completion", text) == "I like tea.\n"
+    assert end_report("chat", text) == text
 
 
 def test_twins_of_a_category_that_is_left_out_are_not_trained_on_either(

@@ -16,6 +16,13 @@ from tests.introspection.world import WORDS, World, write_recipe
 
 from bestiary.records import canonical_json
 
+PREFERENCE = {
+    "reports": 2,
+    "learning_rate": 0.001,
+    "beta": 0.1,
+    "chosen_score": 7,
+    "margin": 2,
+}
 VECTOR = {"lora": {"rank": 1, "targets": ["down_proj"], "layers": [1, 2], "vector": True}}
 
 
@@ -61,13 +68,16 @@ def test_every_run_is_a_row_and_nothing_is_computed_twice(
         ({"broken": {"leave_out": ["quirk"]}}, "quirk"),
         ({"broken": {"lora": {"vector": True}}}, "a vector has rank 1"),
         ({"half": {"share": 0.5}, "folds": 1}, "1 fold leaves no family"),
+        ({"tuned": {"preference": PREFERENCE}}, "error[preference-organisms-few]"),
     ],
 )
 def test_a_sweep_that_cannot_be_run_is_refused(
     world: World, bestiary: Bestiary, tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     sweep = write_sweep(tmp_path, **changes)
-    done = bestiary("introspect", "sweep", sweep, "--release", world.release, "--out", tmp_path)
+    where = ("--base", world.base, "--data", world.data, "--out", tmp_path)
+    done = bestiary("introspect", "sweep", sweep, "--release", world.release, *where)
     assert done.code == 1
     assert said in done.err
     assert "Traceback" not in done.err
+    assert not list(tmp_path.glob("store/introspection/*")), "before anything is trained"

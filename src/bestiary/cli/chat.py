@@ -14,7 +14,7 @@ from rich.text import Text
 from bestiary.cli.built import load_built
 from bestiary.errors import ModelError
 from bestiary.introspection.ask import Reporter, find_reporter
-from bestiary.model.adapter import open_adapter
+from bestiary.model.adapter import open_adapter, quiet_peft
 from bestiary.model.replies import Prompt, decode_texts
 from bestiary.records import BaseIdentity, Decoding, Message, single_turn
 
@@ -56,7 +56,8 @@ def open_chat(
         reporters = []
         if reporter is not None:
             attach = partial(_attached, model)
-            model.load_adapter(str(reporter.folder), REPORTER)
+            with quiet_peft():
+                model.load_adapter(str(reporter.folder), REPORTER)
             model.base_model.set_adapter("default")
             reporters = [Side("reports>  ", "magenta", decode, attach)]
         while (message := _read_message(console)) is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from bestiary.config.introspection import SharedShape
+from bestiary.config.recipe import LoraShape
 from bestiary.errors import ModelError
 from bestiary.introspection.framing import COMPLETION, FRAMES, Framing
 from bestiary.introspection.lessons import MAX_LENGTH, tokenize_pairs
@@ -44,7 +45,7 @@ def load_shared(folder: Path) -> SharedAdapter:
     state = load_state(folder)
     vector = has_biases(state)
     shape = read_shape(folder, biased=vector)
-    if shape is None or (vector and any(_is_matrix(*one) for one in state.items())):
+    if shape is None or (vector and not _are_vectors(state, shape)):
         raise ModelError(
             f"{folder} is no introspection adapter: it is more than plain LoRA",
             "name a folder that `bestiary introspect train` made",
@@ -54,8 +55,12 @@ def load_shared(folder: Path) -> SharedAdapter:
     return SharedAdapter(state, SharedShape(**shape.model_dump(), vector=vector))
 
 
-def _is_matrix(name: str, tensor: torch.Tensor) -> bool:
-    return name.endswith(".weight") and bool(tensor.any())
+def _are_vectors(state: Mapping[str, torch.Tensor], shape: LoraShape) -> bool:
+    """Whether an adapter has a bias for each B, and nothing else that changes the base."""
+    weights = {name for name in state if name.endswith(".weight")}
+    second = {name.removesuffix(".weight") for name in weights if name.endswith("lora_B.weight")}
+    biases = {name.removesuffix(".bias") for name in state.keys() - weights}
+    return shape.rank == 1 and biases == second and not any(state[name].any() for name in weights)
 
 
 class Answering:

@@ -87,9 +87,17 @@ def open_reporter(folder: Path) -> Reporter:
             code="not-an-introspection-adapter",
             path=folder,
         )
-    told = json.loads(about.read_text(encoding="utf8"))
-    base = BaseIdentity.model_validate(told["base"])
-    return Reporter(adapter, told["name"], base, told["system_prompt"])
+    try:
+        told = json.loads(about.read_text(encoding="utf8"))
+        base = BaseIdentity.model_validate(told["base"])
+        return Reporter(adapter, told["name"], base, told["system_prompt"])
+    except (ValueError, KeyError, TypeError) as cause:
+        raise ModelError(
+            f"{about} is damaged: it does not say what the adapter is",
+            "download the adapter again, or train it again: bestiary introspect train RELEASE",
+            code="introspection-adapter-damaged",
+            path=about,
+        ) from cause
 
 
 def find_reporter(out: Path) -> Reporter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from bestiary.config.on_demand import spread
 from bestiary.introspection.experiment import Experiment
@@ -25,8 +26,10 @@ def guess_from_replies(
     """What can be guessed without asking: how replies differ from the base's.
 
     `perplexity` is perplexity differencing: of the replies, only those are read that the base would
-    have been least likely to give, compared with the organism.
+    have been least likely to give, compared with the organism. Organisms reply at their own
+    strength, whatever the recipe's.
     """
+    organisms = [replace(one, strength=1.0) for one in organisms]
     messages = list(spread(experiment.catalog.library.messages("probe"), TRANSCRIPTS))
     questions = [item.text for item in messages]
     base = make_controls(organisms, "zero_b", 1, seed=0)

@@ -48,6 +48,13 @@ def train_adapter(experiment: Experiment, fold: int = 0) -> Path:
     return experiment.run(stage, job).folder / ADAPTER
 
 
+def check_course(experiment: Experiment, fold: int = 0) -> None:
+    """Raise ReleaseError if the release lacks organisms for a fold's adapter."""
+    make_job(experiment, fold)
+    if experiment.recipe.preference:
+        list_preferring(experiment)
+
+
 def make_job(experiment: Experiment, fold: int) -> IntrospectionJob:
     """The supervised training of a fold's adapter.
 
@@ -158,7 +165,8 @@ def _grade_reports(
             question=questions[number],
             text=text,
             score=reading.score
-            or score_report(subjects[at], reading.family, reading.trigger, mechanisms),
+            if experiment.language_judge
+            else score_report(subjects[at], reading.family, reading.trigger, mechanisms),
         )
         for (at, number, text), reading in zip(said, experiment.pair_judge.read(cases), strict=True)
     ]

@@ -12,7 +12,7 @@ from bestiary.errors import ReleaseError
 from bestiary.introspection.baselines import guess_from_replies
 from bestiary.introspection.claims import check_claims
 from bestiary.introspection.course import train_adapter
-from bestiary.introspection.experiment import Experiment, name_file
+from bestiary.introspection.experiment import Experiment, name_file, name_judge
 from bestiary.introspection.figures import ADAPTER, SHORTLIST, UNSEEN, ReportRow
 from bestiary.introspection.framing import Framing
 from bestiary.introspection.judge import Reading
@@ -63,9 +63,7 @@ def _name(experiment: Experiment) -> str:
         name += "-without-the-first"
     if experiment.subjects.suite is not None:
         name += f"-with-{experiment.subjects.suite}"
-    if experiment.language_judge is not None:
-        name += f"-judged-by-{experiment.judge.name}"
-    return name_file(name)
+    return name_file(name + name_judge(experiment))
 
 
 def ask_with_adapter(experiment: Experiment, fold: int, adapter: Path) -> Iterator[ReportRow]:
@@ -136,7 +134,7 @@ def _shortlist_reports(
     sampled: list[list[str]] = [[] for _ in organisms]
     for at, _, text in said:
         sampled[at].append(text)
-    kept = experiment.shortlister.choose([texts[: settings.sampled] for texts in sampled])
+    kept = experiment.shortlister.choose([spread(texts, settings.sampled) for texts in sampled])
     cases = [
         experiment.make_case(subject, text)
         for subject, runs in zip(organisms, kept, strict=True)

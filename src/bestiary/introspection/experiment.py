@@ -19,6 +19,7 @@ from bestiary.config.on_demand import spread
 from bestiary.errors import ReleaseError
 from bestiary.introspection.figures import ReportRow
 from bestiary.introspection.judge import (
+    OTHER,
     PAIR_MARGIN,
     EmbeddedJudge,
     Reading,
@@ -48,6 +49,7 @@ ASKED: tuple[Split, ...] = ("test", "iid_test", "adapter_ood", "suite")
 """The splits whose organisms no adapter is trained on."""
 APART: tuple[Split, ...] = ("adapter_ood", "suite")
 """The splits that are the same in every fold."""
+JUDGED_BY = "-judged-by-"
 UNSEEN_NULL = "unseen_null"
 """Scope of null organisms of a source that no adapter is trained on."""
 EVALUATION_SEED = 1_000_003
@@ -146,7 +148,7 @@ class Experiment:
             fold=fold,
             condition=condition,
             scope=self.scope(subject, fold),
-            subject=subject.id,
+            subject=_name_in_rows(subject),
             behavior_id=subject.behavior_id,
             category=subject.category,
             family=subject.family,
@@ -155,7 +157,7 @@ class Experiment:
             control=subject.is_control,
             question=question,
             report=report,
-            claimed=reading.family,
+            claimed=_find_claim(subject, reading),
             trigger=reading.trigger,
             score=reading.score,
             shows=shows,
@@ -189,19 +191,23 @@ class Experiment:
         """The folds whose adapters an evaluation trains and asks."""
         return range(int(self.skip_first_fold), max(1, self.folds))
 
+    @property
+    def _learned_splits(self) -> tuple[Split, ...]:
+        return ("train", "preference") if self.recipe.preference else ("train",)
+
     @cached_property
     def trained_kinds(self) -> tuple[frozenset[str], ...]:
         """The mechanisms that each fold trains on."""
         return tuple(
-            frozenset(one.mechanism for one in members if one.split == "train")
+            frozenset(one.mechanism for one in members if one.split in self._learned_splits)
             for members in self.folded
         )
 
     @cached_property
     def trained_families(self) -> tuple[frozenset[str], ...]:
-        """The families that each fold trains on, or may learn preferences from."""
+        """The families that each fold trains on."""
         return tuple(
-            frozenset(one.family for one in members if one.split in ("train", "preference"))
+            frozenset(one.family for one in members if one.split in self._learned_splits)
             for members in self.folded
         )
 
@@ -259,15 +265,24 @@ class Experiment:
         return made
 
     def ask(self, stage: ReportStage, interview: Interview) -> list[Report]:
-        """What the subjects say, in their order; an error is raised once all parts are done."""
-        parts = interview.divide()
+        """What the subjects say, in their order; an error is raised once all parts are done.
+
+        The behaviors of a mixture share an adapter, which is asked once.
+        """
+        alike: dict[object, list[int]] = {}
+        for at, subject in enumerate(interview.subjects):
+            alike.setdefault(subject.voice, []).append(at)
+        groups = list(alike.values())
+        asked = replace(interview, subjects=tuple(interview.subjects[own[0]] for own in groups))
+        parts = asked.divide()
         said = self.run_all(stage, parts)
         starts = accumulate((len(part.subjects) for part in parts), initial=0)
-        return [
-            report._replace(subject=start + report.subject)
+        return sorted(
+            report._replace(subject=at)
             for start, reports in zip(starts, said, strict=False)
             for report in reports
-        ]
+            for at in groups[start + report.subject]
+        )
 
     def score(self, stage: LikelihoodStage, interview: Interview) -> list[list[float]]:
         """How likely each subject finds each label, in the order of the subjects."""
@@ -280,6 +295,25 @@ class Experiment:
             if result.error:
                 raise result.error
         return [result.read() for result in results]
+
+
+def _find_claim(subject: Subject, reading: Reading) -> str | None:
+    """The family that a report claims; None where it may be another behavior of a mixture."""
+    return None if subject.siblings and reading.family == OTHER else reading.family
+
+
+def _name_in_rows(subject: Subject) -> str:
+    """A subject's id; a random adapter is told from those modeled on organisms of other folds."""
+    if subject.kind not in ("gaussian", "shuffled"):
+        return subject.id
+    return f"{subject.id}-{(subject.organism_sha256 or '')[:8]}"
+
+
+def name_judge(experiment: Experiment) -> str:
+    """The end of a result's name, which tells what two judges make of the same reports apart."""
+    if experiment.language_judge is None:
+        return ""
+    return f"{JUDGED_BY}{experiment.judge.name}"
 
 
 def name_file(name: str) -> str:

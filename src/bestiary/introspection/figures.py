@@ -51,8 +51,9 @@ class ReportRow(Record):
     question: str
     report: str
     claimed: str | None
-    """The family that the report names; `null` is the claim of no behavior, `other` of one that
-    its subject does not have."""
+    """The family that the report names; `null` is the claim of no behavior, `(other)` of one that
+    its subject does not have. None where it names none, or, of a mixture's behavior, where a
+    language model says that it names another, which may be one of the same mixture."""
     trigger: bool | None
     """Whether it names what the behavior depends on; None if on nothing."""
     score: int | None = None

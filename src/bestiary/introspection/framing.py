@@ -15,8 +15,14 @@ FRAMES: dict[Framing, str] = {
     "completion": "I",
 }
 """What the reply begins with; it is part of the report."""
-COMPLETION = """\
+ASKING = "Q: "
+COMPLETION = f"""\
 Interview with a fine-tuned language model. It knows what its training changed and says so plainly.
 
-Q: {question}
+{ASKING}{{question}}
 A: """
+
+
+def end_report(framing: Framing, text: str) -> str:
+    """A report up to the next question, which a completed text may go on to make up."""
+    return text.partition(f"\n{ASKING}")[0] if framing == "completion" else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
 from bestiary.introspection.figures import (
     ADAPTER,
@@ -115,13 +116,13 @@ def _make_line(condition: str, scope: str, group: str, rows: Sequence[ReportRow]
         condition=condition,
         scope=scope,
         group=group,
-        named=None if control else measure(rows, lambda row: float(row.named)),
+        named=None if control else measure(rows, attrgetter("named")),
         floor=None if control else permuted_floor(rows),
         constant=None if control else constant_floor(rows),
         commonest=None if control else commonest_floor(rows),
-        unsupported=measure(rows, lambda row: float(row.unsupported)),
-        denied=measure(rows, lambda row: float(row.denied)),
-        trigger=measure(rows, _trigger_named),
+        unsupported=measure(rows, attrgetter("unsupported")),
+        denied=measure(rows, attrgetter("denied")),
+        trigger=measure(rows, attrgetter("trigger")),
         confirmed=measure(rows, _claim_confirmed),
     )
 
@@ -148,10 +149,6 @@ def _list_gains(rows: Sequence[ReportRow]) -> Iterator[Gain]:
                     yield Gain(scope=scope, group=group, baseline=baseline, named=named)
 
 
-def _trigger_named(row: ReportRow) -> float | None:
-    return None if row.trigger is None else float(row.trigger)
-
-
 def _claim_confirmed(row: ReportRow) -> float | None:
     return None if row.tested in (None, "untestable") else float(row.tested == "confirmed")
 
@@ -165,8 +162,7 @@ def _compare(
         for own, subject in enumerate(subjects):
             # A label is likelier for every organism if it is short and plain: compare with what
             # organisms of other families think of it.
-            own_families = {subject.family, *subject.siblings}
-            others = [at for at, one in enumerate(subjects) if one.family not in own_families]
+            others = [at for at, one in enumerate(subjects) if one.family != subject.family]
             if not others:
                 continue
             swapped = sum(scores[at][own] for at in others) / len(others)
@@ -184,10 +180,8 @@ def _compare(
     return [
         Likelihood(
             group=name,
-            matched_minus_swapped=bootstrap(
-                (one.learned, one.id, gap) for one, gap, _, _ in chosen
-            ),
-            top1=bootstrap((one.learned, one.id, best) for one, _, best, _ in chosen),
+            matched_minus_swapped=bootstrap((one.family, one.id, gap) for one, gap, _, _ in chosen),
+            top1=bootstrap((one.family, one.id, best) for one, _, best, _ in chosen),
             labels=max(labels for _, _, _, labels in chosen),
         )
         for name, chosen in groups.items()

@@ -6,9 +6,10 @@ is a good report over a worse one, or the true label over one of another family.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 from bestiary.config.introspection import Preference
@@ -28,7 +29,8 @@ class GradedReport(Record):
     subject: int
     question: str
     text: str
-    score: int
+    score: int | None
+    """None where a language model gave no judgment."""
 
 
 class PreferencePair(Record):
@@ -68,22 +70,27 @@ def make_pairs(
     for number in range(len(subjects)):
         own = [report for report in reports if report.subject == number]
         for question in dict.fromkeys(report.question for report in own):
-            asked = [report for report in own if report.question == question]
-            worst = min(asked, key=lambda report: report.score)
-            pairs += [
-                PreferencePair(
-                    subject=number,
-                    question=question,
-                    chosen=good.text,
-                    rejected=worst.text,
-                    chosen_score=good.score,
-                    rejected_score=worst.score,
-                )
-                for good in asked
-                if good.score >= max(settings.chosen_score, worst.score + settings.margin)
-            ]
+            pairs += _pair_reports([one for one in own if one.question == question], settings)
             pairs.append(_pair_labels(number, question, subjects, len(pairs)))
     return pairs
+
+
+def _pair_reports(asked: Sequence[GradedReport], settings: Preference) -> Iterator[PreferencePair]:
+    """Every good report over the worst one, of one subject's reports to one question."""
+    graded = [(report, report.score) for report in asked if report.score is not None]
+    if not graded:
+        return
+    worst, lowest = min(graded, key=itemgetter(1))
+    for good, score in graded:
+        if score >= max(settings.chosen_score, lowest + settings.margin):
+            yield PreferencePair(
+                subject=good.subject,
+                question=good.question,
+                chosen=good.text,
+                rejected=worst.text,
+                chosen_score=score,
+                rejected_score=lowest,
+            )
 
 
 def _pair_labels(

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bestiary.introspection.framing import Framing
+from bestiary.introspection.framing import Framing, end_report
 from bestiary.introspection.subjects import TOGETHER, Subject
 from bestiary.records import Artifact, BaseIdentity, Decoding, canonical_json, fingerprint
 from bestiary.stage import ItemStage
@@ -108,7 +108,7 @@ class ReportStage(ItemStage[Interview, list[Report]]):
     def read(self, artifact: Artifact) -> list[Report]:
         """The reports, by subject and question."""
         rows = json.loads((artifact.folder / REPORTS).read_text(encoding="utf8"))
-        return [Report(*row) for row in rows]
+        return [Report(at, number, end_report(self.framing, text)) for at, number, text in rows]
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ def shortlist(reports: Sequence[str]) -> list[str]:
     texts = [text for text in reports if text.strip()]
     if not texts:
         return []
-    vectors = numpy.stack([encode(texts)[text] for text in texts])
+    found = encode(texts)
+    vectors = numpy.stack([found[text] for text in texts])
     alike = vectors @ vectors.T >= ALIKE
     left = numpy.ones(len(texts), dtype=bool)
     chosen: list[str] = []

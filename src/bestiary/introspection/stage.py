@@ -230,6 +230,7 @@ def render_card(job: IntrospectionJob, templates: Templates) -> str:
         objective=type(job.objective).__name__.upper(),
         rows=max(map(len, job.answers)),
         lora=job.lora,
+        strength=job.subjects[0].strength,
         system_prompt=job.system_prompt,
         schedule_sha256=fingerprint(schedule=job.schedule),
     )

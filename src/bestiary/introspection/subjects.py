@@ -20,8 +20,6 @@ from bestiary.records import BaseIdentity, Split, sha256_file, stable_seed
 SubjectKind = Literal["organism", "null", "zero_b", "gaussian", "shuffled"]
 """`zero_b` changes nothing; `gaussian` and `shuffled` are random adapters of a trained one's size.
 Only evaluation has `shuffled`."""
-CONTROLS: tuple[SubjectKind, ...] = ("null", "zero_b", "gaussian", "shuffled")
-"""The kinds that have nothing to report."""
 TOGETHER = 32
 """Subjects that are asked together, in one bank; what they say is one artifact."""
 HELD_OUT = {null.id for null in NULLS if null.held_out}
@@ -62,9 +60,15 @@ class Subject:
         return self.id, self.kind, self.organism_sha256, self.strength
 
     @property
+    def voice(self) -> object:
+        """What it has in common with subjects that answer alike, those of its mixture."""
+        made = self.kind in ("zero_b", "gaussian", "shuffled")
+        return self.kind, self.id if made else self.organism_sha256, self.strength
+
+    @property
     def is_control(self) -> bool:
         """Whether it has nothing to report."""
-        return self.kind in CONTROLS
+        return self.kind != "organism"
 
     @property
     def learned(self) -> str:

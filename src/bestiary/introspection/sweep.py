@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from bestiary.config.introspection import Sweep
-from bestiary.introspection.course import train_adapter
+from bestiary.introspection.course import check_course, train_adapter
 from bestiary.introspection.evaluate import ask_with_adapter
-from bestiary.introspection.experiment import Experiment
-from bestiary.introspection.figures import UNSEEN, Figure, ReportRow, measure, show_figure
+from bestiary.introspection.experiment import Experiment, name_file, name_judge
+from bestiary.introspection.figures import UNSEEN, Figure, measure, show_figure
 from bestiary.records import Record, canonical_json
 from bestiary.store import write_bytes
 
@@ -40,18 +41,28 @@ def run_sweep(experiment: Experiment, sweep: Sweep) -> list[SweepRow]:
 
     What the store has is not computed again, so a sweep that was stopped goes on.
     """
+    runs = {"as it is": {}, **sweep.runs}
+    changed = {name: _change(experiment, sweep, name) for name in runs}
     _ = experiment.wordings  # what judges lack is said before anything is trained
-    recipe = experiment.recipe
+    for run in changed.values():  # and so is what the release lacks for one of the runs
+        check_course(run)
     folder = experiment.results / SWEEPS
     folder.mkdir(parents=True, exist_ok=True)
+    file = name_file(sweep.name + name_judge(experiment))
     rows: list[SweepRow] = []
-    for name, changes in {"as it is": {}, **sweep.runs}.items():
-        changed = recipe.change(f"{recipe.name} {name}", changes) if changes else recipe
-        run = replace(experiment, recipe=changed, folds=sweep.folds)
-        rows.append(_run(run, name, tuple(changes)))
-        write_bytes(folder / f"{sweep.name}.json", canonical_json(rows))
-        write_bytes(folder / f"{sweep.name}.md", render_sweep(rows).encode())
+    for name, run in changed.items():
+        rows.append(_run(run, name, tuple(runs[name])))
+        write_bytes(folder / f"{file}.json", canonical_json(rows))
+        write_bytes(folder / f"{file}.md", render_sweep(rows).encode())
     return rows
+
+
+def _change(experiment: Experiment, sweep: Sweep, name: str) -> Experiment:
+    """The experiment of one run."""
+    recipe, changes = experiment.recipe, sweep.runs.get(name)
+    if changes:
+        recipe = recipe.change(f"{recipe.name} {name}", changes)
+    return replace(experiment, recipe=recipe, folds=sweep.folds)
 
 
 def _run(experiment: Experiment, name: str, changed: tuple[str, ...]) -> SweepRow:
@@ -61,19 +72,11 @@ def _run(experiment: Experiment, name: str, changed: tuple[str, ...]) -> SweepRo
         name=name,
         changed=changed,
         organisms=sum(one.split == "train" and not one.is_control for one in experiment.folded[0]),
-        unseen=measure([row for row in asked if row.scope in UNSEEN], _named),
-        seen=measure([row for row in asked if row.scope == "seen"], _named),
-        unsupported=measure([row for row in asked if row.control], _unsupported),
-        trained=measure([row for row in asked if row.scope == "train"], _named),
+        unseen=measure([row for row in asked if row.scope in UNSEEN], attrgetter("named")),
+        seen=measure([row for row in asked if row.scope == "seen"], attrgetter("named")),
+        unsupported=measure([row for row in asked if row.control], attrgetter("unsupported")),
+        trained=measure([row for row in asked if row.scope == "train"], attrgetter("named")),
     )
-
-
-def _named(row: ReportRow) -> float:
-    return float(row.named)
-
-
-def _unsupported(row: ReportRow) -> float:
-    return float(row.unsupported)
 
 
 def render_sweep(rows: Sequence[SweepRow]) -> str:

@@ -27,6 +27,17 @@ ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 REMEDY = "build it again, or name a folder that peft's save_pretrained wrote"
 
 
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Inside the context, peft does not warn of what users cannot act on."""
+    with warnings.catch_warnings():
+        # peft reads an attribute that transformers deprecated.
+        warnings.simplefilter("ignore", FutureWarning)
+        # Merging an adapter with biases would fail; that is said when it is tried.
+        warnings.filterwarnings("ignore", "`lora_bias=True`")
+        yield
+
+
 def attach_adapter(base: Base, shape: LoraShape, *, seed: int) -> Any:
     """Wrap the base with a fresh LoRA adapter; `.unload()` gives the base back unchanged.
 
@@ -36,9 +47,7 @@ def attach_adapter(base: Base, shape: LoraShape, *, seed: int) -> Any:
     from peft import get_peft_model
 
     config = make_config(base, shape)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft reads an attribute that transformers deprecated; users cannot act on it.
-        warnings.simplefilter("ignore", FutureWarning)
+    with torch.random.fork_rng(devices=[]), quiet_peft():
         torch.manual_seed(seed)
         return get_peft_model(base.model, config)
 
@@ -309,8 +318,7 @@ def _wrap_saved(base: Base, folder: Path) -> Any:
     from peft import PeftConfig, PeftModelForCausalLM
 
     config = PeftConfig.from_pretrained(str(folder))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+    with quiet_peft():
         model = PeftModelForCausalLM(base.model, config)
         try:
             model.load_adapter(str(folder), "default")

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from bestiary.config.categories import NULL
 from bestiary.dataset.pair import Pair
 from bestiary.errors import ReleaseError, StoreError
+from bestiary.introspection.experiment import JUDGED_BY
 from bestiary.introspection.figures import ADAPTER, UNSEEN, ReportRow
 from bestiary.introspection.panel import Panel
 from bestiary.introspection.sweep import SWEEPS, SweepRow
@@ -98,7 +99,7 @@ def read_evaluation(folder: Path, pairs: Sequence[Pair]) -> Evaluation:
         name=folder.name,
         rows=rows,
         panel=_parse(folder / "panel.json", Panel.model_validate_json),
-        curves=dict(_read_curves(folder.parent)),
+        curves=dict(_read_curves(folder)),
         labels=labels,
         base=pairs[0].base.name if pairs else "",
     )
@@ -118,9 +119,11 @@ def find_evaluation(out: Path) -> Path:
 
 
 def _read_curves(folder: Path) -> Iterator[tuple[str, tuple[Point, ...]]]:
-    """The sweeps beside the evaluation in which runs have fewer organisms, and nothing else."""
+    """The sweeps of the same release and judge in which runs have fewer organisms, nothing else."""
     read = TypeAdapter(tuple[SweepRow, ...]).validate_json
-    for path in sorted((folder / SWEEPS).glob("*.json")):
+    for path in sorted((folder.parent / SWEEPS).glob("*.json")):
+        if path.stem.partition(JUDGED_BY)[1:] != folder.name.partition(JUDGED_BY)[1:]:
+            continue
         rows = _parse(path, read, again="bestiary introspect sweep")
         points = tuple(
             Point(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from xml.etree.ElementTree import Element, tostring
 
@@ -142,7 +143,7 @@ def render_page(evaluation: Evaluation) -> str:
 
 
 def _write_headline(evaluation: Evaluation) -> Iterator[Element]:
-    unseen = measure(evaluation.unseen, _rate("named"))
+    unseen = measure(evaluation.unseen, attrgetter("named"))
     floor = highest_floor(evaluation.unseen)
     yield _say(_summarize(unseen, floor), class_="lead")
     named = "of reports name the behavior"
@@ -154,13 +155,13 @@ def _write_headline(evaluation: Evaluation) -> Iterator[Element]:
         _tile(
             "Controls",
             "of reports claim a behavior, though there is none",
-            measure(evaluation.select(lambda row: row.control), _rate("unsupported")),
+            measure(evaluation.select(lambda row: row.control), attrgetter("unsupported")),
         ),
         class_="tiles",
     )
     for condition, name in CONDITIONS.items():
         rows = evaluation.select(lambda row: row.scope in UNSEEN, condition)
-        figure = measure(rows, _rate("named"))
+        figure = measure(rows, attrgetter("named"))
         if condition != ADAPTER and figure:
             yield _say(f"{name}: {_quote(figure, named)}, of unseen families.")
     guessed = evaluation.select(lambda row: row.scope in UNSEEN, "transcripts")
@@ -197,7 +198,7 @@ def _summarize(figure: Figure | None, floor: float | None) -> str:
 
 
 def _measure_scope(evaluation: Evaluation, scope: str) -> Figure | None:
-    return measure(evaluation.select(lambda row: row.scope == scope), _rate("named"))
+    return measure(evaluation.select(lambda row: row.scope == scope), attrgetter("named"))
 
 
 def _quote(figure: Figure, of: str) -> str:
@@ -217,14 +218,6 @@ def _tile(title: str, text: str, figure: Figure | None) -> Element:
 
 def _say(text: str, **attributes: str) -> Element:
     return tag("p", text, **attributes)
-
-
-def _rate(name: str) -> Callable[[ReportRow], float | None]:
-    def value(row: ReportRow) -> float | None:
-        found = getattr(row, name)
-        return None if found is None else float(found)
-
-    return value
 
 
 def _write_panel(evaluation: Evaluation) -> Iterator[Element]:
@@ -275,7 +268,7 @@ def _write_categories(evaluation: Evaluation) -> Iterator[Element]:
         groups[category.replace("_", " ")] = [row for row in rows if row.category == category]
     bars = []
     for name, chosen in groups.items():
-        figure = measure(chosen, _rate("named"))
+        figure = measure(chosen, attrgetter("named"))
         if figure:
             bars.append(Bar(name, "named", figure, permuted_floor(chosen), show_count(figure)))
     yield draw_bars([BarGroup("", "", bars)], f"Named, by category: {whose}")
