@@ -420,6 +420,25 @@ def test_an_error_that_ends_the_run_loses_no_answer_in_flight(
 
 
 @EACH_PROVIDER
+def test_an_error_ends_a_group_before_the_rest_of_it_is_sent(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    def deny_first(asked: Asked) -> Fault | None:
+        denied = "no. 0?" in words(asked)
+        server.latency = 0.05 if denied else 0.3
+        return Fault(401) if denied else None
+
+    server.faults = deny_first
+    requests = make_requests(name, 50)
+    with expect_error(AuthError, "access-refused", status=401):
+        ask_all(name, url, ledger, requests, most=2)
+    assert sum(server.statuses.values()) < 10
+    kept = ledger.find(request.key for request in requests)
+    assert len(kept) == server.statuses[200] >= 1  # in flight at the denial
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
 def test_a_canceled_run_abandons_requests_in_flight(
     name: ProviderName, server: ModelServer, url: str, ledger: Ledger
 ) -> None:

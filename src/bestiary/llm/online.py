@@ -216,16 +216,15 @@ class OnlineDispatcher:
         await asyncio.gather(*self._senders, *self._calls, return_exceptions=True)
 
     async def ask(self, requests: Sequence[ModelRequest], tag: UsageTag) -> list[Outcome]:
-        """Outcomes in order; answers are committed to the ledger before they are returned."""
+        """Outcomes in order; answers are committed to the ledger before they are returned.
+
+        Raises the first error at once, without waiting for the other outcomes.
+        """
         loop = asyncio.get_running_loop()
         calls = [Call(request, tag, loop.create_future()) for request in requests]
         for call in calls:
             self._queues[call.request.model].add(call)
-        outcomes = await asyncio.gather(*(call.outcome for call in calls), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        return list(await asyncio.gather(*(call.outcome for call in calls)))
 
     def flush(self) -> None:
         """Do nothing: no request is held back for others."""
