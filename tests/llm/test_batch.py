@@ -21,6 +21,7 @@ from tests.fakes.models import ITEM_ERRORS, KEY, Asked, Fault, ModelServer
 from tests.fakes.models import Provider as ProviderName
 from tests.llm.calls import (
     EACH_PROVIDER,
+    KEY_VARIABLE,
     KILLED_PROVIDER,
     MODEL,
     TAG,
@@ -43,12 +44,14 @@ from bestiary.errors import BackendError
 from bestiary.llm import batch, remote_batch
 from bestiary.llm.batch import TRIES, BatchDispatcher, BatchQueue
 from bestiary.llm.batch_book import BatchBook, HeldError
+from bestiary.llm.client import LLMClient, LLMConfig
 from bestiary.llm.ledger import Ledger, Reservation, Settlement
 from bestiary.llm.online import BudgetError
 from bestiary.llm.price import read_price
 from bestiary.llm.provider import AuthError
 from bestiary.llm.remote_batch import PollPolicy
 from bestiary.llm.request import Answer, ModelRequest, Outcome
+from bestiary.llm.workflow import Job, RequestGroup, Workflow
 
 POLL = PollPolicy(poll=0.02, longest_poll=0.1, hidden=0.6, skew=30.0)
 COUNT = 12
@@ -231,6 +234,65 @@ def test_an_unreadable_result_is_sent_again_and_its_reservation_stays(
     assert sizes(server) == [4, 1]
     billed, unknown = sum_spent(ledger)
     assert 0 < server.bill - billed <= unknown
+
+
+# Waves
+
+
+def ask_rounds(name: ProviderName, word: str, rounds: int) -> Workflow[int]:
+    """One request after another; returns how many were answered."""
+    answered = 0
+    for request in make_requests(name, rounds, word):
+        ((outcome,),) = yield [RequestGroup("replies", [request])]
+        answered += isinstance(outcome, Answer)
+    return answered
+
+
+def run_rounds(
+    name: ProviderName, url: str, folder: Path, rounds: dict[str, int], patch: pytest.MonkeyPatch
+) -> dict[str, int]:
+    """Run a workflow of so many rounds for each word; returns its answers by word."""
+    patch.setenv(KEY_VARIABLE, KEY)
+    config = LLMConfig(
+        {MODEL: make_model(name, url)}, folder / "ledger.sqlite", "batch", poll=POLL
+    )
+    jobs = [Job(word, "habit", ask_rounds(name, word, count)) for word, count in rounds.items()]
+    found = LLMClient(config).run(jobs)
+    return {result.name: result.value for result in found if isinstance(result.value, int)}
+
+
+@EACH_PROVIDER
+def test_an_expired_item_is_sent_again_with_the_next_requests_of_others(
+    name: ProviderName,
+    server: ModelServer,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def expire_once(custom_id: str) -> str:
+        (batch,) = [b for b in server.batches.values() if custom_id in dict(b.items)]
+        is_first = "Why" in str(dict(batch.items)[custom_id]) and len(server.batches) == 1
+        return "expired" if is_first else "succeeded"
+
+    server.batch_fate = expire_once
+    rounds = {"Why": 1, "Who": 2, "Where": 2, "When": 2}
+    assert run_rounds(name, url, tmp_path, rounds, monkeypatch) == rounds
+    assert sizes(server) == [4, 4]
+
+
+@EACH_PROVIDER
+def test_a_resumed_run_sends_its_first_batch_with_workflows_that_were_ahead(
+    name: ProviderName,
+    server: ModelServer,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert run_rounds(name, url, tmp_path, {"Who": 5}, monkeypatch) == {"Who": 5}
+    server.batches.clear()
+    rounds = {"Why": 1, "Who": 6, "When": 1}
+    assert run_rounds(name, url, tmp_path, rounds, monkeypatch) == rounds
+    assert sizes(server) == [3]
 
 
 # Sizes

@@ -96,12 +96,24 @@ class BatchDispatcher:
             await self._flushed.wait()
             self._flushed.clear()
             while self._pool:
+                await self._settle()
                 pool, self._pool = self._pool, []
                 try:
                     self._pool += await self._send(pool)
                 except Exception as error:
                     for one in pool:
                         set_error(one.outcome, error)
+
+    async def _settle(self) -> None:
+        """Wait until the pool has stopped growing.
+
+        Workflows that were just answered, by a batch or from the ledger, have yet to pool their
+        next requests.
+        """
+        size = 0
+        while len(self._pool) > size:
+            size = len(self._pool)
+            await asyncio.sleep(self._poll.poll)
 
     async def _send(self, pool: Sequence[Call]) -> list[Call]:
         """Send requests and wait for their results; returns those that need another batch."""
