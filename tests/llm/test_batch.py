@@ -43,7 +43,7 @@ from tests.llm.calls import (
 from bestiary.errors import BackendError
 from bestiary.llm import batch, remote_batch
 from bestiary.llm.batch import TRIES, BatchDispatcher, BatchQueue
-from bestiary.llm.batch_book import BatchBook, HeldError
+from bestiary.llm.batch_book import BatchBook, BatchEntry, HeldError
 from bestiary.llm.client import LLMClient, LLMConfig
 from bestiary.llm.ledger import Ledger, Reservation, Settlement
 from bestiary.llm.online import BudgetError
@@ -56,6 +56,8 @@ from bestiary.llm.workflow import Job, RequestGroup, Workflow
 POLL = PollPolicy(poll=0.02, longest_poll=0.1, hidden=0.6, skew=30.0)
 COUNT = 12
 """Requests in a run that is killed."""
+LEFT = 10**9
+"""Picodollars reserved for each request of a batch that is left open."""
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
@@ -253,9 +255,7 @@ def run_rounds(
 ) -> dict[str, int]:
     """Run a workflow of so many rounds for each word; returns its answers by word."""
     patch.setenv(KEY_VARIABLE, KEY)
-    config = LLMConfig(
-        {MODEL: make_model(name, url)}, folder / "ledger.sqlite", "batch", poll=POLL
-    )
+    config = LLMConfig({MODEL: make_model(name, url)}, folder / "ledger.sqlite", "batch", poll=POLL)
     jobs = [Job(word, "habit", ask_rounds(name, word, count)) for word, count in rounds.items()]
     found = LLMClient(config).run(jobs)
     return {result.name: result.value for result in found if isinstance(result.value, int)}
@@ -556,6 +556,71 @@ def test_deleted_results_do_not_stop_a_run(
     billed, unknown = sum_spent(ledger)
     assert server.bill - billed <= unknown
     assert BatchBook(ledger).list_open() == []
+
+
+def leave_open(
+    ledger: Ledger, requests: Sequence[ModelRequest], *, remote_id: str | None = None
+) -> None:
+    """Leave a batch open as a killed run does, before or after its provider's id is recorded."""
+    entries = [
+        BatchEntry(f"killed-{number}", request.key, Reservation(TAG, MODEL, LEFT, "batch"))
+        for number, request in enumerate(requests)
+    ]
+    book = BatchBook(ledger)
+    assert book.record_intent("killed", MODEL, entries) is not None
+    if remote_id is not None:
+        book.record_remote_id("killed", remote_id)
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_batch_left_open_does_not_stop_runs_at_a_server_without_batches(
+    name: ProviderName,
+    status: int,
+    server: ModelServer,
+    url: str,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    requests = make_requests(name, 3)
+    leave_open(ledger, requests)
+    server.batch_faults = lambda step: Fault(status)
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    config = LLMConfig({MODEL: make_model(name, url)}, ledger.path, "single", poll=POLL)
+    assert count_answers(LLMClient(config).ask(requests, tag=TAG)) == 3
+    assert BatchBook(ledger).list_open() == []
+    check_bill(ledger, server)
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_batch_whose_id_is_refused_is_sent_again_and_its_cost_stays_unknown(
+    name: ProviderName, status: int, server: ModelServer, url: str, ledger: Ledger
+) -> None:
+    requests = make_requests(name, 3)
+    leave_open(ledger, requests, remote_id="of-another-server")
+    server.batch_faults = lambda at: Fault(status) if at == "read" and not server.batches else None
+    assert count_answers(run_batches(name, url, ledger, requests)) == 3
+    assert sizes(server) == [3]
+    assert sum_spent(ledger) == (server.bill, 3 * LEFT)
+    assert BatchBook(ledger).list_open() == []
+
+
+@EACH_PROVIDER
+def test_a_batch_left_open_is_looked_for_beyond_one_whose_results_were_deleted(
+    name: ProviderName, server: ModelServer, url: str, ledger: Ledger, tmp_path: Path
+) -> None:
+    others = make_requests(name, 3, word="Who")
+    other = open_ledger(tmp_path / "elsewhere")
+    assert count_answers(run_batches(name, url, other, others)) == 3
+    other.close()
+    before = server.bill
+    next(iter(server.batches.values())).archived = True
+    requests = make_requests(name, 3)
+    leave_open(ledger, requests)
+    assert count_answers(run_batches(name, url, ledger, requests)) == 3
+    assert sizes(server) == [3, 3]
+    assert sum_spent(ledger) == (server.bill - before, 0)
 
 
 @EACH_PROVIDER

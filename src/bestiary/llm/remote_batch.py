@@ -123,7 +123,7 @@ class RemoteBatch:
 
         Raises AuthError once everything is committed if the account was refused.
         """
-        remote_id = self._remote_id or await self._find()
+        remote_id = self._remote_id or await self._find_left()
         if remote_id is None:  # it was never submitted
             self._close(unbilled=True)
             return {}
@@ -164,8 +164,18 @@ class RemoteBatch:
     def _explain_all(self, reason: str) -> dict[str, ProviderFault]:
         return {key: ItemFailed(reason) for key, _ in self._record.items.values()}
 
+    async def _find_left(self) -> str | None:
+        """As `_find`, for a batch of an earlier run: None too from a server without batches."""
+        try:
+            return await self._find()
+        except (NotFound, InvalidRequest):
+            return None
+
     async def _find(self) -> str | None:
-        """The provider's id of a batch that may have been submitted; None if it was not."""
+        """The provider's id of a batch that may have been submitted; None if it was not.
+
+        Raises NotFound or InvalidRequest if the server does not list batches.
+        """
         for wait in (0.0, self._record.begun + self._poll.hidden - time.time()):
             await asyncio.sleep(max(0.0, wait))
             known = self._book.list_remote_ids()
@@ -195,7 +205,10 @@ class RemoteBatch:
                 return result.custom_id in self._record.items
             return False
 
-        return await retry(self._record.model, peek)
+        try:
+            return await retry(self._record.model, peek)
+        except (NotFound, InvalidRequest):  # its results have been deleted
+            return False
 
     async def _wait(self, remote_id: str) -> BatchState | None:
         """The state of a batch once it has ended; None if the provider no longer knows it."""
@@ -206,7 +219,7 @@ class RemoteBatch:
                 state = await retry(
                     self._record.model, partial(self._provider.retrieve_batch, remote_id)
                 )
-            except NotFound:
+            except (NotFound, InvalidRequest):
                 if time.time() > self._record.begun + self._poll.hidden:
                     return None
             else:
