@@ -334,6 +334,17 @@ def test_spending_is_reported_by_tag_and_mode(ledger: Ledger) -> None:
     ]
 
 
+def test_tokens_are_counted_alike_from_a_server_and_from_a_file(ledger: Ledger) -> None:
+    answer = make_answer(output=2, read=7)
+    spend = reserve_surely(ledger, 100)
+    ledger.settle_and_reserve([Settlement(spend, 0, "served", answer)])
+    ledger.keep(TAG, MODEL, {"filed": answer})
+    filed, served = ledger.list_spent()
+    assert (filed.mode, served.mode) == ("file", "single")
+    assert (filed.input, filed.output, filed.cached) == (8, 2, 7)
+    assert (served.input, served.output, served.cached) == (8, 2, 7)
+
+
 def test_an_empty_answer_is_counted_too(ledger: Ledger) -> None:
     spend = reserve_surely(ledger, 100)
     ledger.settle_and_reserve([Settlement(spend, 30, "k", make_answer("", output=0))])

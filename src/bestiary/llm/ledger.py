@@ -100,11 +100,10 @@ class Ledger:
         with self.file.transaction():
             for key, answer in answers.items():
                 self._insert_answer(key, answer)
-                usage = answer.usage
                 self.file.execute(
                     "INSERT INTO spends (project, stage, model, mode, begun, reserved, billed, "
                     "input, output, cached) VALUES (?, ?, ?, 'file', ?, 0, 0, ?, ?, ?)",
-                    (*tag, model, time.time(), usage.input, usage.output, usage.cache_read),
+                    (*tag, model, time.time(), *_count_tokens(answer.usage)),
                 )
 
     def correct(self, answers: Mapping[str, Answer]) -> None:
@@ -162,7 +161,7 @@ class Ledger:
         settled = self.file.execute(
             "UPDATE spends SET billed = ?, input = ?, output = ?, cached = ? "
             "WHERE id = ? AND billed IS NULL RETURNING reserved",
-            (pico, usage.input + usage.cache_write, usage.output, usage.cache_read, one.spend),
+            (pico, *_count_tokens(usage), one.spend),
         )
         return sum(pico - reserved for (reserved,) in settled)  # 0 if it was settled before
 
@@ -195,6 +194,11 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+
+def _count_tokens(usage: Usage) -> tuple[int, int, int]:
+    """Input, output and cached tokens, as accounts count them: cache writes are input."""
+    return usage.input + usage.cache_write, usage.output, usage.cache_read
 
 
 def read_pace(path: Path, since: float) -> Pace:
