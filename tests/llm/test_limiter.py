@@ -229,7 +229,6 @@ def test_a_burst_of_refusals_cuts_once(simulated: SimulatedLoop) -> None:
 
     limiter = run_simulated(simulated, work)
     assert limiter.window == pytest.approx(20 * CUT * CUT)
-    assert limiter.refusals == 16
 
 
 def test_a_server_that_refuses_everything_gets_ever_fewer_requests_until_it_recovers(

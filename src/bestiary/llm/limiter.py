@@ -27,16 +27,8 @@ PAUSE = 0.1
 """Seconds without new requests after a second burst of refusals with no answer in between, if the
 server names no time; each further burst doubles them."""
 LONGEST_PAUSE = 12.8
-
-
-class Ticket:
-    """A request in flight."""
-
-    __slots__ = ("cuts",)
-
-    def __init__(self, cuts: int) -> None:
-        self.cuts = cuts
-        """Cuts made before the request was admitted."""
+Ticket = int
+"""What admits a request: the number of cuts made before."""
 
 
 class Limiter:
@@ -46,7 +38,6 @@ class Limiter:
         self.most = most
         self.window = min(start, float(most))
         self.in_flight = 0
-        self.refusals = 0
         self._cuts = 0
         self._consecutive_cuts = 0
         """Cuts since the last answer."""
@@ -66,7 +57,7 @@ class Limiter:
             elif self.in_flight < int(self.window):
                 self.in_flight += 1
                 self._is_full = False
-                return Ticket(self._cuts)
+                return self._cuts
             else:
                 self._is_full = True
                 self._room.clear()
@@ -80,7 +71,7 @@ class Limiter:
     def answered(self, ticket: Ticket) -> None:
         """Record an answer: the window grows if it is full."""
         self._consecutive_cuts = 0
-        if ticket.cuts == self._cuts and self._is_full:
+        if ticket == self._cuts and self._is_full:
             self.window = min(self.window + self._growth(), float(self.most))
 
     def _growth(self) -> float:
@@ -95,8 +86,7 @@ class Limiter:
 
         Only the first refusal of a burst cuts: the other requests were admitted before the cut.
         """
-        self.refusals += 1
-        first = ticket.cuts == self._cuts
+        first = ticket == self._cuts
         if first:
             self._cuts += 1
             self._consecutive_cuts += 1
