@@ -143,16 +143,17 @@ class LLMClient:
         async with AsyncExitStack() as stack:
             ledger = Ledger(config.ledger, budget=budget)
             stack.callback(ledger.close)
-            served = {} if self._find_folder() else config.models
+            folder = self._find_folder()
+            served = {} if folder else config.models
             providers = {name: open_provider(name, model) for name, model in served.items()}
             for provider in providers.values():
                 stack.push_async_callback(provider.close)
-            dispatcher = await self._open_dispatcher(stack, ledger, providers)
+            dispatcher = await self._open_dispatcher(stack, ledger, providers, folder)
             self._ledger, self._started = ledger, time.monotonic()
             stack.callback(self._forget_ledger)
             heartbeats = asyncio.create_task(_call_repeatedly(heartbeat))
             stack.callback(heartbeats.cancel)
-            at_once = AT_ONCE["batch" if self._find_folder() else config.mode]
+            at_once = AT_ONCE["batch" if folder else config.mode]
             scheduler = Scheduler(ledger, dispatcher, at_once=at_once, meter=self._meter)
             async with aclosing(scheduler.run(jobs)) as results:
                 async for result in results:
@@ -178,10 +179,13 @@ class LLMClient:
         self._ledger = None
 
     async def _open_dispatcher(
-        self, stack: AsyncExitStack, ledger: Ledger, providers: Mapping[str, Provider]
+        self,
+        stack: AsyncExitStack,
+        ledger: Ledger,
+        providers: Mapping[str, Provider],
+        folder: Path | None,
     ) -> Dispatcher:
         """The dispatcher of the mode, after finishing the batches that earlier runs left open."""
-        folder = self._find_folder()
         if folder is not None:
             return await stack.enter_async_context(FileDispatcher(folder, ledger))
         if self._config.mode == "batch":
