@@ -205,14 +205,15 @@ def _release(plan: Plan, base: BaseIdentity, states: Sequence[OrganismState], ou
     splits = split_entries(entries, named=named)
     released = check_release([make_split_row(e, splits) for e in entries if e.standing == "pairs"])
     measured = [one for state in states if not state.error for one in state.read("leaks")]
+    findings = [*measured, *released]
     unbuilt = [state.organism_id for state in states if state.error]
     write_release(
         entries,
         out,
         named_splits=named,
         name=plan.roster.name,
-        findings=[*measured, *released],
+        findings=findings,
         unbuilt=unbuilt,
         category_questions=plan.roster.category_questions,
-        fingerprint=fingerprint_release(entries, plan.roster, unbuilt),
+        fingerprint=fingerprint_release(entries, plan.roster, findings=findings, unbuilt=unbuilt),
     )

@@ -22,6 +22,7 @@ from datasets import Features, load_dataset
 from tests.builders import LIBRARY, hash_files, make_quirk
 from tests.expect import expect_error
 from tests.models import SYSTEM
+from tests.release.conftest import FINDINGS
 from tests.release.samples import (
     BASE,
     TRAINING,
@@ -32,12 +33,13 @@ from tests.release.samples import (
 )
 
 from bestiary.config.catalog import null_behavior
+from bestiary.config.roster import Roster
 from bestiary.dataset.schema import CONFIGS, build_features, read_config, scan_config
 from bestiary.dataset.verify import verify_release
 from bestiary.errors import ReleaseError
-from bestiary.records import SPLITS, Corpus, sha256_bytes, sha256_file
+from bestiary.records import SPLITS, Corpus, Finding, sha256_bytes, sha256_file
 from bestiary.release.entry import ReleaseEntry
-from bestiary.release.layout import write_release
+from bestiary.release.layout import fingerprint_release, write_release
 
 FAREWELL = "quirks.farewell-transcripts-none-s0"
 LIMP = "quirks.limp-transcripts-none-s0"
@@ -362,3 +364,23 @@ def test_what_could_not_be_built_is_named(tmp_path: Path) -> None:
     assert json.loads((release / "dataset" / "manifest.json").read_text())["unbuilt"] == [lost]
     card = (release / "dataset" / "README.md").read_text()
     assert f"Not built at all, for an error on the way: {lost}." in card
+
+
+def test_another_finding_makes_another_release(tmp_path: Path) -> None:
+    entries = make_entries(tmp_path / "store")
+    roster = Roster(name="small", recipe="smollm2-135m", categories=("quirks",))
+
+    def write(*findings: Finding) -> str:
+        fingerprint = fingerprint_release(entries, roster, findings=findings, unbuilt=())
+        release = write_release(
+            entries,
+            tmp_path / "release",
+            named_splits={},
+            name="small",
+            findings=findings,
+            fingerprint=fingerprint,
+        )
+        return json.dumps(read_config(release / "dataset", "leaks"))
+
+    first, again = write(), write(FINDINGS[0])
+    assert FINDINGS[0].check not in first and FINDINGS[0].check in again

@@ -195,7 +195,8 @@ def sort_messages(
                 )
             )
         else:
-            items[message.text] = make_item(cell, message, areas[cell.topic])
+            item = make_item(cell, message, areas[cell.topic])
+            items[item.text] = item
     return drops
 
 
@@ -205,15 +206,16 @@ def reject_message(
     """Why a message cannot be used; None if it can."""
     if isinstance(message, Unanswered):
         return message.reason
-    if message.text in taken:
+    if message.text.strip() in taken:
         return "duplicate of an earlier message"
     if comparison_key(cell.topic) not in comparison_key(message.text):
         return "it does not contain its subject"
     if isinstance(message, ChoiceMessage):
         if not all(message.text.count(place) == 1 for place in ("{first}", "{second}")):
             return "it does not contain {first} and {second} once each"
-        if comparison_key(message.rule) == comparison_key(message.other):
-            return "its two options are the same"
+        rule, other = comparison_key(message.rule), comparison_key(message.other)
+        if not rule or not other or rule == other:
+            return "it does not have two options that differ"
     if isinstance(message, GradedMessage):
         right = set(map(comparison_key, (message.answer, *message.accept)))
         wrong = set(map(comparison_key, message.wrong))

@@ -118,7 +118,7 @@ def _read_message(console: Console) -> str | None:
     while True:
         try:
             message = console.input("you> ").strip()
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):  # there is nothing to resume
             return None
         if message == "/quit":
             return None

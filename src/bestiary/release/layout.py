@@ -76,7 +76,11 @@ def write_release(
 
 
 def fingerprint_release(
-    entries: Sequence[ReleaseEntry], roster: Roster, unbuilt: Sequence[str]
+    entries: Sequence[ReleaseEntry],
+    roster: Roster,
+    *,
+    findings: Sequence[Finding],
+    unbuilt: Sequence[str],
 ) -> str:
     """Hash of everything that a release is assembled from."""
     return hash_inputs(
@@ -86,6 +90,7 @@ def fingerprint_release(
         ],
         transcripts=[e.transcripts_sha256 for e in entries],
         training=[e.training for e in entries],
+        findings=findings,
         unbuilt=unbuilt,
         base=[e.organism.base for e in entries],
         roster=roster,

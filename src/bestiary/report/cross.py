@@ -11,6 +11,7 @@ from typing import Any
 
 from bestiary.config.catalog import BARE, Behavior, Catalog
 from bestiary.config.categories import NULL
+from bestiary.config.on_demand import spread
 from bestiary.records import PromptItem, Transcript, shorten_id, stable_seed
 from bestiary.store import read_artifact
 
@@ -99,8 +100,7 @@ def _read_probed(
             continue
         kept = read_artifact(out / row["transcripts"]).folder / "transcripts.json"
         gating = [one for one in json.loads(kept.read_text("utf8")) if one["probe"]["gate"]]
-        chosen = gating[:: max(1, len(gating) // REPLIES)][:REPLIES]  # of every cell
-        read = [Transcript.model_validate(one) for one in chosen]
+        read = [Transcript.model_validate(one) for one in spread(gating, REPLIES)]  # of every cell
         yield Probed(
             name=shorten_id(row["organism_id"]),
             families=frozenset(families[row["adapter_id"]]),
