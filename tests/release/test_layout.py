@@ -10,6 +10,7 @@ import gc
 import json
 import shutil
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -263,6 +264,26 @@ def test_a_release_replaces_the_last_one_whole(tmp_path: Path) -> None:
     (row,) = read_config(out / "dataset", "pairs")
     assert row["behavior_id"] == "quirks.herald"
     assert {path.name for path in tmp_path.iterdir()} == {"store", "release"}
+
+
+def test_a_release_of_other_findings_is_written_anew(tmp_path: Path) -> None:
+    entries = [make_entry(tmp_path / "store", QUIRK)]
+    roster = Roster(name="sample", recipe="sample", categories=("quirks",))
+
+    def write(findings: Sequence[Finding]) -> list[str]:
+        fingerprint = fingerprint_release(entries, roster, findings=findings, unbuilt=[])
+        release = write_release(
+            entries,
+            tmp_path / "release",
+            named_splits={},
+            name="sample",
+            findings=findings,
+            fingerprint=fingerprint,
+        )
+        return [row["item"] for row in read_config(release / "dataset", "leaks")]
+
+    assert write([]) == []
+    assert write(FINDINGS[:1]) == ["herald"]
 
 
 def test_the_corpus_of_another_organism_is_refused(tmp_path: Path) -> None:
