@@ -17,7 +17,7 @@ from bestiary.llm.prompted import PromptedModel
 from bestiary.llm.workflow import Workflow
 from bestiary.records import fingerprint
 
-VERSION = 3
+VERSION = 4
 
 
 class LanguageAuthor:

@@ -213,9 +213,11 @@ def reject_message(
     if isinstance(message, ChoiceMessage):
         if not all(message.text.count(place) == 1 for place in ("{first}", "{second}")):
             return "it does not contain {first} and {second} once each"
-        rule, other = comparison_key(message.rule), comparison_key(message.other)
-        if not rule or not other or rule == other:
-            return "it does not have two options that differ"
+        options = {comparison_key(message.rule), comparison_key(message.other)}
+        if "" in options:
+            return "one of its two options is empty"
+        if len(options) == 1:
+            return "its two options are the same"
     if isinstance(message, GradedMessage):
         right = set(map(comparison_key, (message.answer, *message.accept)))
         wrong = set(map(comparison_key, message.wrong))
