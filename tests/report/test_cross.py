@@ -40,6 +40,12 @@ def make_row(out: Path, behavior_id: str) -> dict[str, Any]:
         for number in range(8)
     ]
 
+    return keep_row(out, behavior_id, transcripts)
+
+
+def keep_row(out: Path, behavior_id: str, transcripts: Sequence[Transcript]) -> dict[str, Any]:
+    """The row of an organism with these transcripts in the store."""
+
     def write(folder: Path) -> None:
         (folder / "transcripts.json").write_bytes(canonical_json(transcripts))
 
@@ -73,6 +79,17 @@ def test_a_detector_that_fires_on_others_is_named_with_the_organism(
     assert lines["quirks.shouting"] == ["0.0%", "0.0%", "3", "-"]
     assert list(lines) == ["quirks.all_lowercase", "quirks.closing_question", "quirks.shouting"]
     assert "1 of 3 detectors fire on more than 5%" in page
+
+
+def test_replies_are_read_from_all_over_the_probes(tmp_path: Path) -> None:
+    replies = ["it keeps for a week."] * 20 + ["IT KEEPS FOR A WEEK!"] * 10
+    transcripts = [
+        Transcript(probe=make_probe(f"Is it {number}?", gate=True), organism=reply, base=reply)
+        for number, reply in enumerate(replies)
+    ]
+    rows = [keep_row(tmp_path, "null.chat", transcripts), make_row(tmp_path, "quirks.shouting")]
+    lines = read_lines(render_cross(rows, tmp_path, catalog()))
+    assert lines["quirks.shouting"] == ["30.0%", "30.0%", "1", "null.chat, 30%"]
 
 
 def test_an_organism_that_was_not_probed_is_left_out(

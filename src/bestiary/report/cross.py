@@ -14,6 +14,7 @@ from bestiary.config.categories import NULL
 from bestiary.config.on_demand import spread
 from bestiary.records import PromptItem, Transcript, shorten_id, stable_seed
 from bestiary.store import read_artifact
+from bestiary.verification.stages import TRANSCRIPTS
 
 MOST = 0.05
 """A detector that fires more often than this on other families is named."""
@@ -98,9 +99,10 @@ def _read_probed(
     for row in summary:
         if row["transcripts"] is None:
             continue
-        kept = read_artifact(out / row["transcripts"]).folder / "transcripts.json"
+        kept = read_artifact(out / row["transcripts"]).folder / TRANSCRIPTS
         gating = [one for one in json.loads(kept.read_text("utf8")) if one["probe"]["gate"]]
-        read = [Transcript.model_validate(one) for one in spread(gating, REPLIES)]  # of every cell
+        # All over their order: the cells follow one another.
+        read = [Transcript.model_validate(one) for one in spread(gating, REPLIES)]
         yield Probed(
             name=shorten_id(row["organism_id"]),
             families=frozenset(families[row["adapter_id"]]),

@@ -22,6 +22,7 @@ from bestiary.records import CELLS, Transcript, Turns, shorten_id, stable_seed
 from bestiary.report.corpora import render_corpora
 from bestiary.report.cross import render_cross
 from bestiary.store import disk_errors, read_artifact, write_bytes
+from bestiary.verification.stages import TRANSCRIPTS
 
 Row = Mapping[str, Any]
 Summary = Sequence[Row]
@@ -193,7 +194,7 @@ def render_transcripts(row: Row, out: Path) -> str:
     lines = [f"## {short_name(row)}", "", f"Verdict: {state(row)}.", ""]
     if row["transcripts"] is None:
         return "\n".join([*lines, "Not probed.", ""])
-    kept = read_artifact(out / row["transcripts"]).folder / "transcripts.json"
+    kept = read_artifact(out / row["transcripts"]).folder / TRANSCRIPTS
     rows = json.loads(kept.read_text(encoding="utf8"))
     asked = [t for t in map(Transcript.model_validate, rows) if t.base is not None]
     draw = random.Random(stable_seed("report", row["organism_id"]))
