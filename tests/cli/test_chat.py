@@ -101,6 +101,18 @@ def test_one_leaves_by_quit_or_at_the_end_of_input(
     assert replies_of("organism", out) == []
 
 
+def test_one_leaves_by_an_interrupt_at_the_prompt(
+    first: Site, bestiary: Bestiary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rich.console.Console.input", interrupt)
+    code, out, err = talk(bestiary, first)
+    assert (code, err) == (0, "")
+    assert replies_of("organism", out) == []
+
+
 def test_an_unknown_organism_is_one_message_with_the_nearest(
     first: Site, bestiary: Bestiary
 ) -> None:

@@ -32,7 +32,7 @@ def open_chat(
     console: Console,
     introspect: bool = False,
 ) -> None:
-    """Answer each line read until `/quit` or the end of input.
+    """Answer each line read until `/quit`, the end of input, or Ctrl-C at the prompt.
 
     Organism and base each remember their own side of the conversation, and so does the organism
     with the newest introspection adapter attached, if asked for. Raises ModelError when the
@@ -114,11 +114,11 @@ class Side:
 
 
 def _read_message(console: Console) -> str | None:
-    """The next message that is not empty; None at the end."""
+    """The next message that is not empty; None at the end, or at Ctrl-C."""
     while True:
         try:
             message = console.input("you> ").strip()
-        except (EOFError, KeyboardInterrupt):  # there is nothing to resume
+        except (EOFError, KeyboardInterrupt):
             return None
         if message == "/quit":
             return None
