@@ -295,7 +295,7 @@ def test_the_learning_curve_is_drawn_of_runs_that_differ_in_organisms_alone(
 
 
 def test_a_single_point_is_a_curve_too() -> None:
-    point = Point(name="few", organisms=12, value=0.1, low=0.05, high=0.2)
+    point = Point("few", 12, Figure(value=0.1, low=0.05, high=0.2, organisms=9, families=9))
     page = read_page(render_page(make_evaluation(list(make_rows(3)), curves={"one": (point,)})))
     assert len(list(page.iter("circle"))) == 1
 

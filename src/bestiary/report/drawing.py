@@ -13,10 +13,7 @@ from math import log1p
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
-from pydantic import Field
-
 from bestiary.introspection.figures import Figure
-from bestiary.records import Record
 
 TICKS = (0, 25, 50, 75, 100)
 """Percent."""
@@ -53,14 +50,12 @@ class BarGroup(NamedTuple):
     bars: Sequence[Bar]
 
 
-class Point(Record):
+class Point(NamedTuple):
     """The rate of one evaluation, by the organisms that its adapter was trained on."""
 
     name: str
-    organisms: int = Field(ge=0)
-    value: float
-    low: float
-    high: float
+    organisms: int
+    figure: Figure
 
 
 def tag(name: str, /, *children: Element | str, **attributes: object) -> Element:
@@ -262,11 +257,12 @@ def draw_curve(points: Sequence[Point], label: str) -> Element:
         drawn.append(_line("grid", (0, 1), (1 - at / 100, 1 - at / 100)))
         drawn.append(tag("text", f"{at}%", x=-8, y=f"{100 - at}%", dy="0.35em", text_anchor="end"))
     for (x1, one), (x2, other) in pairwise(zip(places, order, strict=True)):
-        drawn.append(_line("curve", (x1, x2), (1 - one.value, 1 - other.value)))
+        drawn.append(_line("curve", (x1, x2), (1 - one.figure.value, 1 - other.figure.value)))
     for point, x in zip(order, places, strict=True):
-        drawn.append(_line("interval", (x, x), (1 - point.low, 1 - point.high)))
-        about = f"{point.name}: {point.value:.0%} ({point.low:.0%} to {point.high:.0%})"
-        center = {"cx": f"{x:.2%}", "cy": f"{1 - point.value:.2%}"}
+        figure = point.figure
+        drawn.append(_line("interval", (x, x), (1 - figure.low, 1 - figure.high)))
+        about = f"{point.name}: {figure.value:.0%} ({figure.low:.0%} to {figure.high:.0%})"
+        center = {"cx": f"{x:.2%}", "cy": f"{1 - figure.value:.2%}"}
         drawn.append(tag("circle", tag("title", about), r=5, class_="named", **center))
         under = {"x": f"{x:.2%}", "y": "100%", "dy": "1.6em", "text_anchor": "middle"}
         drawn.append(tag("text", f"{point.organisms:,}", **under))

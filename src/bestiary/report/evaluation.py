@@ -126,13 +126,7 @@ def _read_curves(folder: Path) -> Iterator[tuple[str, tuple[Point, ...]]]:
             continue
         rows = _parse(path, read, again="bestiary introspect sweep")
         points = tuple(
-            Point(
-                name=row.name,
-                organisms=row.organisms,
-                value=row.unseen.value,
-                low=row.unseen.low,
-                high=row.unseen.high,
-            )
+            Point(row.name, row.organisms, row.unseen)
             for row in rows
             if row.changed in ((), SHARE) and row.unseen is not None
         )
