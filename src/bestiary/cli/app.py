@@ -103,8 +103,6 @@ def build(
     from bestiary.author.options import AuthoringOptions
     from bestiary.executor import choose_executor
     from bestiary.pipeline import RELEASE, build_roster
-    from bestiary.records import canonical_json
-    from bestiary.state import summarize
     from bestiary.training.job import TrainingResources
     from bestiary.validate import open_plan
 
@@ -124,7 +122,7 @@ def build(
         executor=choose_executor(executor, workers=workers, address=address),
         options=AuthoringOptions(author, judge, mode, budget, ledger),
     )
-    rows = json.loads(canonical_json(summarize(states, out)))
+    rows = json.loads((out / "summary.json").read_text(encoding="utf8"))
     if as_json:
         print_json(rows)
     else:
