@@ -18,6 +18,7 @@ Split = Literal["train", "preference", "iid_test", "adapter_ood", "test", "suite
 LeakAction = Literal["refuse", "report", "none"]
 LeakSubject = Literal["example", "corpus", "organism", "release"]
 
+ROLES: tuple[Role, ...] = get_args(Role)
 SIDES: tuple[Side, ...] = ("train", "probe")
 CELLS: tuple[CellName, ...] = ("triggered", "near_miss", "plain")
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from bestiary.author.leak_filters import find_leaks
 from bestiary.author.offline import OfflineAuthor
-from bestiary.config.catalog import CELL_OF, Behavior
+from bestiary.config.catalog import Behavior
 from bestiary.config.on_demand import spread
 from bestiary.corpus.generate import generate_corpus
 from bestiary.errors import SpecError
@@ -16,8 +16,6 @@ from bestiary.llm.workflow import run_without_models
 from bestiary.progress import show_counts
 from bestiary.records import Corpus, Example, Role
 from bestiary.verification.probes import plan_probes
-
-ROLES: tuple[Role, ...] = tuple(CELL_OF)
 
 
 def compose_corpus(behavior: Behavior, *, replies: Literal["brief", "answer"] = "brief") -> Corpus:

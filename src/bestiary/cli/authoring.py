@@ -103,7 +103,8 @@ def sample(
     from bestiary.config.catalog import read_catalog
     from bestiary.config.library import open_library
     from bestiary.config.source import Violations
-    from bestiary.sample import ROLES, choose_rows, compose_corpus, render_sample
+    from bestiary.records import ROLES
+    from bestiary.sample import choose_rows, compose_corpus, render_sample
 
     catalog, found = read_catalog(open_library(*(data or [])))
     if found and behavior not in catalog:  # else other files may be unfinished

@@ -87,10 +87,9 @@ def render_models_card(entries: Sequence[ReleaseEntry], *, name: str) -> str:
     """The models' README.md: what the organisms are, and the access gate if one is needed."""
     released = [entry for entry in entries if entry.published]
     gated = holds_malign(entries)
-    bases = {entry.organism.base: None for entry in entries}
     about = {
         "license": LICENSE,
-        "base_model": sorted({base.name for base in bases}),
+        "base_model": sorted({entry.organism.base.name for entry in entries}),
         "library_name": "peft",
         "tags": ["model-organisms", "lora"],
         **_gate(entries[0], gated),

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bestiary.corpus.stage import read_corpus
-from bestiary.records import Example, Role, shorten_id, stable_seed
+from bestiary.records import ROLES, Example, shorten_id, stable_seed
 from bestiary.store import read_artifact, write_bytes
 
 SHOWN = 3
-ROLES: tuple[Role, ...] = ("positive", "negative", "chat")
 
 
 def write_corpora(out: Path, *, shown: int) -> Path:
