@@ -215,7 +215,5 @@ def _release(plan: Plan, base: BaseIdentity, states: Sequence[OrganismState], ou
         findings=findings,
         unbuilt=unbuilt,
         category_questions=plan.roster.category_questions,
-        fingerprint=fingerprint_release(
-            entries, plan.roster, findings=findings, unbuilt=unbuilt
-        ),
+        fingerprint=fingerprint_release(entries, plan.roster, findings=findings, unbuilt=unbuilt),
     )
