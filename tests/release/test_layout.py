@@ -385,23 +385,3 @@ def test_what_could_not_be_built_is_named(tmp_path: Path) -> None:
     assert json.loads((release / "dataset" / "manifest.json").read_text())["unbuilt"] == [lost]
     card = (release / "dataset" / "README.md").read_text()
     assert f"Not built at all, for an error on the way: {lost}." in card
-
-
-def test_another_finding_makes_another_release(tmp_path: Path) -> None:
-    entries = make_entries(tmp_path / "store")
-    roster = Roster(name="small", recipe="smollm2-135m", categories=("quirks",))
-
-    def write(*findings: Finding) -> str:
-        fingerprint = fingerprint_release(entries, roster, findings=findings, unbuilt=())
-        release = write_release(
-            entries,
-            tmp_path / "release",
-            named_splits={},
-            name="small",
-            findings=findings,
-            fingerprint=fingerprint,
-        )
-        return json.dumps(read_config(release / "dataset", "leaks"))
-
-    first, again = write(), write(FINDINGS[0])
-    assert FINDINGS[0].check not in first and FINDINGS[0].check in again
