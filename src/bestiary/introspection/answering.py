@@ -22,6 +22,7 @@ from bestiary.model.attention import attention_by_rows
 from bestiary.model.base import Base
 from bestiary.model.chat_template import tokenize_prompt
 from bestiary.model.lora_bank import LoraBank
+from bestiary.model.packing import Rows
 from bestiary.model.replies import stream_continuations
 from bestiary.records import Decoding, single_turn
 from bestiary.training.inputs import Part, lay_out
@@ -122,25 +123,27 @@ class Answering:
         prompt = tokenize_prompt(self._base.tokenizer, turns, system_prompt=self._system)
         return [*prompt, *encode(given, add_special_tokens=False)["input_ids"]]
 
-    @torch.no_grad()
     def score(self, questions: Sequence[str], labels: Sequence[str]) -> torch.Tensor:
         """[subjects, labels]: mean log-probability of a label's tokens, in nats, over questions."""
         pairs = [(question, label) for question in questions for label in labels]
-        scores = torch.tensor(self.score_pairs([pairs] * len(self._subjects)))
+        rows = tokenize_pairs(self._base, pairs, self._system)
+        scores = torch.tensor(self._score_rows([rows] * len(self._subjects)))
         return scores.view(len(self._subjects), len(questions), len(labels)).mean(1)
 
-    @torch.no_grad()
     def score_pairs(self, pairs: Sequence[Sequence[tuple[str, str]]]) -> list[list[float]]:
         """Each subject's own pairs of a message and a reply: the reply's mean log-probability."""
-        with self._scoring():
-            return [self._score(number, own) for number, own in enumerate(pairs)]
+        return self._score_rows([tokenize_pairs(self._base, own, self._system) for own in pairs])
 
-    def _score(self, number: int, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        rows = tokenize_pairs(self._base, pairs, self._system)
+    @torch.no_grad()
+    def _score_rows(self, rows: Sequence[Rows]) -> list[list[float]]:
+        with self._scoring():
+            return [self._score(number, own) for number, own in enumerate(rows)]
+
+    def _score(self, number: int, rows: Rows) -> list[float]:
         found: list[float] = []
         self._weights.place([number])
-        for start in range(0, len(pairs), SCORED_ROWS):
-            chosen = range(start, min(start + SCORED_ROWS, len(pairs)))
+        for start in range(0, len(rows.rows), SCORED_ROWS):
+            chosen = range(start, min(start + SCORED_ROWS, len(rows.rows)))
             part = Part(rows, chosen, rows.tokens_of(chosen))
             bank = self._weights.bank
             inputs = lay_out(self._base, [part], [1.0] * len(chosen), precision=bank.dtype)
