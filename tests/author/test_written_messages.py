@@ -1,6 +1,6 @@
 """Which messages of a written table are used.
 
-Run: python -m pytest tests/author/test_messages.py
+Run: python -m pytest tests/author/test_written_messages.py
 """
 
 from __future__ import annotations
