@@ -40,6 +40,8 @@ def test_published_families_keep_their_split() -> None:
 
 def test_a_named_split_wins() -> None:
     assert assign_split("sailor", named={"sailor": "test"}) == "test"
+    with expect_error(ReleaseError, "family-iid-test", family="sailor"):
+        assign_split("sailor", named={"sailor": "iid_test"})
 
 
 def test_further_seeds_of_training_families_are_iid_test(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bestiary.errors import ReleaseError
 from bestiary.records import Split, canonical_json, sha256_bytes
 from bestiary.release.entry import ReleaseEntry
 
@@ -14,9 +15,12 @@ PREFERENCE_SHARE = 0.10
 
 
 def assign_split(family: str, *, named: Mapping[str, Split]) -> Split:
-    """The split of a family: the one in `named`, otherwise the one its name hashes to."""
+    """The split of a family: the one in `named`, otherwise the one its name hashes to.
+
+    Raises ReleaseError if `named` says `iid_test`, which cannot hold a whole family.
+    """
     if family in named:
-        return named[family]
+        return _check_named(family, named[family])
     place = _place(family)
     if place < TEST_SHARE:
         return "test"
@@ -39,6 +43,7 @@ def split_entries(
     in `iid_test`; a null organism hashes by its own id, unless it is for
     tests alone. Organisms of another recipe are in
     `adapter_ood`, whatever their family, unless all of them are of a suite.
+    Raises ReleaseError if `named` gives a family a split that no family can have.
     """
     lowest: dict[str, int] = {}
     for entry in entries:
@@ -56,3 +61,15 @@ def split_entries(
             split = "iid_test"
         splits[entry.organism_id] = split
     return splits
+
+
+def _check_named(family: str, split: Split) -> Split:
+    if split == "iid_test":
+        raise ReleaseError(
+            f"split 'iid_test' for family {family!r}: it holds further seeds of training families, "
+            "never a family",
+            "name train, preference or test",
+            code="family-iid-test",
+            family=family,
+        )
+    return split
