@@ -25,6 +25,7 @@ from bestiary.introspection.evaluate import leave_out_first
 from bestiary.introspection.framing import end_report
 from bestiary.introspection.judge import OTHER, Reading
 from bestiary.introspection.reports import ReportStage
+from bestiary.introspection.stage import render_card
 from bestiary.introspection.subjects import load_subjects
 from bestiary.records import Decoding
 
@@ -67,6 +68,10 @@ def test_all_subjects_are_as_strong_as_the_recipe_says(world: World, tmp_path: P
     assert {one.strength for one in (*asked, *make_job(stronger, 0).subjects)} == {2}
     assert {one.strength for one in plain.list_asked(0)} == {1}
     assert {one.id for one in asked} == {one.id for one in plain.list_asked(0)}
+    templates = plain.catalog.library.templates
+    said = "adds was multiplied by 2.0 in training"
+    assert said in render_card(make_job(stronger, 0), templates)
+    assert said not in render_card(make_job(plain, 0), templates)
     assert not {one.identity for one in asked} & {one.identity for one in plain.list_asked(0)}
 
 
@@ -126,6 +131,15 @@ def test_what_a_completed_text_asks_next_is_no_report() -> None:
     text = "I like tea.\n\nQ: Do you always?\nA: Yes."
     assert end_report("completion", text) == "I like tea.\n"
     assert end_report("chat", text) == text
+
+
+def test_the_card_of_a_vector_says_what_it_is(world: World, tmp_path: Path) -> None:
+    where: dict[str, Any] = {"out": tmp_path, "base": world.base, "data": [world.data]}
+    vector = {"rank": 1, "alpha": 2, "targets": ["down_proj"], "layers": [1, 2], "vector": True}
+    opened = open_experiment(world.release, str(write_recipe(tmp_path, lora=vector)), **where)
+    card = render_card(make_job(opened, 0), opened.catalog.library.templates)
+    (shape,) = (line for line in card.splitlines() if line.startswith("| shape"))
+    assert "`lora_bias`" in shape
 
 
 def test_twins_of_a_category_that_is_left_out_are_not_trained_on_either(
