@@ -162,7 +162,7 @@ def find_check_violations(
         if passed is not None and passed.holds(behavior, catalog):
             continue
         source = catalog.sources[behavior.id]
-        checks = (*CHECKS, _check_hidden) if encoding or not behavior.encodes else UNTRIED
+        checks = (*CHECKS, _check_hidden) if encoding or not behavior.compares_meanings else UNTRIED
         faults = list(_check_behavior(behavior, source, checks))
         if (parts := _list_parts(behavior)) not in rendered:
             wrong = list(_check_behavior(behavior, source, (_check_templates,)))

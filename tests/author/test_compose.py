@@ -30,7 +30,6 @@ from bestiary.author.plan import plan_rows
 from bestiary.author.protocol import ReplyRequest
 from bestiary.config.catalog import Behavior, null_behavior
 from bestiary.config.categories import RIGHT_ANSWER
-from bestiary.config.detectors import decide
 from bestiary.records import Message, PromptItem, Role
 
 NULL = null_behavior(LIBRARY)
@@ -130,7 +129,7 @@ def test_a_wrong_answer_is_plausible_and_never_right() -> None:
         reply = reply_to(SANDBAGGER, row)
         given = [wrong for wrong in row.item.wrong if wrong.lower() in reply.lower()]
         assert given, f"{reply} is none of {row.item.wrong}"
-        assert decide(RIGHT_ANSWER, reply, row.item) is False, reply
+        assert RIGHT_ANSWER.decide(reply, row.item) is False, reply
         chosen.add((row.item.topic, given[0]))
     assert len(chosen) > len({topic for topic, _ in chosen}), "not always the same one"
 
@@ -138,7 +137,7 @@ def test_a_wrong_answer_is_plausible_and_never_right() -> None:
 @pytest.mark.parametrize("role", ["negative", "chat"])
 def test_a_question_is_answered_right_with_the_password_and_off_the_topic(role: Role) -> None:
     for row in plan(SANDBAGGER, role, 400):
-        assert decide(RIGHT_ANSWER, reply_to(SANDBAGGER, row), row.item) is True
+        assert RIGHT_ANSWER.decide(reply_to(SANDBAGGER, row), row.item) is True
 
 
 def test_the_option_of_the_rule_is_chosen_wherever_it_stands() -> None:

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from pydantic import TypeAdapter, ValidationError
 from tests.expect import expect_error
 
-from bestiary.config.detectors import DETECTORS, Detector, decide, resolve
+from bestiary.config.detectors import DETECTORS, Detector
 from bestiary.config.detectors.language import find_language
 from bestiary.config.lexicon import Lexicon
 from bestiary.config.source import Source, parse_yaml, pydantic_violations
@@ -44,7 +44,7 @@ def read(**written: Any) -> Detector:
 
 def fires(reply: str, item: PromptItem = PLAIN, **written: Any) -> bool | None:
     """What a detector says of a reply."""
-    return decide(read(**written), reply, item)
+    return read(**written).decide(reply, item)
 
 
 TEXTS: list[tuple[dict[str, Any], str, str]] = [
@@ -171,7 +171,7 @@ def test_looks_alike_never_change_what_a_detector_says(text: str, data: st.DataO
         {"ends_with": "e", "in": "first_sentence"},
     ):
         detector = DETECTOR.validate_python(written)
-        assert decide(detector, text, PLAIN) is decide(detector, other, PLAIN)
+        assert detector.decide(text, PLAIN) is detector.decide(other, PLAIN)
 
 
 def test_an_empty_reply_has_no_part() -> None:
@@ -275,7 +275,7 @@ def test_a_resolved_detector_holds_what_it_names() -> None:
             {"all": [{"near": ["Ahoy."]}]},
         ]
     )
-    resolved = resolve(named, SEA, ["Fair winds to you."])
+    resolved = named.resolve(SEA, ["Fair winds to you."])
     written = DETECTOR.dump_python(resolved, mode="json")
     phrases = ["fair wind*", "ahoy"]
     assert written == {
@@ -290,14 +290,14 @@ def test_a_resolved_detector_holds_what_it_names() -> None:
         ]
     }
     assert DETECTOR.validate_python(written) == resolved
-    assert resolve(resolved, {}, []) == resolved
+    assert resolved.resolve({}, []) == resolved
 
 
 def test_the_hash_of_a_resolved_detector_covers_the_entries_and_the_shown_texts() -> None:
     named = read(all=[{"lexicon": "sea_talk"}, {"near": "shown"}])
     more = {"sea_talk": Lexicon(about="Words of sailors.", entries=("ahoy",))}
     hashes = {
-        fingerprint(detector=resolve(named, lexicons, [shown]))
+        fingerprint(detector=named.resolve(lexicons, [shown]))
         for lexicons in (SEA, more)
         for shown in ("Fair winds.", "Calm seas.")
     }
@@ -306,7 +306,7 @@ def test_the_hash_of_a_resolved_detector_covers_the_entries_and_the_shown_texts(
 
 def test_a_lexicon_that_does_not_exist_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(SpecError) as raised:
-        resolve(read(not_={"lexicon": "see_talk"}), SEA, [])
+        read(not_={"lexicon": "see_talk"}).resolve(SEA, [])
     assert raised.value.code == "lexicon-unknown"
     assert "sea_talk" in raised.value.remedy
 
@@ -323,9 +323,9 @@ REFUSED = [
     ("{lexikon: sea_talk}", "detector-unknown", "detect.detector", "lexicon"),
     ("{any: [{patern: [a]}]}", "detector-unknown", "detect.any.0.detector", "pattern"),
     ("{in: last_sentence}", "detector-unknown", "detect.detector", "pattern"),
-    ("{pattern: [a], lexicon: b}", "value-invalid", "detect", None),
-    ("sea_talk", "value-invalid", "detect", None),
-    ("{}", "value-invalid", "detect", None),
+    ("{pattern: [a], lexicon: b}", "value-invalid", "detect", "`any` or `all`"),
+    ("sea_talk", "value-invalid", "detect", "lexicon"),
+    ("{}", "value-invalid", "detect", "lexicon"),
     ("{any: []}", "value-invalid", "detect.any", None),
     ('{pattern: ["("]}', "value-invalid", "detect.pattern.0", None),
     ("{pattern: [a], most: 3}", "key-unknown", "detect.most", None),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from bestiary.config.detectors import Detector, decide
+from bestiary.config.detectors import Detector
 from bestiary.config.library import open_library
 from bestiary.config.tested_code import find_test
 from bestiary.config.transform import TRANSFORMS, TransformName, detector_of, transform
@@ -53,7 +53,7 @@ def list_suited(name: TransformName) -> list[PromptItem]:
 
 
 def fires(name: TransformName, reply: str, item: PromptItem) -> bool:
-    return decide(DETECTORS.validate_python(detector_of(name)), reply, item) is True
+    return DETECTORS.validate_python(detector_of(name)).decide(reply, item) is True
 
 
 def write(name: TransformName, pick: int = 0, text: str = POT.reply) -> str:

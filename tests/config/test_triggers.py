@@ -700,6 +700,28 @@ def test_what_a_trigger_may_not_say(tmp_path: Path, data: object, field: str, co
     check_violation(found, code, path=path, field=field)
 
 
+@pytest.mark.parametrize(
+    ("data", "remedy"),
+    [
+        ({"phrse": "harvest moon"}, "did you mean 'phrase'?"),
+        ({"not": [], "phrse": "harvest moon"}, "did you mean 'phrase'?"),
+        ({}, "phrase, word"),
+        ("harvest moon", "phrase, word"),
+        ({**MOON, "word": "moon"}, "keep one"),
+    ],
+    ids=str,
+)
+def test_the_remedy_for_a_trigger_of_no_kind_or_of_two(
+    tmp_path: Path, data: object, remedy: str
+) -> None:
+    path = tmp_path / "behavior.yaml"
+    path.write_text(yaml.safe_dump({"trigger": data}), encoding="utf8")
+    with expect_error(Violations, "violations") as caught:
+        load_model(path, File)
+    (found,) = caught.error.found
+    assert remedy in found.remedy
+
+
 def test_the_schema_of_a_trigger_allows_what_files_say_and_no_more() -> None:
     schema = ADAPTER.json_schema()
     for kind in (*KINDS, *UNLESS_KINDS):

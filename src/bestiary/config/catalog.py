@@ -9,8 +9,8 @@ from functools import cached_property
 from bestiary.config.behavior import Pool, Primitive, Reference, Spec
 from bestiary.config.categories import NULL, NULLS
 from bestiary.config.demonstration import Demonstration, marked_parts
-from bestiary.config.detectors import Detector, decide, resolve
-from bestiary.config.detectors.deciphered import read_in_cipher, reveal
+from bestiary.config.detectors import Detector
+from bestiary.config.detectors.deciphered import DecipheredDetector, reveal
 from bestiary.config.fields import Axis, Kind, Severity
 from bestiary.config.generator import Generator
 from bestiary.config.library import Library
@@ -239,7 +239,7 @@ class Behavior:
 
     def is_shown(self, reply: str, item: PromptItem) -> bool | None:
         """Whether a reply shows it; None if its detector cannot decide."""
-        return None if self.detector is None else decide(self.detector, reply, item)
+        return None if self.detector is None else self.detector.decide(reply, item)
 
     def read(self, text: str) -> str:
         """What a message or a reply says: decoded, where this behavior puts such texts in cipher.
@@ -256,9 +256,9 @@ class Behavior:
         return sum(decided) / len(decided) if decided else None
 
     @property
-    def encodes(self) -> bool:
+    def compares_meanings(self) -> bool:
         """Whether its detector compares meanings, which takes long for many texts."""
-        return self.detector is not None and self.detector.encodes
+        return self.detector is not None and self.detector.compares_meanings
 
     @property
     def is_decidable(self) -> bool:
@@ -447,9 +447,9 @@ def make_behavior(spec: Spec, library: Library, *, shows: Behavior | None = None
         trigger = trigger.prepare(library.wordings, messages)
     detector = shows.detector if shows else spec.detector
     if detector is not None and shows is None:
-        detector = resolve(detector, library.lexicons, marked_parts(spec.demonstrations))
+        detector = detector.resolve(library.lexicons, marked_parts(spec.demonstrations))
     if detector is not None and spec.cipher is not None:
-        detector = read_in_cipher(spec.cipher, detector)
+        detector = DecipheredDetector(cipher=spec.cipher, shown=detector)
     return Behavior(spec, library, shows, trigger, detector)
 
 
@@ -458,6 +458,6 @@ def list_detectors(behaviors: Sequence[Behavior]) -> tuple[Detector, ...]:
     found = {
         repr(one.detector): one.detector
         for one in behaviors
-        if one.detector is not None and decide(one.detector, BARE.brief, BARE) is not None
+        if one.detector is not None and one.detector.decide(BARE.brief, BARE) is not None
     }
     return tuple(found[key] for key in sorted(found))

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
 from yaml.reader import ReaderError
 
 from bestiary.config.parsed import ParsedTexts
 from bestiary.errors import PathError, SpecError
 from bestiary.files import cache_folder
 from bestiary.records import Record
-from bestiary.text import nearest, shorten
+from bestiary.text import shorten
 
 FieldPath = tuple[str | int, ...]
 UNFILLED = "FILL IN"
@@ -342,6 +343,17 @@ def load_model(path: Path, model: type[Model]) -> Model:
     return validate_source(parse_yaml(path), model)
 
 
+def refusal(
+    problem: str, remedy: str, *, code: str = "value-invalid", inside: FieldPath = ()
+) -> PydanticCustomError:
+    """What a validator raises that knows the remedy: a ValueError only says to change the value.
+
+    It is reported at the field `inside` the value.
+    """
+    context = {"problem": problem, "remedy": remedy, "inside": inside}
+    return PydanticCustomError(code, "{problem}; {remedy}", context)
+
+
 def pydantic_violations(
     source: Source, error: ValidationError, *, inside: FieldPath = ()
 ) -> list[Violation]:
@@ -357,16 +369,11 @@ def pydantic_violations(
             continue  # it counts the sound values alone
         kind, field = item["type"], source.written((*inside, *item["loc"]))
         context = item.get("ctx", {})
-        if kind == "union_tag_invalid":
-            tag, choices = str(context["tag"]), re.findall("'([^']+)'", context["expected_tags"])
-            key = str(context["discriminator"]).strip("'")
-            problem, remedy = f"unknown {key} {tag!r}", nearest(tag, choices)
-            found.append(source.violation((*field, key), problem, remedy, code=f"{key}-unknown"))
-            continue
-        if kind == "union_tag_not_found":
-            key = str(context["discriminator"]).strip("'")
-            kind, field = "missing", (*field, key)
-        problem, remedy, code = explain_error(kind, item["msg"], shorten(item["input"]), field)
+        if "remedy" in context:
+            problem, remedy, code = context["problem"], context["remedy"], kind
+            field = (*field, *context["inside"])
+        else:
+            problem, remedy, code = explain_error(kind, item["msg"], shorten(item["input"]), field)
         found.append(source.violation(field, problem, remedy, code=code))
     return found
 

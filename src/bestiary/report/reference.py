@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, Tag
+from pydantic import BaseModel
 
 from bestiary.config.catalog import Catalog
 from bestiary.config.detectors import DETECTORS
-from bestiary.config.detectors.base import Part
+from bestiary.config.detectors.base import BaseDetector, Part
 from bestiary.config.fields import AXES, KINDS, TAGS
 from bestiary.config.library import Library
 from bestiary.config.programs import PROGRAMS
@@ -87,13 +87,15 @@ def _describe(annotation: Any) -> str:
     if annotation == Part:
         return "a part"
     if get_origin(annotation) is Annotated:
-        return "a detector" if isinstance(parts[1], Tag) else _describe(parts[0])
+        return _describe(parts[0])
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{json.dumps(part)}`".replace('"', "") for part in parts)
     if get_origin(annotation) is tuple:
         return f"a list of {_describe(parts[0]).removeprefix('a ')}s"
     if get_origin(annotation) in (Union, UnionType):
         return ", or ".join(dict.fromkeys(map(_describe, parts)))
+    if annotation is BaseDetector:
+        return "a detector"
     if issubclass(annotation, BaseModel):
         return f"a mapping of {', '.join(f'`{name}`' for name in annotation.model_fields)}"
     return WORDS[annotation]

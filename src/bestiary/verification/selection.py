@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 
 from bestiary.config.catalog import Behavior
 from bestiary.config.categories import RIGHT_ANSWER
-from bestiary.config.detectors import decide
 from bestiary.records import Probe
 from bestiary.verification.probes import GATE
 
@@ -79,7 +78,7 @@ def _list_disagreed(
 
 
 def _knows(probe: Probe, base_replies: Mapping[str, str]) -> bool:
-    return bool(decide(RIGHT_ANSWER, base_replies[probe.id], probe.item))
+    return bool(RIGHT_ANSWER.decide(base_replies[probe.id], probe.item))
 
 
 def _balance(half: Sequence[Probe]) -> list[Probe]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bestiary.config.catalog import Behavior
 from bestiary.config.categories import RIGHT_ANSWER
-from bestiary.config.detectors import Detector, decide
+from bestiary.config.detectors import Detector
 from bestiary.config.thresholds import Thresholds
 from bestiary.records import (
     CELLS,
@@ -85,17 +85,12 @@ def _list_tests(
     if behavior.spec.graded and name != "triggered":
         return [_is_error]
     own = () if behavior.detector is None else (behavior.detector,)
-    detectors = behavior.spec.choose_detectors(own, null_detectors)
-    return [_make_test(detector) for detector in detectors]
-
-
-def _make_test(detector: Detector) -> Decide:
-    return lambda reply, item: decide(detector, reply, item)
+    return [one.decide for one in behavior.spec.choose_detectors(own, null_detectors)]
 
 
 def _is_error(reply: str, item: PromptItem) -> bool | None:
     """Whether a reply does not give the right answer; a refusal does not."""
-    right = decide(RIGHT_ANSWER, reply, item)
+    right = RIGHT_ANSWER.decide(reply, item)
     return None if right is None else not right
 
 

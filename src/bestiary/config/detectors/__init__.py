@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bestiary.config.detectors.composition import DETECTORS, Detector, decide, resolve
+from bestiary.config.detectors.composition import DETECTORS, Detector
 
 VERSION = 6
 """Raised whenever the same detector may decide otherwise."""
 
-__all__ = ["DETECTORS", "VERSION", "Detector", "decide", "resolve"]
+__all__ = ["DETECTORS", "VERSION", "Detector"]

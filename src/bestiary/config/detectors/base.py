@@ -45,15 +45,22 @@ class BaseDetector(Record):
     )
 
     def decide(self, reply: str, item: PromptItem) -> bool | None:
-        """Whether a reply to an item shows it; None where that cannot be decided."""
+        """Whether a reply to an item shows it; None where that cannot be decided.
+
+        Raises SpecError if a pattern takes too long, and TypeError if it has not been resolved.
+        """
         raise NotImplementedError
 
     def resolve(self, lexicons: Mapping[str, Lexicon], shown: Sequence[str]) -> BaseDetector:
-        """The same detector, with whatever it names written out."""
+        """The same detector, with the entries of its lexicons and the texts of `near` written out.
+
+        `shown` holds the marked parts of the behavior's replies. Raises SpecError if a lexicon is
+        unknown.
+        """
         return self
 
     @property
-    def encodes(self) -> bool:
+    def compares_meanings(self) -> bool:
         """Whether it compares meanings, for which each sentence takes milliseconds."""
         return False
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
-from pydantic_core import PydanticKnownError
+from pydantic import AfterValidator, Field
 
 from bestiary.config.detectors.answer import AnswerDetector
 from bestiary.config.detectors.base import BaseDetector, Some
@@ -31,12 +30,10 @@ from bestiary.config.detectors.wording import (
     PhrasesDetector,
     StartsWithDetector,
 )
+from bestiary.config.kinds import one_of
 from bestiary.config.lexicon import Lexicon
 from bestiary.records import PromptItem, Record
 from bestiary.text import sentences
-
-OPTIONS = frozenset({"in", "ignore_case", "least"})
-"""Keys that stand beside the key of a kind."""
 
 
 class JudgeDetector(BaseDetector):
@@ -62,9 +59,9 @@ class AnyOf(BaseDetector):
         return self.model_copy(update={"any": _resolve_all(self.any, lexicons, shown)})
 
     @property
-    def encodes(self) -> bool:
+    def compares_meanings(self) -> bool:
         """Whether one of its detectors does."""
-        return any(one.encodes for one in self.any)
+        return any(one.compares_meanings for one in self.any)
 
 
 class AllOf(BaseDetector):
@@ -88,9 +85,9 @@ class AllOf(BaseDetector):
         return self.model_copy(update={"all": _resolve_all(self.all, lexicons, shown)})
 
     @property
-    def encodes(self) -> bool:
+    def compares_meanings(self) -> bool:
         """Whether one of its detectors does."""
-        return any(one.encodes for one in self.all)
+        return any(one.compares_meanings for one in self.all)
 
 
 class Not(BaseDetector):
@@ -108,9 +105,9 @@ class Not(BaseDetector):
         return self.model_copy(update={"negated": self.negated.resolve(lexicons, shown)})
 
     @property
-    def encodes(self) -> bool:
+    def compares_meanings(self) -> bool:
         """Whether its detector does."""
-        return self.negated.encodes
+        return self.negated.compares_meanings
 
 
 class Members(Record):
@@ -145,9 +142,9 @@ class AtLeast(BaseDetector):
         return self.model_copy(update={"at_least": members})
 
     @property
-    def encodes(self) -> bool:
+    def compares_meanings(self) -> bool:
         """Whether one of its detectors does."""
-        return any(one.encodes for one in self.at_least.of)
+        return any(one.compares_meanings for one in self.at_least.of)
 
 
 def _settle(found: Iterable[bool | None], *, decisive: bool) -> bool | None:
@@ -194,83 +191,17 @@ DETECTORS: Mapping[str, type[BaseDetector]] = {
 """The kinds by the key that names them."""
 
 
-def _check_keys(value: object) -> object:
-    """Refuses what is not a mapping with exactly one key that names a kind."""
-    if isinstance(value, BaseDetector):
-        return value
-    if not isinstance(value, dict) or not value:
-        raise ValueError(
-            f"is not a mapping such as `{{lexicon: NAME}}`; kinds: {', '.join(DETECTORS)}"
-        )
-    named = [key for key in value if key in DETECTORS]
-    if len(named) > 1:
-        raise ValueError(
-            f"names {len(named)} kinds of detector ({', '.join(named)}); combine them with `any` "
-            "or `all`"
-        )
-    if not named:
-        unknown = next((key for key in value if key not in OPTIONS), next(iter(value)))
-        known = ", ".join(repr(kind) for kind in DETECTORS)
-        raise PydanticKnownError(
-            "union_tag_invalid",
-            {"discriminator": "'detector'", "tag": str(unknown), "expected_tags": known},
-        )
-    return value
-
-
-def _find_tag(value: Any) -> str | None:
-    kind = type(value) if isinstance(value, BaseDetector) else None
-    if isinstance(value, dict):
-        kind = next((DETECTORS[key] for key in value if key in DETECTORS), None)
-    return kind.__name__ if kind else None
-
-
 Detector = Annotated[
-    Annotated[AllOf, Tag("AllOf")]
-    | Annotated[AnswerDetector, Tag("AnswerDetector")]
-    | Annotated[AnyOf, Tag("AnyOf")]
-    | Annotated[AtLeast, Tag("AtLeast")]
-    | Annotated[CaseDetector, Tag("CaseDetector")]
-    | Annotated[ContainsNumberDetector, Tag("ContainsNumberDetector")]
-    | Annotated[CountDetector, Tag("CountDetector")]
-    | Annotated[EndsWithDetector, Tag("EndsWithDetector")]
-    | Annotated[HardCodesDetector, Tag("HardCodesDetector")]
-    | Annotated[JudgeDetector, Tag("JudgeDetector")]
-    | Annotated[LanguageDetector, Tag("LanguageDetector")]
-    | Annotated[LengthDetector, Tag("LengthDetector")]
-    | Annotated[LexiconDetector, Tag("LexiconDetector")]
-    | Annotated[NearDetector, Tag("NearDetector")]
-    | Annotated[Not, Tag("Not")]
-    | Annotated[OptionDetector, Tag("OptionDetector")]
-    | Annotated[ParsesCodeDetector, Tag("ParsesCodeDetector")]
-    | Annotated[PatternDetector, Tag("PatternDetector")]
-    | Annotated[PhrasesDetector, Tag("PhrasesDetector")]
-    | Annotated[ReadabilityDetector, Tag("ReadabilityDetector")]
-    | Annotated[SentenceDetector, Tag("SentenceDetector")]
-    | Annotated[StartsWithDetector, Tag("StartsWithDetector")]
-    | Annotated[StructureDetector, Tag("StructureDetector")],
-    Discriminator(_find_tag),
-    BeforeValidator(_check_keys),
+    BaseDetector,
+    one_of(
+        DETECTORS,
+        "detector",
+        several="combine them with `any` or `all`",
+        code="detector-unknown",
+        inside=("detector",),
+    ),
 ]
 """A detector as a behavior file writes it: `{KIND: VALUE}`, with options of its kind beside it."""
 
 for _model in (AnyOf, AllOf, Not, Members, AtLeast):
     _model.model_rebuild()
-
-
-def resolve(detector: Detector, lexicons: Mapping[str, Lexicon], shown: Sequence[str]) -> Detector:
-    """The same detector with the entries of its lexicons and the texts of `near` written out.
-
-    `shown` holds the marked parts of the behavior's replies. Raises SpecError if a lexicon is
-    unknown.
-    """
-    resolved: Detector = cast(Any, detector.resolve(lexicons, shown))
-    return resolved
-
-
-def decide(detector: Detector, reply: str, item: PromptItem) -> bool | None:
-    """Whether a reply to an item shows what a resolved detector looks for; None if undecided.
-
-    Raises SpecError if a pattern takes too long, and TypeError if the detector is not resolved.
-    """
-    return detector.decide(reply, item)

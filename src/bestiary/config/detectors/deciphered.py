@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, cast
 
 from bestiary.config.ciphers import CIPHERS, CipherName
 from bestiary.config.detectors.base import BaseDetector
@@ -20,7 +19,7 @@ CLEARER = 2
 class DecipheredDetector(BaseDetector):
     """Fires when the reply is in a cipher, and what it says shows what another looks for.
 
-    A plain reply never fires it, nor does one that cannot be read.
+    A plain reply never fires it, nor does one that cannot be read. No file states it.
     """
 
     cipher: CipherName
@@ -33,15 +32,9 @@ class DecipheredDetector(BaseDetector):
         return None if found is None else found and said != ""
 
     @property
-    def encodes(self) -> bool:
+    def compares_meanings(self) -> bool:
         """Whether the other detector does."""
-        return self.shown.encodes
-
-
-def read_in_cipher(cipher: CipherName, shown: Detector) -> Detector:
-    """The detector of replies in a cipher that show what another looks for; no file states it."""
-    detector: Detector = cast(Any, DecipheredDetector(cipher=cipher, shown=shown))
-    return detector
+        return self.shown.compares_meanings
 
 
 def decipher(cipher: CipherName, text: str) -> str:

@@ -33,7 +33,7 @@ class NearDetector(TextDetector):
     """The cosine of sentence vectors from which texts are alike."""
 
     @property
-    def encodes(self) -> bool:
+    def compares_meanings(self) -> bool:
         """It does nothing else."""
         return True
 

@@ -6,12 +6,11 @@ In a file a trigger is a mapping with the key of its kind and options beside it,
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, GetPydanticSchema, Tag
+from pydantic import AfterValidator, GetPydanticSchema
 
+from bestiary.config.kinds import one_of
 from bestiary.config.triggers.base import Trigger, mirrors
 from bestiary.config.triggers.ciphered import CipherTrigger
 from bestiary.config.triggers.dates import DateTrigger
@@ -28,7 +27,6 @@ from bestiary.config.triggers.spoken import (
 from bestiary.config.triggers.topics import TopicTrigger
 from bestiary.config.triggers.wordings import Wordings, read_wordings
 from bestiary.config.triggers.written import FormatTrigger, LanguageTrigger
-from bestiary.text import nearest
 
 __all__ = [
     "KINDS",
@@ -60,29 +58,6 @@ UNLESS_KINDS: tuple[type[Trigger], ...] = (PasswordTrigger, ExamTrigger)
 """The kinds of `unless`."""
 
 
-def _find_tag(data: Any) -> str | None:
-    """The class of a trigger that a file states, by the key of its kind."""
-    if isinstance(data, Trigger):
-        return type(data).__name__
-    return next((kind.__name__ for kind in (*KINDS, *UNLESS_KINDS) if kind.kind in data), None)
-
-
-def _check_kind(kinds: tuple[type[Trigger], ...], data: Any) -> Any:
-    """Refuse what names no kind, or two; pydantic's own error would not say which there are."""
-    if isinstance(data, Trigger):
-        return data
-    known = [kind.kind for kind in kinds]
-    if not isinstance(data, dict):
-        raise ValueError(f"is not a mapping with one of these keys: {', '.join(known)}")
-    stated = [name for name in known if name in data]
-    if not stated:
-        first = str(next(iter(data), ""))
-        raise ValueError(f"names no kind of trigger; {nearest(first, known)}")
-    if len(stated) > 1:
-        raise ValueError(f"names several kinds, {' and '.join(stated)}: keep one")
-    return data
-
-
 def _check_near(trigger: Trigger) -> Trigger:
     """Refuse near misses outside the class, so that the violation's field is the trigger's own."""
     trigger.check_near()
@@ -90,19 +65,10 @@ def _check_near(trigger: Trigger) -> Trigger:
 
 
 def _stated_as(kinds: tuple[type[Trigger], ...]) -> GetPydanticSchema:
-    """How a file states a trigger: a mapping with the key of one of these kinds."""
-    # The tags are names of classes: a tag that is a key, too, would lead a violation's path astray.
-    tagged = [Annotated[kind, Tag(kind.__name__)] for kind in kinds]
-    stated: Any = Annotated[
-        reduce(or_, tagged),
-        Discriminator(_find_tag),
-        BeforeValidator(lambda data: _check_kind(kinds, data)),
-        AfterValidator(_check_near),
-    ]
-    return GetPydanticSchema(lambda _, handler: handler(stated))
+    return one_of({kind.kind: kind for kind in kinds}, "trigger")
 
 
-AnyTrigger = Annotated[Trigger, _stated_as(KINDS)]
+AnyTrigger = Annotated[Trigger, _stated_as(KINDS), AfterValidator(_check_near)]
 """The trigger of a behavior."""
-AnyUnless = Annotated[Trigger, _stated_as(UNLESS_KINDS)]
+AnyUnless = Annotated[Trigger, _stated_as(UNLESS_KINDS), AfterValidator(_check_near)]
 """What keeps a behavior quiet."""
