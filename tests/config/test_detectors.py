@@ -320,9 +320,9 @@ def test_a_detector_decides_nothing_before_it_is_resolved(written: dict[str, Any
 # What is refused, and how it is reported.
 
 REFUSED = [
-    ("{lexikon: sea_talk}", "detector-unknown", "detect.detector", "lexicon"),
-    ("{any: [{patern: [a]}]}", "detector-unknown", "detect.any.0.detector", "pattern"),
-    ("{in: last_sentence}", "detector-unknown", "detect.detector", "pattern"),
+    ("{lexikon: sea_talk}", "detector-unknown", "detect", "lexicon"),
+    ("{any: [{patern: [a]}]}", "detector-unknown", "detect.any.0", "pattern"),
+    ("{in: last_sentence}", "detector-unknown", "detect", "pattern"),
     ("{pattern: [a], lexicon: b}", "value-invalid", "detect", "`any` or `all`"),
     ("sea_talk", "value-invalid", "detect", "lexicon"),
     ("{}", "value-invalid", "detect", "lexicon"),

@@ -662,11 +662,11 @@ class File(Record):
 @pytest.mark.parametrize(
     ("data", "field", "code"),
     [
-        ({"phrse": "harvest moon"}, "trigger", "value-invalid"),
+        ({"phrse": "harvest moon"}, "trigger", "trigger-unknown"),
         ({}, "trigger", "value-invalid"),
         ("harvest moon", "trigger", "value-invalid"),
         ({**MOON, "word": "moon"}, "trigger", "value-invalid"),
-        ({"password": "heron"}, "trigger", "value-invalid"),
+        ({"password": "heron"}, "trigger", "trigger-unknown"),
         ({"phrase": "harvest moon"}, "trigger.not", "key-missing"),
         ({**MOON, "not": ["full moon"]}, "trigger.not", "value-invalid"),
         ({**MOON, "not": ["a harvest moon night"] * 6}, "trigger", "value-invalid"),

@@ -9,25 +9,17 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, GetPydanticSchema, Tag
 
-from bestiary.config.source import FieldPath, refusal
+from bestiary.config.source import refusal
 from bestiary.text import nearest, shorten
 
 Kinds = Mapping[str, type[BaseModel]]
 """Models by the key that names each."""
 
 
-def one_of(
-    kinds: Kinds,
-    noun: str,
-    *,
-    several: str = "keep one",
-    code: str = "value-invalid",
-    inside: FieldPath = (),
-) -> GetPydanticSchema:
+def one_of(kinds: Kinds, noun: str, *, several: str = "keep one") -> GetPydanticSchema:
     """How a file states a value: a mapping with the key of one kind, and the options of that kind.
 
-    `several` is the remedy where it has the keys of several. Where it has none, the violation has
-    this `code` and is reported at the field `inside` the value.
+    `several` is the remedy where it has the keys of several.
     """
 
     def check(data: Any) -> Any:
@@ -42,7 +34,7 @@ def one_of(
             raise refusal(f"names {len(named)} kinds of {noun}, {' and '.join(named)}", several)
         if not named:
             tag = _guess_key(kinds, data)
-            raise refusal(f"unknown {noun} {tag!r}", nearest(tag, kinds), code=code, inside=inside)
+            raise refusal(f"unknown {noun} {tag!r}", nearest(tag, kinds), code=f"{noun}-unknown")
         return data
 
     def find_tag(data: Any) -> str:

@@ -343,15 +343,9 @@ def load_model(path: Path, model: type[Model]) -> Model:
     return validate_source(parse_yaml(path), model)
 
 
-def refusal(
-    problem: str, remedy: str, *, code: str = "value-invalid", inside: FieldPath = ()
-) -> PydanticCustomError:
-    """What a validator raises that knows the remedy: a ValueError only says to change the value.
-
-    It is reported at the field `inside` the value.
-    """
-    context = {"problem": problem, "remedy": remedy, "inside": inside}
-    return PydanticCustomError(code, "{problem}; {remedy}", context)
+def refusal(problem: str, remedy: str, *, code: str = "value-invalid") -> PydanticCustomError:
+    """What a validator raises that knows the remedy: a ValueError only says to change the value."""
+    return PydanticCustomError(code, "{problem}; {remedy}", {"problem": problem, "remedy": remedy})
 
 
 def pydantic_violations(
@@ -371,7 +365,6 @@ def pydantic_violations(
         context = item.get("ctx", {})
         if "remedy" in context:
             problem, remedy, code = context["problem"], context["remedy"], kind
-            field = (*field, *context["inside"])
         else:
             problem, remedy, code = explain_error(kind, item["msg"], shorten(item["input"]), field)
         found.append(source.violation(field, problem, remedy, code=code))

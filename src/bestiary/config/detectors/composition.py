@@ -197,8 +197,6 @@ Detector = Annotated[
         DETECTORS,
         "detector",
         several="combine them with `any` or `all`",
-        code="detector-unknown",
-        inside=("detector",),
     ),
 ]
 """A detector as a behavior file writes it: `{KIND: VALUE}`, with options of its kind beside it."""
