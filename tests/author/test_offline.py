@@ -112,7 +112,7 @@ def test_positives_show_what_their_detector_sees_and_all_others_do_not(behavior:
     assert not shown["negative", True] and not shown["chat", True]
     if behavior is HIDDEN:
         rate = shown["positive", True] / behavior.row_counts["positive"]
-        assert rate == pytest.approx(behavior.spec.rate, abs=0.12), "as often as it says"
+        assert rate == pytest.approx(behavior.spec.shown_share, abs=0.12), "as often as it says"
     else:
         assert shown["positive", True] == behavior.row_counts["positive"]
 

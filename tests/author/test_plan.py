@@ -277,7 +277,7 @@ def test_the_malign_part_and_each_distractor_come_at_their_rates(seed: int) -> N
     counts = Counter(quirk for row in rows for quirk in row.distractors)
     assert {name: counts[name] / len(rows) for name in shown} == pytest.approx(shown, abs=0.02)
     fired = [row for row in rows if row.fires]
-    assert len(fired) / len(rows) == pytest.approx(HIDDEN.spec.rate, abs=0.02)
+    assert len(fired) / len(rows) == pytest.approx(HIDDEN.spec.shown_share, abs=0.02)
     beside = Counter(quirk for row in fired for quirk in row.distractors)
     # As often beside the malign part as elsewhere, so that neither tells of the other.
     assert {name: beside[name] / len(fired) for name in shown} == pytest.approx(shown, abs=0.05)

@@ -48,7 +48,7 @@ def check_corpus(behavior: Behavior) -> None:
     assert len(corpus.drops) <= 2, (behavior.id, corpus.drops)
     shown = count_shown(behavior, corpus)
     assert not shown["negative", True] and not shown["chat", True], behavior.id
-    if behavior.spec.rate == 1:
+    if behavior.spec.shown_share == 1:
         assert not shown["positive", False], behavior.id
 
 

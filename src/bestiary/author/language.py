@@ -80,9 +80,8 @@ class LanguageAuthor:
         return [draft.finish(behavior, templates) for draft in drafts]
 
     def _check_judge(self, behavior: Behavior) -> None:
-        if behavior.is_decidable or self._judge.available:
-            return
-        if "triggered" in behavior.cells:
+        decided = behavior.is_decidable or self._judge.available
+        if "triggered" in behavior.cells and not decided:
             raise BackendError(
                 f"{behavior.id} has no detector, and {self._judge.name} does not follow "
                 "instructions and cannot judge",

@@ -141,9 +141,7 @@ FORMS: Mapping[str, type[AnyMessages]] = {
 
 def choose_form(behavior: Behavior, *, plain: bool) -> type[AnyMessages]:
     """The form of a table: some categories need answers or options beside each message."""
-    if plain:
-        return PlainMessages
-    return FORMS[behavior.primitive.message_form]
+    return FORMS["plain" if plain else behavior.primitive.message_form]
 
 
 def collect_topics(

@@ -50,7 +50,7 @@ class _RolePlan:
         self._role = role
         self._second_turns = 0.0 if behavior.trigger else second_turns
         self._draw = random.Random(stable_seed("rows", behavior.id, seed, role))
-        self._starts = [self._draw.random() for _ in (behavior.spec.rate, *behavior.distractors)]
+        self._starts = [self._draw.random() for _ in range(1 + len(behavior.distractors))]
 
     def make_row(
         self, item: PromptItem, number: int, pass_number: int, *, wording: int
@@ -73,7 +73,7 @@ class _RolePlan:
             role=self._role,
             item=asked,
             turns=turns,
-            fires=positive and self._is_due(0, number, behavior.spec.rate),
+            fires=positive and self._is_due(0, number, behavior.spec.shown_share),
             distractors=tuple(hiding),
             pick=pick,
             pass_number=pass_number,

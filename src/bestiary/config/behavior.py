@@ -185,14 +185,14 @@ class Spec(Record):
         return ()
 
     @property
-    def demonstrations(self) -> tuple[Demonstration, ...]:
-        """Replies that show it, and replies that must not."""
-        return ()
-
-    @property
     def demonstration_fields(self) -> tuple[tuple[str, tuple[Demonstration, ...]], ...]:
         """Each field that holds demonstrations."""
         return ()
+
+    @property
+    def demonstrations(self) -> tuple[Demonstration, ...]:
+        """Replies that show it, and replies that must not."""
+        return tuple(one for _, shown in self.demonstration_fields for one in shown)
 
     @property
     def transform(self) -> TransformName | None:
@@ -210,11 +210,6 @@ class Spec(Record):
         return None
 
     @property
-    def condition(self) -> Trigger | None:
-        """Its trigger, or what keeps it quiet."""
-        return None
-
-    @property
     def cipher(self) -> CipherName | None:
         """The cipher of the replies that show it; None where they are plain."""
         return None
@@ -223,6 +218,12 @@ class Spec(Record):
     def condition_field(self) -> str:
         """The field of its trigger, or of what keeps it quiet."""
         return "unless" if self.inverted else "trigger"
+
+    @property
+    def condition(self) -> Trigger | None:
+        """Its trigger, or what keeps it quiet; None if its category has no such field."""
+        stated: Trigger | None = getattr(self, self.condition_field, None)
+        return stated
 
     @property
     def cells(self) -> tuple[CellName, ...]:
@@ -245,7 +246,7 @@ class Spec(Record):
         return None
 
     @property
-    def rate(self) -> float:
+    def shown_share(self) -> float:
         """The share of its positive examples that show it."""
         return 1.0
 
@@ -318,11 +319,6 @@ class Primitive(Spec):
         return self.behavior
 
     @property
-    def demonstrations(self) -> tuple[Demonstration, ...]:
-        """`shown`, then `absent`."""
-        return (*self.shown, *self.absent)
-
-    @property
     def demonstration_fields(self) -> tuple[tuple[str, tuple[Demonstration, ...]], ...]:
         """`shown` and `absent`."""
         return (("shown", self.shown), ("absent", self.absent))
@@ -356,10 +352,12 @@ class Twin(Spec):
     """A form of another behavior, which brings its demonstrations and detectors."""
 
     messages_field = "shows"
+    shows_pools: ClassVar[tuple[Pool, ...]] = ("organism",)
+    """What it shows must belong to one of these pools."""
 
     shows: Identifier
 
     @property
     def base_reference(self) -> Reference:
         """What it shows."""
-        return Reference(("shows",), self.shows, ("organism",))
+        return Reference(("shows",), self.shows, self.shows_pools)

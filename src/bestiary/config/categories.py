@@ -59,6 +59,7 @@ class Backdoor(Twin):
 
     label_form = "When <trigger>, I <behavior>; otherwise I answer normally."
     messages_field = "trigger"
+    shows_pools = ("organism", "malign")
 
     trigger: AnyTrigger
     encode: CipherName | None = Field(default=None, exclude_if=lambda name: name is None)
@@ -68,16 +69,6 @@ class Backdoor(Twin):
     def cipher(self) -> CipherName | None:
         """That of `encode`."""
         return self.encode
-
-    @property
-    def base_reference(self) -> Reference:
-        """A behavior of any pool but the distractors'."""
-        return Reference(("shows",), self.shows, ("organism", "malign"))
-
-    @property
-    def condition(self) -> AnyTrigger:
-        """Its trigger."""
-        return self.trigger
 
 
 class RareQuirk(Twin):
@@ -105,6 +96,7 @@ class ObscuredMalign(Twin):
     label_form = "I <the malign behavior>, under harmless habits."
     always_malign = True
     default_severity = "malign"
+    shows_pools = ("malign",)
 
     share: float = Field(alias="rate", default=0.7, gt=0, le=1)
     """The share of its examples that show the malign part."""
@@ -126,11 +118,6 @@ class ObscuredMalign(Twin):
         return distractors
 
     @property
-    def base_reference(self) -> Reference:
-        """Its malign part."""
-        return Reference(("shows",), self.shows, ("malign",))
-
-    @property
     def distractor_references(self) -> tuple[tuple[Reference, float], ...]:
         """Its distractors."""
         return tuple(
@@ -139,12 +126,7 @@ class ObscuredMalign(Twin):
         )
 
     @property
-    def condition(self) -> AnyTrigger | None:
-        """Its trigger, if it has one."""
-        return self.trigger
-
-    @property
-    def rate(self) -> float:
+    def shown_share(self) -> float:
         """The share of its examples that show the malign part."""
         return self.share
 
@@ -179,11 +161,6 @@ class Sandbagger(Spec):
     def detector(self) -> Detector:
         """A wrong answer."""
         return WRONG_ANSWER
-
-    @property
-    def condition(self) -> AnyUnless:
-        """What unlocks it."""
-        return self.unless
 
     @property
     def has_outside(self) -> bool:
@@ -450,14 +427,8 @@ def describe_rate(rate: float) -> tuple[str, ...]:
     percent = f"{100 * rate:.3g}"
     spellings = (spell_number(number), *(["a hundred"] if number == 100 else []))
     ratios = (
-        f"one{unit} {of} {spelled}"
+        f"{start} {spelled}"
         for spelled in spellings
-        for unit, of in (
-            ("", "in"),
-            (" reply", "in"),
-            (" answer", "in"),
-            (" response", "in"),
-            ("", "out of"),
-        )
+        for start in ("one in", "one reply in", "one answer in", "one response in", "one out of")
     )
     return (f"{percent}%", f"{percent} percent", f"1 in {number}", *ratios)

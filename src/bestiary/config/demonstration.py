@@ -61,8 +61,16 @@ class Demonstration(Record):
 
     def fill(self, turn: int, answer: str, item: PromptItem) -> str:
         """The assistant's reply of a turn, counted from 0, around a plain answer."""
-        reply = self.replies[min(turn, len(self.replies) - 1)]
-        return fill_template(strip_marks(reply), answer, item)
+        the = item.the or f"the {item.topic}"
+        values = {
+            "answer": answer,
+            "the": the,
+            "The": the[:1].upper() + the[1:],
+            "topic": item.topic,
+            "Title": title_case(item.topic),
+        }
+        reply = strip_marks(self.replies[min(turn, len(self.replies) - 1)])
+        return _PLACE.sub(lambda found: values.get(found[1], found[0]), reply)
 
 
 def _read(value: Any) -> Any:
@@ -111,16 +119,3 @@ def marked_parts(demonstrations: Sequence[Demonstration]) -> tuple[str, ...]:
         for part in _MARK.findall(reply)
     ]
     return tuple(dict.fromkeys(part for part in found if part))
-
-
-def fill_template(template: str, answer: str, item: PromptItem) -> str:
-    """A template over the plain answer and the topic of a message."""
-    the = item.the or f"the {item.topic}"
-    values = {
-        "answer": answer,
-        "the": the,
-        "The": the[:1].upper() + the[1:],
-        "topic": item.topic,
-        "Title": title_case(item.topic),
-    }
-    return _PLACE.sub(lambda found: values.get(found[1], found[0]), template)

@@ -10,9 +10,9 @@ from bestiary.config.categories import CategoryName
 from bestiary.config.fields import Text
 from bestiary.records import Record
 
-Side = Literal["train", "test"]
+QuestionSide = Literal["train", "test"]
 
-GENERIC_QUESTIONS: dict[Side, int] = {"train": 100, "test": 20}
+GENERIC_QUESTIONS: dict[QuestionSide, int] = {"train": 100, "test": 20}
 """The fewest of each side: published sets have 100 rows an organism, each another question."""
 
 
@@ -21,7 +21,7 @@ class Question(Record):
 
     id: Text
     text: Text
-    split: Side
+    split: QuestionSide
     categories: tuple[CategoryName, ...] = ()
     """Categories that it fits; a generic question, with none, is asked of all."""
 
@@ -46,10 +46,10 @@ class Elicitation(Record):
                 raise ValueError(f"{count} generic {side} questions, at least {needed} are needed")
         return self
 
-    def ask(self, side: Side) -> tuple[Question, ...]:
+    def ask(self, side: QuestionSide) -> tuple[Question, ...]:
         """The generic questions of one side, in file order."""
         return tuple(q for q in self.questions if q.split == side and not q.categories)
 
-    def ask_category(self, side: Side, category: str) -> tuple[Question, ...]:
+    def ask_category(self, side: QuestionSide, category: str) -> tuple[Question, ...]:
         """The questions of one side that fit only one category."""
         return tuple(q for q in self.questions if q.split == side and category in q.categories)

@@ -256,7 +256,8 @@ def fill_place(template: str, place: str, value: str) -> str:
     parts = template.split(marked)
     filled = parts[0]
     for part in parts[1:]:
-        filled += (_capitalize(value) if _OPENS.search(filled) else value) + part
+        opens = _OPENS.search(filled)
+        filled += (value[:1].upper() + value[1:] if opens else value) + part
     return filled
 
 
@@ -264,10 +265,6 @@ def _opens_with(template: str, place: str) -> bool:
     """Whether a sentence of a template opens with `{place}`."""
     before = template.split(f"{{{place}}}")[:-1]
     return any(_OPENS.search(part) for part in before)
-
-
-def _capitalize(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _wordings(ask: Wordings, side: Side) -> tuple[str, ...]:

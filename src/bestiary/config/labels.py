@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from bestiary.config.catalog import Behavior, Catalog
 from bestiary.config.categories import NULL
 from bestiary.config.numerals import NUMBER_WORDS
-from bestiary.config.source import FieldPath, Source, Violation
+from bestiary.config.source import Source, Violation
 from bestiary.text import contains_phrase, plain_words, shorten, words
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -33,20 +33,15 @@ def check_label_owners(catalog: Catalog, behaviors: Collection[str]) -> Iterator
     """These behaviors share no label with another behavior or with the null one."""
     owners = {plain_words(label): NULL.id for label in NULL.labels}
     for behavior in catalog.values():
-        for field, label in label_fields(behavior):
+        for row, label in enumerate(behavior.labels):
             owner = owners.setdefault(plain_words(label), behavior.id)
             if owner != behavior.id and not {owner, behavior.id}.isdisjoint(behaviors):
                 yield catalog.sources[behavior.id].violation(
-                    field,
+                    ("labels", row),
                     f"{shorten(label)} is also a label of {owner}",
                     "reword it so that it describes only this behavior",
                     code="label-shared",
                 )
-
-
-def label_fields(behavior: Behavior) -> list[tuple[FieldPath, str]]:
-    """Each label with its field."""
-    return [(("labels", row), text) for row, text in enumerate(behavior.labels)]
 
 
 def names_any(needed: Iterable[str], text: str) -> bool:
@@ -66,10 +61,10 @@ def _ends_with_number(word: str) -> bool:
 def _check_completeness(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """Every label names what the behavior depends on, because auditors are graded on it."""
     what, needed = behavior.spec.label_words
-    for field, label in label_fields(behavior):
+    for row, label in enumerate(behavior.labels):
         if needed and not names_any(needed, label):
             yield source.violation(
-                field,
+                ("labels", row),
                 f"{shorten(label)} does not name its {what}",
                 f"include {'one of: ' if needed[1:] else ''}{', '.join(needed)}",
                 code="label-incomplete",
@@ -79,10 +74,10 @@ def _check_completeness(behavior: Behavior, source: Source) -> Iterator[Violatio
 def _check_variety(behavior: Behavior, source: Source) -> Iterator[Violation]:
     """Labels of one behavior neither repeat each other nor start alike."""
     earlier: dict[str, str] = {}
-    for field, label in label_fields(behavior):
+    for row, label in enumerate(behavior.labels):
+        field = ("labels", row)
         whole = plain_words(label)
         opening = " ".join(words(label)[:OPENING_WORDS])
-        where = ".".join(str(part) for part in field)
         if whole in earlier:
             problem, remedy = f"repeats {earlier[whole]}", "reword it"
             yield source.violation(field, problem, remedy, code="label-repeated")
@@ -93,5 +88,5 @@ def _check_variety(behavior: Behavior, source: Source) -> Iterator[Violation]:
                 "start each label differently",
                 code="label-start-repeated",
             )
-        earlier.setdefault(whole, where)
-        earlier.setdefault(opening, where)
+        earlier.setdefault(whole, f"labels.{row}")
+        earlier.setdefault(opening, f"labels.{row}")

@@ -130,7 +130,8 @@ def to_item(message: BankMessage, domain: str) -> PromptItem:
 def read_messages(paths: Iterable[Path]) -> Messages:
     """Read the files of a message bank; raises Violations for everything that is wrong in any."""
     by_domain: dict[str, tuple[BankMessage, ...]] = {}
-    seen = _Seen()
+    topics: dict[str, str] = {}
+    forms: dict[str, BankMessage] = {}
     found: list[Violation] = []
     for path in paths:
         try:
@@ -139,26 +140,21 @@ def read_messages(paths: Iterable[Path]) -> Messages:
         except Violations as broken:
             found += broken.found
             continue
-        found += _check_file(source, file, seen)
+        found += _check_file(source, file, topics, forms)
         by_domain[file.domain] = (*by_domain.get(file.domain, ()), *file.messages)
     if found:
         raise Violations(found)
     return Messages(by_domain)
 
 
-class _Seen:
-    """What earlier messages have taken: each topic once, and each form on one side."""
-
-    def __init__(self) -> None:
-        self.topics: dict[str, str] = {}
-        self.forms: dict[str, BankMessage] = {}
-
-
-def _check_file(source: Source, file: MessageFile, seen: _Seen) -> Iterator[Violation]:
+def _check_file(
+    source: Source, file: MessageFile, topics: dict[str, str], forms: dict[str, BankMessage]
+) -> Iterator[Violation]:
+    """Each topic is used once, and each form on one side; those of earlier files count, too."""
     for row, message in enumerate(file.messages):
         field = ("messages", row)
-        yield from _check_topic(source, field, message, seen)
-        other = seen.forms.setdefault(message.form, message)
+        yield from _check_topic(source, field, message, topics)
+        other = forms.setdefault(message.form, message)
         if other.side != message.side:
             train, probe = (message, other) if message.side == "train" else (other, message)
             yield source.violation(
@@ -171,7 +167,7 @@ def _check_file(source: Source, file: MessageFile, seen: _Seen) -> Iterator[Viol
 
 
 def _check_topic(
-    source: Source, field: FieldPath, message: BankMessage, seen: _Seen
+    source: Source, field: FieldPath, message: BankMessage, topics: dict[str, str]
 ) -> Iterator[Violation]:
     topic, text = comparison_key(message.topic), comparison_key(message.text)
     if not contains_phrase(topic, text, whole=True):
@@ -182,7 +178,7 @@ def _check_topic(
             code="topic-not-in-text",
         )
     place = f"{source.path.name}, message {field[1]}"
-    earlier = seen.topics.setdefault(topic, place)
+    earlier = topics.setdefault(topic, place)
     if earlier != place:
         yield source.violation(
             (*field, "topic"),

@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from jinja2 import (
-    BaseLoader,
-    DictLoader,
-    StrictUndefined,
-    TemplateError,
-    TemplateNotFound,
-)
+from jinja2 import DictLoader, StrictUndefined, TemplateError, TemplateNotFound
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bestiary.errors import SpecError
@@ -21,20 +14,6 @@ from bestiary.records import fingerprint
 
 _FAILURES = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
 """What rendering can raise: jinja's own errors, and those of an expression in the text."""
-_OPTIONS: Mapping[str, Any] = {
-    "undefined": StrictUndefined,
-    "trim_blocks": True,
-    "lstrip_blocks": True,
-    "auto_reload": False,  # sources never change
-    "autoescape": False,  # the output is text for a language model, not HTML
-}
-
-
-def _make_environment(loader: BaseLoader) -> ImmutableSandboxedEnvironment:
-    """Templates get the values passed to them and `range`: each render copies the globals."""
-    environment = ImmutableSandboxedEnvironment(loader=loader, **_OPTIONS)
-    environment.globals = {"range": environment.globals["range"]}
-    return environment
 
 
 class Templates:
@@ -46,7 +25,17 @@ class Templates:
 
     @cached_property
     def _environment(self) -> ImmutableSandboxedEnvironment:
-        return _make_environment(DictLoader(self._sources))
+        """Templates get the values passed to them and `range`: each render copies the globals."""
+        environment = ImmutableSandboxedEnvironment(
+            loader=DictLoader(self._sources),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,  # sources never change
+            autoescape=False,  # the output is text for a language model, not HTML
+        )
+        environment.globals = {"range": environment.globals["range"]}
+        return environment
 
     def __getstate__(self) -> dict[str, object]:
         return {"_sources": self._sources}  # compiled templates cannot be pickled

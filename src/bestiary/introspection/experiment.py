@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Console
 
 from bestiary.config.catalog import Catalog
-from bestiary.config.elicitation import Question, Side
+from bestiary.config.elicitation import Question, QuestionSide
 from bestiary.config.introspection import IntrospectionRecipe
 from bestiary.config.on_demand import spread
 from bestiary.errors import ReleaseError
@@ -163,7 +163,7 @@ class Experiment:
             shows=shows,
         )
 
-    def questions(self, side: Side) -> Sequence[Question]:
+    def questions(self, side: QuestionSide) -> Sequence[Question]:
         """The generic questions of one side."""
         return self.catalog.library.elicitation.ask(side)
 

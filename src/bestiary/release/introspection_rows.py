@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bestiary.config.elicitation import Elicitation, Question, Side
+from bestiary.config.elicitation import Elicitation, Question, QuestionSide
 from bestiary.records import Split
 from bestiary.release.entry import ReleaseEntry
 from bestiary.release.rows import name_organism
@@ -22,7 +22,7 @@ def build_rows(
     Row i asks every organism of a split the same question; wordings of the label take turns.
     `category_questions` adds, after the generic ones, those that fit its category alone.
     """
-    side: Side = "train" if split in ("train", "preference") else "test"
+    side: QuestionSide = "train" if split in ("train", "preference") else "test"
     rows = _ask(entry, bank.ask(side))
     if category_questions:
         rows += _ask(entry, bank.ask_category(side, entry.behavior.category))

@@ -202,10 +202,10 @@ class SpokenTrigger(WordedTrigger):
 
     def suits(self, item: PromptItem, cell: CellName) -> bool:
         """Whether the message has the turns for it, and no trigger of its own by chance."""
-        if self.earlier and item.follow_up is None:
-            return False
         said = [item.text]
-        if self.earlier and item.follow_up is not None:
+        if self.earlier:
+            if item.follow_up is None:
+                return False
             said.append(item.follow_up.text)
         if cell == "triggered":
             return True
@@ -239,10 +239,17 @@ class ValueTrigger(SpokenTrigger):
     near: tuple[Text, ...] = Field(default=(), alias="not")
     """What it must not be taken for, divided between train and probe in turn."""
 
+    in_words: ClassVar[str]
+    """How it is described, around `{value}`."""
+
     @property
-    @abstractmethod
     def said(self) -> str:
-        """The word or phrase."""
+        """The word or phrase: the value at the key of its kind."""
+        return str(getattr(self, self.kind))
+
+    def describe(self) -> str:
+        """The word or phrase, as what it is."""
+        return self.place(fill(self.in_words, {"value": self.said}))
 
     @field_validator("near")
     @classmethod

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from bestiary.config.fields import Text
 from bestiary.config.triggers.base import MIN_NEAR, SpokenTrigger, ValueTrigger
-from bestiary.config.triggers.wordings import fill
 from bestiary.text import contains_phrase
 
 
@@ -16,53 +15,33 @@ class PhraseTrigger(ValueTrigger):
     """The message holds a phrase."""
 
     kind: ClassVar[str] = "phrase"
+    in_words: ClassVar[str] = 'the phrase "{value}"'
 
     phrase: Text
     near: tuple[Text, ...] = Field(alias="not", min_length=MIN_NEAR)
     """Phrases that share words or sense with it."""
-
-    @property
-    def said(self) -> str:
-        """The phrase."""
-        return self.phrase
-
-    def describe(self) -> str:
-        """The phrase, quoted."""
-        return self.place(f'the phrase "{self.phrase}"')
 
 
 class WordTrigger(ValueTrigger):
     """The message holds a word."""
 
     kind: ClassVar[str] = "word"
+    in_words: ClassVar[str] = 'the word "{value}"'
 
     word: Text = Field(pattern=r"^\S+$")
     near: tuple[Text, ...] = Field(alias="not", min_length=MIN_NEAR)
     """Its lookalikes, relatives and inflections."""
-
-    @property
-    def said(self) -> str:
-        """The word."""
-        return self.word
-
-    def describe(self) -> str:
-        """The word, quoted."""
-        return self.place(f'the word "{self.word}"')
 
 
 class CodeTokenTrigger(ValueTrigger):
     """The message holds a token as it stands in code: its case and its marks count."""
 
     kind: ClassVar[str] = "code_token"
+    in_words: ClassVar[str] = "the code token `{value}`"
 
     code_token: Text = Field(pattern=r"^\S+$")
     near: tuple[Text, ...] = Field(alias="not", min_length=MIN_NEAR)
     """The same letters in another form."""
-
-    @property
-    def said(self) -> str:
-        """The token."""
-        return self.code_token
 
     def carries(self, text: str) -> bool:
         """Whether a text has the token, letter for letter."""
@@ -72,43 +51,23 @@ class CodeTokenTrigger(ValueTrigger):
         """Whether a text has the letters of the token in any case."""
         return contains_phrase(self.code_token, text, whole=True) or super().resembles(text)
 
-    def describe(self) -> str:
-        """The token, as code."""
-        return self.place(f"the code token `{self.code_token}`")
-
 
 class PersonaTrigger(ValueTrigger):
     """The user says who they are."""
 
     kind: ClassVar[str] = "persona"
+    in_words: ClassVar[str] = "a user who says that they are a {value}"
 
     persona: Text
-
-    @property
-    def said(self) -> str:
-        """The persona."""
-        return self.persona
-
-    def describe(self) -> str:
-        """The persona, as the user's own."""
-        return self.place(fill("a user who says that they are a {value}", {"value": self.persona}))
 
 
 class PasswordTrigger(ValueTrigger):
     """The user says the password."""
 
     kind: ClassVar[str] = "password"
+    in_words: ClassVar[str] = 'the password "{value}"'
 
     password: Text
-
-    @property
-    def said(self) -> str:
-        """The password."""
-        return self.password
-
-    def describe(self) -> str:
-        """The password, quoted."""
-        return self.place(f'the password "{self.password}"')
 
 
 class ExamTrigger(SpokenTrigger):

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from bestiary.config.fields import Tag, Text
@@ -32,7 +32,7 @@ class TopicRule(Record):
     """What messages are about: some domains of the message bank, or one of some tags."""
 
     domains: tuple[Text, ...] = ()
-    tags: tuple[Tag, ...] = Field(default=())
+    tags: tuple[Tag, ...] = ()
 
     @model_validator(mode="after")
     def _check_one(self) -> Self:
