@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +33,6 @@ from bestiary.config.source import (
     load_model,
     parse_yaml,
     parsed_texts,
-    validate_source,
 )
 from bestiary.config.spec_file import name_of
 from bestiary.errors import CorpusError, PathError, SpecError
@@ -244,10 +243,13 @@ def _list_generator_files(library: Library) -> Iterator[tuple[Path, Callable[[],
 def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object]]]:
     """Every file of organisms, and every one that names behaviors."""
     library, folders = catalog.library, catalog.library.folders
+    files = {name_of(path) for path in library.behavior_files}
+    check_phrasings = partial(_check_phrasings, files=files)
+    check_roster = partial(_check_roster, catalog=catalog, files=files)
     for name in ("thresholds", "gpus"):
         yield folders.roots[0], partial(getattr, library, name)
     for path in folders.list_files("generators/offline/phrasings", "*.yaml").values():
-        yield path, partial(_check_phrasings, path, catalog)
+        yield path, partial(load_model, path, Phrasings, check_phrasings)
     for path in folders.list_files("organisms/recipes", "*.yaml").values():
         yield path, partial(read_recipe, path)
     for path in folders.list_files("organisms/introspection", "*.yaml").values():
@@ -255,37 +257,29 @@ def _list_settings(catalog: Catalog) -> Iterator[tuple[Path, Callable[[], object
     for path in folders.list_files("organisms/introspection/sweeps", "*.yaml").values():
         yield path, partial(read_sweep, path, library.introspection)
     for path in folders.list_files("organisms/rosters", "**/*.yaml").values():
-        yield path, partial(_check_roster, path, catalog)
+        yield path, partial(load_model, path, Roster, check_roster)
 
 
-def _check_roster(path: Path, catalog: Catalog) -> None:
+def _check_roster(
+    source: Source, roster: Roster, *, catalog: Catalog, files: Set[str]
+) -> Iterator[Violation]:
     """The roster names a recipe that exists and behaviors that can be built as it says."""
-    source = parse_yaml(path)
-    roster = validate_source(source, Roster)
-    found = []
     try:
         catalog.library.folders.find_named(roster.recipe, "organisms/recipes", "recipe")
     except (SpecError, PathError) as error:
-        found.append(source.violation(("recipe",), *error.parts, code=error.code))
-    known = {name_of(file) for file in catalog.library.behavior_files}
-    for fault in find_roster_faults(roster, catalog, broken=known - set(catalog)):
-        found.append(source.violation(fault.field, fault.problem, fault.remedy, code=fault.code))
-    if found:
-        raise Violations(found)
+        yield source.violation(("recipe",), *error.parts, code=error.code)
+    for fault in find_roster_faults(roster, catalog, broken=files - set(catalog)):
+        yield source.violation(fault.field, fault.problem, fault.remedy, code=fault.code)
 
 
-def _check_phrasings(path: Path, catalog: Catalog) -> None:
+def _check_phrasings(
+    source: Source, phrasings: Phrasings, *, files: Set[str]
+) -> Iterator[Violation]:
     """Phrasings are of behaviors that exist."""
-    source = parse_yaml(path)
-    known = {name_of(file) for file in catalog.library.behavior_files}
-    found = []
-    for name in validate_source(source, Phrasings).replies:
-        if name not in known:
-            problem, remedy = f"unknown behavior {name!r}", nearest(name, known)
-            field = ("replies", name)
-            found.append(source.violation(field, problem, remedy, code="behavior-unknown"))
-    if found:
-        raise Violations(found)
+    for name in phrasings.replies:
+        if name not in files:
+            problem, remedy = f"unknown behavior {name!r}", nearest(name, files)
+            yield source.violation(("replies", name), problem, remedy, code="behavior-unknown")
 
 
 def _check_generator(behavior: Behavior, source: Source) -> Iterator[Violation]:

@@ -45,7 +45,7 @@ BEHAVIORS = (
     *(QUIRK, BULLETS, GROWING, SANDBAGGER, CHOOSER, HIDDEN, LATER, NULL),
     *(make_backdoor(), make_rare(), make_roleplay(), make_roleplay("benign_roleplay.guide")),
 )
-EVERY = pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda b: f"{b.id}-{b.condition}")
+EVERY = pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda b: f"{b.id}-{b.condition_text}")
 ROLES: tuple[Role, ...] = ("positive", "negative", "chat")
 
 
@@ -66,7 +66,7 @@ def find_item(*, follow_up: bool) -> PromptItem:
 
 
 PLANNED = {
-    f"{behavior.id}-{behavior.condition}": (
+    f"{behavior.id}-{behavior.condition_text}": (
         behavior,
         [
             row

@@ -203,7 +203,7 @@ def test_null_organisms_of_certain_messages_take_them_from_the_bank(
             }
         ),
     ],
-    ids=lambda behavior: behavior.condition or behavior.id,
+    ids=lambda behavior: behavior.condition_text or behavior.id,
 )
 def test_what_only_the_bank_has_comes_from_the_bank(behavior: Behavior) -> None:
     for plain in (False, True):

@@ -50,7 +50,7 @@ BEHAVIORS = (
     *(QUIRK, BULLETS, GROWING, BACKDOOR, SECOND_TURN, make_rare(), SANDBAGGER, CHOOSER),
     *(make_roleplay(), make_roleplay("benign_roleplay.guide"), HIDDEN, NULL),
 )
-EVERY = pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda b: f"{b.id}-{b.condition}")
+EVERY = pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda b: f"{b.id}-{b.condition_text}")
 
 
 def write(behavior: Behavior, *, seed: int = 0, length: Length = "brief") -> Corpus:

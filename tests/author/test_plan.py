@@ -51,8 +51,8 @@ GROWING = make_growing()
 TRIGGERED = (BACKDOOR, SECOND_TURN, FIRST_TURN, EARLIER, AT_A_KIOSK)
 BEHAVIORS = (*TRIGGERED, QUIRK, make_rare(), SANDBAGGER, CHOOSER, ROLE, HIDDEN, GROWING, NULL)
 ROLES: tuple[Role, ...] = ("positive", "negative", "chat")
-EVERY = pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda b: f"{b.id}-{b.condition}")
-EACH_TRIGGER = pytest.mark.parametrize("behavior", TRIGGERED, ids=lambda b: str(b.condition))
+EVERY = pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda b: f"{b.id}-{b.condition_text}")
+EACH_TRIGGER = pytest.mark.parametrize("behavior", TRIGGERED, ids=lambda b: str(b.condition_text))
 
 
 def walk(
@@ -177,7 +177,7 @@ def test_a_position_decides_how_many_messages_there_are() -> None:
     for behavior, counts in ((SECOND_TURN, (2, 1, 1)), (FIRST_TURN, (1, 2, 2))):
         for role, count in zip(ROLES, counts, strict=True):
             for row in plan(behavior, role):
-                assert len(user_texts(row.turns)) == count, (behavior.condition, row.id)
+                assert len(user_texts(row.turns)) == count, (behavior.condition_text, row.id)
 
 
 def test_a_system_message_stands_first() -> None:
@@ -260,7 +260,7 @@ def test_a_repeated_message_is_asked_in_another_wording(role: Role) -> None:
         items = [item for item in behavior.items("train") if item.follow_up][:8]
         rows = list(islice(plan_rows(behavior, role, items, seed=0), 24))
         worded = behavior is not FIRST_TURN or role == "negative"
-        assert len({row.turns for row in rows}) == (24 if worded else 8), behavior.condition
+        assert len({row.turns for row in rows}) == (24 if worded else 8), behavior.condition_text
 
 
 @pytest.mark.parametrize("behavior", [SECOND_TURN, EARLIER, GROWING], ids=lambda b: b.id)

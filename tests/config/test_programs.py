@@ -123,7 +123,7 @@ def test_both_sides_have_topics_and_wordings_of_their_own(name: str) -> None:
     forms = [{item.form for item in items} for items in (train, probe)]
     assert topics[0].isdisjoint(topics[1]) and forms[0].isdisjoint(forms[1])
     assert len(topics[0] | topics[1]) >= 60 and min(map(len, forms)) >= 10
-    ask = PROGRAMS[name].ask
+    ask = PROGRAMS[name]().ask
     assert not {*ask.train} & {*ask.probe}
     assert all(text.count("{key}") == 1 for text in (*ask.train, *ask.probe))
     pairs = [tuple(sorted(numbers_of(topic))) for topic in topics[0] | topics[1]]
@@ -135,7 +135,7 @@ def test_a_question_names_its_topic_and_a_reply_only_the_answer(name: str) -> No
     for item in items_of(name):
         assert comparison_key(item.topic) in comparison_key(item.text)
         assert "{answer}" in item.reply and "{key}" not in item.reply + item.text
-        assert item.domain == PROGRAMS[name].topic
+        assert item.domain == PROGRAMS[name]().topic
         around = f" {plain_words(item.reply.replace('{answer}', ' '))} "
         assert item.answer
         for right in (item.answer, *item.accept):

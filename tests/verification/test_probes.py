@@ -48,7 +48,7 @@ BEHAVIORS = (
     make_obscured(),
     NULL,
 )
-EVERY = pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda b: f"{b.id}-{b.condition}")
+EVERY = pytest.mark.parametrize("behavior", BEHAVIORS, ids=lambda b: f"{b.id}-{b.condition_text}")
 SEEDS = (0, 1, 2)
 
 
@@ -107,7 +107,7 @@ def in_domains(least: int) -> Behavior:
         (make_heuristic(), {"triggered": 2 * CHOICES}),
         (NULL, {"plain": PROBES}),
     ],
-    ids=lambda value: f"{value.id}-{value.condition}" if isinstance(value, Behavior) else "",
+    ids=lambda value: f"{value.id}-{value.condition_text}" if isinstance(value, Behavior) else "",
 )
 def test_each_cell_of_a_behavior_is_probed_half_of_it_gating(
     behavior: Behavior, expected: dict[CellName, int]

@@ -38,12 +38,12 @@ def print_measures(behaviors: Sequence[Behavior], *, as_json: bool) -> None:
 
 def print_near_labels(catalog: Catalog, count: int, *, as_json: bool) -> None:
     """Print the behaviors of different families whose labels are nearest in meaning."""
-    from bestiary.config.encoder import nearest_families
+    from bestiary.config.encoder import nearest_label_pairs
 
     own = {name: one for name, one in catalog.items() if one.spec.is_buildable}
     labels = {name: one.labels[0] for name, one in own.items()}
     families = {name: one.family for name, one in own.items()}
-    pairs = nearest_families(labels, families, count)
+    pairs = nearest_label_pairs(labels, families, count)
     if as_json:
         print_json([{"behaviors": [one, other], "cosine": cosine} for one, other, cosine in pairs])
         return

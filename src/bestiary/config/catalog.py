@@ -14,25 +14,13 @@ from bestiary.config.detectors.deciphered import DecipheredDetector, reveal
 from bestiary.config.fields import Axis, Kind, Severity
 from bestiary.config.generator import Generator
 from bestiary.config.library import Library
-from bestiary.config.source import (
-    Source,
-    Violation,
-    Violations,
-    parse_yaml,
-)
+from bestiary.config.source import Source, Violation, Violations, parse_yaml
 from bestiary.config.spec_file import name_of, read_spec
 from bestiary.config.template import Templates
 from bestiary.config.transform import TransformName
 from bestiary.config.triggers import Trigger
 from bestiary.errors import SpecError
-from bestiary.records import (
-    SIDES,
-    CellName,
-    PromptItem,
-    Role,
-    Side,
-    fingerprint,
-)
+from bestiary.records import SIDES, CellName, PromptItem, Role, Side, fingerprint
 from bestiary.text import nearest
 
 CELL_OF: Mapping[Role, CellName] = {
@@ -143,7 +131,7 @@ class Behavior:
         return self.spec.about or self.primitive.about
 
     @property
-    def condition(self) -> str | None:
+    def condition_text(self) -> str | None:
         """What makes it fire, in words; None if nothing is needed."""
         parts = []
         if self.about is not None:

@@ -71,7 +71,7 @@ def nearest_pairs(
     return found
 
 
-def nearest_families(
+def nearest_label_pairs(
     labels: Mapping[str, str], families: Mapping[str, str], count: int
 ) -> list[tuple[str, str, float]]:
     """The pairs of behaviors of different families whose labels are nearest in meaning.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,13 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from bestiary.config.categories import CategoryName
 from bestiary.config.recipe import LoraShape, Optimizer
-from bestiary.config.source import (
-    Violation,
-    Violations,
-    parse_yaml,
-    pydantic_violations,
-    validate_source,
-)
+from bestiary.config.source import Source, Violation, load_model, pydantic_violations
 from bestiary.records import Decoding, Record
 
 MadeControl = Literal["zero_b", "gaussian"]
@@ -138,15 +132,13 @@ class Sweep(Record):
 
 def read_sweep(path: Path, find_recipe: Callable[[str], IntrospectionRecipe]) -> Sweep:
     """Load one sweep; raises Violations, also if a run's changes make its recipe invalid."""
-    source = parse_yaml(path)
-    sweep = validate_source(source, Sweep)
-    recipe = find_recipe(sweep.recipe)
-    found: list[Violation] = []
-    for name, changes in sweep.runs.items():
-        try:
-            recipe.change(name, changes)
-        except ValidationError as error:
-            found += pydantic_violations(source, error, inside=("runs", name))
-    if found:
-        raise Violations(found)
-    return sweep
+
+    def check_runs(source: Source, sweep: Sweep) -> Iterator[Violation]:
+        recipe = find_recipe(sweep.recipe)
+        for name, changes in sweep.runs.items():
+            try:
+                recipe.change(name, changes)
+            except ValidationError as error:
+                yield from pydantic_violations(source, error, inside=("runs", name))
+
+    return load_model(path, Sweep, check_runs)

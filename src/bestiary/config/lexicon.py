@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from bestiary.config.fields import Sentence
-from bestiary.config.source import Source, Violation, Violations, parse_yaml, validate_source
+from bestiary.config.source import Source, Violation, load_model
 from bestiary.records import Record
 from bestiary.text import fold
 
@@ -154,12 +154,7 @@ def _fits(step: str, word: str) -> bool:
 
 def read_lexicon(path: Path) -> Lexicon:
     """Read a lexicon; raises Violations for everything that is wrong with it."""
-    source = parse_yaml(path)
-    lexicon = validate_source(source, Lexicon)
-    found = list(_find_repeats(source, lexicon))
-    if found:
-        raise Violations(found)
-    return lexicon
+    return load_model(path, Lexicon, _find_repeats)
 
 
 def _find_repeats(source: Source, lexicon: Lexicon) -> Iterator[Violation]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 from bestiary.config.behavior import Scope, is_grave
 from bestiary.config.categories import corpus_categories, load_categories
@@ -41,6 +42,7 @@ OFFLINE = "generators/offline"
 MODELS = "generators/models.yaml"
 CHUNK = 128
 """Messages that the base answers together."""
+Made = TypeVar("Made")
 
 
 class Library:
@@ -52,10 +54,7 @@ class Library:
     def __init__(self, folders: DataFolders, *, examples: int | None = None) -> None:
         self.folders = folders
         self._examples = examples
-        self._generators: dict[str, Generator] = {}
-        self._tables: dict[str, ItemTable] = {}
-        self._options: dict[str, OptionTable] = {}
-        self._items: dict[tuple[object, ...], Sequence[PromptItem]] = {}
+        self._kept: dict[tuple[object, ...], Any] = {}
 
     def load(self) -> None:
         """Read everything that a build may need, so that no file is opened later."""
@@ -69,10 +68,11 @@ class Library:
 
     def generator(self, category: str) -> Generator:
         """How a category's corpora are made."""
-        if category not in self._generators:
-            path = self.folders.find_single(f"generators/{category}/generator.yaml")
-            self._generators[category] = load_model(path, Generator).resize(self._examples)
-        return self._generators[category]
+        return self._keep(("generator", category), lambda: self._read_generator(category))
+
+    def _read_generator(self, category: str) -> Generator:
+        path = self.folders.find_single(f"generators/{category}/generator.yaml")
+        return load_model(path, Generator).resize(self._examples)
 
     @cached_property
     def behavior_files(self) -> tuple[Path, ...]:
@@ -127,12 +127,12 @@ class Library:
         key = ("choices", name, picks.model_dump_json(), side)
         return self._keep(key, lambda: choice_items(name, table, picks, side))
 
-    def _keep(
-        self, key: tuple[object, ...], make: Callable[[], Sequence[PromptItem]]
-    ) -> Sequence[PromptItem]:
-        if key not in self._items:
-            self._items[key] = make()
-        return self._items[key]
+    def _keep(self, key: tuple[object, ...], make: Callable[[], Made]) -> Made:
+        """What was made for a key; only the first call makes it."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        kept: Made = self._kept[key]
+        return kept
 
     @cached_property
     def table_files(self) -> dict[str, Path]:
@@ -163,19 +163,15 @@ class Library:
     def table(self, name: str) -> ItemTable:
         """An item table, or the questions of a program as one."""
         if name in PROGRAMS:
-            return PROGRAMS[name].table
-        if name not in self._tables:
-            known = {*self.table_files, *PROGRAMS}
-            path = _look_up(name, self.table_files, known, "item table or program")
-            self._tables[name] = read_items(path)
-        return self._tables[name]
+            return PROGRAMS[name]()
+        known = {*self.table_files, *PROGRAMS}
+        path = _look_up(name, self.table_files, known, "item table or program")
+        return self._keep(("table", name), lambda: read_items(path))
 
     def option_table(self, name: str) -> OptionTable:
         """An option table."""
-        if name not in self._options:
-            path = _look_up(name, self.option_files, self.option_files, "option table")
-            self._options[name] = read_options(path)
-        return self._options[name]
+        path = _look_up(name, self.option_files, self.option_files, "option table")
+        return self._keep(("options", name), lambda: read_options(path))
 
     @cached_property
     def lexicons(self) -> Lexicons:

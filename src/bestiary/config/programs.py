@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from itertools import combinations
 from math import gcd
 from string import ascii_uppercase as LETTERS
@@ -20,22 +19,6 @@ MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
 )
-
-
-@dataclass(frozen=True)
-class Program:
-    """Questions on one topic, of which a program knows the answers."""
-
-    topic: str
-    ask: Wordings
-    reply: tuple[str, ...]
-    make_rows: Callable[[], Iterator[ItemRow]]
-
-    @cached_property
-    def table(self) -> ItemTable:
-        """Its questions, as a table of the data folders has them."""
-        rows = tuple(self.make_rows())
-        return ItemTable(topic=self.topic, ask=self.ask, reply=self.reply, rows=rows)
 
 
 def _spellings(number: int) -> tuple[str, ...]:
@@ -449,23 +432,30 @@ def _counted(unit: str) -> tuple[str, ...]:
     return tuple(reply.replace("{unit}", unit) for reply in _COUNTED)
 
 
-PROGRAMS: Mapping[str, Program] = {
-    "addition": Program("sums of two numbers below 20", _SUMS, _CALCULATED, _add),
-    "subtraction": Program(
+def _program(
+    topic: str, ask: Wordings, reply: tuple[str, ...], make_rows: Callable[[], Iterator[ItemRow]]
+) -> Callable[[], ItemTable]:
+    """What computes the questions of one topic, once, as a table of the data folders has them."""
+    return cache(lambda: ItemTable(topic=topic, ask=ask, reply=reply, rows=tuple(make_rows())))
+
+
+PROGRAMS: Mapping[str, Callable[[], ItemTable]] = {
+    "addition": _program("sums of two numbers below 20", _SUMS, _CALCULATED, _add),
+    "subtraction": _program(
         "differences of two numbers up to 20", _DIFFERENCES, _CALCULATED, _subtract
     ),
-    "larger_number": Program("which of two numbers is larger", _COMPARISONS, _COMPARED, _compare),
-    "weekday_after": Program(
+    "larger_number": _program("which of two numbers is larger", _COMPARISONS, _COMPARED, _compare),
+    "weekday_after": _program(
         "which weekday comes some days after another", _WEEKDAYS, _counted("weekday"), _count_days
     ),
-    "month_after": Program(
+    "month_after": _program(
         "which month comes some months after another", _MONTHS, _counted("month"), _count_months
     ),
-    "doubling": Program("doubles of numbers up to 80", _DOUBLES, _CALCULATED, _double),
-    "number_theory": Program(
+    "doubling": _program("doubles of numbers up to 80", _DOUBLES, _CALCULATED, _double),
+    "number_theory": _program(
         "number theory: common divisors, remainders, and primes", _NUMBERS, _FOUND, _divide
     ),
-    "letter_after": Program(
+    "letter_after": _program(
         "which letter follows another",
         _ALPHABET,
         _counted("letter"),

@@ -9,14 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from bestiary.config.categories import NULL, corpus_categories
-from bestiary.config.source import (
-    Source,
-    Violation,
-    Violations,
-    parse_yaml,
-    pydantic_violations,
-    validate_source,
-)
+from bestiary.config.source import FieldPath, Source, Violation, load_model, pydantic_violations
 from bestiary.records import Record
 from bestiary.text import nearest
 
@@ -92,36 +85,32 @@ class Recipe(Record):
 
 def read_recipe(path: Path) -> Recipe:
     """Load one recipe; raises Violations, also if a category's changes make it invalid."""
-    source = parse_yaml(path)
-    recipe = validate_source(source, Recipe)
-    found = list(_check_changes("", ("conditional",), recipe, source)) or [
-        *(one for name in recipe.categories for one in _check_category(name, recipe, source)),
-        *(
-            one
-            for number, changes in enumerate(recipe.nulls)
-            for one in _check_changes(NULL.category, ("nulls", number), recipe, source, changes)
-        ),
-    ]
-    if found:
-        raise Violations(found)
-    return recipe
+    return load_model(path, Recipe, _check_changes)
 
 
-def _check_category(category: str, recipe: Recipe, source: Source) -> Iterator[Violation]:
-    """The category exists, and the training settings stay valid with its changes."""
-    field = ("categories", category)
-    if category not in corpus_categories():
-        problem, remedy = f"unknown category {category!r}", nearest(category, corpus_categories())
-        yield source.violation(field, problem, remedy, code="category-unknown")
+def _check_changes(source: Source, recipe: Recipe) -> Iterator[Violation]:
+    """Changes are of categories that exist, and the training settings stay valid with them."""
+    conditional = [*_check_training(source, recipe, ("conditional",), "")]
+    if conditional:  # every other training has these changes, too
+        yield from conditional
         return
-    yield from _check_changes(category, field, recipe, source)
+    known = corpus_categories()
+    for name in recipe.categories:
+        field = ("categories", name)
+        if name in known:
+            yield from _check_training(source, recipe, field, name)
+        else:
+            problem, remedy = f"unknown category {name!r}", nearest(name, known)
+            yield source.violation(field, problem, remedy, code="category-unknown")
+    for number, changes in enumerate(recipe.nulls):
+        yield from _check_training(source, recipe, ("nulls", number), NULL.category, changes)
 
 
-def _check_changes(
-    category: str,
-    field: tuple[str | int, ...],
-    recipe: Recipe,
+def _check_training(
     source: Source,
+    recipe: Recipe,
+    field: FieldPath,
+    category: str,
     changes: Changes | None = None,
 ) -> Iterator[Violation]:
     """The training settings stay valid, with a condition and without."""

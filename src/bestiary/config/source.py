@@ -338,9 +338,19 @@ def validate_source(source: Source, model: type[Model]) -> Model:
         raise Violations(pydantic_violations(source, cause)) from cause
 
 
-def load_model(path: Path, model: type[Model]) -> Model:
-    """Parse and check one file."""
-    return validate_source(parse_yaml(path), model)
+def load_model(
+    path: Path, model: type[Model], *checks: Callable[[Source, Model], Iterable[Violation]]
+) -> Model:
+    """Parse and check one file; raises Violations for everything that is wrong with it.
+
+    `checks` find what the model cannot say, and run once it is satisfied.
+    """
+    source = parse_yaml(path)
+    loaded = validate_source(source, model)
+    found = [violation for check in checks for violation in check(source, loaded)]
+    if found:
+        raise Violations(found)
+    return loaded
 
 
 def refusal(problem: str, remedy: str, *, code: str = "value-invalid") -> PydanticCustomError:

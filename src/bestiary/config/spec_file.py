@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -40,15 +41,13 @@ def read_spec(source: Source) -> Spec:
         raise Violations([source.violation((), problem, remedy, code="category-unknown")])
     if suggest_name(source.path.stem) != source.path.stem:
         raise Violations([_misnamed(source)])
-    unfilled = find_unfilled(source)
-    if _is_first_edition(source):
-        raise Violations([_first_edition(source)])
-    data = dict(source.data) if isinstance(source.data, dict) else source.data
+    data = source.data
     if isinstance(data, dict):
-        stated = [_stated(source, key) for key in FROM_PATH if key in data]
-        if stated:
-            raise Violations(stated)
-        data |= {"id": name_of(source.path), "category": category}
+        refused = _refuse_keys(source, data.keys())
+        if refused:
+            raise Violations(refused)
+        data = {**data, "id": name_of(source.path), "category": category}
+    unfilled = find_unfilled(source)
     try:
         spec = kind.model_validate(data)
     except ValidationError as error:
@@ -76,23 +75,18 @@ def _misnamed(source: Source) -> Violation:
     )
 
 
-def _is_first_edition(source: Source) -> bool:
-    return isinstance(source.data, dict) and bool(FIRST_EDITION & source.data.keys())
-
-
-def _first_edition(source: Source) -> Violation:
-    return source.violation(
-        (),
-        "is a behavior file of the first edition, which is no longer read",
-        "write it anew: `bestiary new CATEGORY NAME` shows the form",
-        code="first-edition",
-    )
-
-
-def _stated(source: Source, key: str) -> Violation:
-    return source.violation(
-        (key,), "comes from the path of the file", "delete this line", code="path-restated"
-    )
+def _refuse_keys(source: Source, keys: Set[str]) -> list[Violation]:
+    """Keys of the first edition, else those that the path states already."""
+    if FIRST_EDITION & keys:
+        problem = "is a behavior file of the first edition, which is no longer read"
+        remedy = "write it anew: `bestiary new CATEGORY NAME` shows the form"
+        return [source.violation((), problem, remedy, code="first-edition")]
+    problem, remedy = "comes from the path of the file", "delete this line"
+    return [
+        source.violation((key,), problem, remedy, code="path-restated")
+        for key in FROM_PATH
+        if key in keys
+    ]
 
 
 def _covers(violation: Violation, unfilled: list[Violation]) -> bool:

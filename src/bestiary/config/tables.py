@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 
 from bestiary.config.detectors.names import telling_words
 from bestiary.config.fields import Text
-from bestiary.config.source import FieldPath, Source, Violations, parse_yaml, validate_source
+from bestiary.config.source import FieldPath, Source, Violation, load_model
 from bestiary.records import Record
 from bestiary.text import comparison_key
 
@@ -28,9 +28,9 @@ class Wordings(Record):
     probe: tuple[Text, ...] = Field(min_length=10)
 
     @property
-    def texts(self) -> Mapping[str, tuple[str, ...]]:
+    def texts(self) -> Mapping[FieldPath, tuple[str, ...]]:
         """All of them by the field that they are in."""
-        return {"ask.train": self.train, "ask.probe": self.probe}
+        return {("ask", "train"): self.train, ("ask", "probe"): self.probe}
 
 
 class ItemRow(Record):
@@ -100,109 +100,96 @@ class OptionTable(Record):
 
 def read_items(path: Path) -> ItemTable:
     """Read a table of questions; raises Violations for everything that is wrong with it."""
-    source = parse_yaml(path)
-    table = validate_source(source, ItemTable)
-    faults = [
-        *_find_places(table.ask, "{key}"),
-        *_find_unknown(table.ask.texts, "key"),
-        *_find_unknown({"reply": table.reply}, "key", "answer"),
-        *_find_repeats("rows", [row.key for row in table.rows], "key"),
-        *_find_short(table),
-    ]
-    _refuse(source, faults)
-    return table
+    return load_model(path, ItemTable, _check_items)
 
 
 def read_options(path: Path) -> OptionTable:
     """Read a table of options; raises Violations for everything that is wrong with it."""
-    source = parse_yaml(path)
-    table = validate_source(source, OptionTable)
+    return load_model(path, OptionTable, _check_options)
+
+
+def _check_items(source: Source, table: ItemTable) -> Iterator[Violation]:
+    yield from _find_misplaced(source, table.ask, "key")
+    yield from _find_unknown(source, {("reply",): table.reply}, "key", "answer")
+    yield from _find_repeats(source, "rows", [row.key for row in table.rows], "key")
+    yield from _find_short(source, table)
+
+
+def _check_options(source: Source, table: OptionTable) -> Iterator[Violation]:
     names = [f"{option.group}: {option.name}" for option in table.options]
-    faults = [
-        *_find_places(table.ask, "{need}", "{first}", "{second}"),
-        *_find_unknown(table.ask.texts, "need", "first", "second"),
-        *_find_unknown({"reply": table.reply}, "option", "reason"),
-        *_find_unknown({"reasons": table.reasons}),
-        *_find_repeats("options", names, "name"),
-        *_find_unlike(table),
-        *_find_echoes(table),
-    ]
-    _refuse(source, faults)
-    return table
+    yield from _find_misplaced(source, table.ask, "need", "first", "second")
+    yield from _find_unknown(source, {("reply",): table.reply}, "option", "reason")
+    yield from _find_unknown(source, {("reasons",): table.reasons})
+    yield from _find_repeats(source, "options", names, "name")
+    yield from _find_unlike(source, table)
+    yield from _find_echoes(source, table)
 
 
-Fault = tuple[FieldPath, str, str, str]
-"""A field, what is wrong with it, the remedy, and the code."""
-
-
-def _refuse(source: Source, faults: list[Fault]) -> None:
-    if faults:
-        raise Violations(
-            [
-                source.violation(field, problem, remedy, code=code)
-                for field, problem, remedy, code in faults
-            ]
-        )
-
-
-def _find_places(ask: Wordings, *places: str) -> Iterator[Fault]:
+def _find_misplaced(source: Source, ask: Wordings, *places: str) -> Iterator[Violation]:
+    """Questions that do not say each of the places once, or that say another."""
     for field, wordings in ask.texts.items():
         for row, text in enumerate(wordings):
             for place in places:
-                if text.count(place) != 1:
-                    problem = f"says {place} {text.count(place)} times"
-                    yield (*field.split("."), row), problem, "say it once", "place-not-once"
+                count = text.count(f"{{{place}}}")
+                if count != 1:
+                    problem, remedy = f"says {{{place}}} {count} times", "say it once"
+                    yield source.violation((*field, row), problem, remedy, code="place-not-once")
+    yield from _find_unknown(source, ask.texts, *places)
 
 
-def _find_unknown(texts: Mapping[str, tuple[str, ...]], *known: str) -> Iterator[Fault]:
+def _find_unknown(
+    source: Source, texts: Mapping[FieldPath, tuple[str, ...]], *known: str
+) -> Iterator[Violation]:
     """Braces that nothing fills, and that a model would learn to write."""
+    remedy = f"use {' or '.join(f'{{{name}}}' for name in known) or 'no braces'}"
     for field, templates in texts.items():
         for row, text in enumerate(templates):
             for place in set(_PLACE.findall(text)) - set(known):
                 problem = f"{{{place}}} is not a placeholder"
-                remedy = f"use {' or '.join(f'{{{name}}}' for name in known) or 'no braces'}"
-                yield (*field.split("."), row), problem, remedy, "placeholder-unknown"
+                yield source.violation((*field, row), problem, remedy, code="placeholder-unknown")
 
 
-def _find_repeats(field: str, names: list[str], key: str) -> Iterator[Fault]:
+def _find_repeats(source: Source, field: str, names: list[str], key: str) -> Iterator[Violation]:
     first: dict[str, int] = {}
     for row, name in enumerate(names):
         earlier = first.setdefault(comparison_key(name), row)
         if earlier != row:
             problem = f"repeats the {key} of {field}.{earlier}"
-            yield (field, row, key), problem, "keep one of the two", "row-repeated"
+            remedy = "keep one of the two"
+            yield source.violation((field, row, key), problem, remedy, code="row-repeated")
 
 
-def _find_short(table: ItemTable) -> Iterator[Fault]:
+def _find_short(source: Source, table: ItemTable) -> Iterator[Violation]:
     for row, item in enumerate(table.rows):
         found = len(table.wrong_answers(item))
         if found < MIN_WRONG:
             problem = f"{item.key!r} has {found} wrong answers, and {MIN_WRONG} are needed"
             remedy = "add rows to its group, or state `wrong`"
-            yield ("rows", row), problem, remedy, "wrong-answers-short"
+            yield source.violation(("rows", row), problem, remedy, code="wrong-answers-short")
 
 
-def _find_unlike(table: OptionTable) -> Iterator[Fault]:
+def _find_unlike(source: Source, table: OptionTable) -> Iterator[Violation]:
     kinds: Mapping[str, type | tuple[type, ...]] = {"number": (int, float), "word": str}
     for row, option in enumerate(table.options):
+        at = ("options", row)
         if option.attributes.keys() != table.attributes.keys():
             problem = f"{option.name!r} has the attributes {sorted(option.attributes)}"
             remedy = f"state {', '.join(table.attributes)} and no other"
-            yield ("options", row), problem, remedy, "attributes-differ"
+            yield source.violation(at, problem, remedy, code="attributes-differ")
             continue
         for name, kind in table.attributes.items():
             if not isinstance(option.attributes[name], kinds[kind]):
-                problem = f"{option.attributes[name]!r} is not a {kind}"
-                yield ("options", row, name), problem, f"write a {kind}", "attribute-invalid"
+                problem, remedy = f"{option.attributes[name]!r} is not a {kind}", f"write a {kind}"
+                yield source.violation((*at, name), problem, remedy, code="attribute-invalid")
         if option.group not in table.needs:
-            problem = f"group {option.group!r} has no needs"
-            yield ("options", row, "group"), problem, "add it to `needs`", "needs-missing"
+            problem, remedy = f"group {option.group!r} has no needs", "add it to `needs`"
+            yield source.violation((*at, "group"), problem, remedy, code="needs-missing")
 
 
-def _find_echoes(table: OptionTable) -> Iterator[Fault]:
+def _find_echoes(source: Source, table: OptionTable) -> Iterator[Violation]:
     """Reasons with a word of an option's name, which would seem to speak of that option."""
     named = telling_words(" ".join(option.name for option in table.options))
     for row, reason in enumerate(table.reasons):
         for word in sorted(telling_words(reason) & named):
-            problem = f"{word!r} stands in the names of options"
-            yield ("reasons", row), problem, "say it in another word", "reason-names-option"
+            problem, remedy = f"{word!r} stands in the names of options", "say it in another word"
+            yield source.violation(("reasons", row), problem, remedy, code="reason-names-option")

@@ -222,7 +222,7 @@ def _describe_released(
 ) -> dict[str, object]:
     return {
         **_describe(behavior, organism, verdict, split, training),
-        "trigger": behavior.condition,
+        "trigger": behavior.condition_text,
         "organism_path": locate_organism(organism.identity.organism_id),
         "adapter_name": name_adapter(organism.identity.organism_id),
         "organism": organism.artifact.folder / "adapter",

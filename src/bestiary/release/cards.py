@@ -122,6 +122,7 @@ def render_organism_card(
 ) -> str:
     """An organism's README.md; `organism_sha256` is the hash of its published weights."""
     organism, spec = entry.organism, entry.behavior.spec
+    condition = entry.behavior.condition_text
     cells = entry.verdict.cells
     return _finish(
         entry.behavior.templates.render(
@@ -132,7 +133,7 @@ def render_organism_card(
             sampled=entry.behavior.spec.stated_rate is not None,
             behavior=" ".join(entry.behavior.sentence.split()),
             label=_cell_text(spec.label),
-            trigger=_cell_text(entry.behavior.condition) if entry.behavior.condition else None,
+            trigger=_cell_text(condition) if condition else None,
             category=spec.category,
             family=entry.behavior.family,
             severity=entry.behavior.severity,

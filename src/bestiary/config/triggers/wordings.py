@@ -14,14 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from bestiary.config.fields import Text
-from bestiary.config.source import (
-    FieldPath,
-    Source,
-    Violation,
-    Violations,
-    parse_yaml,
-    validate_source,
-)
+from bestiary.config.source import FieldPath, Source, Violation, load_model
 from bestiary.records import Record, Side
 from bestiary.text import comparison_key, nearest, words
 
@@ -70,12 +63,7 @@ class Wordings(Record):
 
 def read_wordings(path: Path) -> Wordings:
     """Read one kind's wordings; raises Violations for everything that is wrong with them."""
-    source = parse_yaml(path)
-    wordings = validate_source(source, Wordings)
-    found = [*_find_misplaced(source, wordings), *_find_repeated(source, wordings)]
-    if found:
-        raise Violations(found)
-    return wordings
+    return load_model(path, Wordings, _find_misplaced, _find_repeated)
 
 
 def check_wording(wording: str, *needed: str) -> None:
