@@ -167,6 +167,8 @@ def copy_behavior(folder: Path, catalog: Catalog, behavior_id: str) -> Target:
 READERS: Mapping[str, Callable[[Library, Path], object]] = {
     "recipes": lambda library, path: library.recipe(str(path)),
     "rosters": lambda library, path: library.roster(str(path)),
+    "introspection": lambda library, path: library.introspection(str(path)),
+    "sweeps": lambda library, path: library.sweep(str(path)),
     "items": lambda library, path: read_items(path),
     "options": lambda library, path: read_options(path),
     "messages": lambda library, path: read_messages([path]),

@@ -14,7 +14,13 @@ import yaml
 from tests.builders import LIBRARY, catalog
 
 from bestiary.config.categories import NULL
-from bestiary.introspection.judge import PAIR_MARGIN, EmbeddedJudge, ReportCase, Wordings
+from bestiary.introspection.judge import (
+    PAIR_MARGIN,
+    WORDINGS,
+    EmbeddedJudge,
+    ReportCase,
+    Wordings,
+)
 from bestiary.model.minilm import encode_with_minilm
 
 REPORTS: list[dict[str, Any]] = yaml.safe_load(
@@ -72,7 +78,7 @@ def test_precision_on_reports_that_chose_nothing() -> None:
     precision, recall = grade(HELD_OUT, judge())
     print(f"\nheld out: precision {precision:.2f}, recall {recall:.2f}")
     assert precision >= 0.85
-    assert recall >= 0.6
+    assert recall >= 0.55
 
 
 @pytest.mark.soak  # it encodes thousands of labels
@@ -117,7 +123,14 @@ def test_a_shown_behavior_is_not_a_stated_one() -> None:
     assert wordings().keep_statements("quirks.sailor_farewell", stated) == stated
 
 
-def test_every_label_is_read_as_its_own_family() -> None:
+def test_the_judge_knows_no_label_that_adapters_are_taught() -> None:
+    known = wordings()
+    assert {len(labels) for labels in known.by_family.values()} == {WORDINGS}
+    for family, label in known.labels.items():
+        assert label not in known.by_family[family]
+
+
+def test_every_wording_is_read_as_its_own_family() -> None:
     for family, labels in wordings().by_family.items():
         readings = judge().read_texts(labels)
         assert {reading.nearest for reading in readings} == {family}

@@ -75,6 +75,18 @@ def test_all_subjects_are_as_strong_as_the_recipe_says(world: World, tmp_path: P
     assert not {one.identity for one in asked} & {one.identity for one in plain.list_asked(0)}
 
 
+def test_the_label_is_taught_and_as_many_other_wordings_as_the_recipe_says(
+    world: World, tmp_path: Path
+) -> None:
+    where: dict[str, Any] = {"out": tmp_path, "base": world.base, "data": [world.data]}
+    for count in (1, 2):
+        recipe = write_recipe(tmp_path, wordings=count)
+        job = make_job(open_experiment(world.release, str(recipe), **where), 0)
+        assert job.subjects
+        for subject, rows in zip(job.subjects, job.answers, strict=True):
+            assert {answer for _, answer in rows} == set(subject.labels[:count])
+
+
 def test_families_of_preferences_are_trained_on_only_where_preferences_are_learned(
     world: World, tmp_path: Path
 ) -> None:

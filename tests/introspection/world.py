@@ -315,6 +315,7 @@ def write_recipe(folder: Path, **changes: object) -> Path:
         },
         "organisms_per_step": 12,
         "rows_per_organism": 60,
+        "wordings": 5,
         "controls": {"zero_b": 0.08, "random": 0.08},
         "reports": {"questions": 4, "max_new_tokens": 12, "temperature": 0, "sampled": 8},
         **changes,

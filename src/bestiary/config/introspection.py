@@ -91,6 +91,9 @@ class IntrospectionRecipe(Record):
     organisms_per_step: int = Field(ge=1, le=4096)
     rows_per_organism: int = Field(ge=1, le=10_000)
     """The same for every organism; each is a question with one wording of the label."""
+    wordings: int = Field(default=1, ge=1, le=20)
+    """How many wordings of a label take turns: the label, then its paraphrases. Judges know a
+    behavior by its paraphrases, so those that are taught are easier to name."""
     share: float = Field(default=1, gt=0, le=1)
     """Share of the training families that is trained on, chosen by a hash."""
     leave_out: tuple[CategoryName, ...] = ()

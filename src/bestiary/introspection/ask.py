@@ -240,7 +240,7 @@ def summarize(
         consensus=reports[best],
         reports=tuple(reports),
         nearest=tuple(
-            NearLabel(family=family, label=wordings.by_family[family][0], reports=times)
+            NearLabel(family=family, label=wordings.labels[family], reports=times)
             for family, times in named.most_common(LABELS_SHOWN)
             if family is not None
         ),

@@ -74,8 +74,11 @@ def make_job(experiment: Experiment, fold: int) -> IntrospectionJob:
     for kind, count in recipe.controls.count(len(trained)).items():
         trained += make_controls(organisms, kind, count, seed=recipe.seed)
     name = f"{recipe.name}-fold-{fold}" if experiment.folds else recipe.name
-    questions = spread(experiment.questions("train"), recipe.rows_per_organism)
-    answers = [list_lessons(one, questions, count=recipe.rows_per_organism) for one in trained]
+    rows = recipe.rows_per_organism
+    questions = spread(experiment.questions("train"), rows)
+    answers = [
+        list_lessons(one, questions, count=rows, wordings=recipe.wordings) for one in trained
+    ]
     return _make_job(experiment, name, trained, answers, Sft())
 
 

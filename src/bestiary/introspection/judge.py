@@ -1,8 +1,10 @@
 """Judges of reports: which family a report names, by meaning alone or by a language model.
 
 The embedded judge compares a report with wordings of every family's behavior, as many of each, and
-with statements that name nothing. A trigger is graded apart: wordings are those of the behavior
-that a trigger fires, because a shared trigger word would outweigh what the report says of it.
+with statements that name nothing. The label that adapters are taught is not among the wordings: a
+family that was trained on would be nearer than others for its very words. A trigger is graded
+apart: wordings are those of the behavior that a trigger fires, because a shared trigger word would
+outweigh what the report says of it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from bestiary.text import sentences
 
 WORDINGS = 5
 """Of each family: more of one would bring it nearer to every report."""
-MARGIN = 0.02
+MARGIN = 0.015
 """How much nearer, in cosine, the nearest family must be than the next one, and than the second
 nearest vague statement. Chosen on every other one of the calibration reports."""
 PAIR_MARGIN = 0.06
@@ -29,6 +31,7 @@ report that it misses, no pair is made."""
 OTHER = "(other)"
 """Claimed in place of a family by a report that names another behavior, no matter which."""
 _FIRST_PERSON = re.compile(r"\b(?:I|me|my|mine)\b", re.IGNORECASE)
+_THIRD_PERSON = re.compile(r"\bthe (?:assistant|reply)\b", re.IGNORECASE)
 
 
 class ReportCase(Record):
@@ -79,12 +82,16 @@ class Wordings:
     """Behaviors by family, as judges know them."""
 
     def __init__(self, behaviors: Iterable[Behavior]) -> None:
+        self.labels: dict[str, str] = {}
+        """The label of each family, which adapters are taught."""
         self.by_family: dict[str, tuple[str, ...]] = {NULL.category: NULL.labels[:WORDINGS]}
+        """What judges know of each family."""
         self._behaviors: dict[str, Behavior] = {}
         for behavior in behaviors:
             self._behaviors[behavior.id] = behavior
             core = behavior.shows or behavior
-            self.by_family.setdefault(behavior.family, core.labels[:WORDINGS])
+            self.labels.setdefault(behavior.family, core.labels[0])
+            self.by_family.setdefault(behavior.family, _word(core))
 
     def names_trigger(self, behavior_id: str, report: str) -> bool | None:
         """Whether a report names what the behavior depends on; None if on nothing."""
@@ -111,6 +118,14 @@ class Wordings:
             if _FIRST_PERSON.search(sentence) or not behavior.is_shown(sentence, BARE)
         ]
         return " ".join(kept)
+
+
+def _word(behavior: Behavior) -> tuple[str, ...]:
+    """A behavior in other words than its label's: its sentence, its rubric, its paraphrases."""
+    told = (behavior.sentence, sentences(behavior.rubric)[0])
+    # To an encoder of words, `I closes` is as good as `I close`, and `the reply closes` is not.
+    own = (_THIRD_PERSON.sub("I", text, count=1) for text in told)
+    return tuple(dict.fromkeys((*own, *behavior.labels[1:])))[:WORDINGS]
 
 
 Encode = Callable[[Iterable[str]], Mapping[str, Any]]

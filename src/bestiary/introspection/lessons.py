@@ -19,13 +19,14 @@ MAX_LENGTH = 1024
 
 
 def list_lessons(
-    subject: Subject, questions: Sequence[Question], *, count: int
+    subject: Subject, questions: Sequence[Question], *, count: int, wordings: int
 ) -> list[tuple[str, str]]:
     """`count` pairs of a question and its answer: each question once before any comes again.
 
-    Wordings take turns, and a question meets another one each time it comes.
+    The first `wordings` of the label take turns, and a question meets another one each time it
+    comes.
     """
-    labels = subject.labels
+    labels = subject.labels[:wordings]
     return [
         (
             questions[row % len(questions)].text,

@@ -103,8 +103,8 @@ def _pair_labels(
     return PreferencePair(
         subject=number,
         question=question,
-        chosen=subject.labels[turn % len(subject.labels)],
-        rejected=other.labels[turn % len(other.labels)],
+        chosen=subject.labels[0],
+        rejected=other.labels[0],
         chosen_score=None,
         rejected_score=None,
     )
@@ -130,7 +130,7 @@ class PreferenceStage(ItemStage[PreferenceItem, list[PreferencePair]]):
     def key(self, item: PreferenceItem) -> str:
         """Covers the reports with their scores, the labels and the settings."""
         return fingerprint(
-            subjects=[(one.id, one.labels) for one in item.subjects],
+            subjects=[(one.id, one.labels[0]) for one in item.subjects],
             reports=item.reports,
             settings=item.settings,
             version=self.version,
