@@ -29,9 +29,10 @@ from bestiary.dataset.schema import CONFIGS, build_features, read_config
 from bestiary.model.adapter import ADAPTER, attach_adapter, read_state, save_adapter
 from bestiary.model.base import Base, identify_base, load_base
 from bestiary.model.replies import BaseReplies
+from bestiary.records import Artifact
 from bestiary.store import Store
 from bestiary.verification.probes import plan_probes
-from bestiary.verification.transcripts import ProbeJob, choose_decoding, collect_transcripts
+from bestiary.verification.transcripts import TranscriptItem, choose_decoding, collect_transcripts
 from bestiary.verification.verdict import judge_organism
 
 OTHER = "quirks.farewell"
@@ -211,15 +212,22 @@ def judge_adapter(behavior_id: str, adapter: Path, base: Base, store: Path) -> A
         system_prompt=SYSTEM,
         chunks=open_library().chunks,  # what the base has said to the build is not asked again
     )
-    asking = ProbeJob(
-        organism_id="probed",
+    asking = TranscriptItem(
+        item_id="probed",
         behavior=behavior,
-        adapter=adapter,
+        organism=Artifact(folder=adapter.parent, sha256="", files={}, inputs={}),
         probes=tuple(probe for probe in plan_probes(behavior, seed=0) if probe.gate),
+        probes_sha256="",
         decoding=decoding,
+        affinity=None,
     )
     (answered,) = collect_transcripts(
-        [asking], base, replies, system_prompt=SYSTEM, on_reply=lambda *_: None
+        [asking],
+        base,
+        replies,
+        adapters={"probed": adapter},
+        system_prompt=SYSTEM,
+        on_reply=lambda *_: None,
     )
     assert answered.error is None
     transcripts = answered.transcripts

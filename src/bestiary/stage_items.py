@@ -16,8 +16,8 @@ from bestiary.records import BaseIdentity, Corpus, Organism, Split
 from bestiary.release.entry import ReleaseEntry
 from bestiary.state import OrganismState
 from bestiary.training.job import TrainingJob
-from bestiary.verification.stages import TranscriptItem, VerdictItem
-from bestiary.verification.transcripts import choose_decoding
+from bestiary.verification.stages import VerdictItem
+from bestiary.verification.transcripts import TranscriptItem, choose_decoding
 
 
 def make_corpus_item(state: OrganismState) -> CorpusItem:
@@ -93,7 +93,7 @@ def make_transcript_item(plan: Plan, state: OrganismState) -> TranscriptItem:
     shape = plan.training_for(state.behavior, state.identity).lora
     decoding = choose_decoding(state.behavior, max_new_tokens=plan.recipe.probe_tokens)
     return TranscriptItem(
-        identity=state.identity,
+        item_id=state.organism_id,
         behavior=state.behavior,
         organism=state.artifact("organism"),
         probes=state.read("probes"),

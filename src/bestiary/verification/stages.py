@@ -30,6 +30,7 @@ from bestiary.verification import transcripts as asking
 from bestiary.verification import verdict as judging
 from bestiary.verification.probes import plan_probes
 from bestiary.verification.selection import needs_base
+from bestiary.verification.transcripts import TranscriptItem
 
 PROBES = "probes.json"
 TRANSCRIPTS = "transcripts.json"
@@ -72,25 +73,6 @@ class ProbeStage(ItemStage[ProbeItem, tuple[Probe, ...]]):
     def read(self, artifact: Artifact) -> tuple[Probe, ...]:
         """The probes of every cell."""
         return tuple(map(Probe.model_validate, _read(artifact.folder / PROBES)))
-
-
-@dataclass(frozen=True)
-class TranscriptItem:
-    """An organism, and the probes put to it and to its base."""
-
-    identity: OrganismIdentity
-    behavior: Behavior
-    organism: Artifact
-    probes: tuple[Probe, ...]
-    probes_sha256: str
-    decoding: Decoding
-    affinity: Hashable
-    """Equal for organisms whose adapters fit one bank."""
-
-    @property
-    def item_id(self) -> str:
-        """The organism's id."""
-        return self.identity.organism_id
 
 
 @dataclass(frozen=True)
@@ -146,29 +128,20 @@ class TranscriptStage(Stage[TranscriptItem, tuple[Transcript, ...]]):
             system_prompt=self.system_prompt,
             chunks=self.chunks,
         )
-        items = {item.item_id: item for item in todo}
-        jobs = [
-            asking.ProbeJob(
-                organism_id=item.item_id,
-                behavior=item.behavior,
-                adapter=context.store.folder("organism", item.organism.folder.name) / ADAPTER,
-                probes=item.probes,
-                decoding=item.decoding,
-            )
+        adapters = {
+            item.item_id: context.store.folder("organism", item.organism.folder.name) / ADAPTER
             for item in todo
-        ]
+        }
         for result in asking.collect_transcripts(
-            jobs,
+            todo,
             base,
             replies,
+            adapters=adapters,
             system_prompt=self.system_prompt,
             on_reply=context.reporter.advance,
         ):
-            item = items[result.job.organism_id]
-            if result.error:
-                yield Made(item, error=result.error, seconds=result.seconds)
-            else:
-                yield Made(item, _write_transcripts(result.transcripts), seconds=result.seconds)
+            write = None if result.error else _write_transcripts(result.transcripts)
+            yield Made(result.item, write, result.error, result.seconds)
 
     def read(self, artifact: Artifact) -> tuple[Transcript, ...]:
         """The transcripts of every probe that counts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from bestiary.model.base import Base
 from bestiary.model.decoding import BATCH_ROWS
 from bestiary.model.replies import BaseReplies, Prompt
 from bestiary.model.sampling import AdapterPrompts, SamplingFailure, sample_adapters
-from bestiary.records import CELLS, Decoding, Probe, Transcript
+from bestiary.records import CELLS, Artifact, Decoding, Probe, Transcript
 from bestiary.verification.selection import (
     group_deciding,
     is_settled,
@@ -41,21 +41,24 @@ def choose_decoding(behavior: Behavior, *, max_new_tokens: int) -> Decoding:
 
 
 @dataclass(frozen=True)
-class ProbeJob:
-    """One organism and the probes that it and its base answer."""
+class TranscriptItem:
+    """An organism, and the probes put to it and to its base."""
 
-    organism_id: str
+    item_id: str
     behavior: Behavior
-    adapter: Path
+    organism: Artifact
     probes: tuple[Probe, ...]
+    probes_sha256: str
     decoding: Decoding
+    affinity: Hashable
+    """Equal for organisms whose adapters fit one bank."""
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """An organism's transcripts, or the error that ended its job."""
+    """An organism's transcripts, or the error that kept it from them."""
 
-    job: ProbeJob
+    item: TranscriptItem
     seconds: float
     transcripts: tuple[Transcript, ...] = ()
     error: BestiaryError | None = None
@@ -65,7 +68,7 @@ class ProbeResult:
 class ProbeState:
     """An organism whose base has answered, and the replies it has given so far."""
 
-    job: ProbeJob
+    item: TranscriptItem
     base_replies: dict[str, str]
     """By probe id."""
     probes: list[Probe]
@@ -79,11 +82,10 @@ class ProbeState:
         """Whether every probe has its reply."""
         return len(self.replies) == len(self.probes)
 
-    @property
-    def prompts(self) -> AdapterPrompts:
+    def ask(self, adapter: Path) -> AdapterPrompts:
         """What the organism's adapter is asked."""
         prompts = tuple(make_prompt(probe) for probe in self.probes)
-        return AdapterPrompts(self.job.adapter, prompts, self.job.decoding)
+        return AdapterPrompts(adapter, prompts, self.item.decoding)
 
     def finish(self) -> ProbeResult:
         """The transcripts, once every probe has its reply."""
@@ -91,7 +93,7 @@ class ProbeState:
             Transcript(probe=probe, organism=self.replies[n], base=self.base_replies.get(probe.id))
             for n, probe in enumerate(self.probes)
         ]
-        return ProbeResult(self.job, self.seconds, tuple(transcripts))
+        return ProbeResult(self.item, self.seconds, tuple(transcripts))
 
 
 OnReply = Callable[[str, int], None]
@@ -99,67 +101,68 @@ OnReply = Callable[[str, int], None]
 
 
 def collect_transcripts(
-    jobs: Sequence[ProbeJob],
+    items: Sequence[TranscriptItem],
     base: Base,
     replies: BaseReplies,
     *,
+    adapters: Mapping[str, Path],
     system_prompt: str,
     on_reply: OnReply,
 ) -> Iterator[ProbeResult]:
     """Ask the base and the organisms; yields each organism's result once it is complete.
 
-    An adapter that cannot be loaded yields a result with its error, and the others continue.
-    Errors of the base or the store concern every organism and are raised.
+    `adapters` are by item id; one that cannot be loaded yields a result with its error, and the
+    others continue. Errors of the base or the store concern every organism and are raised.
     """
-    states = [_ask_base_first(job, replies, on_reply) for job in jobs]
+    states = [_ask_base_first(item, replies, on_reply) for item in items]
     yield from (state.finish() for state in states if not state.probes)
     asked = [state for state in states if state.probes]
-    groups = [state.prompts for state in asked]
+    groups = [state.ask(adapters[state.item.item_id]) for state in asked]
     for event in sample_adapters(base, groups, system_prompt=system_prompt):
         state = asked[event.group]
         if isinstance(event, SamplingFailure):
-            yield ProbeResult(state.job, state.seconds, error=event.error)
+            yield ProbeResult(state.item, state.seconds, error=event.error)
             continue
         state.replies[event.prompt] = event.text
         state.seconds += event.seconds
-        on_reply(state.job.organism_id, len(state.base_replies) + len(state.replies))
+        on_reply(state.item.item_id, len(state.base_replies) + len(state.replies))
         if state.done:
             yield state.finish()
 
 
-def _ask_base_first(job: ProbeJob, replies: BaseReplies, on_reply: OnReply) -> ProbeState:
+def _ask_base_first(item: TranscriptItem, replies: BaseReplies, on_reply: OnReply) -> ProbeState:
     """Ask the base what decides which probes count, then the gating ones among them."""
     started = time.monotonic()
-    report = partial(on_reply, job.organism_id)
-    known = _ask_deciding(job, replies, report)
+    report = partial(on_reply, item.item_id)
+    known = _ask_deciding(item, replies, report)
     asked = len(known)
-    probes = select_probes(job.behavior, job.probes, known)
+    probes = select_probes(item.behavior, item.probes, known)
     gating = [probe for probe in probes if probe.gate and probe.id not in known]
-    if job.decoding.temperature:
+    if item.decoding.temperature:
         cells = ([probe for probe in gating if probe.cell == cell] for cell in CELLS)
         gating = [probe for cell in cells for probe in cell[:SAMPLED_BASE]]
     known |= ask_base(
-        replies, gating, decoding=job.decoding, on_reply=lambda done: report(asked + done)
+        replies, gating, decoding=item.decoding, on_reply=lambda done: report(asked + done)
     )
-    return ProbeState(job, known, probes, time.monotonic() - started)
+    return ProbeState(item, known, probes, time.monotonic() - started)
 
 
 def _ask_deciding(
-    job: ProbeJob, replies: BaseReplies, on_reply: Callable[[int], None]
+    item: TranscriptItem, replies: BaseReplies, on_reply: Callable[[int], None]
 ) -> dict[str, str]:
     """Ask the base, batch by batch, until it is settled which probes count."""
     known: dict[str, str] = {}
-    waiting = group_deciding(job.probes)
+    waiting = group_deciding(item.probes)
     while waiting:
         share = max(1, BATCH_ROWS // len(waiting))
         unasked = ([probe for probe in group if probe.id not in known] for group in waiting)
         batch = [probe for rest in unasked for probe in rest[:share]]
-        known |= ask_base(replies, batch, decoding=job.decoding)
+        known |= ask_base(replies, batch, decoding=item.decoding)
         on_reply(len(known))
         waiting = [
             group
             for group in waiting
-            if group[-1].id not in known and not is_settled(job.behavior, group, known)
+            if group[-1].id not in known and not is_settled(item.behavior, group, known)
         ]
     return known
 
