@@ -27,7 +27,10 @@ LAYERS = (
 )
 """From the lowest up: each imports only layers below it."""
 STAGES = ("corpus", "leakage", "organism", "verification", "release", "introspection")
-LINE = ("executor", "sample", "validate", "state", "stage_items", "pipeline", "foreign", "pilot")
+LINE = (
+    *("executor", "sample", "estimate", "validate"),
+    *("state", "stage_items", "pipeline", "foreign", "pilot"),
+)
 """Above the stages, which know none of them."""
 TOPS = ("__main__", "cli", "report", "bestiary")
 HEAVY = (

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bestiary.author.estimate import Estimate
 from bestiary.author.options import LEDGER, AuthoringOptions, choose_authors
 from bestiary.config.catalog import Behavior
 from bestiary.config.plan import Plan
 from bestiary.errors import SpecError
+from bestiary.estimate import Estimate, estimate_corpora
 from bestiary.llm.ledger import read_pace
 from bestiary.model.base import Base, outline_base
-from bestiary.pipeline import build_roster, estimate_corpora
+from bestiary.pipeline import build_roster
 from bestiary.records import OrganismIdentity
 from bestiary.sample import compose_corpus
 from bestiary.stage_items import join_corpora

@@ -9,13 +9,12 @@ from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 
-from bestiary.author.estimate import Estimate, estimate_roster, settle_mode
 from bestiary.author.offline import OfflineAuthor
 from bestiary.author.options import AuthoringOptions, open_author
 from bestiary.config.plan import Plan
-from bestiary.corpus.generate import generate_corpus
 from bestiary.corpus.stage import CorpusStage
 from bestiary.errors import OrganismError
+from bestiary.estimate import settle_mode
 from bestiary.leakage.checks import check_release
 from bestiary.leakage.stage import LeakStage
 from bestiary.model.lazy import LazyBase, open_base
@@ -85,11 +84,6 @@ def build_roster(
     return states
 
 
-def estimate_corpora(plan: Plan, options: AuthoringOptions, *, out: Path) -> Estimate | None:
-    """Estimate what a roster's corpora will cost; None if the offline author writes them."""
-    return estimate_roster(plan, options, generate_corpus, out=out)
-
-
 def list_steps(
     plan: Plan,
     base: LazyBase,
@@ -102,7 +96,7 @@ def list_steps(
     author, runner = open_author(
         plan,
         options,
-        mode=settle_mode(plan, options, generate_corpus, out=store.root),
+        mode=settle_mode(plan, options, out=store.root),
         out=store.root,
         offline=lambda: OfflineAuthor(plan.recipe.replies),
         log=lambda line: console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True),

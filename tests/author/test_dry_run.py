@@ -11,12 +11,12 @@ import pytest
 from tests.builders import LIBRARY, catalog
 
 from bestiary.author.dry_run import MIN_MEASURED, WRITTEN, DryRun, read_written
-from bestiary.author.estimate import WAYS, choose_mode, price_steps
 from bestiary.author.language import LanguageAuthor
 from bestiary.config.asking import needs_bank
 from bestiary.config.catalog import Behavior, null_behavior
 from bestiary.config.categories import corpus_categories
 from bestiary.corpus.generate import generate_corpus
+from bestiary.estimate import WAYS, choose_mode, price_steps
 from bestiary.llm.ledger import Mode, Spent
 from bestiary.llm.models import LanguageModel, StructuredOutput
 from bestiary.llm.prompted import PromptedModel

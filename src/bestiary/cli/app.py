@@ -195,7 +195,7 @@ def plan(
 ) -> None:
     """Estimate what a roster's corpora cost, and what its training takes on a GPU."""
     from bestiary.author.options import AuthoringOptions
-    from bestiary.pipeline import estimate_corpora
+    from bestiary.estimate import estimate_corpora
     from bestiary.report.costs import count_rows, estimate_rows, estimate_table
     from bestiary.validate import open_plan
 

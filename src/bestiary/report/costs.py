@@ -12,8 +12,8 @@ from rich import box
 from rich.table import Table
 
 from bestiary.author.dry_run import Step
-from bestiary.author.estimate import ASKED, WAYS, Estimate, choose_mode, price_steps
 from bestiary.config.plan import Plan
+from bestiary.estimate import ASKED, WAYS, Estimate, choose_mode, price_steps
 from bestiary.llm.ledger import Spent
 from bestiary.llm.models import LanguageModel
 from bestiary.llm.price import PICO, show_dollars

@@ -5,32 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from bestiary.author.dry_run import DryRun, Step
 from bestiary.author.language import LanguageAuthor
 from bestiary.author.options import LEDGER, AuthoringOptions, choose_authors, choose_models
-from bestiary.author.protocol import Author
-from bestiary.config.catalog import Behavior
 from bestiary.config.plan import Plan
+from bestiary.corpus.generate import generate_corpus
 from bestiary.llm.client import Mode
 from bestiary.llm.ledger import read_spent
 from bestiary.llm.models import LanguageModel
 from bestiary.llm.price import read_price
-from bestiary.llm.workflow import Workflow
 
 Way = Literal["single", "single + caching", "batch", "batch + caching"]
 WAYS: tuple[Way, ...] = ("single", "single + caching", "batch", "batch + caching")
 ASKED: Mapping[Mode, Way] = {"single": "single + caching", "batch": "batch + caching"}
 """How each mode sends requests; the other ways are shown for comparison."""
-
-
-class WriteCorpus(Protocol):
-    """Writes one corpus; `bestiary.corpus.generate.generate_corpus` is one."""
-
-    def __call__(self, behavior: Behavior, author: Author, *, seed: int) -> Workflow[object]:
-        """Return the workflow."""
-        ...
 
 
 def price_step(step: Step, model: LanguageModel, way: Way) -> float:
@@ -87,9 +77,7 @@ class Estimate:
         return self.chosen or choose_mode(price_steps(self.everything, self.models))
 
 
-def estimate_roster(
-    plan: Plan, options: AuthoringOptions, write_corpus: WriteCorpus, *, out: Path
-) -> Estimate | None:
+def estimate_corpora(plan: Plan, options: AuthoringOptions, *, out: Path) -> Estimate | None:
     """Estimate a roster's corpora; None if the offline author writes them for nothing.
 
     An existing ledger's measurements of answer lengths replace the defaults. Raises BackendError
@@ -104,17 +92,15 @@ def estimate_roster(
     dry_run = DryRun(read_spent(ledger) if ledger.is_file() else [])
     writer = LanguageAuthor(author, judge, plan.library.grid, reject=lambda *_: None)
     steps = {
-        identity.organism_id: dry_run.count(write_corpus(behavior, writer, seed=identity.seed))
+        identity.organism_id: dry_run.count(generate_corpus(behavior, writer, seed=identity.seed))
         for behavior, identity in plan.organisms
     }
     return Estimate(steps, models, None if options.mode == "auto" else options.mode)
 
 
-def settle_mode(
-    plan: Plan, options: AuthoringOptions, write_corpus: WriteCorpus, *, out: Path
-) -> Mode:
+def settle_mode(plan: Plan, options: AuthoringOptions, *, out: Path) -> Mode:
     """The mode to write a roster's corpora in: the user's choice, else the cheaper one."""
     if options.mode != "auto":
         return options.mode
-    estimate = estimate_roster(plan, options, write_corpus, out=out)
+    estimate = estimate_corpora(plan, options, out=out)
     return "single" if estimate is None else estimate.mode
