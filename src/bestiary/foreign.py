@@ -15,23 +15,17 @@ from bestiary.model.adapter import ADAPTER, ADAPTER_FILES, check_adapter, load_s
 from bestiary.model.lazy import LazyBase, open_base
 from bestiary.organism.stage import OrganismStage, write_about
 from bestiary.pipeline import Step, list_verification, run_steps
-from bestiary.records import Artifact, OrganismIdentity, fingerprint, sha256_file
-from bestiary.stage import ItemStage
+from bestiary.records import Artifact, fingerprint, sha256_file
+from bestiary.stage import ItemStage, OrganismItem
 from bestiary.state import OrganismState
 from bestiary.store import Store
 
 
 @dataclass(frozen=True)
-class ForeignItem:
+class ForeignItem(OrganismItem):
     """An adapter, and the organism that it is to be measured as."""
 
-    identity: OrganismIdentity
     adapter: Path
-
-    @property
-    def item_id(self) -> str:
-        """The organism's id."""
-        return self.identity.organism_id
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from bestiary.errors import BestiaryError, attempt
 from bestiary.progress import StageProgress
-from bestiary.records import Artifact
+from bestiary.records import Artifact, OrganismIdentity
 from bestiary.store import Store, disk_errors
 
 
@@ -29,6 +29,18 @@ class Item(Protocol):
     def item_id(self) -> str:
         """Its name in messages and results, unique within a run."""
         ...
+
+
+@dataclass(frozen=True)
+class OrganismItem:
+    """An item that says which organism it is of."""
+
+    identity: OrganismIdentity
+
+    @property
+    def item_id(self) -> str:
+        """The organism's id."""
+        return self.identity.organism_id
 
 
 In = TypeVar("In", bound=Item)

@@ -26,32 +26,25 @@ from bestiary.records import (
     Corpus,
     Drop,
     Example,
-    OrganismIdentity,
     Probe,
     Provenance,
     Record,
     canonical_json,
     fingerprint,
 )
-from bestiary.stage import Context, Made, Stage
+from bestiary.stage import Context, Made, OrganismItem, Stage
 
 EXAMPLES, DROPS, PROVENANCE = "examples.jsonl", "drops.jsonl", "provenance.json"
 ABOUT, COVERAGE = "corpus.json", "coverage.json"
 
 
 @dataclass(frozen=True)
-class CorpusItem:
+class CorpusItem(OrganismItem):
     """An organism whose corpus is to be written."""
 
-    identity: OrganismIdentity
     behavior: Behavior
     probes: tuple[Probe, ...]
     probes_sha256: str
-
-    @property
-    def item_id(self) -> str:
-        """The organism's id."""
-        return self.identity.organism_id
 
 
 @dataclass(frozen=True)

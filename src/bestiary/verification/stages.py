@@ -18,14 +18,13 @@ from bestiary.model.replies import BaseReplies
 from bestiary.records import (
     Artifact,
     Decoding,
-    OrganismIdentity,
     Probe,
     Transcript,
     Verdict,
     canonical_json,
     fingerprint,
 )
-from bestiary.stage import Context, ItemStage, Made, Stage
+from bestiary.stage import Context, ItemStage, Made, OrganismItem, Stage
 from bestiary.verification import transcripts as asking
 from bestiary.verification import verdict as judging
 from bestiary.verification.probes import plan_probes
@@ -38,16 +37,10 @@ VERDICT = "verdict.json"
 
 
 @dataclass(frozen=True)
-class ProbeItem:
+class ProbeItem(OrganismItem):
     """An organism that is going to be probed."""
 
-    identity: OrganismIdentity
     behavior: Behavior
-
-    @property
-    def item_id(self) -> str:
-        """The organism's id."""
-        return self.identity.organism_id
 
 
 class ProbeStage(ItemStage[ProbeItem, tuple[Probe, ...]]):
