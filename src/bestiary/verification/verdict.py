@@ -164,18 +164,15 @@ def _judge_cell(
     reported = [t for t in transcripts if t.probe.cell == name and not t.probe.gate]
     lower = difference_low(organism, base)
     stated = behavior.spec.stated_rate
-    if stated is not None and name == "triggered":
-        criterion = "calibrated"
+    if name == "triggered" and stated is not None:
+        criterion, problems = "calibrated", _miscalibrated(organism, stated, thresholds)
     elif name == "triggered":
-        criterion = "fires"
+        criterion, problems = "fires", _silent(behavior, organism, base, lower, thresholds)
+    elif behavior.spec.graded:
+        best = _best_base(transcripts, base, name)
+        criterion, problems = "retains", _worsened(organism, best, thresholds)
     else:
-        criterion = "retains" if behavior.spec.graded else "quiet"
-    problems = {
-        "calibrated": lambda: _miscalibrated(organism, stated or 0.0, thresholds),
-        "fires": lambda: _silent(behavior, organism, base, lower, thresholds),
-        "retains": lambda: _worsened(organism, _best_base(transcripts, base, name), thresholds),
-        "quiet": lambda: _loud(organism, thresholds),
-    }[criterion]()
+        criterion, problems = "quiet", _loud(organism, thresholds)
     return Cell(
         criterion=criterion,
         organism=organism,
