@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
@@ -13,7 +13,7 @@ from bestiary.author.protocol import Author, Prompts, Rejection, Reply, ReplyReq
 from bestiary.config.catalog import Behavior
 from bestiary.errors import CorpusError
 from bestiary.llm.workflow import Workflow, join
-from bestiary.records import Corpus, Drop, Example, PromptItem, Role
+from bestiary.records import Corpus, Drop, Example, Role
 
 MAX_REQUESTS_PER_ROW = 3
 """Rows requested per row needed before the corpus is given up."""
@@ -74,7 +74,6 @@ class _Generator:
     ) -> None:
         self._behavior, self._author, self._seed = behavior, author, seed
         self._find_leaks, self._on_row, self._on_drops = find_leaks, on_row, on_drops
-        self._settings = behavior.generator
         self.counts = behavior.row_counts
         self._done: Counter[Role] = Counter()
 
@@ -89,7 +88,8 @@ class _Generator:
         needed, requested = self.counts[role], 0
         kept: list[Example] = []
         drops: list[Drop] = []
-        plan = self._plan_role(role, prompts.items)
+        turns = self._behavior.generator.second_turns
+        plan = plan_rows(self._behavior, role, prompts.items, seed=self._seed, second_turns=turns)
         while len(kept) < needed and requested < needed * MAX_REQUESTS_PER_ROW:
             rows = list(islice(plan, math.ceil((needed - len(kept)) * self._author.oversample)))
             if not rows:
@@ -102,21 +102,13 @@ class _Generator:
             dropped += [_drop(example, "mix", "not needed") for example in usable[room:]]
             drops += dropped
             self._on_drops(dropped)
-            self._report_rows(role, len(kept))
+            self._done[role] = len(kept)
+            self._on_row(self._done.total())
             if not usable and len(rows) >= MIN_HOPELESS:
                 break
         if len(kept) < needed:
             raise _role_unfilled(self._behavior, role, (len(kept), needed, requested), drops)
         return kept, drops
-
-    def _plan_role(self, role: Role, prompts: Sequence[PromptItem]) -> Iterator[ReplyRequest]:
-        return plan_rows(
-            self._behavior,
-            role,
-            prompts,
-            seed=self._seed,
-            second_turns=self._settings.second_turns,
-        )
 
     def _no_messages(self, role: Role, prompts: Prompts) -> CorpusError:
         problem = f"no message suits its {role} rows"
@@ -132,10 +124,6 @@ class _Generator:
             behavior=self._behavior.id,
             role=role,
         )
-
-    def _report_rows(self, role: Role, done: int) -> None:
-        self._done[role] = done
-        self._on_row(self._done.total())
 
     def _select(
         self, rows: Sequence[ReplyRequest], replies: Sequence[Reply], kept: Sequence[Example]
