@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 
-from bestiary.author.offline import OfflineAuthor
 from bestiary.author.options import AuthoringOptions, open_author
 from bestiary.config.plan import Plan
 from bestiary.corpus.stage import CorpusStage
@@ -98,7 +97,6 @@ def list_steps(
         options,
         mode=settle_mode(plan, options, out=store.root),
         out=store.root,
-        offline=lambda: OfflineAuthor(plan.recipe.replies),
         log=lambda line: console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True),
     )
     training = OrganismStage(base, resources)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from bestiary.author.language import LanguageAuthor
+from bestiary.author.offline import OfflineAuthor
 from bestiary.author.protocol import Author, Runner
 from bestiary.config.library import find_model
 from bestiary.config.plan import Plan
@@ -83,21 +84,12 @@ def choose_model(name: str, models: Mapping[str, LanguageModel]) -> PromptedMode
 
 
 def open_author(
-    plan: Plan,
-    options: AuthoringOptions,
-    *,
-    mode: Mode,
-    out: Path,
-    offline: Callable[[], Author],
-    log: Callable[[str], None],
+    plan: Plan, options: AuthoringOptions, *, mode: Mode, out: Path, log: Callable[[str], None]
 ) -> tuple[Author, Runner]:
-    """The author of a roster's corpora, and what runs its workflows.
-
-    The offline author is opened only if no language model is named.
-    """
+    """The author of a roster's corpora, and what runs its workflows."""
     authors = choose_authors(plan.roster, options)
     if authors is None:
-        return offline(), LocalRunner()
+        return OfflineAuthor(plan.recipe.replies), LocalRunner()
     author, judge = choose_models(authors, plan)
     client = LLMClient(
         LLMConfig(
