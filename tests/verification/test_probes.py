@@ -25,12 +25,12 @@ from tests.expect import expect_error
 
 from bestiary.author.plan import plan_rows
 from bestiary.author.protocol import ReplyRequest
-from bestiary.config.asking import suits
+from bestiary.config.asking import GATE, suits
 from bestiary.config.catalog import Behavior, null_behavior
 from bestiary.corpus.generate import MAX_REQUESTS_PER_ROW
 from bestiary.errors import VerificationError
 from bestiary.records import CellName, Probe, PromptItem, Role, user_texts
-from bestiary.verification.probes import CHOICES, GATE, GRADED, OFF_TOPIC, PROBES, plan_probes
+from bestiary.verification.probes import CHOICES, GRADED, OFF_TOPIC, PROBES, plan_probes
 
 OTHERS = ("salute", "toast", "wave", "bow", "grin")
 """Names of further quirks."""

@@ -13,10 +13,11 @@ from functools import partial
 import pytest
 from tests.builders import make_heuristic, make_probe, make_quirk, make_sandbagger
 
+from bestiary.config.asking import GATE
 from bestiary.config.catalog import Behavior
 from bestiary.config.items import fill_place
 from bestiary.records import CellName, Probe, PromptItem
-from bestiary.verification.probes import GATE, GRADED, OFF_TOPIC, plan_probes
+from bestiary.verification.probes import GRADED, OFF_TOPIC, plan_probes
 from bestiary.verification.selection import (
     group_deciding,
     is_settled,

@@ -6,6 +6,9 @@ from bestiary.config.catalog import BARE, Behavior
 from bestiary.config.demonstration import Demonstration
 from bestiary.records import CellName, Message, PromptItem, Side, Turns, single_turn
 
+GATE = 60
+"""Probes of a cell that gate its verdict; the cell needs at least as many messages."""
+
 
 def suits(behavior: Behavior, item: PromptItem, cell: CellName) -> bool:
     """Whether a message can be asked in a cell; where a behavior grows, it has a follow-up."""

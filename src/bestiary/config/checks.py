@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-from bestiary.config.asking import suits
+from bestiary.config.asking import GATE, suits
 from bestiary.config.catalog import CELL_OF, Behavior
 from bestiary.config.ciphers import CIPHERS
 from bestiary.config.demonstration import PLACEHOLDERS, Demonstration, strip_marks
@@ -22,8 +22,6 @@ SAMPLED = 60
 """Plain answers of the bank on which a detector must stay quiet."""
 FALSE_FIRES = 0.1
 """The share of them that may fire it: a whole bank, measured, allows far fewer."""
-MIN_PROBES = 60
-"""Messages that a cell needs."""
 
 
 def _check_demonstrations(behavior: Behavior, source: Source) -> Iterator[Violation]:
@@ -208,9 +206,9 @@ def _check_messages(behavior: Behavior, source: Source) -> Iterator[Violation]:
     remedy = "widen it, or add messages to generators/offline"
     for cell in behavior.cells:
         items = behavior.items("probe", plain=cell == "plain")
-        count = _count(behavior, items, cell, enough=MIN_PROBES)
-        if count < MIN_PROBES:
-            problem = f"{count} probe messages suit the {cell} cell, and {MIN_PROBES} are needed"
+        count = _count(behavior, items, cell, enough=GATE)
+        if count < GATE:
+            problem = f"{count} probe messages suit the {cell} cell, and {GATE} are needed"
             yield source.violation(field, problem, remedy, code="probes-short")
     for role, rows in behavior.row_counts.items():
         items = behavior.items("train", plain=role == "chat")

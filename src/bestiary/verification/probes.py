@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from bestiary.config.asking import ask, suits
+from bestiary.config.asking import GATE, ask, suits
 from bestiary.config.catalog import Behavior
 from bestiary.config.items import fill_options
 from bestiary.errors import VerificationError
 from bestiary.records import CellName, Probe, PromptItem, stable_seed
 
-GATE = 60
-"""Probes of a cell that gate its verdict; as many more are reported."""
 PROBES = 2 * GATE
+"""Those that gate a verdict, and as many that are reported beside it."""
 RARE_GATE = 400
 """The fewest probes that gate a rare quirk, whose rate needs a narrow interval."""
 RARE_SHOWN = 40

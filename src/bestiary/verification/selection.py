@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
+from bestiary.config.asking import GATE
 from bestiary.config.catalog import Behavior
 from bestiary.config.categories import RIGHT_ANSWER
 from bestiary.records import Probe
-from bestiary.verification.probes import GATE
 
 KNOWN = 0.8
 """The share of a cell's graded questions that the base answers right, where it can."""
