@@ -43,7 +43,7 @@ class Artifact(Record):
     files: dict[str, str]
     """sha256 by file name."""
     inputs: dict[str, str]
-    """The upstream hashes that its fingerprint covers, by name."""
+    """Hashes of some of what it was made from, by name: provenance, which no stage reads."""
 
 
 class Message(Record):
