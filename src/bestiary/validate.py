@@ -76,8 +76,9 @@ def validate_files(library: Library, paths: Sequence[Path]) -> list[Behavior]:
     chosen = {known[path.resolve()] for path in paths}
     catalog, found = read_catalog(library)
     named = [name for name in catalog if catalog.sources[name].path in chosen]
-    others = {*known.values()} - chosen
-    found = [violation for violation in found if violation.path not in others]
+    if chosen <= _whole_files(catalog) | {violation.path for violation in found}:
+        others = {*known.values()} - chosen
+        found = [violation for violation in found if violation.path not in others]
     found += find_check_violations(catalog, named)
     found += _collect(partial(getattr, library, "phrasings"), library.folders.roots[0])
     if not found:
@@ -85,6 +86,15 @@ def validate_files(library: Library, paths: Sequence[Path]) -> list[Behavior]:
     if found:
         raise Violations(list(dict.fromkeys(found)))
     return [catalog[name] for name in named]
+
+
+def _whole_files(catalog: Catalog) -> set[Path]:
+    """The files whose behaviors could be resolved with all that they refer to."""
+    return {
+        catalog.sources[name].path
+        for name, behavior in catalog.items()
+        if len(behavior.distractors) == len(behavior.spec.distractor_references)
+    }
 
 
 def _check_corpus(behavior: Behavior, catalog: Catalog) -> Iterator[Violation]:

@@ -6,6 +6,7 @@ Run: python -m pytest tests/author/test_dry_run.py
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from tests.builders import LIBRARY, catalog
@@ -106,9 +107,10 @@ def test_answer_lengths_come_from_the_ledger_once_there_are_enough() -> None:
         make_spent("replies", MIN_MEASURED, 20 * MIN_MEASURED),
         make_spent("replies", 1000, 0, mode="replay"),
         make_spent("judge", MIN_MEASURED - 1, 5),
-        make_spent("prompts", 1000, 5),
+        replace(make_spent("replies", 1000, 500_000), model="another model"),
     ]
-    assert read_written(spent) == {"replies": 20}
+    own, others = ("replies", "model"), ("replies", "another model")
+    assert read_written(spent) == {own: 20, others: 500}
     behavior = BEHAVIORS[0]
     steps = DryRun(spent).count(generate_corpus(behavior, make_author(), seed=0))
     for step in steps:

@@ -12,6 +12,7 @@ from tests.config.files import (
     RARE,
     SANDBAGGER,
     check_violation,
+    find_in,
     library_of,
     line_of,
     plant,
@@ -236,6 +237,18 @@ def test_a_broken_behavior_is_reported_once_and_not_again_by_its_twins(
     path = write_behavior(behaviors, FAREWELL, plant(QUIRK, old, new))
     (found,) = faults(behaviors)
     assert found.path == path
+
+
+@pytest.mark.parametrize(
+    ("broken", "user"), [(FAREWELL, BEEKEEPERS), ("distractors.colors", HIDDEN)]
+)
+def test_a_behavior_is_not_valid_alone_if_one_that_it_shows_is_broken(
+    behaviors: Path, broken: str, user: str
+) -> None:
+    path = write_behavior(behaviors, broken, "severity: mild\n")
+    _, found = find_in(behaviors, user)
+    assert {one.path for one in found} == {path}
+    assert find_in(behaviors, "sandbaggers.languages")[1] == ()
 
 
 def test_an_unknown_key_is_named_without_the_tags_of_the_schema(tmp_path: Path) -> None:

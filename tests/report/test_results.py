@@ -64,8 +64,10 @@ OBSCURED: Row = {
         "plain": {"organism": rate(0, 0.0, 0.06), "base": rate(0, 0.0, 0.06)},
     },
     "components": {"distractors.colors": rate(30, 0.377, 0.623)},
+    "corpus": "store/corpus/0b",
     "seconds": {"corpus": 30.0, "organism": 90.0, "transcript": 20.0},
     "folder": "store/organism/0b",
+    "transcripts": "store/transcript/f2",
 }
 UNFINISHED: Row = {
     **QUIRK,
@@ -75,6 +77,7 @@ UNFINISHED: Row = {
     "verdict": None,
     "cells": {},
     "distinct": None,
+    "corpus": "store/corpus/0c",
     "seconds": {},
     "folder": None,
     "transcripts": None,
@@ -136,7 +139,7 @@ def test_adapters_are_listed_and_the_corpora_of_what_was_not_trained(tmp_path: P
     lines = list_folders(SUMMARY, tmp_path).splitlines()
     assert [line.split()[-1] for line in lines] == [
         *(str(tmp_path / "store" / "organism" / name / "adapter") for name in ("0a", "0b")),
-        str(tmp_path / "store" / "corpus" / "0a"),
+        str(tmp_path / "store" / "corpus" / "0c"),
     ]
     assert "herald_hidden" in lines[1]
     assert list_folders([UNFINISHED | {"corpus": None}], tmp_path) == ""
@@ -186,6 +189,17 @@ def test_results_add_up_the_seconds_of_each_stage() -> None:
     ]
     assert times[-1]["training"] == "150"
     assert "Together 4.1 minutes." in page
+
+
+def test_one_training_for_two_behaviors_counts_once() -> None:
+    member = {**OBSCURED, "folder": QUIRK["folder"], "seconds": QUIRK["seconds"]}
+    page = render_results([QUIRK, member])
+    times = read_table(page.partition("Seconds by stage, as built:")[2])
+    assert [list(row.values())[1:] for row in times] == [
+        ["12", "60", "33"],
+        ["12", "60", "33"],
+        ["24", "60", "67"],
+    ]
 
 
 def test_a_null_organism_has_no_distinct_replies_to_count(first: Site) -> None:

@@ -74,7 +74,7 @@ class DryRun:
     """Completes workflows on made-up answers. A repeated request is answered again, for nothing."""
 
     def __init__(self, measured: Iterable[Spent] = ()) -> None:
-        self._written = WRITTEN | read_written(measured)
+        self._measured = read_written(measured)
         self._numbers: dict[str, int] = {}
         """A number per distinct request, by key; it makes answers distinct."""
         self._judged: dict[str, int] = {}
@@ -109,7 +109,7 @@ class DryRun:
         for form in (PlainMessages, GradedMessages, ChoiceMessages):
             if _wants(request, form):
                 return _write_messages(ask, number, form)
-        tokens = self._written[stage]
+        tokens = self._measured.get((stage, request.model), WRITTEN[stage])
         if _wants(request, CorpusJudgement):
             judged = self._judged.setdefault(request.key, len(self._judged) + 1)
             return _MadeUp(_judge(judged), tokens)
@@ -193,17 +193,13 @@ def measure(text: str) -> float:
     return len(text) / TOKEN_CHARACTERS
 
 
-def read_written(measured: Iterable[Spent]) -> dict[str, float]:
-    """Tokens per answer of the stages that a ledger has MIN_MEASURED answers of."""
-    requests: defaultdict[str, int] = defaultdict(int)
-    tokens: defaultdict[str, int] = defaultdict(int)
+def read_written(measured: Iterable[Spent]) -> dict[tuple[str, str], float]:
+    """Tokens per answer, by stage and model, where a ledger has MIN_MEASURED answers."""
+    requests: defaultdict[tuple[str, str], int] = defaultdict(int)
+    tokens: defaultdict[tuple[str, str], int] = defaultdict(int)
     for spent in measured:
         if spent.mode in ("replay", "file"):
             continue  # which have written nothing, or have not counted it
-        requests[spent.stage] += spent.requests
-        tokens[spent.stage] += spent.output
-    return {
-        stage: tokens[stage] / requests[stage]
-        for stage in WRITTEN
-        if requests[stage] >= MIN_MEASURED
-    }
+        requests[spent.stage, spent.model] += spent.requests
+        tokens[spent.stage, spent.model] += spent.output
+    return {key: tokens[key] / count for key, count in requests.items() if count >= MIN_MEASURED}

@@ -36,7 +36,8 @@ ROUNDS = 3
 """Rounds of requests; all but the first are for messages that are still missing."""
 TABLE_ROWS = 8
 """Messages per request."""
-SUBJECT_TOKENS = 900
+SUBJECT_TOKENS, TOKENS_PER_SUBJECT = 900, 12
+"""Room for a request's topics: at least this much, and more where many are wanted."""
 TABLE_TOKENS = 1600
 SAMPLES_PER_SEED = 100
 """Room for the retries of one seed's requests before the samples of the next seed begin."""
@@ -80,7 +81,7 @@ class MessageWriter:
             self._model.ask(
                 system,
                 render_ask(self._behavior.templates, "subjects", area=area, count=count),
-                max_tokens=SUBJECT_TOKENS,
+                max_tokens=max(SUBJECT_TOKENS, TOKENS_PER_SUBJECT * count),
                 form=Subjects,
                 sample=SAMPLES_PER_SEED * self._seed,
             )

@@ -88,10 +88,11 @@ class CorpusStage(Stage[CorpusItem, Corpus]):
     def run(self, todo: Sequence[CorpusItem], context: Context) -> Iterator[Made[CorpusItem]]:
         """Write corpora side by side, as many as the runner takes at once."""
         items = {item.item_id: item for item in todo}
-        started: dict[str, float] = {}
-        jobs = (self._start(item, context, started) for item in todo)
+        jobs = (self._start(item, context) for item in todo)
+        started = time.monotonic()
         for name, corpus in self.runner.run(jobs, heartbeat=context.reporter.refresh):
-            seconds = time.monotonic() - started[name]
+            # Since the last one was done: corpora overlap, and their seconds are added up.
+            seconds, started = time.monotonic() - started, time.monotonic()
             if isinstance(corpus, BestiaryError):
                 yield Made(items[name], error=corpus, seconds=seconds)
             else:
@@ -99,8 +100,7 @@ class CorpusStage(Stage[CorpusItem, Corpus]):
                 note = describe_drops(corpus.drops)
                 yield Made(items[name], write, seconds=seconds, note=note)
 
-    def _start(self, item: CorpusItem, context: Context, started: dict[str, float]) -> Job[Corpus]:
-        started[item.item_id] = time.monotonic()
+    def _start(self, item: CorpusItem, context: Context) -> Job[Corpus]:
         reporter = context.reporter
         workflow = generate_corpus(
             item.behavior,

@@ -30,6 +30,8 @@ Summary = Sequence[Row]
 
 STAGES = {"corpus": "corpora", "organism": "training", "transcript": "probes"}
 """The stages that take time, in order, with their names in a report."""
+ARTIFACTS = {"corpus": "corpus", "organism": "folder", "transcript": "transcripts"}
+"""The field of a row that has the artifact of each of them, which rows may share."""
 SHOWN_TRANSCRIPTS = 10
 _COLORS = {"passed": "green", "failed": "red", "unverified": "yellow", "error": "red"}
 
@@ -174,12 +176,13 @@ def _cell_with_interval(cell: Mapping[str, Any] | None) -> str:
 
 def _seconds_table(summary: Summary) -> list[str]:
     lines = [f"| organism | {' | '.join(STAGES.values())} |", "|---|" + "---|" * len(STAGES)]
-    totals = dict.fromkeys(STAGES, 0.0)
+    artifacts: dict[str, dict[str, float]] = {stage: {} for stage in STAGES}
     for row in summary:
         spent = {stage: float(row["seconds"].get(stage, 0.0)) for stage in STAGES}
-        for stage, seconds in spent.items():
-            totals[stage] += seconds
+        for stage, field in ARTIFACTS.items():
+            artifacts[stage][row[field]] = spent[stage]
         lines.append(_seconds_row(short_name(row), spent))
+    totals = {stage: sum(seconds.values()) for stage, seconds in artifacts.items()}
     lines.append(_seconds_row("all", totals))
     lines += ["", f"Together {sum(totals.values()) / 60:.1f} minutes."]
     return lines
