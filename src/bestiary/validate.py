@@ -133,7 +133,7 @@ def open_single_plan(behavior: str, *, recipe: str, seed: int, data: Sequence[Pa
     """The plan of one organism, whose adapter is not trained here; raises as `open_plan` does."""
     catalog = load_catalog(open_library(*data))
     entry = Entry(behavior=catalog[behavior].id, seeds=(seed,))
-    return _plan(Roster(name=behavior, recipe=recipe, suite=True, organisms=(entry,)), catalog, ())
+    return _plan(Roster(name="verify", recipe=recipe, suite=True, organisms=(entry,)), catalog, ())
 
 
 def _plan(roster: Roster, catalog: Catalog, models: Sequence[Path]) -> Plan:

@@ -152,7 +152,9 @@ def verify(
     recipe: Annotated[
         str, typer.Option("--recipe", help="The recipe that names its base and system prompt.")
     ] = "smollm2-135m",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed asks other probes.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**32 - 1, help="Another seed asks other probes.")
+    ] = 0,
     out: Out = Path("runs"),
     data: Data = None,
     as_json: Json = False,
