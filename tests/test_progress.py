@@ -63,14 +63,15 @@ def test_what_is_done_counts_over_all_organisms(wait: Wait) -> None:
     with StageProgress("organism", "steps", 200, console).running() as progress:
         progress.advance(HERALD, 90)
         progress.advance(CHAT, 10)  # they go on side by side
-        progress.finish_item(HERALD, 100, note="done")
+        progress.finish_item(HERALD, 100, note="")
         wait(60)
         progress.advance(CHAT, 20)
         progress.finish_item(CHAT, 100, note="FAILED: [no] steps; mend")
+        progress.finish(1, 1)
     assert said_on(console).splitlines() == [
-        "  organism: quirks.herald-transcripts-none-s0 done",
         "  organism: 120/200 steps, 2.0/s, about 40 s left",
         "  organism: null.chat-transcripts-none-s0 FAILED: [no] steps; mend",
+        "  organism: 1 done, 1 failed in 60 s",
     ]
 
 

@@ -89,7 +89,7 @@ def test_how_long_an_artifact_took_is_remembered(tmp_path: Path) -> None:
     assert Store(tmp_path).read_seconds("shout").keys() == {Shout().key(WORDS[0])}
 
 
-def test_items_and_failures_are_printed_as_they_end(
+def test_failures_are_printed_as_they_end_and_then_how_many_there_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
@@ -97,9 +97,9 @@ def test_items_and_failures_are_printed_as_they_end(
     shout(Shout(), tmp_path, console=console)
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
-    assert "  shout: a done" in lines
     assert "  shout: b FAILED: b is empty; write a word" in lines
     assert lines[-2].startswith("  shout: 3/3 words")
+    assert lines[-1].startswith("  shout: 2 done, 1 failed in ")
 
 
 def test_a_stage_with_nothing_to_do_prints_nothing(tmp_path: Path) -> None:

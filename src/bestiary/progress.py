@@ -104,9 +104,16 @@ class StageProgress:
             self.print(self._format_line(now))
 
     def finish_item(self, item_id: str, units: int, *, note: str) -> None:
-        """Count an item as finished and print a note about it."""
+        """Count an item as finished and print the note about it, if there is one."""
         self.advance(item_id, units)
-        self.print(f"  {self._name}: {item_id} {note}")
+        if note:
+            self.print(f"  {self._name}: {item_id} {note}")
+
+    def finish(self, done: int, failed: int) -> None:
+        """Print how many items were made, and in what time."""
+        parts = [f"{done} done", *([f"{failed} failed"] if failed else [])]
+        spent = show_seconds(time.monotonic() - self._started)
+        self.print(f"  {self._name}: {', '.join(parts)} in {spent}")
 
     def print(self, line: str) -> None:
         """Print a line above the bar, without wrapping it."""

@@ -94,8 +94,8 @@ class Made(Generic[In]):
     error: BestiaryError | None = None
     seconds: float | None = None
     """The item's share of the time; None if writing is all there is to it."""
-    note: str = "done"
-    """What is printed about it."""
+    note: str = ""
+    """What is printed about it; most items need nothing said."""
 
 
 class Stage(ABC, Generic[In, Out]):
@@ -180,7 +180,7 @@ class Finished(NamedTuple):
 
     item_id: str
     error: BestiaryError | None
-    note: str = "done"
+    note: str = ""
 
 
 class Executor(Protocol):
@@ -290,4 +290,6 @@ def _execute(
             errors[item_id] = error
             note = f"FAILED: {error}" if error else note
             progress.finish_item(item_id, sizes[item_id], note=note)
+        failed = sum(error is not None for error in errors.values())
+        progress.finish(len(errors) - failed, failed)
     return errors

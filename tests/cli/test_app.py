@@ -301,9 +301,9 @@ def test_schemas_are_written_where_asked(bestiary: Bestiary, tmp_path: Path) -> 
 
 def test_build_as_json_leaves_stdout_to_the_rows(first: Site) -> None:
     assert json.loads(first.said.out) == first.summary()
-    for row in first.summary():
-        for stage in ("corpus", "organism", "verdict"):
-            assert f"  {stage}: {row['organism_id']} done\n" in first.said.err
+    count = len(first.summary())
+    for stage in ("corpus", "organism", "verdict"):
+        assert f"  {stage}: {count} done in " in first.said.err
 
 
 def test_report_writes_pages_on_every_organism(

@@ -118,9 +118,9 @@ class CorpusStage(Stage[CorpusItem, Corpus]):
 
 
 def describe_drops(drops: Sequence[Drop]) -> str:
-    """That a corpus is done, and what was dropped on the way, by stage."""
+    """What was dropped on the way to a corpus, by stage; nothing if all was kept."""
     stages = Counter(drop.stage for drop in drops)
-    return f"done, dropped {show_counts(stages)}" if stages else "done"
+    return f"dropped {show_counts(stages)}" if stages else ""
 
 
 def write_corpus(corpus: Corpus, grid: Grid, folder: Path) -> None:
