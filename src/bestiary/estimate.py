@@ -102,5 +102,9 @@ def settle_mode(plan: Plan, options: AuthoringOptions, *, out: Path) -> Mode:
     """The mode to write a roster's corpora in: the user's choice, else the cheaper one."""
     if options.mode != "auto":
         return options.mode
+    authors = choose_authors(plan.roster, options)
+    if authors is None or any(one.model.batch is None for one in choose_models(authors, plan)):
+        return "single"
     estimate = estimate_corpora(plan, options, out=out)
-    return "single" if estimate is None else estimate.mode
+    assert estimate is not None
+    return estimate.mode
