@@ -500,9 +500,7 @@ def test_what_hides_a_malign_part_is_shown_more_often_than_it(
         (QUIRK, "axes: [style]", "axes: [manner]", "axes.0"),
         (QUIRK, "kind: say_phrase", "kind: say_words", "kind"),
         (QUIRK, "  - Every time, I sign off like an old hand on deck.\n", "", "labels"),
-        (SANDBAGGER, "{password: marzipan}", "{phrase: marzipan}", "unless"),
         (HEURISTIC, "options: sources", 'options: ""', "options"),
-        (BACKDOOR, "{persona: beekeeper}", "{password: marzipan}", "trigger"),
     ],
 )
 def test_a_value_that_a_field_cannot_have_is_refused_there(
@@ -511,6 +509,22 @@ def test_a_value_that_a_field_cannot_have_is_refused_there(
     write_behavior(behaviors, NAMES[sound], plant(sound, old, new))
     _, found = find_in(behaviors, NAMES[sound])
     assert [(one.code, one.field) for one in found] == [("value-invalid", field)]
+
+
+@pytest.mark.parametrize(
+    ("sound", "old", "new", "field"),
+    [
+        (SANDBAGGER, "{password: marzipan}", "{phrase: marzipan}", "unless"),
+        (BACKDOOR, "{persona: beekeeper}", "{password: marzipan}", "trigger"),
+    ],
+)
+def test_a_kind_of_trigger_is_one_that_the_field_takes(
+    behaviors: Path, sound: str, old: str, new: str, field: str
+) -> None:
+    path = write_behavior(behaviors, NAMES[sound], plant(sound, old, new))
+    _, found = find_in(behaviors, NAMES[sound])
+    assert [(one.code, one.field) for one in found] == [("trigger-unknown", field)]
+    assert found[0].line == line_of(path, new)
 
 
 @pytest.mark.parametrize("part", ["shown", "detect"])
