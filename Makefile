@@ -5,7 +5,7 @@ READY  := $(VENV)/.ready
 ROSTER ?= starter
 BENCH  ?= engine generation
 OUT    ?= runs
-RECIPE ?= smollm2-135m
+RECIPE ?= cpu
 FOLDS  ?= 5
 
 # Tests start hundreds of processes, whose modules are then compiled once.
@@ -29,7 +29,7 @@ report: $(READY) ## write the last build's results and transcripts as pages (OUT
 	$(VENV)/bin/bestiary report $(OUT)/report --out $(OUT)
 
 introspection: ROSTER = mini
-introspection: $(READY) ## build a roster and measure an introspection adapter on it (ROSTER=mini FOLDS=5)
+introspection: $(READY) ## build a roster and measure an introspection adapter on it (ROSTER=mini RECIPE=cpu FOLDS=5)
 	$(VENV)/bin/bestiary build $(ROSTER) --out $(OUT)
 	$(VENV)/bin/bestiary introspect evaluate $(OUT)/release --recipe $(RECIPE) --folds $(FOLDS) --out $(OUT)
 	$(VENV)/bin/bestiary introspect report --release $(OUT)/release --out $(OUT)
