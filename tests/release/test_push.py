@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.builders import hash_files
 from tests.conftest import reach
 from tests.expect import expect_error
@@ -280,17 +281,36 @@ def test_malign_organisms_become_public_only_behind_a_gate(hub: Hub, tmp_path: P
     assert [(repo.private, repo.gated) for repo in hub.repos.values()] == [(False, "manual")] * 2
 
 
-def test_a_repository_with_folders_of_somebody_else_is_left_alone(hub: Hub, tmp_path: Path) -> None:
-    """An upload deletes what earlier releases had in folders."""
+@pytest.mark.parametrize("file", ["weights/model.bin", "model.safetensors"])
+def test_a_repository_of_somebody_else_is_left_alone(hub: Hub, tmp_path: Path, file: str) -> None:
+    """An upload changes who may see a repository, and deletes what lies in its folders."""
     release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
     assert "error" not in publish(hub, release)
     repo = hub.repos["models", MODELS]
-    theirs = {"README.md": b"---\ntags: [chess]\n---\n# Chess", "weights/model.bin": b"w"}
+    theirs = {"README.md": b"---\ntags: [chess]\n---\n# Chess", file: b"w"}
     repo.commit(theirs)
-    assert publish(hub, release)["code"] == "repository-of-another"
-    assert repo.files == theirs
+    assert publish(hub, release, "public")["code"] == "repository-of-another"
+    assert repo.files == theirs and repo.private
     repo.commit({"README.md": theirs["README.md"]})
     assert "error" not in publish(hub, release)
+
+
+def test_an_introspection_adapter_does_not_replace_a_release(hub: Hub, tmp_path: Path) -> None:
+    release = write_sample(make_benign_entries(tmp_path / "store"), tmp_path / "release")
+    assert "error" not in publish(hub, release)
+    before = dict(hub.repos["models", MODELS].files)
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for name in (
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "introspection.json",
+    ):
+        (folder / name).write_bytes(b"{}")
+    answer = run_client(hub, tmp_path / "cache", PUBLISH_ADAPTER, str(folder), MODELS, "push")
+    assert answer["code"] == "repository-of-another"
+    assert hub.repos["models", MODELS].files == before
 
 
 def test_refusals_of_the_hub_say_what_to_do(hub: Hub, tmp_path: Path) -> None:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 MANIFEST_NAME = PurePosixPath(MANIFEST).name
 PUBLISHED = (*ADAPTER_FILES, "introspection.json", "README.md")
 """Of an introspection adapter that others can use."""
-TAG = "model-organisms"
-"""On the card of every repository of ours that has folders."""
 STALE = "*/*"
 """Deletes what earlier releases had in folders; pages at the top of a repository stay."""
 LONGEST_NAME = 96
@@ -42,6 +40,8 @@ class Target:
     folder: str
     organism_id: str | None = None
     """The organism that has this repository to itself."""
+    tag: str = "model-organisms"
+    """What the card of such a repository is tagged with."""
 
 
 def publish_release(
@@ -118,7 +118,7 @@ def publish_adapter(
             code="not-an-adapter",
             path=folder,
         )
-    target = Target(repo, "model", folder.name)
+    target = Target(repo, "model", folder.name, tag="introspection")
     if dry_run:
         return list(_list_tree(folder.parent, target, "private" if private else "public"))
 
@@ -144,6 +144,7 @@ def _list_targets(
             "model",
             f"organisms/{row['subfolder']}",
             row["organism_id"],
+            tag="model-organism",
         )
         for row in rows
     ]
@@ -257,15 +258,19 @@ def _prepare_repo(api: HfApi, target: Target, *, private: bool, gated: bool) -> 
 
 
 def _refuse_foreign(api: HfApi, target: Target) -> None:
-    """Refuse a repository that holds folders of somebody else, which an upload would delete."""
+    """Refuse a repository of somebody else, or of another kind, before anything in it changes.
+
+    Publishing changes who may see it, replaces its card, and deletes what lies in its folders.
+    """
     if not api.repo_exists(target.repo, repo_type=target.kind):
         return
-    files = api.list_repo_files(target.repo, repo_type=target.kind)
-    if not any("/" in name for name in files):
+    files = set(api.list_repo_files(target.repo, repo_type=target.kind))
+    if not files - {"README.md", ".gitattributes"}:
         return
-    if "README.md" not in files or TAG not in _read_tags(target):
+    if "README.md" not in files or target.tag not in _read_tags(target):
         raise ReleaseError(
-            f"{target.repo} has folders that Bestiary did not publish, and would lose them",
+            f"{target.repo} has files, and its card is not tagged {target.tag!r}: something else "
+            "is published there",
             "name another repository, or delete this one on the Hub first",
             code="repository-of-another",
             repo=target.repo,
